@@ -1,0 +1,36 @@
+# `make reproduce` and `make test` each work alone on a fresh machine that has git, make and Python >= 3.11.
+
+# The first interpreter that is new enough and can make virtual environments; `make PYTHON=/path/to/python` overrides.
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11 python,\
+	$(shell $(p) -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null && echo $(p))))
+
+.PHONY: setup reproduce test test-slow lint benchmark clean
+
+reproduce: setup
+	.venv/bin/mesalens reproduce
+
+test: setup
+	.venv/bin/python -m pytest
+
+# Everything, the tests that train for minutes included.
+test-slow: setup
+	.venv/bin/python -m pytest -m "slow or not slow"
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+benchmark: setup
+	.venv/bin/python benchmarks/training.py
+
+setup: .venv/up-to-date
+
+.venv/up-to-date: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "mesalens needs Python 3.11 or newer with the venv module: install it (python3 and python3-venv) or call make PYTHON=/path/to/python." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv

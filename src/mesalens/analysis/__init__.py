@@ -1,0 +1,17 @@
+"""What did it learn: risk, alignment of two learners, interpolation, behaviour under distribution shift."""
+
+from mesalens.analysis.alignment import Alignment as Alignment
+from mesalens.analysis.alignment import alignment as alignment
+from mesalens.analysis.alignment import alignment_at as alignment_at
+from mesalens.analysis.alignment import sensitivity as sensitivity
+from mesalens.analysis.interpolation import interpolate as interpolate
+from mesalens.analysis.interpolation import normalised as normalised
+from mesalens.analysis.risk import risk as risk
+from mesalens.analysis.risk import risks as risks
+from mesalens.analysis.risk import squared_error as squared_error
+from mesalens.analysis.shift import distracted as distracted
+from mesalens.analysis.shift import risks_under_shift as risks_under_shift
+from mesalens.analysis.shift import scaled_functions as scaled_functions
+from mesalens.analysis.shift import scaled_inputs as scaled_inputs
+from mesalens.analysis.simulation import Estimate as Estimate
+from mesalens.analysis.simulation import expectation as expectation

@@ -1,0 +1,21 @@
+"""`Learner`: a function from a prompt to a prediction."""
+
+import abc
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PyTree
+
+from mesalens.prompt import Prompt
+
+
+class Learner(eqx.Module):
+    """An in-context learner: algorithms and models alike. One prompt in, one prediction out; `jax.vmap` it for batches."""
+
+    @abc.abstractmethod
+    def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
+        """The prediction of `y_query`."""
+
+    def trainable(self) -> PyTree[bool]:
+        """Which leaves training changes: a tree like this one, with a boolean at each leaf. By default every float array."""
+        return jax.tree.map(eqx.is_inexact_array, self)

@@ -1,0 +1,167 @@
+"""`LinearTransformer`: layers of linear self-attention, without softmax, norm or MLP."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from mesalens.checks import InputError, count, positive
+from mesalens.learners.base import Learner
+from mesalens.models.tokens import joint_tokens
+from mesalens.prompt import Prompt
+
+
+class LinearTransformer(Learner):
+    """L layers of linear self-attention with H heads on the tokens `e_i = (x_i, y_i)` of width D = d + m.
+
+    Keys and values come from the context only. With `A_h = W_K,h^T W_Q,h`, `B_h = P_h W_V,h` and `S = Σ_i e_i e_i^T`, a layer
+    changes every token, the query's included, by
+
+        e_j  <-  e_j + Σ_h P_h Σ_i (W_V,h e_i) (W_K,h e_i · W_Q,h e_j)  =  e_j + Σ_h B_h S A_h e_j ,
+
+    and the prediction is minus the y-part of the query token after the last layer. The weights are those of the paper: the
+    factors are what is trained. A looped transformer keeps one layer's weights and applies it `layers` times.
+
+    `initial_weights` is W_0 of the query token, zero where it is not given; training leaves it as it is.
+
+    Source: von Oswald et al. (2023), equation 5 and Proposition 1.
+    """
+
+    W_Q: Float[Array, "stored H K D"]
+    W_K: Float[Array, "stored H K D"]
+    W_V: Float[Array, "stored H K D"]
+    P: Float[Array, "stored H D K"]
+    layers: int = eqx.field(static=True, kw_only=True)
+    outputs: int = eqx.field(static=True, default=1, kw_only=True)
+    initial_weights: Float[Array, "m d"] | None = eqx.field(default=None, kw_only=True)
+
+    @classmethod
+    def initialise(
+        cls,
+        dim: int,
+        outputs: int = 1,
+        *,
+        layers: int = 1,
+        heads: int = 1,
+        looped: bool = False,
+        key_size: int | None = None,
+        init_scale: float = 0.002,
+        initial_weights: Float[Array, "m d"] | None = None,
+        key: Key[Array, ""],
+    ) -> "LinearTransformer":
+        """Weights as before training: truncated normals of variance `init_scale / (layers · fan-in)`.
+
+        `key_size` is K, the width D where it is not given. Raises `ValueError` where a size is below 1 or the scale not above 0.
+
+        Source of the initial variance: the released code of von Oswald et al. (2023).
+        """
+        for name, value in (("dim", dim), ("outputs", outputs), ("layers", layers), ("heads", heads)):
+            count(name, value)
+        width = dim + outputs
+        key_size = width if key_size is None else count("key_size", key_size)
+        variance = positive("init_scale", init_scale) / layers
+        stored = 1 if looped else layers
+
+        def truncated_normal(key, shape, fan_in):
+            initialiser = jax.nn.initializers.truncated_normal(1.0)
+            # A normal cut at ±2 has standard deviation 0.8796
+            return jnp.sqrt(variance / fan_in) / 0.87962566103423978 * initialiser(key, shape)
+
+        keys = jax.random.split(key, 4)
+        reading = (stored, heads, key_size, width)
+        return cls(
+            W_Q=truncated_normal(keys[0], reading, width),
+            W_K=truncated_normal(keys[1], reading, width),
+            W_V=truncated_normal(keys[2], reading, width),
+            P=truncated_normal(keys[3], (stored, heads, width, key_size), heads * key_size),
+            layers=layers,
+            outputs=outputs,
+            initial_weights=initial_weights,
+        )
+
+    @classmethod
+    def from_effective(
+        cls,
+        A: Float[Array, "stored H D D"],
+        B: Float[Array, "stored H D D"],
+        *,
+        layers: int,
+        outputs: int = 1,
+        initial_weights: Float[Array, "m d"] | None = None,
+    ) -> "LinearTransformer":
+        """A transformer with the given effective matrices: `W_Q = A`, `P = B`, and `W_K`, `W_V` the identity."""
+        eye = jnp.broadcast_to(jnp.eye(A.shape[-1], dtype=A.dtype), A.shape)
+        return cls(W_Q=A, W_K=eye, W_V=eye, P=B, layers=layers, outputs=outputs, initial_weights=initial_weights)
+
+    @property
+    def dim(self) -> int:
+        """d, the number of entries of a covariate."""
+        return self.W_Q.shape[-1] - self.outputs
+
+    @property
+    def looped(self) -> bool:
+        """Whether one layer's weights serve all layers."""
+        return self.W_Q.shape[0] == 1 and self.layers > 1
+
+    def effective(self) -> tuple[Float[Array, "stored H D D"], Float[Array, "stored H D D"]]:
+        """`A = W_K^T W_Q` and `B = P W_V`, for each stored layer and head."""
+        return jnp.swapaxes(self.W_K, -1, -2) @ self.W_Q, self.P @ self.W_V
+
+    def trainable(self) -> PyTree[bool]:
+        """The four factors; not W_0."""
+        every = super().trainable()
+        return every if self.initial_weights is None else eqx.tree_at(lambda t: t.initial_weights, every, False)
+
+    def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
+        """The prediction, in O(n D) for one layer and O(n D² + L D³) for more.
+
+        The context enters only through S. A layer multiplies every token by `T = I + Σ_h B_h S A_h`, hence `S <- T S T^T`: only
+        the query token and S are carried from layer to layer, and one layer does not even need S.
+        """
+        context, token = self._tokens(prompt)
+        A, B = self.effective()
+        if self.layers == 1:
+            return -(token + _attend(context, A[0], B[0], token))[prompt.dim :]
+
+        S = context.T @ context
+        for layer in range(self.layers):
+            a, b = (A[0], B[0]) if self.looped else (A[layer], B[layer])
+            update = jnp.einsum("hij,jk,hkl->il", b, S, a)
+            token = token + update @ token
+            if layer + 1 < self.layers:
+                S = S + update @ S
+                S = S + S @ update.T
+        return -token[prompt.dim :]
+
+    def token_by_token(self, prompt: Prompt) -> Float[Array, " m"]:
+        """The same prediction, from the residual stream of all tokens: the reference for `__call__`, in O(L n² D)."""
+        return -self.residual_stream(prompt)[-1, -1, prompt.dim :]
+
+    def residual_stream(self, prompt: Prompt) -> Float[Array, "layers+1 n+1 D"]:
+        """All tokens before the first and after every layer, the query's last: attention as it is written in textbooks."""
+        context, token = self._tokens(prompt)
+        tokens = jnp.concatenate([context, token[None]])
+        stream = [tokens]
+        for layer in range(self.layers):
+            stored = 0 if self.looped else layer
+            queries = jnp.einsum("hkd,jd->hjk", self.W_Q[stored], tokens)
+            keys = jnp.einsum("hkd,id->hik", self.W_K[stored], tokens[:-1])
+            values = jnp.einsum("hkd,id->hik", self.W_V[stored], tokens[:-1])
+            attention = jnp.einsum("hjk,hik->hji", queries, keys)
+            tokens = tokens + jnp.einsum("hdk,hji,hik->jd", self.P[stored], attention, values)
+            stream.append(tokens)
+        return jnp.stack(stream)
+
+    def _tokens(self, prompt: Prompt) -> tuple[Float[Array, "n D"], Float[Array, " D"]]:
+        if (prompt.dim, prompt.outputs) != (self.dim, self.outputs):
+            raise InputError(
+                f"the transformer reads d = {self.dim} and m = {self.outputs}, and the prompt has d = {prompt.dim} and "
+                f"m = {prompt.outputs}; give both the same."
+            )
+        return joint_tokens(prompt, self.initial_weights)
+
+
+def _attend(context, A, B, token):
+    """Σ_h B_h S A_h e_q by two products with the context, without forming S."""
+    mixed = jnp.einsum("ni,hn->hi", context, jnp.einsum("ni,hi->hn", context, A @ token))
+    return jnp.einsum("hij,hj->i", B, mixed)

@@ -1,0 +1,63 @@
+"""Threefry with its rounds unrolled: the bits of JAX's own generator, several times faster on a CPU.
+
+A small model's training step spends most of its time on drawing prompts. JAX keeps the twenty rounds of Threefry-2x32
+(Salmon et al., SC 2011) in a loop on CPUs to spare compile time; written out, they fuse with what uses the bits.
+Every function of `jax.random` takes these keys.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.random import define_prng_impl, threefry_prng_impl
+from jaxtyping import Array, Key, UInt32
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = np.uint32(0x1BD11BDA)
+
+
+def _threefry(key, x0, x1):
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    x0, x1 = x0 + schedule[0], x1 + schedule[1]
+    for i in range(5):
+        for rotation in _ROTATIONS[i % 2]:
+            x0 = x0 + x1
+            x1 = x0 ^ ((x1 << np.uint32(rotation)) | (x1 >> np.uint32(32 - rotation)))
+        x0 = x0 + schedule[(i + 1) % 3]
+        x1 = x1 + schedule[(i + 2) % 3] + np.uint32(i + 1)
+    return x0, x1
+
+
+def _random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> Array:
+    if bit_width != 32:  # 64-bit floats and bytes are rare here: leave them to JAX
+        return jax.random.bits(jax.random.wrap_key_data(key, impl="threefry2x32"), shape, f"uint{bit_width}")
+    size = int(np.prod(shape))
+    half = -(-size // 2)  # one call of the cipher gives two words
+    counter = jax.lax.iota(np.uint32, half)
+    words = jnp.concatenate(_threefry(key, counter, counter + np.uint32(half)))
+    return words[:size].reshape(shape)
+
+
+_IMPLEMENTATION = define_prng_impl(
+    key_shape=threefry_prng_impl.key_shape,
+    seed=threefry_prng_impl.seed,
+    split=threefry_prng_impl.split,
+    fold_in=threefry_prng_impl.fold_in,
+    random_bits=_random_bits,
+    name="unrolled_threefry2x32",
+    tag="ufry",
+)
+
+
+def key(seed: int) -> Key[Array, ""]:
+    """A key of the unrolled generator; a drop-in for `jax.random.key`.
+
+    32-bit draws of an even number of words are those of `jax.random` with `jax_threefry_partitionable=False`, bit for bit.
+    """
+    return jax.random.key(seed, impl=_IMPLEMENTATION)
+
+
+def unroll(key: Key[Array, "*shape"]) -> Key[Array, "*shape"]:
+    """The same key for the unrolled generator; keys of other generators than Threefry stay as they are."""
+    if jax.random.key_impl(key) != "threefry2x32":
+        return key
+    return jax.random.wrap_key_data(jax.random.key_data(key), impl=_IMPLEMENTATION)

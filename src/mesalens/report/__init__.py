@@ -1,0 +1,7 @@
+"""A study carried out, and the page about it."""
+
+from mesalens.report.environment import environment as environment
+from mesalens.report.examination import Examination as Examination
+from mesalens.report.examination import examine as examine
+from mesalens.report.write import summary as summary
+from mesalens.report.write import write_report as write_report

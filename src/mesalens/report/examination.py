@@ -1,0 +1,82 @@
+"""`Examination`: a study, or a part of it, carried out."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import xarray as xr
+from jaxtyping import PyTree
+
+from mesalens import plots
+from mesalens.studies import Figure, Part, Study, Verdict, judge
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What came out: verdicts by part, figures, labelled data and trained learners; and what went in."""
+
+    study: Study
+    names: str | None
+    budget: str
+    seeds: int
+    seed: int
+    settings: dict[str, Any]
+    parts: list[tuple[Part, list[Verdict]]]
+    figures: list[Figure]
+    datasets: dict[str, xr.Dataset]
+    learners: dict[str, PyTree]
+    remarks: list[str]
+    started: datetime
+    seconds: float
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """All verdicts, in order."""
+        return [verdict for _, verdicts in self.parts for verdict in verdicts]
+
+    def tally(self) -> str:
+        """How many claims got which verdict, in words."""
+        outcomes = [verdict.judgement.outcome for verdict in self.verdicts]
+        counts = [(outcome, outcomes.count(outcome)) for outcome in ("PASS", "FAIL", "INCONCLUSIVE")]
+        return f"{len(outcomes)} claims: " + ", ".join(f"{number} {name}" for name, number in counts if number)
+
+    def command(self) -> str:
+        """The command line that does it again."""
+        name = self.study.name if self.names is None else f"{self.study.name}/{self.names}"
+        return f"mesalens reproduce {name} --budget {self.budget} --seeds {self.seeds} --seed {self.seed}"
+
+
+def examine(study: Study, names: str | None, budget: str, *, seeds: int | None, seed: int, progress: Any) -> Examination:
+    """Runs the parts of a study that a name asks for and judges their claims.
+
+    `progress` has `say(line)` and `start(title, total)`, see `ProgressReport`. Raises `ValueError` for an unknown part or claim.
+    """
+    selected = study.select(names)
+    laboratory = study.laboratory(study.budgets[budget], seeds=seeds, seed=seed, progress=progress.start)
+    started, clock = datetime.now(UTC), time.monotonic()
+    parts, figures, datasets, learners, remarks = [], [], {}, {}, []
+    for part, claims in selected:
+        progress.say(f"{study.name}/{part.name}: {part.title.lower()}")
+        with plots.style():
+            findings = part.run(laboratory)
+        parts.append((part, judge(claims, findings)))
+        figures += findings.figures
+        datasets |= findings.datasets
+        learners |= findings.learners
+        remarks += findings.remarks
+    return Examination(
+        study=study,
+        names=names,
+        budget=budget,
+        seeds=laboratory.seeds,
+        seed=seed,
+        settings=laboratory.describe(),
+        parts=parts,
+        figures=figures,
+        datasets=datasets,
+        learners=learners,
+        remarks=remarks,
+        started=started,
+        seconds=time.monotonic() - clock,
+    )

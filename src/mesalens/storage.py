@@ -1,0 +1,107 @@
+"""Folders of results: written whole or not at all, and read back with a sentence where something is wrong.
+
+Weights are safetensors, labelled results netCDF, settings JSON: nothing is pickled.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+import xarray as xr
+from jaxtyping import PyTree
+
+from mesalens.checks import InputError
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which appears under its name only when the block ends without an error.
+
+    Raises `ValueError` before anything is computed where the name is a file, a folder with something in it, or cannot be written.
+    """
+    folder = Path(folder).absolute()
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; give the name of a new folder.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty; give the name of a new folder, so that nothing is lost.")
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}); give another folder.") from None
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)  # mkdtemp lets only the owner in
+        os.replace(unfinished, folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for parent in missing:  # nearest first; one that holds anything else by now stays
+            try:
+                parent.rmdir()
+            except OSError:
+                break
+        raise
+
+
+def save_arrays(tree: PyTree, file: Path) -> None:
+    """Writes the arrays of a pytree to a safetensors file, each under its path in the tree (`W_Q`, `layers.0.weight`, …)."""
+    safetensors.numpy.save_file(_named_arrays(tree), file)
+
+
+def load_arrays(tree: PyTree, file: Path) -> PyTree:
+    """The pytree with its arrays replaced by those of the file; the shapes in `tree` may be those of `eqx.filter_eval_shape`.
+
+    Raises `ValueError` where the file is missing or damaged, or its names or shapes are others.
+    """
+    stored = _read(file, safetensors.numpy.load_file)
+    expected = {name: leaf.shape for name, leaf in _named_leaves(tree)}
+    if {name: array.shape for name, array in stored.items()} != expected:
+        raise InputError(f"{file} holds the weights of another model than its settings describe; restore the file or train again.")
+    leaves = iter([jax.numpy.asarray(stored[name]) for name in expected])
+    return jax.tree.map(lambda leaf: next(leaves) if _is_array(leaf) else leaf, tree)
+
+
+def save_dataset(dataset: xr.Dataset, file: Path) -> None:
+    """Writes a labelled dataset as netCDF."""
+    dataset.to_netcdf(file, engine="netcdf4")
+
+
+def load_dataset(file: Path) -> xr.Dataset:
+    """Reads a labelled dataset; raises `ValueError` where the file is missing or damaged."""
+    return _read(file, lambda path: xr.load_dataset(path, engine="netcdf4"))
+
+
+def load_text(file: Path) -> str:
+    """Reads a text; raises `ValueError` where the file is missing or is no text."""
+    return _read(file, lambda path: Path(path).read_text(encoding="utf-8"))
+
+
+def _read(file, reader):
+    try:
+        return reader(file)
+    except FileNotFoundError:
+        raise InputError(f"{file} is missing; the folder is not a finished run of mesalens.") from None
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise InputError(f"{file} is damaged ({error}); restore the file or run again.") from None
+
+
+def _is_array(leaf):
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _named_leaves(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves if _is_array(leaf)]
+
+
+def _named_arrays(tree):
+    return {name: np.ascontiguousarray(leaf) for name, leaf in _named_leaves(tree)}

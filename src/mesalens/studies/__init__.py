@@ -1,0 +1,22 @@
+"""Published claims, each with a source, an estimator, a criterion and a verdict."""
+
+from mesalens.checks import one_of
+from mesalens.studies.criterion import Criterion as Criterion
+from mesalens.studies.criterion import Evidence as Evidence
+from mesalens.studies.criterion import Judgement as Judgement
+from mesalens.studies.study import Claim as Claim
+from mesalens.studies.study import Figure as Figure
+from mesalens.studies.study import Findings as Findings
+from mesalens.studies.study import Part as Part
+from mesalens.studies.study import Study as Study
+from mesalens.studies.study import Verdict as Verdict
+from mesalens.studies.study import judge as judge
+from mesalens.studies.von_oswald_2023 import STUDY as VON_OSWALD_2023
+
+STUDIES = {study.name: study for study in (VON_OSWALD_2023,)}
+"""All studies, by name."""
+
+
+def study(name: str) -> Study:
+    """A study by its name; raises `ValueError` with the nearest names where there is none."""
+    return STUDIES[one_of("study", name, STUDIES)]

@@ -1,0 +1,187 @@
+"""The laboratory of the study: settings of the paper, layers trained once and shared by all parts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import xarray as xr
+from jaxtyping import Array, Float, Key
+
+from mesalens.analysis import alignment_at, expectation, interpolate, squared_error
+from mesalens.learners import GradientDescent, Learner
+from mesalens.models import LinearTransformer
+from mesalens.prompt import Prompt
+from mesalens.tasks import RegressionTask
+from mesalens.theory import OneStepRisk, best_step_size, gradient_descent_transformer, one_step_risk
+from mesalens.training import Training, TrainingSettings
+
+ProgressFactory = Callable[[str, int], Callable[[int], object]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is spent. `prompts` is for each final measurement and seed, `curve_prompts` for those during training."""
+
+    steps: int
+    batch_size: int
+    seeds: int
+    prompts: int
+    curve_prompts: int
+    sizes: tuple[tuple[int, int], ...]
+
+
+BUDGETS = {
+    "quick": Budget(3000, 1024, 5, 10_000, 2048, ((5, 5), (5, 15), (10, 5))),
+    # The paper's own: 5000 steps on batches of 2048 (settings of `TrainingSettings`), five seeds (Figure 2), 10⁴ prompts.
+    "paper": Budget(5000, 2048, 5, 10_000, 10_000, ((5, 5), (5, 20), (10, 5), (10, 40), (20, 10), (20, 20))),
+}
+
+
+@dataclass(frozen=True)
+class TrainedLayers:
+    """Layers trained from several seeds on one task, and what they are compared with.
+
+    `descent` is one step of GD with the best step size of the task, `constructed` the layer that is this step by
+    construction, `theory` the exact risk of one step.
+    """
+
+    settings: TrainingSettings
+    task: RegressionTask
+    descent: GradientDescent
+    constructed: LinearTransformer
+    theory: OneStepRisk
+    training: Training
+
+    def for_each_seed(self, measure: Callable, key: Key[Array, ""]):
+        """`measure(layer, key)` for the layer of every seed, each with a key of its own: results gain a leading axis."""
+        keys = jax.random.split(key, self.settings.seeds)
+        return eqx.filter_jit(eqx.filter_vmap(measure))(self.training.learners, keys)
+
+    def share_of_gain(self) -> xr.DataArray:
+        """(R_0 - R) / (R_0 - R_GD) after training, for each seed: 0 is the risk R_0 of predicting 0, 1 that of one GD step."""
+        gain = self.theory.null_risk - self.theory.best_risk
+        return (self.theory.null_risk - self.training.metrics.risk.isel(step=-1, drop=True)) / gain
+
+    def trained(self) -> xr.DataArray:
+        """Which seeds left the plateau: those closer to GD's risk than to that of predicting 0 after the last step."""
+        return self.share_of_gain() > 0.5
+
+    def remark(self) -> str:
+        """How many seeds did, in words."""
+        trained = self.trained()
+        return (
+            f"{int(trained.sum())} of {trained.size} layers left the plateau within {self.settings.steps} steps at "
+            f"d = {self.settings.dim}, n = {self.settings.context_length}."
+        )
+
+
+class Laboratory:
+    """Trains layers where a part asks for them, once for each size.
+
+    `construct` and `step_size` are what the study puts to the test beside the trained layers; give others to see it fail.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        seeds: int | None = None,
+        seed: int = 0,
+        progress: ProgressFactory = lambda title, total: lambda done: None,
+        construct: Callable[..., LinearTransformer] = gradient_descent_transformer,
+        step_size: Callable[[RegressionTask], float] = best_step_size,
+    ):
+        self.budget = budget
+        self.seeds = budget.seeds if seeds is None else seeds
+        self.seed = seed
+        self.construct = construct
+        self.step_size = step_size
+        self._progress = progress
+        self._trained: dict[tuple[int, int], TrainedLayers] = {}
+
+    def key(self, *place: int) -> Key[Array, ""]:
+        """The key for a place in the study, so that parts run alone draw what they draw in the whole."""
+        key = jax.random.key(self.seed)
+        for number in place:
+            key = jax.random.fold_in(key, number)
+        return key
+
+    def settings(self, dim: int = 10, context_length: int = 10) -> TrainingSettings:
+        """The paper's setting at a size, with what the budget allows."""
+        return TrainingSettings(
+            dim=dim,
+            context_length=context_length,
+            steps=self.budget.steps,
+            batch_size=self.budget.batch_size,
+            seeds=self.seeds,
+            seed=self.seed,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The settings in plain values, for the page."""
+        common = self.settings().model_dump(exclude={"dim", "context_length", "seed", "seeds", "layers", "heads", "looped"})
+        sizes = ", ".join(f"({dim}, {length})" for dim, length in self.budget.sizes)
+        return {
+            "main size": "d = 10, n = 10",
+            "other sizes (d, n)": sizes,
+            "prompts in a final measurement": self.budget.prompts,
+            "prompts in a measurement during training": self.budget.curve_prompts,
+            **{name.replace("_", " "): value for name, value in common.items() if value is not None},
+        }
+
+    def trained(self, dim: int = 10, context_length: int = 10) -> TrainedLayers:
+        """Layers of every seed at a size, trained on first asking."""
+        size = dim, context_length
+        if size not in self._trained:
+            self._trained[size] = self._train(self.settings(*size))
+        return self._trained[size]
+
+    def _train(self, settings: TrainingSettings) -> TrainedLayers:
+        task = settings.task()
+        descent = GradientDescent(self.step_size(task))
+        constructed = self.construct(
+            descent, dim=settings.dim, outputs=settings.outputs, context_length=settings.context_length
+        )
+
+        def measure(layer: Learner, key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
+            return relative_to_descent(layer, descent, constructed, task, key, self.budget.curve_prompts)
+
+        title = f"training d = {settings.dim}, n = {settings.context_length}, {settings.seeds} seeds"
+        training = settings.train(measure=measure, progress=self._progress(title, settings.steps))
+        return TrainedLayers(settings, task, descent, constructed, one_step_risk(task), training)
+
+
+def relative_to_descent(
+    layer: LinearTransformer,
+    descent: GradientDescent,
+    constructed: LinearTransformer,
+    task: RegressionTask,
+    key: Key[Array, ""],
+    prompts: int,
+) -> dict[str, Float[Array, ""]]:
+    """What the claims about a trained layer speak of, measured against one step of GD on the same prompts.
+
+    `risk_difference` and `interpolated_risk_difference` are R / R_GD - 1; the two differences of predictions and sensitivities are
+    in units of GD's own mean length, so that a layer that always predicts 0 has 1.
+    """
+    interpolated = interpolate(layer, constructed)
+
+    def measures(prompt: Prompt, target: Float[Array, " m"]) -> dict[str, Float[Array, ""]]:
+        return {
+            "risk": squared_error(layer, prompt, target),
+            "descent_risk": squared_error(descent, prompt, target),
+            "interpolated_risk": squared_error(interpolated, prompt, target),
+            **alignment_at(layer, descent, prompt),
+        }
+
+    mean = {name: e.value for name, e in expectation(measures, task, key, prompts=prompts).items()}
+    return {
+        "risk": mean["risk"],
+        "risk_difference": mean["risk"] / mean["descent_risk"] - 1,
+        "interpolated_risk_difference": mean["interpolated_risk"] / mean["descent_risk"] - 1,
+        "prediction_difference": mean["prediction_difference"] / mean["reference_prediction"],
+        "sensitivity_cosine": mean["sensitivity_cosine"],
+        "sensitivity_difference": mean["sensitivity_difference"] / mean["reference_sensitivity"],
+    }

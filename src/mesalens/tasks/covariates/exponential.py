@@ -1,0 +1,16 @@
+"""Exponential covariates: one-sided, so with a mean that is not zero."""
+
+import jax
+from jaxtyping import Array, Float, Key
+
+from mesalens.tasks.covariates.base import IndependentCovariates
+
+
+class Exponential(IndependentCovariates):
+    """x_i ~ Exp with mean `scale`, independent. c2 = scale², c3 = 2 scale³, c4 = 9 scale⁴; E[x_i²] = 2 scale²."""
+
+    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
+        return self.scale * jax.random.exponential(key, (*shape, self.dim))
+
+    def central_moments(self) -> tuple[float, float, float, float]:
+        return self.scale, self.scale**2, 2 * self.scale**3, 9 * self.scale**4

@@ -1,0 +1,42 @@
+"""Gaussian covariates, of any covariance."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from mesalens.checks import covariance
+from mesalens.tasks.covariates.base import Covariates
+
+
+class Gaussian(Covariates):
+    """x ~ N(0, scale² Σ), Σ = `covariance` (the identity where it is not given; singular ones are fine).
+
+        E[x x^T] = Σ,    E[(x^T G x) x x^T] = 2 Σ G Σ + tr(G Σ) Σ        (Isserlis; at scale 1)
+
+    Raises `ValueError` where the covariance is not square of size d, symmetric and positive semi-definite.
+    """
+
+    covariance: Float[np.ndarray, "d d"] | None = eqx.field(default=None, kw_only=True)
+
+    def __post_init__(self):
+        if self.covariance is not None:
+            self.covariance = covariance("the covariance of the covariates", self.covariance, self.dim)
+
+    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
+        x = self.scale * jax.random.normal(key, (*shape, self.dim))
+        return x if self.covariance is None else x @ square_root(self.covariance)
+
+    def second_moment(self) -> Float[np.ndarray, "d d"]:
+        return self.scale**2 * (np.eye(self.dim) if self.covariance is None else self.covariance)
+
+    def fourth_moment(self, weight: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
+        sigma = self.second_moment()
+        return 2 * sigma @ weight @ sigma + np.trace(weight @ sigma) * sigma
+
+
+def square_root(covariance: Float[np.ndarray, "d d"]) -> Float[Array, "d d"]:
+    """The symmetric R with R R = covariance, which exists for singular covariances too."""
+    eigenvalues, eigenvectors = jnp.linalg.eigh(jnp.asarray(covariance))
+    return (eigenvectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))) @ eigenvectors.T

@@ -1,0 +1,16 @@
+"""Uniform covariates, those of von Oswald et al. (2023)."""
+
+import jax
+from jaxtyping import Array, Float, Key
+
+from mesalens.tasks.covariates.base import IndependentCovariates
+
+
+class Uniform(IndependentCovariates):
+    """x ~ U[-scale, scale]^d. Mean 0, c2 = scale²/3, c3 = 0, c4 = scale⁴/5."""
+
+    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
+        return self.scale * jax.random.uniform(key, (*shape, self.dim), minval=-1.0, maxval=1.0)
+
+    def central_moments(self) -> tuple[float, float, float, float]:
+        return 0.0, self.scale**2 / 3, 0.0, self.scale**4 / 5

@@ -1,0 +1,47 @@
+"""Linear functions with a Gaussian prior."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from mesalens.checks import count, covariance, positive
+from mesalens.tasks.covariates.gaussian import square_root
+from mesalens.tasks.functions.base import Functions
+
+
+class LinearFunctions(Functions):
+    """f(x) = W x, the m rows of W independent, each N(0, scale² Λ).
+
+    Λ = `covariance` is the identity where it is not given. `scale` multiplies every draw of f.
+
+    Raises `ValueError` where Λ is not square of size d, symmetric and positive semi-definite.
+    """
+
+    covariance: Float[np.ndarray, "d d"] | None = eqx.field(default=None, kw_only=True)
+    scale: float | Float[Array, ""] = eqx.field(default=1.0, kw_only=True)
+
+    def __post_init__(self):
+        if self.covariance is not None:
+            self.covariance = covariance("the covariance of the weights", self.covariance, self.dim)
+
+    def __check_init__(self):
+        count("dim", self.dim)
+        count("outputs", self.outputs)
+        positive("the scale of the functions", self.scale)
+
+    def __call__(self, key: Key[Array, ""], xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+        weights = self.sample(key, xs.shape[:-2])
+        if self.outputs == 1:  # a sum that fuses with the drawing of xs, where a product of matrices would not
+            return jnp.sum(xs * weights, axis=-1, keepdims=True)
+        return jnp.einsum("...nd,...md->...nm", xs, weights)
+
+    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape m d"]:
+        """Independent draws of W, float32."""
+        weights = self.scale * jax.random.normal(key, (*shape, self.outputs, self.dim))
+        return weights if self.covariance is None else weights @ square_root(self.covariance)
+
+    def row_covariance(self) -> Float[np.ndarray, "d d"]:
+        """scale² Λ, the covariance of each row of W, in float64."""
+        return self.scale**2 * (np.eye(self.dim) if self.covariance is None else self.covariance)

@@ -1,0 +1,50 @@
+"""The weights with which linear self-attention is gradient descent."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mesalens.learners import GradientDescent
+from mesalens.models import LinearTransformer
+
+
+def gradient_descent_transformer(
+    learner: GradientDescent, *, dim: int, outputs: int = 1, context_length: int
+) -> LinearTransformer:
+    """The linear transformer whose k-th layer is the k-th step of the given gradient descent, for prompts of n examples.
+
+        W_K = diag(I_d, 0),    W_Q = diag(P, 0),    W_V = [[0, 0], [W_0, -I_m]],    P_out = (η/n) I
+
+    Layer k takes every label `y_j` to `y_j - ΔW_k x_j`, with `ΔW_k = W_{k+1} - W_k`: the labels become the residuals of the
+    regression so far, and with the start `-W_0 x_q` of the query token the prediction is `W_k x_q` after k layers. Steps
+    of one size make a looped transformer, steps of several sizes an unshared one.
+
+    The paper states it for `P = I`; the preconditioner P of `GradientDescent` fits into the queries.
+
+    Source: von Oswald et al. (2023), Proposition 1 and Appendix A.1.
+    """
+    start = learner.initial_weights
+    dtype = jnp.result_type(float) if start is None else start.dtype
+    start_weights = jnp.zeros((outputs, dim), dtype) if start is None else start
+    preconditioner = jnp.eye(dim, dtype=dtype) if learner.preconditioner is None else learner.preconditioner
+
+    width = dim + outputs
+    zeros = jnp.zeros((width, width), dtype)
+    W_K = zeros.at[:dim, :dim].set(jnp.eye(dim, dtype=dtype))
+    W_Q = zeros.at[:dim, :dim].set(preconditioner)
+    W_V = zeros.at[dim:, :dim].set(start_weights).at[dim:, dim:].set(-jnp.eye(outputs, dtype=dtype))
+
+    step_sizes = jnp.atleast_1d(learner.step_size)
+    P = step_sizes[:, None, None] / context_length * jnp.eye(width, dtype=dtype)
+
+    def stored(matrix: Float[Array, "D D"]) -> Float[Array, "stored 1 D D"]:
+        return jnp.broadcast_to(matrix, (len(step_sizes), 1, width, width))
+
+    return LinearTransformer(
+        W_Q=stored(W_Q),
+        W_K=stored(W_K),
+        W_V=stored(W_V),
+        P=P[:, None],
+        layers=learner.steps,
+        outputs=outputs,
+        initial_weights=start,
+    )
