@@ -19,6 +19,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from mesalens import random
 from mesalens.analysis import alignment, risks
 from mesalens.checks import InputError, count
 from mesalens.learners import GradientDescent
@@ -178,7 +179,7 @@ def compare(run: Positional[Path], /, *, prompts: int = 10_000, seed: int = 1, j
                 "sensitivity_difference": alike.sensitivity_difference,
             }
 
-        keys = jax.random.split(jax.random.key(seed), settings.seeds)
+        keys = jax.random.split(random.key(seed), settings.seeds)
         measured = eqx.filter_vmap(measure)(training.learners, keys)
     exact = {"step_size": theory.best_step_size, "risk": theory.best_risk, "null_risk": theory.null_risk}
     if json:

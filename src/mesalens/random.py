@@ -1,8 +1,8 @@
-"""Threefry with its rounds unrolled: the bits of JAX's own generator, several times faster on a CPU.
+"""Threefry with its rounds unrolled: the numbers of JAX's own generator, several times faster on a CPU.
 
 A small model's training step spends most of its time on drawing prompts. JAX keeps the twenty rounds of Threefry-2x32
-(Salmon et al., SC 2011) in a loop on CPUs to spare compile time; written out, they fuse with what uses the bits.
-Every function of `jax.random` takes these keys.
+(Salmon et al., SC 2011) in a loop on CPUs; written out, they compile sooner and fuse with what uses the bits. Every function of
+`jax.random` takes these keys.
 """
 
 import jax
@@ -37,11 +37,20 @@ def _random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]
     return words[:size].reshape(shape)
 
 
+def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
+    counter = jax.lax.iota(np.uint32, int(np.prod(shape))).reshape(shape)
+    return jnp.stack(_threefry(key, jnp.zeros_like(counter), counter), axis=-1)
+
+
+def _fold_in(key: UInt32[Array, "2"], data: UInt32[Array, ""]) -> UInt32[Array, "2"]:
+    return jnp.stack(_threefry(key, jnp.zeros_like(data), data))
+
+
 _IMPLEMENTATION = define_prng_impl(
     key_shape=threefry_prng_impl.key_shape,
     seed=threefry_prng_impl.seed,
-    split=threefry_prng_impl.split,
-    fold_in=threefry_prng_impl.fold_in,
+    split=_split,
+    fold_in=_fold_in,
     random_bits=_random_bits,
     name="unrolled_threefry2x32",
     tag="ufry",
@@ -51,7 +60,8 @@ _IMPLEMENTATION = define_prng_impl(
 def key(seed: int) -> Key[Array, ""]:
     """A key of the unrolled generator; a drop-in for `jax.random.key`.
 
-    32-bit draws of an even number of words are those of `jax.random` with `jax_threefry_partitionable=False`, bit for bit.
+    Splitting and folding give the keys of `jax.random`; 32-bit draws of an even number of words are those of `jax.random` with
+    `jax_threefry_partitionable=False`, bit for bit.
     """
     return jax.random.key(seed, impl=_IMPLEMENTATION)
 

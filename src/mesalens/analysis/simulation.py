@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from mesalens.checks import count
 from mesalens.prompt import Prompt
+from mesalens.random import unroll
 from mesalens.tasks import Task
 
 
@@ -34,7 +35,7 @@ def expectation(
     """
     count("prompts", prompts, at_least=2)
     chunk = min(chunk, prompts)
-    keys = jax.random.split(key, -(-prompts // chunk))
+    keys = jax.random.split(unroll(key), -(-prompts // chunk))
 
     def moments(key):
         values = jax.vmap(statistic)(*task.sample(key, (chunk,)))

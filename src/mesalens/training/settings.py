@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Literal
 
-import jax
 import optax
 from jaxtyping import Array, Key
 from pydantic import BaseModel, ConfigDict
 
-from mesalens import tasks
+from mesalens import random, tasks
 from mesalens.checks import InputError
 from mesalens.learners import Learner
 from mesalens.models import LinearTransformer
@@ -121,7 +120,7 @@ class TrainingSettings(BaseModel):
             steps=self.steps,
             batch_size=self.batch_size,
             seeds=self.seeds,
-            key=jax.random.key(self.seed),
+            key=random.key(self.seed),
             every=self.every,
             measure=measure,
             progress=progress,

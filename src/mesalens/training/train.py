@@ -68,15 +68,19 @@ def train(
     """
     for name, value in (("steps", steps), ("batch_size", batch_size), ("seeds", seeds), ("every", every)):
         count(name, value)
-    seed_keys = jax.vmap(lambda i: jax.random.fold_in(unroll(key), i))(jnp.arange(seeds))
-    start_keys, data_keys, measure_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(seed_keys), 1, 0)
 
-    learners = eqx.filter_vmap(initialise)(start_keys)
-    mask = learners.trainable()
-    if not any(jax.tree.leaves(mask)):
-        raise InputError(f"{type(learners).__name__} has no trainable arrays; there is nothing to train.")
-    parameters, frozen = eqx.partition(learners, mask)
-    optimiser_state = jax.vmap(optimiser.init)(parameters)
+    @eqx.filter_jit
+    def begin(key):
+        """The learners of all seeds, split into what is trained and what is not, and two keys for each seed."""
+        seed_keys = jax.vmap(jax.random.fold_in, (None, 0))(unroll(key), jnp.arange(seeds))
+        start_keys, data_keys, measure_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(seed_keys), 1, 0)
+        learners = eqx.filter_vmap(initialise)(start_keys)
+        parameters, frozen = eqx.partition(learners, learners.trainable())
+        return parameters, frozen, jax.vmap(optimiser.init)(parameters), data_keys, measure_keys
+
+    parameters, frozen, optimiser_state, data_keys, measure_keys = begin(key)
+    if not jax.tree.leaves(parameters):
+        raise InputError(f"{type(parameters).__name__} has no trainable arrays; there is nothing to train.")
 
     def update(carry, data_key):
         """One step of one seed."""

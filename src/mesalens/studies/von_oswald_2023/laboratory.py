@@ -9,6 +9,7 @@ import jax
 import xarray as xr
 from jaxtyping import Array, Float, Key
 
+from mesalens import random
 from mesalens.analysis import alignment_at, expectation, interpolate, squared_error
 from mesalens.learners import GradientDescent, Learner
 from mesalens.models import LinearTransformer
@@ -22,20 +23,19 @@ ProgressFactory = Callable[[str, int], Callable[[int], object]]
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is spent. `prompts` is for each final measurement and seed, `curve_prompts` for those during training."""
+    """How much is spent. `prompts` is for each measurement and seed; `sizes` are the other pairs (d, n)."""
 
     steps: int
     batch_size: int
     seeds: int
     prompts: int
-    curve_prompts: int
     sizes: tuple[tuple[int, int], ...]
 
 
 BUDGETS = {
-    "quick": Budget(3000, 1024, 5, 10_000, 2048, ((5, 5), (5, 15), (10, 5))),
+    "quick": Budget(2000, 1024, 5, 10_000, ((3, 12), (8, 4))),
     # The paper's own: 5000 steps on batches of 2048 (settings of `TrainingSettings`), five seeds (Figure 2), 10⁴ prompts.
-    "paper": Budget(5000, 2048, 5, 10_000, 10_000, ((5, 5), (5, 20), (10, 5), (10, 40), (20, 10), (20, 20))),
+    "paper": Budget(5000, 2048, 5, 10_000, ((5, 5), (5, 20), (10, 5), (10, 40), (20, 10), (20, 20))),
 }
 
 
@@ -59,10 +59,14 @@ class TrainedLayers:
         keys = jax.random.split(key, self.settings.seeds)
         return eqx.filter_jit(eqx.filter_vmap(measure))(self.training.learners, keys)
 
+    def after_training(self) -> xr.Dataset:
+        """The last measurement of every seed, on prompts drawn for it; see `relative_to_descent`."""
+        return self.training.metrics.isel(step=-1, drop=True)
+
     def share_of_gain(self) -> xr.DataArray:
         """(R_0 - R) / (R_0 - R_GD) after training, for each seed: 0 is the risk R_0 of predicting 0, 1 that of one GD step."""
         gain = self.theory.null_risk - self.theory.best_risk
-        return (self.theory.null_risk - self.training.metrics.risk.isel(step=-1, drop=True)) / gain
+        return (self.theory.null_risk - self.after_training().risk) / gain
 
     def trained(self) -> xr.DataArray:
         """Which seeds left the plateau: those closer to GD's risk than to that of predicting 0 after the last step."""
@@ -103,7 +107,7 @@ class Laboratory:
 
     def key(self, *place: int) -> Key[Array, ""]:
         """The key for a place in the study, so that parts run alone draw what they draw in the whole."""
-        key = jax.random.key(self.seed)
+        key = random.key(self.seed)
         for number in place:
             key = jax.random.fold_in(key, number)
         return key
@@ -126,8 +130,7 @@ class Laboratory:
         return {
             "main size": "d = 10, n = 10",
             "other sizes (d, n)": sizes,
-            "prompts in a final measurement": self.budget.prompts,
-            "prompts in a measurement during training": self.budget.curve_prompts,
+            "prompts in a measurement, for each seed": self.budget.prompts,
             **{name.replace("_", " "): value for name, value in common.items() if value is not None},
         }
 
@@ -146,7 +149,7 @@ class Laboratory:
         )
 
         def measure(layer: Learner, key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
-            return relative_to_descent(layer, descent, constructed, task, key, self.budget.curve_prompts)
+            return relative_to_descent(layer, descent, constructed, task, key, self.budget.prompts)
 
         title = f"training d = {settings.dim}, n = {settings.context_length}, {settings.seeds} seeds"
         training = settings.train(measure=measure, progress=self._progress(title, settings.steps))

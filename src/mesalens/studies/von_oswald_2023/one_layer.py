@@ -10,13 +10,12 @@ is far coarser than their margins (`TrainedLayers.trained`).
 
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 from mesalens import plots
 from mesalens.analysis import normalised
 from mesalens.studies.criterion import Evidence, above, below, within
 from mesalens.studies.study import Claim, Figure, Findings, Part
-from mesalens.studies.von_oswald_2023.laboratory import Laboratory, TrainedLayers, relative_to_descent
+from mesalens.studies.von_oswald_2023.laboratory import Laboratory, TrainedLayers
 
 PLACE = 'Section 3, "One-step of gradient descent vs. a single trained self-attention layer", and Figure 2'
 
@@ -69,15 +68,8 @@ CLAIMS = (
 
 
 def run(laboratory: Laboratory) -> Findings:
-    """Trains the layers of the paper's Figure 2 and measures them on fresh prompts."""
+    """Trains the layers of the paper's Figure 2 and takes their last measurement."""
     layers = laboratory.trained()
-    measured = layers.for_each_seed(
-        lambda layer, key: relative_to_descent(
-            layer, layers.descent, layers.constructed, layers.task, key, laboratory.budget.prompts
-        ),
-        laboratory.key(2),
-    )
-    values = {name: xr.DataArray(np.asarray(value), dims="seed") for name, value in measured.items()}
     claimed = {
         "risk": "risk_difference",
         "prediction-difference": "prediction_difference",
@@ -85,12 +77,12 @@ def run(laboratory: Laboratory) -> Findings:
         "sensitivity-difference": "sensitivity_difference",
         "interpolation": "interpolated_risk_difference",
     }
-    evidence = {claim: Evidence(values[measure], layers.trained()) for claim, measure in claimed.items()}
+    evidence = {claim: Evidence(layers.after_training()[measure], layers.trained()) for claim, measure in claimed.items()}
     return Findings(
         evidence={"training": Evidence(layers.share_of_gain())} | evidence,
         remarks=[layers.remark()],
         figures=[loss_figure(layers), alignment_figure(layers), weights_figure(layers)],
-        datasets={"one-layer-training": layers.training.metrics, "one-layer": xr.Dataset(values)},
+        datasets={"one-layer": layers.training.metrics},
         learners={"one-layer": layers.training.learners},
     )
 
@@ -147,7 +139,7 @@ def alignment_figure(layers: TrainedLayers) -> Figure:
 
 def weights_figure(layers: TrainedLayers) -> Figure:
     """Effective matrices of one trained layer beside the constructed ones."""
-    first = int(layers.trained().argmax())  # the first seed that trained, or the first of all
+    first = int(np.argmax(layers.trained().values))  # the first seed that trained, or the first of all
     trained, constructed = layers.training.learner(first), layers.constructed
     columns = [(f"trained (seed {first})", normalised(trained)), ("constructed", normalised(constructed))]
     figure, grid = plt.subplots(2, 2, figsize=(7, 6.4), layout="constrained")

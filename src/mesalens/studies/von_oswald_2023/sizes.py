@@ -7,7 +7,7 @@ import xarray as xr
 from mesalens import plots
 from mesalens.studies.criterion import Evidence, above, within
 from mesalens.studies.study import Claim, Figure, Findings, Part
-from mesalens.studies.von_oswald_2023.laboratory import Laboratory, relative_to_descent
+from mesalens.studies.von_oswald_2023.laboratory import Laboratory
 
 PLACE = "Section 3: agreement over a wide range of hyperparameters"
 
@@ -32,15 +32,9 @@ CLAIMS = (
 def run(laboratory: Laboratory) -> Findings:
     """Trains and measures layers at every size of the budget."""
     found, theory, remarks = [], [], []
-    for number, size in enumerate(laboratory.budget.sizes):
+    for size in laboratory.budget.sizes:
         layers = laboratory.trained(*size)
-        measured = layers.for_each_seed(
-            lambda layer, key, layers=layers: relative_to_descent(
-                layer, layers.descent, layers.constructed, layers.task, key, laboratory.budget.prompts
-            ),
-            laboratory.key(4, number),
-        )
-        found.append(xr.Dataset({name: ("seed", np.asarray(value)) for name, value in measured.items()}))
+        found.append(layers.after_training())
         found[-1]["trained"] = layers.trained()
         remarks.append(layers.remark())
         theory.append((layers.theory.at(float(layers.descent.step_size)), layers.theory.null_risk))
