@@ -35,12 +35,17 @@ def non_negative(name: str, value: Any) -> Any:
     return value
 
 
-def covariance(name: str, matrix: Any, size: int) -> Float[np.ndarray, "size size"]:
-    """A covariance: square of the given size, finite, symmetric, positive semi-definite; returned in float64."""
+def as_matrix(value: Any) -> Float[np.ndarray, "..."] | None:
+    """The value in float64, or None as it is; lists of rows are welcome."""
     try:
-        matrix = np.asarray(matrix, dtype=np.float64)
+        return None if value is None else np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"{name} is not a matrix of numbers; give {size} rows of {size} numbers.") from None
+        raise InputError("the covariance is not a matrix of numbers; give d rows of d numbers.") from None
+
+
+def covariance(name: str, matrix: Any, size: int) -> Float[np.ndarray, "size size"]:
+    """A covariance: square of the given size, finite, symmetric, positive semi-definite; returned symmetric to the bit."""
+    matrix = as_matrix(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{name} has shape {matrix.shape}; a covariance is square, here ({size}, {size}).")
     if matrix.shape[0] != size:

@@ -137,7 +137,7 @@ class LinearTransformer(Learner):
         """The same prediction, from the residual stream of all tokens: the reference for `__call__`, in O(L n² D)."""
         return -self.residual_stream(prompt)[-1, -1, prompt.dim :]
 
-    def residual_stream(self, prompt: Prompt) -> Float[Array, "layers+1 n+1 D"]:
+    def residual_stream(self, prompt: Prompt) -> Float[Array, "layers_and_input context_and_query D"]:
         """All tokens before the first and after every layer, the query's last: attention as it is written in textbooks."""
         context, token = self._tokens(prompt)
         tokens = jnp.concatenate([context, token[None]])

@@ -19,7 +19,7 @@ CLAIMS = (
         "Every distractor in the context raises the risk of the trained layer and of gradient descent.",
         PLACE,
         "R with k distractors / R with k - 1, minus 1, for k from 1 to n",
-        above(0),
+        above(0.0),
     ),
     Claim(
         "distractors-alike",

@@ -148,8 +148,8 @@ def covariates_figure(risk: xr.DataArray) -> Figure:
     return Figure(
         "other-covariates",
         "Risk relative to gradient descent on covariates that the layers never saw, one dot a seed, scaled to the second moment of the training "
-        "times α². The shaded band is the margin of the claim. Exponential covariates have a mean that is not 0: there gradient "
-        "descent's one step size is far too large along the mean, and small differences between layers show most.",
+        "times α². The shaded band is the margin of the claim. At α = 2 the step size is far too large for all of these inputs, and "
+        "small differences between layers show more.",
         figure,
     )
 

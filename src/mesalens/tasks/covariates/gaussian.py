@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import covariance
+from mesalens.checks import as_matrix, covariance
 from mesalens.tasks.covariates.base import Covariates
 
 
@@ -18,7 +18,7 @@ class Gaussian(Covariates):
     Raises `ValueError` where the covariance is not square of size d, symmetric and positive semi-definite.
     """
 
-    covariance: Float[np.ndarray, "d d"] | None = eqx.field(default=None, kw_only=True)
+    covariance: Float[np.ndarray, "d d"] | None = eqx.field(converter=as_matrix, default=None, kw_only=True)
 
     def __post_init__(self):
         if self.covariance is not None:
@@ -36,7 +36,7 @@ class Gaussian(Covariates):
         return 2 * sigma @ weight @ sigma + np.trace(weight @ sigma) * sigma
 
 
-def square_root(covariance: Float[np.ndarray, "d d"]) -> Float[Array, "d d"]:
+def square_root(covariance: Float[np.ndarray | Array, "d d"]) -> Float[Array, "d d"]:
     """The symmetric R with R R = covariance, which exists for singular covariances too."""
     eigenvalues, eigenvectors = jnp.linalg.eigh(jnp.asarray(covariance))
     return (eigenvectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))) @ eigenvectors.T

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import count, covariance, positive
+from mesalens.checks import as_matrix, count, covariance, positive
 from mesalens.tasks.covariates.gaussian import square_root
 from mesalens.tasks.functions.base import Functions
 
@@ -19,7 +19,7 @@ class LinearFunctions(Functions):
     Raises `ValueError` where Λ is not square of size d, symmetric and positive semi-definite.
     """
 
-    covariance: Float[np.ndarray, "d d"] | None = eqx.field(default=None, kw_only=True)
+    covariance: Float[np.ndarray, "d d"] | None = eqx.field(converter=as_matrix, default=None, kw_only=True)
     scale: float | Float[Array, ""] = eqx.field(default=1.0, kw_only=True)
 
     def __post_init__(self):

@@ -1,0 +1,250 @@
+"""The command line: what it prints, what it leaves, how it refuses."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import jax
+import numpy as np
+import pytest
+
+from mesalens import cli
+from mesalens.studies.von_oswald_2023 import STUDY, laboratory
+from mesalens.training import load_run
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and standard error of one command."""
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as exit_:
+        code = exit_.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+SMALL = ("--dim", 2, "--context-length", 3, "--steps", 20, "--batch-size", 16, "--every", 10)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert cli.main([str(a) for a in ("train", *SMALL, "--seeds", 2, "--out", folder)]) == 0
+    return folder
+
+
+def test_list_names_every_claim_with_its_source(capsys):
+    code, out, _ = run(capsys, "list")
+    assert code == 0
+    for part in STUDY.parts:
+        assert f"{STUDY.name}/{part.name}" in out
+        assert all(claim.name in out and claim.source in out for claim in part.claims)
+    code, out, _ = run(capsys, "list", "--json")
+    assert [entry["study"] for entry in json.loads(out)] == [STUDY.name]
+
+
+def test_train_keeps_settings_weights_and_metrics(trained):
+    assert sorted(path.name for path in trained.iterdir()) == ["metrics.nc", "settings.json", "weights.safetensors"]
+    settings, training = load_run(trained)
+    assert (settings.dim, settings.seeds, settings.steps) == (2, 2, 20)
+    assert training.learners.W_Q.shape == (2, 1, 1, 3, 3)
+    assert training.metrics.loss.dims == ("seed", "step")
+    fresh = settings.train()
+    np.testing.assert_array_equal(fresh.learners.P, training.learners.P)
+
+
+def test_compare_prints_the_exact_risk_and_the_alignment(trained, capsys):
+    code, out, _ = run(capsys, "compare", trained, "--prompts", 200)
+    assert code == 0 and "exact risk" in out and "sensitivity cosine" in out
+    code, out, err = run(capsys, "compare", trained, "--prompts", 200, "--json")
+    result = json.loads(out)
+    assert len(result["seeds"]["sensitivity_cosine"]["value"]) == 2
+    assert result["one_gradient_descent_step"]["risk"] < result["one_gradient_descent_step"]["null_risk"]
+
+
+def test_train_reads_covariances_from_files(tmp_path, capsys):
+    np.savetxt(tmp_path / "sigma.csv", [[1.0, 0.2], [0.2, 2.0]], delimiter=",")
+    np.save(tmp_path / "lambda.npy", np.eye(2))
+    code, out, _ = run(
+        capsys, "train", *SMALL, "--covariates", "gaussian", "--covariate-covariance", tmp_path / "sigma.csv",
+        "--weight-covariance", tmp_path / "lambda.npy", "--layers", 2, "--looped", "--out", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["settings"]["covariate_covariance"] == [[1.0, 0.2], [0.2, 2.0]]
+    settings, training = load_run(tmp_path / "run")
+    assert settings.looped and training.learners.W_Q.shape == (1, 1, 1, 3, 3)
+    assert run(capsys, "compare", tmp_path / "run", "--prompts", 100)[0] == 0
+
+
+class Links(HTMLParser):
+    """Everything that a page would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.loaded, self.figures = [], 0
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.loaded += [attributes[name] for name in ("src", "srcset", "data") if name in attributes]
+        self.loaded += [attributes["href"]] if tag == "link" else []
+        self.figures += tag == "figcaption"
+        assert tag != "script"
+
+
+def test_reproduce_leaves_a_self_contained_page(tmp_path, capsys, monkeypatch):
+    small = laboratory.Budget(steps=200, batch_size=64, seeds=2, prompts=200, sizes=((2, 4),))
+    monkeypatch.setitem(STUDY.budgets, "quick", small)
+    monkeypatch.setattr(laboratory.Laboratory.trained, "__defaults__", (2, 3))
+    out = tmp_path / "results"
+    code, printed, _ = run(capsys, "reproduce", "--out", out, "--json")
+    result = json.loads(printed)
+    outcomes = {verdict["outcome"] for verdict in result["verdicts"]}
+    assert code == int("FAIL" in outcomes)
+    assert len(result["verdicts"]) == sum(len(part.claims) for part in STUDY.parts)
+    assert result["seeds"] == 2 and result["environment"]["JAX"] == jax.__version__
+    assert json.loads((out / "verdicts.json").read_text()) | {"out": str(out)} == result
+
+    page = (out / "index.html").read_text()
+    links = Links()
+    links.feed(page)
+    assert links.figures >= 6
+    assert all(link.startswith("data:") for link in links.loaded)
+    for name in re.findall(r'href="(figures/[^"]+)"', page):
+        assert (out / name).stat().st_size > 1000
+    assert result["command"] in page
+    assert {path.suffix for path in (out / "data").iterdir()} == {".nc"}
+    assert {path.suffix for path in (out / "weights").iterdir()} == {".safetensors"}
+
+
+def test_reproduce_of_one_claim_judges_it_alone(tmp_path, capsys):
+    code, printed, err = run(
+        capsys, "reproduce", "von-oswald-2023/construction-float64", "--seeds", 2, "--out", tmp_path / "r"
+    )
+    assert code == 0
+    assert "construction-float64" in printed and "construction-float32" not in printed
+    assert "PASS" in printed and str(tmp_path / "r" / "index.html") in printed
+    assert "construction" in err  # plain lines where nobody watches a terminal
+
+
+def test_a_failed_claim_gives_exit_code_1(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(laboratory, "best_step_size", None)
+    untrained = laboratory.Budget(steps=1, batch_size=8, seeds=3, prompts=200, sizes=())
+    monkeypatch.setitem(STUDY.budgets, "quick", untrained)
+    code, printed, _ = run(capsys, "reproduce", "von-oswald-2023/training", "--out", tmp_path / "r")
+    assert code == 1 and "FAIL" in printed
+
+
+WRONG = [
+    (("reproduce", "von-oswald-2032"), "did you mean von-oswald-2023"),
+    (("reproduce", "von-oswald-2023/one-layr"), "did you mean one-layer"),
+    (("reproduce", "--seeds", 0), "seeds is 0"),
+    (("reproduce", "--device", "abacus"), "no device 'abacus'"),
+    (("train", "--dim", 0), "dim is 0"),
+    (("train", "--context-length", 0), "context length is 0"),
+    (("train", "--outputs", 0), "outputs is 0"),
+    (("train", "--batch-size", 0), "batch_size is 0"),
+    (("train", "--steps", 0), "steps is 0"),
+    (("train", "--layers", 0), "layers is 0"),
+    (("train", "--noise-variance", -1), "noise variance is -1"),
+    (("train", "--distractors", 11), "11 distractors in a context of 10"),
+    (("train", "--learning-rate", 0), "learning_rate is 0"),
+    (("train", "--weight-covariance", "nothing.csv"), "no file nothing.csv"),
+    (("train", "--device", "abacus"), "no device 'abacus'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG)
+def test_wrong_input_gets_a_sentence_and_exit_code_2_and_leaves_nothing(arguments, sentence, tmp_path, capsys):
+    code, out, err = run(capsys, *arguments, "--out", tmp_path / "new" / "out")
+    assert code == 2
+    assert out == ""
+    assert sentence in err and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_covariances_that_are_none_are_refused(tmp_path, capsys):
+    for rows, sentence in (
+        ("1,2,3\n4,5,6\n", "square"),
+        ("1,0.5\n0.2,1\n", "not symmetric"),
+        ("1,2\n2,1\n", "not positive semi-definite"),
+        ("1,0,0\n0,1,0\n0,0,1\n", "the dimension is 2"),
+        ("one,two\n", "holds no matrix"),
+    ):
+        (tmp_path / "sigma.csv").write_text(rows)
+        for option in ("--covariate-covariance", "--weight-covariance"):
+            code, _, err = run(
+                capsys, "train", *SMALL, "--covariates", "gaussian", option, tmp_path / "sigma.csv", "--out", tmp_path / "out"
+            )  # fmt: skip
+            assert code == 2 and sentence in err, err
+    assert [path.name for path in tmp_path.iterdir()] == ["sigma.csv"]
+
+
+def test_an_out_that_is_a_file_or_full_or_not_writable_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    for out, sentence in (
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "file" / "below", "cannot be written"),
+        (tmp_path / "full", "is not empty"),
+        ("/proc/mesalens", "cannot be written"),
+    ):
+        code, _, err = run(capsys, "train", *SMALL, "--out", out)
+        assert code == 2 and sentence in err, err
+    assert (tmp_path / "file").read_text() == (tmp_path / "full" / "mine").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_divergence_is_a_sentence_and_leaves_nothing(tmp_path, capsys):
+    code, _, err = run(capsys, "train", *SMALL, "--learning-rate", 1e30, "--out", tmp_path / "out")
+    assert code == 2 and "not finite at step" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def damage(folder, name, change):
+    path = folder / name
+    change(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("settings.json", lambda p: p.unlink(), "settings.json is missing"),
+        ("settings.json", lambda p: p.write_text("{"), "settings.json is damaged"),
+        ("settings.json", lambda p: p.write_text(p.read_text().replace('"dim": 2', '"dim": "two"')), "dim"),
+        ("settings.json", lambda p: p.write_text(p.read_text().replace('"dim": 2', '"dim": 3')), "another model"),
+        ("settings.json", lambda p: p.write_text(p.read_text().replace('"dim": 2', '"dim": 0')), "dim is 0"),
+        ("settings.json", lambda p: p.write_bytes(b"\xff\xfe\x00"), "settings.json is damaged"),
+        ("weights.safetensors", lambda p: p.unlink(), "weights.safetensors is missing"),
+        ("weights.safetensors", lambda p: p.write_bytes(p.read_bytes()[:-9]), "weights.safetensors is damaged"),
+        ("weights.safetensors", lambda p: p.write_bytes(b""), "weights.safetensors is damaged"),
+        ("metrics.nc", lambda p: p.unlink(), "metrics.nc is missing"),
+        ("metrics.nc", lambda p: p.write_bytes(p.read_bytes()[:100]), "metrics.nc is damaged"),
+    ],
+)
+def test_a_damaged_run_is_refused(trained, tmp_path, capsys, name, change, sentence):
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for path in trained.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    code, _, err = run(capsys, "compare", damage(copy, name, change))
+    assert code == 2 and sentence in err and "Traceback" not in err, err
+
+
+def test_a_run_that_is_not_there_is_refused(tmp_path, capsys):
+    code, _, err = run(capsys, "compare", tmp_path / "nowhere")
+    assert code == 2 and "there is no folder" in err
+
+
+def test_an_unknown_option_is_wrong_input(tmp_path, capsys):
+    code, _, err = run(capsys, "train", "--depth", 3, "--out", tmp_path / "out")
+    assert code == 2 and "--depth" in err and "Traceback" not in err
+
+
+def test_the_installed_command_answers():
+    command = [sys.executable, "-m", "mesalens.cli", "--help"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(name in answer.stdout for name in ("list", "reproduce", "train", "compare"))

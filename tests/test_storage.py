@@ -1,0 +1,45 @@
+"""Folders appear whole or not at all."""
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+from mesalens import InputError, LinearTransformer
+from mesalens.storage import load_arrays, new_folder, save_arrays
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path):
+    with new_folder(tmp_path / "a" / "b") as folder:
+        (folder / "x").write_text("1")
+        assert not (tmp_path / "a" / "b").exists()
+    assert (tmp_path / "a" / "b" / "x").read_text() == "1"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_an_error_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a" / "b") as folder:
+        (folder / "x").write_text("1")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_taken_and_neighbours_stay(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "neighbour").write_text("mine")
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "x").write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["neighbour", "out"]
+
+
+def test_arrays_come_back_bit_for_bit_under_their_names(tmp_path):
+    model = LinearTransformer.initialise(3, layers=2, key=jax.random.key(0))
+    save_arrays(model, tmp_path / "w.safetensors")
+    template = eqx.filter_eval_shape(lambda: LinearTransformer.initialise(3, layers=2, key=jax.random.key(1)))
+    loaded = load_arrays(template, tmp_path / "w.safetensors")
+    assert isinstance(loaded, LinearTransformer)
+    for name in ("W_Q", "W_K", "W_V", "P"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(model, name))
+    other = LinearTransformer.initialise(4, layers=2, key=jax.random.key(0))
+    with pytest.raises(InputError, match="another model"):
+        load_arrays(other, tmp_path / "w.safetensors")

@@ -1,0 +1,120 @@
+"""The study: what is true passes, what is broken fails."""
+
+import equinox as eqx
+import jax
+import pytest
+
+from mesalens import InputError, plots
+from mesalens.studies import STUDIES, judge, study
+from mesalens.studies.von_oswald_2023 import STUDY
+from mesalens.studies.von_oswald_2023.laboratory import Budget, Laboratory
+from mesalens.theory import best_step_size, gradient_descent_transformer
+from mesalens.training import TrainingSettings
+
+SMALL = Budget(steps=1200, batch_size=512, seeds=5, prompts=4000, sizes=((2, 6),))
+
+
+class SmallLaboratory(Laboratory):
+    """The same experiments at d = n = 3, where training takes a second."""
+
+    def settings(self, dim: int = 3, context_length: int = 3) -> TrainingSettings:
+        return super().settings(dim, context_length)
+
+    def trained(self, dim: int = 3, context_length: int = 3):
+        return super().trained(dim, context_length)
+
+
+def verdicts(laboratory, *names):
+    parts = [part for part in STUDY.parts if not names or part.name in names]
+    with plots.style():
+        return {v.claim.name: v.judgement for part in parts for v in judge(part.claims, part.run(laboratory))}
+
+
+def half_right(*changes):
+    """The construction with the named matrices' signs changed."""
+
+    def construct(*arguments, **options):
+        transformer = gradient_descent_transformer(*arguments, **options)
+        return eqx.tree_at(
+            lambda t: [getattr(t, name) for name in changes], transformer, replace_fn=lambda matrix: -matrix
+        )
+
+    return construct
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return verdicts(SmallLaboratory(SMALL, seed=1))
+
+
+def test_every_claim_gets_a_verdict_and_none_fails(sound):
+    assert set(sound) == {claim.name for part in STUDY.parts for claim in part.claims}
+    assert [name for name, judged in sound.items() if judged.outcome == "FAIL"] == []
+    assert sound["construction-float64"].outcome == sound["construction-float32"].outcome == "PASS"
+    assert sound["sensitivity-cosine"].outcome == "PASS"
+
+
+@pytest.mark.parametrize("matrix", ["W_Q", "W_K", "W_V", "P"])
+def test_a_wrong_sign_in_the_construction_fails(matrix):
+    judged = verdicts(SmallLaboratory(SMALL, seeds=2, construct=half_right(matrix)), "construction")
+    assert judged["construction-float32"].outcome == "FAIL"
+    assert judged["construction-float64"].outcome == "FAIL"
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.2])
+def test_a_step_size_that_is_off_by_a_fifth_fails(factor, sound):
+    laboratory = SmallLaboratory(SMALL, seed=1, step_size=lambda task: factor * best_step_size(task))
+    judged = verdicts(laboratory, "one-layer", "shift")
+    for name in ("risk", "prediction-difference", "sensitivity-difference", "scaled-inputs"):
+        assert judged[name].outcome == "FAIL", name
+        assert sound[name].outcome != "FAIL", name
+
+
+def test_a_wrong_sign_in_the_construction_fails_the_interpolation(sound):
+    judged = verdicts(SmallLaboratory(SMALL, seed=1, construct=half_right("P")), "one-layer")
+    assert judged["interpolation"].outcome == "FAIL"
+    assert sound["interpolation"].outcome != "FAIL"
+
+
+def test_layers_that_did_not_train_fail_or_do_not_count():
+    untrained = Budget(steps=1, batch_size=8, seeds=3, prompts=500, sizes=())
+    judged = verdicts(SmallLaboratory(untrained), "one-layer", "shift", "distractors")
+    assert judged["training"].outcome == "FAIL"
+    assert all(verdict.outcome == "INCONCLUSIVE" and verdict.seeds == 0 for name, verdict in judged.items() if name != "training")
+
+
+def test_parts_run_alone_see_what_they_see_in_the_whole(sound):
+    alone = verdicts(SmallLaboratory(SMALL, seed=1), "sizes")
+    assert alone["risk-at-other-sizes"] == sound["risk-at-other-sizes"]
+
+
+def test_names_select_parts_and_claims():
+    assert [part.name for part, _ in STUDY.select(None)] == [part.name for part in STUDY.parts]
+    ((part, claims),) = STUDY.select("interpolation")
+    assert (part.name, [claim.name for claim in claims]) == ("one-layer", ["interpolation"])
+    with pytest.raises(InputError, match="did you mean one-layer"):
+        STUDY.select("one-layr")
+    with pytest.raises(InputError, match="did you mean von-oswald-2023"):
+        study("von-oswald")
+
+
+def test_every_claim_has_a_source_an_estimator_and_a_name_of_its_own():
+    for each in STUDIES.values():
+        claims = [claim for part in each.parts for claim in part.claims]
+        names = [claim.name for claim in claims] + [part.name for part in each.parts]
+        assert len(set(names)) == len(names)
+        assert all(claim.statement and claim.source and claim.estimator for claim in claims)
+        assert set(each.budgets) == {"quick", "paper"}
+
+
+def test_quick_has_five_seeds_and_paper_the_settings_of_the_paper():
+    assert STUDY.budgets["quick"].seeds >= 5
+    settings = Laboratory(STUDY.budgets["paper"]).settings()
+    assert (settings.dim, settings.context_length, settings.scale) == (10, 10, 0.5)
+    assert (settings.steps, settings.batch_size) == (5000, 2048)
+    assert (settings.learning_rate, settings.b2, settings.clip, settings.init_scale) == (1e-3, 0.98, 1e-3, 0.002)
+
+
+def test_seeds_of_the_laboratory_are_independent():
+    keys = {tuple(jax.random.key_data(Laboratory(SMALL, seed=s).key(*place)).tolist()) for s in (0, 1) for place in ((1,), (2,), (1, 2))}
+    assert len(keys) == 6

@@ -1,0 +1,170 @@
+"""Exact results against simulation, brute force and autodiff."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from mesalens import GradientDescent, InputError
+from mesalens.analysis import risk
+from mesalens.tasks import (
+    Distractors,
+    Exponential,
+    Functions,
+    Gaussian,
+    GaussianNoise,
+    Laplace,
+    LinearFunctions,
+    RegressionTask,
+    Uniform,
+)
+from mesalens.theory import best_step_size, gradient_descent_transformer, one_step_risk
+
+SIGMA = np.array([[1.5, 0.4], [0.4, 0.5]])
+START = np.array([[0.5, -0.3], [0.2, 0.7]])
+
+TASKS = {
+    "uniform": (RegressionTask(Uniform(4, 0.5), LinearFunctions(4), context_length=6), None),
+    "gaussian, noise": (
+        RegressionTask(Gaussian(3), LinearFunctions(3), context_length=5, noise=GaussianNoise(0.3)),
+        None,
+    ),
+    "n = d = 1": (RegressionTask(Gaussian(1), LinearFunctions(1), context_length=1), None),
+    "laplace, n < d": (RegressionTask(Laplace(5, 0.4), LinearFunctions(5), context_length=2), None),
+    "exponential, distractors": (
+        RegressionTask(Exponential(2, 0.5), LinearFunctions(2), context_length=4, distractors=Distractors(1, 0.7)),
+        None,
+    ),
+    "all of it": (
+        RegressionTask(
+            Gaussian(2, 0.8, covariance=SIGMA),
+            LinearFunctions(2, 2, covariance=SIGMA[::-1, ::-1].copy(), scale=1.2),
+            context_length=4,
+            noise=GaussianNoise(0.2),
+            distractors=Distractors(2, 0.5),
+        ),
+        START,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("factor", [0.0, 1.0, 1.4])
+def test_exact_risk_of_one_step_lies_in_the_interval_of_a_simulation(name, factor):
+    task, start = TASKS[name]
+    theory = one_step_risk(task, start)
+    step_size = factor * theory.best_step_size
+    weights = None if start is None else jnp.asarray(start, jnp.float32)
+    simulated = risk(
+        GradientDescent(step_size, initial_weights=weights), task, jax.random.key(1), prompts=400_000
+    )
+    assert abs(float(simulated.value) - theory.at(step_size)) < 4.5 * float(simulated.standard_error)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_best_step_size_is_where_the_simulated_risk_is_least(name):
+    """Brute force: the least of the empirical risk over step sizes, on the same prompts, with the error of that minimiser."""
+    task, start = TASKS[name]
+    theory = one_step_risk(task, start)
+    weights = None if start is None else jnp.asarray(start, jnp.float32)
+    prompts, targets = task.sample(jax.random.key(2), (200_000,))
+    still, moved = (
+        np.asarray(jax.vmap(GradientDescent(rate, initial_weights=weights))(prompts), np.float64)
+        for rate in (0.0, 1.0)
+    )
+    change, missing = moved - still, np.asarray(targets, np.float64) - still
+    scan = scipy.optimize.minimize_scalar(lambda rate: np.mean(np.sum((rate * change - missing) ** 2, axis=1)))
+    # The minimiser is a ratio of means; its error is that of the terms at the minimum (delta method)
+    terms = np.sum(change * (missing - scan.x * change), axis=1) / np.mean(np.sum(change**2, axis=1))
+    assert abs(scan.x - best_step_size(task, start)) < 4.5 * terms.std() / np.sqrt(len(terms))
+
+
+@pytest.mark.parametrize(("n", "d", "noise"), [(10, 10, 0.0), (1, 1, 0.5), (3, 8, 0.2), (50, 40, 1.0)])
+def test_isotropic_gaussians_have_the_rate_of_mahankali_et_al(n, d, noise):
+    task = RegressionTask(Gaussian(d), LinearFunctions(d), context_length=n, noise=GaussianNoise(noise))
+    assert best_step_size(task) / n == pytest.approx(1 / (n + d + 1 + noise), rel=1e-12)
+
+
+def test_the_released_code_of_von_oswald_et_al_found_the_same_risk():
+    """Their notebooks carry 0.20469 as the loss (half the risk) of GD at d = n = 10, from a scan on 10 000 prompts."""
+    task = RegressionTask(Uniform(10, 0.5), LinearFunctions(10), context_length=10)
+    simulated = risk(GradientDescent(best_step_size(task)), task, jax.random.key(0), prompts=10_000)
+    assert abs(0.20468888 - one_step_risk(task).best_risk / 2) < 4 * float(simulated.standard_error) / 2
+
+
+def test_other_functions_have_no_exact_risk():
+    class Constant(Functions):
+        def __call__(self, key, xs):
+            return jnp.ones((*xs.shape[:-1], 1))
+
+    with pytest.raises(InputError, match="not for Constant"):
+        one_step_risk(RegressionTask(Gaussian(2), Constant(2), context_length=3))
+
+
+def test_a_start_of_another_shape_gets_a_sentence():
+    with pytest.raises(InputError, match=r"needs \(1, 4\)"):
+        one_step_risk(TASKS["uniform"][0], np.ones((4, 1)))
+
+
+CONSTRUCTIONS = [
+    (layers, outputs, start, preconditioned)
+    for layers in (1, 3)
+    for outputs in (1, 2)
+    for start in (False, True)
+    for preconditioned in (False, True)
+]
+
+
+def construction(layers, outputs, start, preconditioned):
+    """A gradient descent, its transformer and prompts, in double precision."""
+    rng = np.random.default_rng(3)
+    learner = GradientDescent(
+        jnp.linspace(0.5, 0.9, layers),
+        layers,
+        initial_weights=rng.normal(size=(outputs, 4)) if start else None,
+        preconditioner=rng.normal(size=(4, 4)) if preconditioned else None,
+    )
+    task = RegressionTask(Uniform(4), LinearFunctions(4, outputs), context_length=6)
+    prompts, _ = task.sample(jax.random.key(0), (16,))
+    transformer = gradient_descent_transformer(learner, dim=4, outputs=outputs, context_length=6)
+    return learner, transformer, jax.tree.map(lambda leaf: leaf.astype("float64"), prompts)
+
+
+@pytest.mark.parametrize("case", CONSTRUCTIONS)
+def test_the_construction_is_gradient_descent(case):
+    with jax.enable_x64(True):
+        learner, transformer, prompts = construction(*case)
+        expected = jax.vmap(learner)(prompts)
+        for predict in (transformer, transformer.token_by_token):
+            np.testing.assert_allclose(jax.vmap(predict)(prompts), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_every_layer_moves_every_label_by_its_step():
+    with jax.enable_x64(True):
+        learner, transformer, prompts = construction(3, 2, True, False)
+        prompt = jax.tree.map(lambda leaf: leaf[0], prompts)
+        stream = transformer.residual_stream(prompt)
+        for step in range(4):
+            weights = learner.initial_weights
+            if step:
+                descent = GradientDescent(learner.step_size[:step], step, initial_weights=learner.initial_weights)
+                weights = descent.weights(prompt)
+            moved = prompt.ys - prompt.xs @ (weights - learner.initial_weights).T
+            np.testing.assert_allclose(stream[step, :-1, 4:], moved, atol=1e-12)
+            np.testing.assert_allclose(stream[step, -1, 4:], -weights @ prompt.query, atol=1e-12)
+            np.testing.assert_allclose(stream[step, :-1, :4], prompt.xs, atol=1e-15)
+
+
+@pytest.mark.parametrize("matrix", ["W_Q", "W_K", "W_V", "P"])
+def test_one_wrong_sign_breaks_the_construction(matrix):
+    with jax.enable_x64(True):
+        learner, transformer, prompts = construction(1, 1, True, False)
+        broken = eqx.tree_at(lambda t: getattr(t, matrix), transformer, replace_fn=lambda w: -w)
+        assert not np.allclose(jax.vmap(broken)(prompts), jax.vmap(learner)(prompts), rtol=0.01)
+
+
+def test_one_step_size_for_all_steps_makes_a_looped_transformer():
+    transformer = gradient_descent_transformer(GradientDescent(0.5, 4), dim=2, context_length=3)
+    assert transformer.looped and transformer.layers == 4

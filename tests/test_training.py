@@ -1,0 +1,160 @@
+"""Training: the loop, its bookkeeping, and what it finds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mesalens import GradientDescent, InputError, LeastSquares, LinearTransformer, random
+from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask, Uniform
+from mesalens.theory import best_step_size, one_step_risk
+from mesalens.training import TrainingDivergedError, TrainingSettings, batch_loss, clipped_adam, train
+
+TASK = RegressionTask(Uniform(3, 0.5), LinearFunctions(3), context_length=5)
+
+
+def trained(seeds, steps=30, **options):
+    options = {"key": random.key(1), "every": 10, **options}
+    return train(
+        lambda key: LinearTransformer.initialise(3, key=key),
+        TASK,
+        clipped_adam(1e-2, clip=1e-3),
+        steps=steps,
+        batch_size=32,
+        seeds=seeds,
+        **options,
+    )
+
+
+def test_a_trainable_step_size_finds_the_exact_best_one():
+    training = train(
+        lambda key: GradientDescent(1.0),
+        TASK,
+        optax.adam(optax.cosine_decay_schedule(0.2, 400)),
+        steps=400,
+        batch_size=4096,
+        seeds=4,
+        key=jax.random.key(0),
+    )
+    found = np.asarray(training.learners.step_size)
+    error = found.std(ddof=1) / 2
+    assert abs(found.mean() - best_step_size(TASK)) < 6 * error
+    assert error < 0.01 * best_step_size(TASK)
+
+
+@pytest.mark.parametrize(("d", "n"), [(3, 5)])
+def test_a_layer_trains_to_the_exact_risk_of_one_step(d, n):
+    settings = TrainingSettings(dim=d, context_length=n, steps=1500, batch_size=512, seeds=6, seed=3, learning_rate=3e-3)
+    losses = settings.train().metrics.loss.isel(step=slice(-3, None)).mean("step").values
+    theory = one_step_risk(settings.task())
+    reached = losses[losses < (theory.best_risk + theory.null_risk) / 2]
+    assert len(reached) >= 3  # the others are on the plateau that the study describes
+    np.testing.assert_allclose(reached, theory.best_risk, rtol=0.03)
+
+
+def test_seeds_do_not_depend_on_how_many_there_are():
+    one, three = trained(1), trained(3)
+    assert not np.allclose(three.learner(0).W_Q, three.learner(1).W_Q)
+    np.testing.assert_allclose(one.learner(0).W_Q, three.learner(0).W_Q, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(one.metrics.loss[0, 1:], three.metrics.loss[0, 1:], rtol=1e-4)
+
+
+def test_the_same_key_gives_the_same_bits_and_chunks_do_not_matter():
+    first, again, coarse = trained(2), trained(2), trained(2, every=30)
+    np.testing.assert_array_equal(first.learners.P, again.learners.P)
+    np.testing.assert_array_equal(first.learners.P, coarse.learners.P)
+
+
+def test_metrics_are_labelled_and_measured_every_k_steps():
+    def measure(learner, key):
+        return {"norm": jnp.sum(learner.W_Q**2), "draw": jax.random.uniform(key)}
+
+    said = []
+    training = trained(2, steps=25, measure=measure, progress=said.append)
+    assert said == [10, 20, 25]
+    assert training.metrics.norm.dims == ("seed", "step")
+    assert training.metrics.step.values.tolist() == [0, 10, 20, 25]
+    assert np.isnan(training.metrics.loss[:, 0]).all() and np.isfinite(training.metrics.loss[:, 1:]).all()
+    np.testing.assert_allclose(training.metrics.norm[1, -1], jnp.sum(training.learner(1).W_Q ** 2), rtol=1e-5)
+    assert len(np.unique(training.metrics.draw)) == 8
+
+
+def test_one_step_is_one_step_of_the_optimiser():
+    """The loop against Optax called by hand, on the batch that the loop draws."""
+    training = train(
+        lambda key: GradientDescent(1.0), TASK, optax.sgd(0.5), steps=1, batch_size=64, key=random.key(4)
+    )
+    data_key = jax.random.split(jax.random.fold_in(random.key(4), 0), 3)[1]
+    loss, gradient = jax.value_and_grad(
+        lambda step_size: batch_loss(GradientDescent(step_size), TASK, jax.random.fold_in(data_key, 0), 64)
+    )(1.0)
+    np.testing.assert_allclose(training.learner().step_size, 1 - 0.5 * gradient, rtol=1e-5)
+    np.testing.assert_allclose(training.metrics.loss[0, 1], loss, rtol=1e-5)
+
+
+def test_what_is_not_trainable_stays():
+    start = jnp.ones((1, 3))
+    training = train(
+        lambda key: LinearTransformer.initialise(3, initial_weights=start, key=key),
+        TASK,
+        optax.adam(0.1),
+        steps=3,
+        batch_size=8,
+        key=random.key(0),
+    )
+    np.testing.assert_array_equal(training.learner().initial_weights, start)
+
+
+def test_divergence_stops_with_the_step_and_the_seed():
+    def explode_at_step_17(updates, state, parameters=None):
+        return jax.tree.map(lambda u: jnp.where(state == 16, jnp.nan, 0 * u), updates), state + 1
+
+    optimiser = optax.GradientTransformation(lambda parameters: jnp.array(0), explode_at_step_17)
+    with pytest.raises(TrainingDivergedError, match=r"not finite at step 18 \(seed 0\); lower"):
+        train(lambda key: GradientDescent(1.0), TASK, optimiser, steps=40, batch_size=4, seeds=2, key=random.key(0), every=10)
+    # When it is the last update of all that breaks the weights, no loss is left to show it
+    with pytest.raises(TrainingDivergedError, match="step 17"):
+        train(lambda key: GradientDescent(1.0), TASK, optimiser, steps=17, batch_size=4, key=random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [({"steps": 0}, "steps is 0"), ({"batch_size": 0}, "batch_size is 0"), ({"seeds": 0}, "seeds is 0"), ({"every": 0}, "every is 0")],
+)
+def test_bad_sizes_get_a_sentence(options, sentence):
+    sizes = {"steps": 1, "batch_size": 1, "seeds": 1, "every": 1, **options}
+    with pytest.raises(InputError, match=sentence):
+        train(lambda key: GradientDescent(1.0), TASK, optax.sgd(0.1), key=random.key(0), **sizes)
+
+
+def test_a_learner_without_trainable_arrays_gets_a_sentence():
+    with pytest.raises(InputError, match="LeastSquares has no trainable arrays"):
+        train(lambda key: LeastSquares(), TASK, optax.sgd(0.1), steps=1, batch_size=1, key=random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"covariates": "uniform", "covariate_covariance": ((1.0,),), "dim": 1}, "no covariance of their own"),
+        ({"covariates": "gaussian", "covariate_covariance": ((1.0,),)}, "the dimension is 10"),
+        ({"noise_variance": -1.0}, "noise variance"),
+        ({"distractors": 11}, "11 distractors"),
+    ],
+)
+def test_settings_that_make_no_task_get_a_sentence(settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        TrainingSettings(**settings).task()
+
+
+@pytest.mark.parametrize("value", [{"learning_rate": 0.0}, {"clip": -1.0}])
+def test_an_optimiser_that_cannot_move_gets_a_sentence(value):
+    with pytest.raises(InputError, match="give a number above 0"):
+        TrainingSettings(**value).optimiser()
+
+
+def test_settings_describe_the_gaussian_task_too():
+    covariance = ((2.0, 0.5), (0.5, 1.0))
+    task = TrainingSettings(dim=2, covariates="gaussian", covariate_covariance=covariance, scale=1.0).task()
+    assert isinstance(task.covariates, Gaussian)
+    np.testing.assert_allclose(task.covariates.second_moment(), covariance)
