@@ -189,8 +189,7 @@ def largest_memory(programs: set[Any]) -> int:
     """Bytes of arguments, results and temporary buffers of the largest of the programs."""
     stats = [program.get_compiled_memory_stats() for program in programs]
     return max(
-        s.argument_size_in_bytes + s.output_size_in_bytes + s.temp_size_in_bytes - s.alias_size_in_bytes
-        for s in stats
+        s.argument_size_in_bytes + s.output_size_in_bytes + s.temp_size_in_bytes - s.alias_size_in_bytes for s in stats
     )
 
 

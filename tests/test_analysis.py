@@ -151,9 +151,18 @@ def test_risks_under_shift_are_the_exact_ones():
     """Each shift as a task with an exact risk of its own."""
     descent = GradientDescent(1.3)
     shifts = {
-        "inputs": (scaled_inputs(TASK), lambda a: eqx.tree_at(lambda t: t.covariates, TASK, Uniform(3, 0.5 * a))),
-        "functions": (scaled_functions(TASK), lambda a: eqx.tree_at(lambda t: t.functions, TASK, LinearFunctions(3, 2, scale=a))),
-        "distractors": (distracted(TASK, 0.5), lambda k: eqx.tree_at(lambda t: t.distractors, TASK, Distractors(int(k), 0.5))),
+        "inputs": (
+            scaled_inputs(TASK),
+            lambda a: eqx.tree_at(lambda t: t.covariates, TASK, Uniform(3, 0.5 * a)),
+        ),
+        "functions": (
+            scaled_functions(TASK),
+            lambda a: eqx.tree_at(lambda t: t.functions, TASK, LinearFunctions(3, 2, scale=a)),
+        ),
+        "distractors": (
+            distracted(TASK, 0.5),
+            lambda k: eqx.tree_at(lambda t: t.distractors, TASK, Distractors(int(k), 0.5)),
+        ),
     }
     for shift, exact_task in shifts.values():
         values = np.array([1.0, 2.0, 4.0])

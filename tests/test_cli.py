@@ -46,7 +46,11 @@ def test_list_names_every_claim_with_its_source(capsys):
 
 
 def test_train_keeps_settings_weights_and_metrics(trained):
-    assert sorted(path.name for path in trained.iterdir()) == ["metrics.nc", "settings.json", "weights.safetensors"]
+    assert sorted(path.name for path in trained.iterdir()) == [
+        "metrics.nc",
+        "settings.json",
+        "weights.safetensors",
+    ]
     settings, training = load_run(trained)
     assert (settings.dim, settings.seeds, settings.steps) == (2, 2, 20)
     assert training.learners.W_Q.shape == (2, 1, 1, 3, 3)
@@ -58,7 +62,7 @@ def test_train_keeps_settings_weights_and_metrics(trained):
 def test_compare_prints_the_exact_risk_and_the_alignment(trained, capsys):
     code, out, _ = run(capsys, "compare", trained, "--prompts", 200)
     assert code == 0 and "exact risk" in out and "sensitivity cosine" in out
-    code, out, err = run(capsys, "compare", trained, "--prompts", 200, "--json")
+    _, out, _ = run(capsys, "compare", trained, "--prompts", 200, "--json")
     result = json.loads(out)
     assert len(result["seeds"]["sensitivity_cosine"]["value"]) == 2
     assert result["one_gradient_descent_step"]["risk"] < result["one_gradient_descent_step"]["null_risk"]
@@ -215,11 +219,19 @@ def damage(folder, name, change):
         ("settings.json", lambda p: p.unlink(), "settings.json is missing"),
         ("settings.json", lambda p: p.write_text("{"), "settings.json is damaged"),
         ("settings.json", lambda p: p.write_text(p.read_text().replace('"dim": 2', '"dim": "two"')), "dim"),
-        ("settings.json", lambda p: p.write_text(p.read_text().replace('"dim": 2', '"dim": 3')), "another model"),
+        (
+            "settings.json",
+            lambda p: p.write_text(p.read_text().replace('"dim": 2', '"dim": 3')),
+            "another model",
+        ),
         ("settings.json", lambda p: p.write_text(p.read_text().replace('"dim": 2', '"dim": 0')), "dim is 0"),
         ("settings.json", lambda p: p.write_bytes(b"\xff\xfe\x00"), "settings.json is damaged"),
         ("weights.safetensors", lambda p: p.unlink(), "weights.safetensors is missing"),
-        ("weights.safetensors", lambda p: p.write_bytes(p.read_bytes()[:-9]), "weights.safetensors is damaged"),
+        (
+            "weights.safetensors",
+            lambda p: p.write_bytes(p.read_bytes()[:-9]),
+            "weights.safetensors is damaged",
+        ),
         ("weights.safetensors", lambda p: p.write_bytes(b""), "weights.safetensors is damaged"),
         ("metrics.nc", lambda p: p.unlink(), "metrics.nc is missing"),
         ("metrics.nc", lambda p: p.write_bytes(p.read_bytes()[:100]), "metrics.nc is damaged"),

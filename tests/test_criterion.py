@@ -10,7 +10,9 @@ from mesalens.studies.criterion import Evidence, above, below, confidence_interv
 
 def evidence(*settings, counted=None) -> Evidence:
     """One list of values over seeds for each setting."""
-    values = xr.DataArray(np.array(settings, float).T, dims=("seed", "alpha"), coords={"alpha": np.arange(len(settings))})
+    values = xr.DataArray(
+        np.array(settings, float).T, dims=("seed", "alpha"), coords={"alpha": np.arange(len(settings))}
+    )
     return Evidence(values, None if counted is None else xr.DataArray(counted, dims="seed"))
 
 

@@ -37,7 +37,13 @@ def both_forms(model, prompt):
 
 @pytest.mark.parametrize(
     ("n", "d", "m", "layers", "heads", "looped"),
-    [(5, 3, 1, 1, 1, False), (1, 1, 1, 2, 1, False), (4, 2, 3, 1, 3, False), (3, 4, 2, 3, 2, False), (7, 3, 1, 4, 1, True)],
+    [
+        (5, 3, 1, 1, 1, False),
+        (1, 1, 1, 2, 1, False),
+        (4, 2, 3, 1, 3, False),
+        (3, 4, 2, 3, 2, False),
+        (7, 3, 1, 4, 1, True),
+    ],
 )
 @given(seed=st.integers(0, 999))
 @settings(max_examples=10, deadline=None)
@@ -113,7 +119,12 @@ def test_the_start_is_not_trained():
 
 @pytest.mark.parametrize(
     ("sizes", "sentence"),
-    [({"layers": 0}, "layers is 0"), ({"heads": 0}, "heads is 0"), ({"key_size": 0}, "key_size"), ({"init_scale": 0.0}, "init_scale")],
+    [
+        ({"layers": 0}, "layers is 0"),
+        ({"heads": 0}, "heads is 0"),
+        ({"key_size": 0}, "key_size"),
+        ({"init_scale": 0.0}, "init_scale"),
+    ],
 )
 def test_bad_sizes_get_a_sentence(sizes, sentence):
     with pytest.raises(InputError, match=sentence):

@@ -51,4 +51,9 @@ def test_the_tally_counts_outcomes():
 
 
 def test_numbers_are_written_for_people():
-    assert [number(x) for x in (0.12345, -1e-7, float("inf"), float("-inf"))] == ["0.123", "−1e−07", "∞", "−∞"]
+    assert [number(x) for x in (0.12345, -1e-7, float("inf"), float("-inf"))] == [
+        "0.123",
+        "−1e−07",
+        "∞",
+        "−∞",
+    ]

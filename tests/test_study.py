@@ -80,7 +80,11 @@ def test_layers_that_did_not_train_fail_or_do_not_count():
     untrained = Budget(steps=1, batch_size=8, seeds=3, prompts=500, sizes=())
     judged = verdicts(SmallLaboratory(untrained), "one-layer", "shift", "distractors")
     assert judged["training"].outcome == "FAIL"
-    assert all(verdict.outcome == "INCONCLUSIVE" and verdict.seeds == 0 for name, verdict in judged.items() if name != "training")
+    assert all(
+        verdict.outcome == "INCONCLUSIVE" and verdict.seeds == 0
+        for name, verdict in judged.items()
+        if name != "training"
+    )
 
 
 def test_parts_run_alone_see_what_they_see_in_the_whole(sound):
@@ -112,9 +116,18 @@ def test_quick_has_five_seeds_and_paper_the_settings_of_the_paper():
     settings = Laboratory(STUDY.budgets["paper"]).settings()
     assert (settings.dim, settings.context_length, settings.scale) == (10, 10, 0.5)
     assert (settings.steps, settings.batch_size) == (5000, 2048)
-    assert (settings.learning_rate, settings.b2, settings.clip, settings.init_scale) == (1e-3, 0.98, 1e-3, 0.002)
+    assert (settings.learning_rate, settings.b2, settings.clip, settings.init_scale) == (
+        1e-3,
+        0.98,
+        1e-3,
+        0.002,
+    )
 
 
 def test_seeds_of_the_laboratory_are_independent():
-    keys = {tuple(jax.random.key_data(Laboratory(SMALL, seed=s).key(*place)).tolist()) for s in (0, 1) for place in ((1,), (2,), (1, 2))}
+    keys = {
+        tuple(jax.random.key_data(Laboratory(SMALL, seed=s).key(*place)).tolist())
+        for s in (0, 1)
+        for place in ((1,), (2,), (1, 2))
+    }
     assert len(keys) == 6

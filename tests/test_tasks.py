@@ -56,12 +56,17 @@ def test_moments_of_independent_covariates_against_enumeration(name):
     np.testing.assert_allclose(covariates.fourth_moment(WEIGHT), fourth, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("covariates", [*(family for family, _ in FAMILIES.values()), Gaussian(3, 0.5, covariance=SIGMA)])
+@pytest.mark.parametrize(
+    "covariates", [*(family for family, _ in FAMILIES.values()), Gaussian(3, 0.5, covariance=SIGMA)]
+)
 def test_samples_have_the_stated_moments(covariates):
     x = np.asarray(covariates.sample(jax.random.key(0), (400_000,)), np.float64)
     for terms, exact in (
         (np.einsum("ni,nj->nij", x, x), covariates.second_moment()),
-        (np.einsum("nj,jk,nk,na,nb->nab", x, WEIGHT, x, x, x, optimize=True), covariates.fourth_moment(WEIGHT)),
+        (
+            np.einsum("nj,jk,nk,na,nb->nab", x, WEIGHT, x, x, x, optimize=True),
+            covariates.fourth_moment(WEIGHT),
+        ),
     ):
         error = terms.std(axis=0) / np.sqrt(len(x))
         assert np.all(np.abs(terms.mean(axis=0) - exact) < 5 * error)
@@ -93,9 +98,7 @@ def test_weights_have_the_prior_covariance_row_by_row():
 
 
 def test_noise_is_on_every_label_and_on_the_target():
-    task = RegressionTask(
-        Gaussian(2, 1e-6), LinearFunctions(2), context_length=3, noise=GaussianNoise(0.49)
-    )
+    task = RegressionTask(Gaussian(2, 1e-6), LinearFunctions(2), context_length=3, noise=GaussianNoise(0.49))
     prompts, targets = task.sample(jax.random.key(4), (50_000,))
     assert float(prompts.ys.std()) == pytest.approx(0.7, rel=0.02)
     assert float(targets.std()) == pytest.approx(0.7, rel=0.02)

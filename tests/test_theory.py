@@ -57,9 +57,7 @@ def test_exact_risk_of_one_step_lies_in_the_interval_of_a_simulation(name, facto
     theory = one_step_risk(task, start)
     step_size = factor * theory.best_step_size
     weights = None if start is None else jnp.asarray(start, jnp.float32)
-    simulated = risk(
-        GradientDescent(step_size, initial_weights=weights), task, jax.random.key(1), prompts=400_000
-    )
+    simulated = risk(GradientDescent(step_size, initial_weights=weights), task, jax.random.key(1), prompts=400_000)
     assert abs(float(simulated.value) - theory.at(step_size)) < 4.5 * float(simulated.standard_error)
 
 
@@ -67,12 +65,10 @@ def test_exact_risk_of_one_step_lies_in_the_interval_of_a_simulation(name, facto
 def test_best_step_size_is_where_the_simulated_risk_is_least(name):
     """Brute force: the least of the empirical risk over step sizes, on the same prompts, with the error of that minimiser."""
     task, start = TASKS[name]
-    theory = one_step_risk(task, start)
     weights = None if start is None else jnp.asarray(start, jnp.float32)
     prompts, targets = task.sample(jax.random.key(2), (200_000,))
     still, moved = (
-        np.asarray(jax.vmap(GradientDescent(rate, initial_weights=weights))(prompts), np.float64)
-        for rate in (0.0, 1.0)
+        np.asarray(jax.vmap(GradientDescent(rate, initial_weights=weights))(prompts), np.float64) for rate in (0.0, 1.0)
     )
     change, missing = moved - still, np.asarray(targets, np.float64) - still
     scan = scipy.optimize.minimize_scalar(lambda rate: np.mean(np.sum((rate * change - missing) ** 2, axis=1)))

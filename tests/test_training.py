@@ -45,7 +45,9 @@ def test_a_trainable_step_size_finds_the_exact_best_one():
 
 @pytest.mark.parametrize(("d", "n"), [(3, 5)])
 def test_a_layer_trains_to_the_exact_risk_of_one_step(d, n):
-    settings = TrainingSettings(dim=d, context_length=n, steps=1500, batch_size=512, seeds=6, seed=3, learning_rate=3e-3)
+    settings = TrainingSettings(
+        dim=d, context_length=n, steps=1500, batch_size=512, seeds=6, seed=3, learning_rate=3e-3
+    )
     losses = settings.train().metrics.loss.isel(step=slice(-3, None)).mean("step").values
     theory = one_step_risk(settings.task())
     reached = losses[losses < (theory.best_risk + theory.null_risk) / 2]
@@ -82,9 +84,7 @@ def test_metrics_are_labelled_and_measured_every_k_steps():
 
 def test_one_step_is_one_step_of_the_optimiser():
     """The loop against Optax called by hand, on the batch that the loop draws."""
-    training = train(
-        lambda key: GradientDescent(1.0), TASK, optax.sgd(0.5), steps=1, batch_size=64, key=random.key(4)
-    )
+    training = train(lambda key: GradientDescent(1.0), TASK, optax.sgd(0.5), steps=1, batch_size=64, key=random.key(4))
     data_key = jax.random.split(jax.random.fold_in(random.key(4), 0), 3)[1]
     loss, gradient = jax.value_and_grad(
         lambda step_size: batch_loss(GradientDescent(step_size), TASK, jax.random.fold_in(data_key, 0), 64)
@@ -112,7 +112,16 @@ def test_divergence_stops_with_the_step_and_the_seed():
 
     optimiser = optax.GradientTransformation(lambda parameters: jnp.array(0), explode_at_step_17)
     with pytest.raises(TrainingDivergedError, match=r"not finite at step 18 \(seed 0\); lower"):
-        train(lambda key: GradientDescent(1.0), TASK, optimiser, steps=40, batch_size=4, seeds=2, key=random.key(0), every=10)
+        train(
+            lambda key: GradientDescent(1.0),
+            TASK,
+            optimiser,
+            steps=40,
+            batch_size=4,
+            seeds=2,
+            key=random.key(0),
+            every=10,
+        )
     # When it is the last update of all that breaks the weights, no loss is left to show it
     with pytest.raises(TrainingDivergedError, match="step 17"):
         train(lambda key: GradientDescent(1.0), TASK, optimiser, steps=17, batch_size=4, key=random.key(0))
@@ -120,7 +129,12 @@ def test_divergence_stops_with_the_step_and_the_seed():
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [({"steps": 0}, "steps is 0"), ({"batch_size": 0}, "batch_size is 0"), ({"seeds": 0}, "seeds is 0"), ({"every": 0}, "every is 0")],
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"every": 0}, "every is 0"),
+    ],
 )
 def test_bad_sizes_get_a_sentence(options, sentence):
     sizes = {"steps": 1, "batch_size": 1, "seeds": 1, "every": 1, **options}
@@ -136,7 +150,10 @@ def test_a_learner_without_trainable_arrays_gets_a_sentence():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"covariates": "uniform", "covariate_covariance": ((1.0,),), "dim": 1}, "no covariance of their own"),
+        (
+            {"covariates": "uniform", "covariate_covariance": ((1.0,),), "dim": 1},
+            "no covariance of their own",
+        ),
         ({"covariates": "gaussian", "covariate_covariance": ((1.0,),)}, "the dimension is 10"),
         ({"noise_variance": -1.0}, "noise variance"),
         ({"distractors": 11}, "11 distractors"),

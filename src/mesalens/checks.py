@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import jax
+import jax.core
 import numpy as np
 from jaxtyping import Float
 

@@ -146,12 +146,22 @@ def train(
     if json:
         _print_json({"out": str(out), "loss": losses, "settings": settings.model_dump()})
     else:
-        print(f"loss of the last {min(settings.every, settings.steps)} steps: {', '.join(f'{loss:.4f}' for loss in losses)}")
+        print(
+            f"loss of the last {min(settings.every, settings.steps)} steps: {', '.join(f'{loss:.4f}' for loss in losses)}"
+        )
         print(f"The run: {out}. Next: mesalens compare {out}")
     return 0
 
 
-def compare(run: Positional[Path], /, *, prompts: int = 10_000, seed: int = 1, json: Json = False, device: str | None = None) -> int:
+def compare(
+    run: Positional[Path],
+    /,
+    *,
+    prompts: int = 10_000,
+    seed: int = 1,
+    json: Json = False,
+    device: str | None = None,
+) -> int:
     """Compares the layers of a run with one step of gradient descent, on the task they were trained on.
 
     Args:
@@ -217,7 +227,11 @@ def main(arguments: list[str] | None = None) -> int:
     }
     try:
         return tyro.extras.subcommand_cli_from_dict(
-            commands, prog="mesalens", description=sys.modules["mesalens"].__doc__, args=arguments, registry=registry
+            commands,
+            prog="mesalens",
+            description=sys.modules["mesalens"].__doc__,
+            args=arguments,
+            registry=registry,
         )
     except (InputError, TrainingDivergedError) as error:
         print(f"mesalens: {error}", file=sys.stderr)
@@ -227,7 +241,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _matrix_file(type_info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+def _matrix_file(
+    type_info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec | None:
     """How a matrix is given on the command line: by the name of its file."""
     if type_info.type not in (Matrix, Matrix | None):
         return None

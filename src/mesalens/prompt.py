@@ -30,7 +30,9 @@ class Prompt(eqx.Module):
                 "(labels with a single output are a column, ys[:, None])."
             )
         if self.query.shape != (*self.xs.shape[:-2], self.xs.shape[-1]):
-            raise InputError(f"query has shape {self.query.shape}; the covariates in xs have {self.xs.shape[-1]} entries.")
+            raise InputError(
+                f"query has shape {self.query.shape}; the covariates in xs have {self.xs.shape[-1]} entries."
+            )
 
     @property
     def context_length(self) -> int:

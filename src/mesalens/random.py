@@ -42,7 +42,7 @@ def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*s
     return jnp.stack(_threefry(key, jnp.zeros_like(counter), counter), axis=-1)
 
 
-def _fold_in(key: UInt32[Array, "2"], data: UInt32[Array, ""]) -> UInt32[Array, "2"]:
+def _fold_in(key: UInt32[Array, "2"], data) -> UInt32[Array, "2"]:
     return jnp.stack(_threefry(key, jnp.zeros_like(data), data))
 
 

@@ -3,7 +3,6 @@
 Weights are safetensors, labelled results netCDF, settings JSON: nothing is pickled.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -41,7 +40,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield unfinished
         unfinished.chmod(0o755)  # mkdtemp lets only the owner in
-        os.replace(unfinished, folder)
+        unfinished.replace(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         for parent in missing:  # nearest first; one that holds anything else by now stays
@@ -65,7 +64,9 @@ def load_arrays(tree: PyTree, file: Path) -> PyTree:
     stored = _read(file, safetensors.numpy.load_file)
     expected = {name: leaf.shape for name, leaf in _named_leaves(tree)}
     if {name: array.shape for name, array in stored.items()} != expected:
-        raise InputError(f"{file} holds the weights of another model than its settings describe; restore the file or train again.")
+        raise InputError(
+            f"{file} holds the weights of another model than its settings describe; restore the file or train again."
+        )
     leaves = iter([jax.numpy.asarray(stored[name]) for name in expected])
     return jax.tree.map(lambda leaf: next(leaves) if _is_array(leaf) else leaf, tree)
 

@@ -36,7 +36,9 @@ def interpolate(first: LinearTransformer, second: LinearTransformer, weight: flo
         second.dim,
         second.outputs,
     ):
-        raise InputError("the two transformers differ in layers, looping or size; interpolate between models of one shape.")
+        raise InputError(
+            "the two transformers differ in layers, looping or size; interpolate between models of one shape."
+        )
     (A, B), (A2, B2) = normalised(first), normalised(second)
     return LinearTransformer.from_effective(
         ((1 - weight) * A + weight * A2)[:, None],

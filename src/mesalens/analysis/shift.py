@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+import numpy as np
+from jaxtyping import Array, Key, Shaped
 
 from mesalens.analysis.risk import AnyLearner, risks
 from mesalens.analysis.simulation import Estimate
@@ -16,7 +17,7 @@ from mesalens.tasks import Distractors, RegressionTask, Task
 def risks_under_shift(
     learners: Sequence[AnyLearner],
     shift: Callable[[Array], Task],
-    values: Float[Array, " values"],
+    values: Shaped[Array | np.ndarray, " values"],
     key: Key[Array, ""],
     *,
     prompts: int = 10_000,
@@ -39,5 +40,5 @@ def scaled_functions(task: RegressionTask) -> Callable[[Array], RegressionTask]:
 
 
 def distracted(task: RegressionTask, variance: float = 1.0) -> Callable[[Array], RegressionTask]:
-    """k to the task with k context labels replaced by N(0, variance)."""
+    """K to the task with k context labels replaced by N(0, variance)."""
     return lambda k: eqx.tree_at(lambda t: t.distractors, task, Distractors(k.astype(int), variance))

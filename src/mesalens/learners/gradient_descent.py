@@ -33,7 +33,9 @@ class GradientDescent(Learner):
     def __check_init__(self):
         count("steps", self.steps)
         if self.step_size.shape not in ((), (self.steps,)):
-            raise InputError(f"step_size has shape {self.step_size.shape}; give one number, or one for each of {self.steps} steps.")
+            raise InputError(
+                f"step_size has shape {self.step_size.shape}; give one number, or one for each of {self.steps} steps."
+            )
 
     def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
         return self.weights(prompt) @ prompt.query

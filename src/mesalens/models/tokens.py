@@ -13,5 +13,7 @@ def joint_tokens(
 
     `initial_weights` is W_0, zero where it is not given. Source: von Oswald et al. (2023), Section 2.
     """
-    start = jnp.zeros(prompt.outputs, prompt.query.dtype) if initial_weights is None else -initial_weights @ prompt.query
+    start = (
+        jnp.zeros(prompt.outputs, prompt.query.dtype) if initial_weights is None else -initial_weights @ prompt.query
+    )
     return jnp.concatenate([prompt.xs, prompt.ys], axis=1), jnp.concatenate([prompt.query, start])

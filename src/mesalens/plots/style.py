@@ -8,7 +8,7 @@ import matplotlib as mpl
 TRAINED, REFERENCE, INTERPOLATED, NEUTRAL = "#0072b2", "#d55e00", "#009e73", "#555555"
 """Colours that people with any colour vision tell apart (Okabe and Ito)."""
 
-_STYLE = {
+_STYLE: dict = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
     "font.size": 10,

@@ -47,7 +47,9 @@ class Examination:
         return f"mesalens reproduce {name} --budget {self.budget} --seeds {self.seeds} --seed {self.seed}"
 
 
-def examine(study: Study, names: str | None, budget: str, *, seeds: int | None, seed: int, progress: Any) -> Examination:
+def examine(
+    study: Study, names: str | None, budget: str, *, seeds: int | None, seed: int, progress: Any
+) -> Examination:
     """Runs the parts of a study that a name asks for and judges their claims.
 
     `progress` has `say(line)` and `start(title, total)`, see `ProgressReport`. Raises `ValueError` for an unknown part or claim.

@@ -39,9 +39,7 @@ class OneStepRisk(NamedTuple):
         return self.null_risk - 2 * rate * self.gain + rate**2 * self.cost
 
 
-def one_step_risk(
-    task: RegressionTask, initial_weights: Float[np.ndarray, "m d"] | None = None
-) -> OneStepRisk:
+def one_step_risk(task: RegressionTask, initial_weights: Float[np.ndarray, "m d"] | None = None) -> OneStepRisk:
     """The exact risk of one step of gradient descent from W_0 (zero where it is not given), for linear functions.
 
     The label of a clean example has residual `(W - W_0) x + ε`, that of a distractor `-W_0 x + ζ`. With `M = E[x x^T]`,
@@ -59,7 +57,9 @@ def one_step_risk(
     """
     functions = task.functions
     if not isinstance(functions, LinearFunctions):
-        raise InputError(f"the exact risk is known for LinearFunctions, not for {type(functions).__name__}; simulate it instead.")
+        raise InputError(
+            f"the exact risk is known for LinearFunctions, not for {type(functions).__name__}; simulate it instead."
+        )
     n, k, m = task.context_length, int(task.distractors.count), task.outputs
     clean = n - k
     start = np.zeros((m, task.dim)) if initial_weights is None else np.asarray(initial_weights, np.float64)

@@ -109,9 +109,7 @@ class TrainingSettings(BaseModel):
         """Adam on clipped gradients."""
         return clipped_adam(self.learning_rate, clip=self.clip, b2=self.b2)
 
-    def train(
-        self, *, measure: Measure | None = None, progress: Callable[[int], object] | None = None
-    ) -> Training:
+    def train(self, *, measure: Measure | None = None, progress: Callable[[int], object] | None = None) -> Training:
         """Runs it; see `mesalens.training.train`."""
         return train(
             self.initialise,

@@ -1,6 +1,7 @@
 """The training loop: any learner, fresh prompts at each step, many seeds in one compiled call."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,7 +16,7 @@ from mesalens.learners import Learner
 from mesalens.random import unroll
 from mesalens.tasks import Task
 
-Measure = Callable[[Learner, Key[Array, ""]], dict[str, Float[Array, ""]]]
+Measure = Callable[[Any, Key[Array, ""]], dict[str, Float[Array, ""]]]
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -30,10 +31,10 @@ class Training(eqx.Module):
     there is none), and whatever was measured.
     """
 
-    learners: Learner
+    learners: PyTree
     metrics: xr.Dataset = eqx.field(static=True)
 
-    def learner(self, seed: int = 0) -> Learner:
+    def learner(self, seed: int = 0) -> Any:
         """The learner of one seed, by its place."""
         return jax.tree.map(lambda leaf: leaf[seed] if eqx.is_array(leaf) else leaf, self.learners)
 
@@ -85,9 +86,9 @@ def train(
     def update(carry, data_key):
         """One step of one seed."""
         parameters, frozen, optimiser_state = carry
-        loss, gradients = jax.value_and_grad(
-            lambda p: batch_loss(eqx.combine(p, frozen), task, data_key, batch_size)
-        )(parameters)
+        loss, gradients = jax.value_and_grad(lambda p: batch_loss(eqx.combine(p, frozen), task, data_key, batch_size))(
+            parameters
+        )
         changes, optimiser_state = optimiser.update(gradients, optimiser_state, parameters)
         return (optax.apply_updates(parameters, changes), frozen, optimiser_state), loss
 
@@ -148,7 +149,9 @@ def _require_finite(batch_losses: Float[np.ndarray, "steps seeds"], parameters: 
     if broken.any():
         step, seed = np.argwhere(broken)[0]
     else:
-        finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in jax.tree.leaves(parameters)], axis=0)
+        finite = np.all(
+            [np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in jax.tree.leaves(parameters)], axis=0
+        )
         if finite.all():
             return
         step, seed = len(batch_losses) - 1, np.argmin(finite)

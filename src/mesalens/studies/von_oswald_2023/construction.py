@@ -79,9 +79,7 @@ def relative_errors(laboratory: Laboratory, drawn: list, dtype: str) -> xr.DataA
                 steps=layers,
                 initial_weights=weights if start == "random" else None,
             )
-            transformer = laboratory.construct(
-                descent, dim=DIM, outputs=outputs, context_length=CONTEXT_LENGTH
-            )
+            transformer = laboratory.construct(descent, dim=DIM, outputs=outputs, context_length=CONTEXT_LENGTH)
             predict = transformer if form == "fast" else transformer.token_by_token
             predicted, expected = jax.vmap(predict)(prompts), jax.vmap(descent)(prompts)
             assert predicted.dtype == dtype, "the precision that the claim is about got lost on the way"

@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from mesalens import plots
 from mesalens.analysis import distracted
 from mesalens.studies.criterion import Evidence, above, within
 from mesalens.studies.study import Claim, Figure, Findings, Part

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from mesalens import random
 from mesalens.analysis import alignment_at, expectation, interpolate, squared_error
-from mesalens.learners import GradientDescent, Learner
+from mesalens.learners import GradientDescent
 from mesalens.models import LinearTransformer
 from mesalens.prompt import Prompt
 from mesalens.tasks import RegressionTask
@@ -125,7 +125,9 @@ class Laboratory:
 
     def describe(self) -> dict[str, Any]:
         """The settings in plain values, for the page."""
-        common = self.settings().model_dump(exclude={"dim", "context_length", "seed", "seeds", "layers", "heads", "looped"})
+        common = self.settings().model_dump(
+            exclude={"dim", "context_length", "seed", "seeds", "layers", "heads", "looped"}
+        )
         sizes = ", ".join(f"({dim}, {length})" for dim, length in self.budget.sizes)
         return {
             "main size": "d = 10, n = 10",
@@ -148,7 +150,7 @@ class Laboratory:
             descent, dim=settings.dim, outputs=settings.outputs, context_length=settings.context_length
         )
 
-        def measure(layer: Learner, key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
+        def measure(layer: LinearTransformer, key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
             return relative_to_descent(layer, descent, constructed, task, key, self.budget.prompts)
 
         title = f"training d = {settings.dim}, n = {settings.context_length}, {settings.seeds} seeds"

@@ -77,7 +77,9 @@ def run(laboratory: Laboratory) -> Findings:
         "sensitivity-difference": "sensitivity_difference",
         "interpolation": "interpolated_risk_difference",
     }
-    evidence = {claim: Evidence(layers.after_training()[measure], layers.trained()) for claim, measure in claimed.items()}
+    evidence = {
+        claim: Evidence(layers.after_training()[measure], layers.trained()) for claim, measure in claimed.items()
+    }
     return Findings(
         evidence={"training": Evidence(layers.share_of_gain())} | evidence,
         remarks=[layers.remark()],
@@ -93,7 +95,14 @@ def loss_figure(layers: TrainedLayers) -> Figure:
     figure, axes = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
     for seed in metrics.seed.values:
         label = "trained layers, one line a seed" if seed == 0 else None
-        axes.plot(metrics.step, metrics.risk.sel(seed=seed), color=plots.TRAINED, alpha=0.6, linewidth=1, label=label)
+        axes.plot(
+            metrics.step,
+            metrics.risk.sel(seed=seed),
+            color=plots.TRAINED,
+            alpha=0.6,
+            linewidth=1,
+            label=label,
+        )
     exact = layers.theory.at(float(layers.descent.step_size))
     axes.axhline(exact, color=plots.REFERENCE, linestyle="--", label=f"one GD step, exact: {exact:.4f}")
     null = layers.theory.null_risk
@@ -147,7 +156,7 @@ def weights_figure(layers: TrainedLayers) -> Figure:
         limit = float(np.abs(columns[1][1][row]).max())
         for column, (title, matrices) in enumerate(columns):
             axes = grid[row, column]
-            image = plots.heat_map(axes, np.asarray(matrices[row][0]), limit=limit)
+            plots.heat_map(axes, np.asarray(matrices[row][0]), limit=limit)
             boundary = layers.settings.dim - 0.5
             axes.axhline(boundary, color="black", linewidth=0.6)
             axes.axvline(boundary, color="black", linewidth=0.6)
@@ -157,7 +166,7 @@ def weights_figure(layers: TrainedLayers) -> Figure:
             axes.set_xticklabels(["x", "y"])
             axes.set_yticklabels(["x", "y"])
             axes.tick_params(length=0)
-        figure.colorbar(image, ax=grid[row], shrink=0.85)
+        figure.colorbar(grid[row, 0].images[0], ax=grid[row], shrink=0.85)
     return Figure(
         "weights",
         "Effective matrices of a trained layer (left) beside those of the construction (right), scaled so that the x-block of A has mean "

@@ -25,9 +25,7 @@ COVARIATE_SCALES = np.array([0.5, 1.0, 2.0])
 
 
 def _claim(name: str, statement: str, settings: str) -> Claim:
-    return Claim(
-        name, statement, PLACE, f"R / R_GD - 1, both on the same prompts; {settings}", within(MARGIN)
-    )
+    return Claim(name, statement, PLACE, f"R / R_GD - 1, both on the same prompts; {settings}", within(MARGIN))
 
 
 CLAIMS = (
@@ -54,7 +52,7 @@ def run(laboratory: Laboratory) -> Findings:
     layers = laboratory.trained()
     inputs = shifted_risks(laboratory, layers, scaled_inputs(layers.task), INPUT_SCALES, place=1)
     functions = shifted_risks(laboratory, layers, scaled_functions(layers.task), FUNCTION_SCALES, place=2)
-    others = []
+    others: list[xr.DataArray] = []
     for place, (family, ratio) in enumerate(COVARIATES.values(), start=3):
         # The same E[x_i²] as U[-scale, scale]: scale²/3, where these families have 1, 2 and 2 times their own scale²
         covariates = family(layers.settings.dim, layers.settings.scale / np.sqrt(ratio))
@@ -83,7 +81,9 @@ def run(laboratory: Laboratory) -> Findings:
     )
 
 
-def shifted_risks(laboratory: Laboratory, layers: TrainedLayers, shift, values, *, place: int, name: str = "alpha"):
+def shifted_risks(
+    laboratory: Laboratory, layers: TrainedLayers, shift, values, *, place: int, name: str = "alpha"
+) -> xr.DataArray:
     """Risks with dimensions learner, seed and the shift."""
 
     def measure(layer, key):
@@ -95,7 +95,11 @@ def shifted_risks(laboratory: Laboratory, layers: TrainedLayers, shift, values, 
     return xr.DataArray(
         np.asarray(measured),
         dims=("seed", "learner", name),
-        coords={"seed": layers.training.metrics.seed, "learner": ["trained", "interpolated", "gradient descent"], name: values},
+        coords={
+            "seed": layers.training.metrics.seed,
+            "learner": ["trained", "interpolated", "gradient descent"],
+            name: values,
+        },
         name="risk",
     )
 
@@ -107,15 +111,33 @@ def relative(risk: xr.DataArray) -> xr.DataArray:
 
 def draw_learners(axes, risk: xr.DataArray) -> None:
     """The three learners, drawn so that lines that lie on each other can all be seen."""
-    plots.curve(axes, risk.sel(learner="gradient descent"), color=plots.REFERENCE, label="one GD step", linewidth=5, alpha=0.5)
+    plots.curve(
+        axes,
+        risk.sel(learner="gradient descent"),
+        color=plots.REFERENCE,
+        label="one GD step",
+        linewidth=5,
+        alpha=0.5,
+    )
     plots.curve(axes, risk.sel(learner="trained"), color=plots.TRAINED, label="trained layer")
-    plots.curve(axes, risk.sel(learner="interpolated"), color=plots.INTERPOLATED, label="interpolated layer", linestyle="", marker="o", markersize=4)
+    plots.curve(
+        axes,
+        risk.sel(learner="interpolated"),
+        color=plots.INTERPOLATED,
+        label="interpolated layer",
+        linestyle="",
+        marker="o",
+        markersize=4,
+    )
 
 
 def shift_figure(inputs: xr.DataArray, functions: xr.DataArray) -> Figure:
     """Risk against the scale of inputs and of functions."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axes, risk, title in ((left, inputs, "inputs scaled by α"), (right, functions, "functions scaled by α")):
+    for axes, risk, title in (
+        (left, inputs, "inputs scaled by α"),
+        (right, functions, "functions scaled by α"),
+    ):
         draw_learners(axes, risk)
         axes.axvline(1, color=plots.NEUTRAL, linestyle=":", linewidth=1)
         axes.set(title=title, xlabel="α", ylabel="risk", yscale="log")
@@ -136,10 +158,25 @@ def covariates_figure(risk: xr.DataArray) -> Figure:
     reach = 1.15 * max([1.4 * MARGIN, *np.abs(difference.values).ravel()])
     places = np.arange(risk.sizes["covariates"] * risk.sizes["alpha"])
     labels = [f"{name}\nα = {alpha:g}" for name in risk.covariates.values for alpha in risk.alpha.values]
-    for offset, learner, color in ((-0.12, "trained", plots.TRAINED), (0.12, "interpolated", plots.INTERPOLATED)):
-        values = difference.sel(learner=learner).transpose("seed", "covariates", "alpha").values.reshape(risk.sizes["seed"], -1)
+    for offset, learner, color in (
+        (-0.12, "trained", plots.TRAINED),
+        (0.12, "interpolated", plots.INTERPOLATED),
+    ):
+        values = (
+            difference.sel(learner=learner)
+            .transpose("seed", "covariates", "alpha")
+            .values.reshape(risk.sizes["seed"], -1)
+        )
         for number, of_seed in enumerate(values):
-            axes.plot(places + offset, of_seed, "o", color=color, markersize=4, alpha=0.7, label=f"{learner} layer" if number == 0 else None)
+            axes.plot(
+                places + offset,
+                of_seed,
+                "o",
+                color=color,
+                markersize=4,
+                alpha=0.7,
+                label=f"{learner} layer" if number == 0 else None,
+            )
     axes.axhspan(-MARGIN, MARGIN, color=plots.NEUTRAL, alpha=0.08)
     axes.axhline(0, color=plots.REFERENCE, linestyle="--", linewidth=1)
     axes.set(xticks=places, ylabel="R / R_GD − 1", ylim=(-reach, reach))

@@ -31,7 +31,8 @@ CLAIMS = (
 
 def run(laboratory: Laboratory) -> Findings:
     """Trains and measures layers at every size of the budget."""
-    found, theory, remarks = [], [], []
+    found: list[xr.Dataset] = []
+    theory, remarks = [], []
     for size in laboratory.budget.sizes:
         layers = laboratory.trained(*size)
         found.append(layers.after_training())
@@ -61,11 +62,25 @@ def figure(values: xr.Dataset) -> Figure:
     """Risk at each size, trained layers against the exact risk of GD."""
     drawn, axes = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
     places = np.arange(values.sizes["size"])
-    axes.hlines(values.exact_risk / values.null_risk, places - 0.3, places + 0.3, color=plots.REFERENCE, linewidth=3, label="one GD step, exact")
+    axes.hlines(
+        values.exact_risk / values.null_risk,
+        places - 0.3,
+        places + 0.3,
+        color=plots.REFERENCE,
+        linewidth=3,
+        label="one GD step, exact",
+    )
     for number in range(values.sizes["seed"]):
         share = values.risk.isel(seed=number) / values.null_risk
         offset = 0.4 * ((number + 0.5) / values.sizes["seed"] - 0.5)
-        axes.plot(places + offset, share, "o", color=plots.TRAINED, markersize=4, label="trained layer" if number == 0 else None)
+        axes.plot(
+            places + offset,
+            share,
+            "o",
+            color=plots.TRAINED,
+            markersize=4,
+            label="trained layer" if number == 0 else None,
+        )
     axes.axhline(1, color=plots.NEUTRAL, linestyle=":", label="predicting 0")
     axes.set(xticks=places, ylabel="risk / risk of predicting 0", ylim=(0, 1.08))
     axes.set_xticklabels(values["size"].values)

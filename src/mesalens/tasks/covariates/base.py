@@ -16,7 +16,7 @@ class Covariates(eqx.Module):
     """
 
     dim: int = eqx.field(static=True)
-    scale: float | Float[Array, ""] = 1.0
+    scale: float = 1.0
 
     def __check_init__(self):
         count("dim", self.dim)

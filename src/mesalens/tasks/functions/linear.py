@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import as_matrix, count, covariance, positive
+from mesalens.checks import as_matrix, covariance
 from mesalens.tasks.covariates.gaussian import square_root
 from mesalens.tasks.functions.base import Functions
 
@@ -14,22 +14,16 @@ from mesalens.tasks.functions.base import Functions
 class LinearFunctions(Functions):
     """f(x) = W x, the m rows of W independent, each N(0, scale² Λ).
 
-    Λ = `covariance` is the identity where it is not given. `scale` multiplies every draw of f.
+    Λ = `covariance` is the identity where it is not given.
 
     Raises `ValueError` where Λ is not square of size d, symmetric and positive semi-definite.
     """
 
     covariance: Float[np.ndarray, "d d"] | None = eqx.field(converter=as_matrix, default=None, kw_only=True)
-    scale: float | Float[Array, ""] = eqx.field(default=1.0, kw_only=True)
 
     def __post_init__(self):
         if self.covariance is not None:
             self.covariance = covariance("the covariance of the weights", self.covariance, self.dim)
-
-    def __check_init__(self):
-        count("dim", self.dim)
-        count("outputs", self.outputs)
-        positive("the scale of the functions", self.scale)
 
     def __call__(self, key: Key[Array, ""], xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
         weights = self.sample(key, xs.shape[:-2])
