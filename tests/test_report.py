@@ -12,9 +12,9 @@ from mesalens.studies.criterion import within
 
 def examination(outcome="PASS", low=-0.001, high=0.001) -> Examination:
     claim = Claim("risk", "R < R_0 & <script>alert(1)</script>", "Section <3>", "R / R_GD - 1", within(0.01))
-    part = Part("one", "One & only", (claim,), run=None)
+    part = Part("one", "One & only", (claim,), run=lambda laboratory: None)
     return Examination(
-        study=Study("paper", "Title <b>", "Somebody", (part,), {}, None),
+        study=Study("paper", "Title <b>", "Somebody", (part,), {}, lambda budget: None),
         names="one",
         budget="quick",
         seeds=3,

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import matplotlib.pyplot as plt
 import pytest
 
 from mesalens import InputError, plots
@@ -11,7 +12,7 @@ from mesalens.studies.von_oswald_2023.laboratory import Budget, Laboratory
 from mesalens.theory import best_step_size, gradient_descent_transformer
 from mesalens.training import TrainingSettings
 
-SMALL = Budget(steps=1200, batch_size=512, seeds=5, prompts=4000, sizes=((2, 6),))
+SMALL = Budget(steps=1200, batch_size=512, seeds=5, prompts=20_000, sizes=((2, 6),))
 
 
 class SmallLaboratory(Laboratory):
@@ -27,7 +28,9 @@ class SmallLaboratory(Laboratory):
 def verdicts(laboratory, *names):
     parts = [part for part in STUDY.parts if not names or part.name in names]
     with plots.style():
-        return {v.claim.name: v.judgement for part in parts for v in judge(part.claims, part.run(laboratory))}
+        found = {v.claim.name: v.judgement for part in parts for v in judge(part.claims, part.run(laboratory))}
+    plt.close("all")
+    return found
 
 
 def half_right(*changes):

@@ -77,11 +77,11 @@ def train(
         start_keys, data_keys, measure_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(seed_keys), 1, 0)
         learners = eqx.filter_vmap(initialise)(start_keys)
         parameters, frozen = eqx.partition(learners, learners.trainable())
+        if not jax.tree.leaves(parameters):
+            raise InputError(f"{type(learners).__name__} has no trainable arrays; there is nothing to train.")
         return parameters, frozen, jax.vmap(optimiser.init)(parameters), data_keys, measure_keys
 
     parameters, frozen, optimiser_state, data_keys, measure_keys = begin(key)
-    if not jax.tree.leaves(parameters):
-        raise InputError(f"{type(parameters).__name__} has no trainable arrays; there is nothing to train.")
 
     def update(carry, data_key):
         """One step of one seed."""

@@ -42,7 +42,7 @@ def run(laboratory: Laboratory) -> Findings:
             "distractors-hurt": Evidence(increase.sel(learner=["trained", "gradient descent"]), layers.trained()),
             "distractors-alike": Evidence(relative(risk), layers.trained()),
         },
-        figures=[figure(risk.sel(seed=layers.trained()))],
+        figures=[figure(risk.sel(seed=layers.shown()))],
         datasets={"distractors": risk.to_dataset()},
     )
 

@@ -72,6 +72,11 @@ class TrainedLayers:
         """Which seeds left the plateau: those closer to GD's risk than to that of predicting 0 after the last step."""
         return self.share_of_gain() > 0.5
 
+    def shown(self) -> xr.DataArray:
+        """Which seeds figures show: those that left the plateau, or all where none did."""
+        trained = self.trained()
+        return trained if trained.any() else xr.ones_like(trained)
+
     def remark(self) -> str:
         """How many seeds did, in words."""
         trained = self.trained()

@@ -122,8 +122,8 @@ def loss_figure(layers: TrainedLayers) -> Figure:
 
 def alignment_figure(layers: TrainedLayers) -> Figure:
     """The three measures of alignment over training."""
-    trained = layers.trained()
-    metrics = layers.training.metrics.sel(seed=trained)
+    shown = layers.shown()
+    metrics = layers.training.metrics.sel(seed=shown)
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
     names = {
         "prediction_difference": "difference of predictions",
@@ -138,7 +138,7 @@ def alignment_figure(layers: TrainedLayers) -> Figure:
     return Figure(
         "alignment",
         "How alike a trained layer and one step of gradient descent are, over training: mean over the "
-        f"{int(trained.sum())} seeds that trained, with a band from the least to the greatest. Left and right: mean lengths of the "
+        f"{int(shown.sum())} seeds that trained, with a band from the least to the greatest. Left and right: mean lengths of the "
         "differences of predictions and of sensitivities ∂ŷ/∂x_query, in units of gradient descent's own mean length (a layer that predicts "
         "0 is at 1). Middle: mean cosine of the sensitivities. The dashed lines are perfect agreement. What stays of the differences is the "
         "noise of stochastic gradients.",

@@ -66,8 +66,8 @@ def run(laboratory: Laboratory) -> Findings:
             "other-covariates": Evidence(relative(covariates), layers.trained()),
         },
         figures=[
-            shift_figure(inputs.sel(seed=layers.trained()), functions.sel(seed=layers.trained())),
-            covariates_figure(covariates.sel(seed=layers.trained())),
+            shift_figure(inputs.sel(seed=layers.shown()), functions.sel(seed=layers.shown())),
+            covariates_figure(covariates.sel(seed=layers.shown())),
         ],
         datasets={
             "shift": xr.Dataset(
