@@ -234,8 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
             registry=registry,
         )
     except (InputError, TrainingDivergedError) as error:
-        print(f"mesalens: {error}", file=sys.stderr)
-        return 2
+        return _refuse(error)
     except KeyboardInterrupt:
         print("mesalens: interrupted; nothing was kept.", file=sys.stderr)
         return 130
@@ -250,10 +249,22 @@ def _matrix_file(
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="FILE",
-        instance_from_str=lambda names: tuple(map(tuple, read_matrix(Path(names[0])).tolist())),
+        instance_from_str=_matrix,
         is_instance=lambda value: value is None or isinstance(value, tuple),
         str_from_instance=lambda value: [str(value)],
     )
+
+
+def _matrix(names: list[str]) -> Matrix:
+    try:
+        return tuple(map(tuple, read_matrix(Path(names[0])).tolist()))
+    except InputError as error:  # tyro would take a ValueError for its own and wrap the sentence in a box
+        raise SystemExit(_refuse(error)) from None
+
+
+def _refuse(error: Exception) -> int:
+    print(f"mesalens: {error}", file=sys.stderr)
+    return 2
 
 
 def _on(device: str | None):
