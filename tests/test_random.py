@@ -43,3 +43,12 @@ def test_double_precision_draws_are_uniform():
         draws = np.asarray(jax.random.uniform(random.key(2), (20_000,), "float64"))
     assert draws.dtype == np.float64
     assert draws.mean() == pytest.approx(0.5, abs=5 / np.sqrt(12 * 20_000))
+
+
+def test_measurements_share_no_key_with_training():
+    def below(key):
+        return {tuple(key_data(k).tolist()) for k in [*jax.random.split(key, 6), jax.random.fold_in(key, 7)]}
+
+    training = set().union(*(below(jax.random.fold_in(random.key(3), run)) for run in range(6)))
+    measuring = below(random.measurement_key(3)) | {tuple(key_data(random.measurement_key(3)).tolist())}
+    assert not training & measuring

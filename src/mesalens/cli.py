@@ -189,7 +189,7 @@ def compare(
                 "sensitivity_difference": alike.sensitivity_difference,
             }
 
-        keys = jax.random.split(random.key(seed), settings.seeds)
+        keys = jax.random.split(random.measurement_key(seed), settings.seeds)
         measured = eqx.filter_vmap(measure)(training.learners, keys)
     exact = {"step_size": theory.best_step_size, "risk": theory.best_risk, "null_risk": theory.null_risk}
     if json:

@@ -66,6 +66,11 @@ def key(seed: int) -> Key[Array, ""]:
     return jax.random.key(seed, impl=_IMPLEMENTATION)
 
 
+def measurement_key(seed: int) -> Key[Array, ""]:
+    """A key that no training from the same seed uses: those number their runs from 0, and this is number 2³² - 1."""
+    return jax.random.fold_in(key(seed), np.uint32(2**32 - 1))
+
+
 def unroll(key: Key[Array, "*shape"]) -> Key[Array, "*shape"]:
     """The same key for the unrolled generator; keys of other generators than Threefry stay as they are."""
     if jax.random.key_impl(key) != "threefry2x32":

@@ -1,6 +1,7 @@
 """The training loop: any learner, fresh prompts at each step, many seeds in one compiled call."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -23,7 +24,8 @@ class TrainingDivergedError(ArithmeticError):
     """The loss or the weights were not finite; the message names the step and the seed."""
 
 
-class Training(eqx.Module):
+@dataclass(frozen=True)
+class Training:
     """What training leaves.
 
     `learners` is one pytree, its trained arrays with a leading axis of seeds; `learner(i)` takes one out, `eqx.filter_vmap` maps
@@ -32,7 +34,7 @@ class Training(eqx.Module):
     """
 
     learners: PyTree
-    metrics: xr.Dataset = eqx.field(static=True)
+    metrics: xr.Dataset
 
     def learner(self, seed: int = 0) -> Any:
         """The learner of one seed, by its place."""

@@ -112,7 +112,7 @@ class Laboratory:
 
     def key(self, *place: int) -> Key[Array, ""]:
         """The key for a place in the study, so that parts run alone draw what they draw in the whole."""
-        key = random.key(self.seed)
+        key = random.measurement_key(self.seed)
         for number in place:
             key = jax.random.fold_in(key, number)
         return key
