@@ -53,7 +53,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 def save_arrays(tree: PyTree, file: Path) -> None:
     """Writes the arrays of a pytree to a safetensors file, each under its path in the tree (`W_Q`, `layers.0.weight`, …)."""
-    safetensors.numpy.save_file(_named_arrays(tree), file)
+    file.write_bytes(safetensors.numpy.save(_named_arrays(tree)))  # save_file would let only the owner read
 
 
 def load_arrays(tree: PyTree, file: Path) -> PyTree:

@@ -60,7 +60,7 @@ CLAIMS = (
     Claim(
         "interpolation",
         "The layer halfway between the trained and the constructed one, matched in scale, is as good as gradient descent.",
-        'Section 3, "Interpolation", and Figure 2, center right',
+        'Section 3, "Interpolation", and Figure 2',
         "R_interpolated / R_GD - 1, both on the same fresh prompts",
         within(0.01),
     ),

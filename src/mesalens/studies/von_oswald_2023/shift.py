@@ -13,7 +13,7 @@ from mesalens.studies.study import Claim, Figure, Findings, Part
 from mesalens.studies.von_oswald_2023.laboratory import Laboratory, TrainedLayers
 from mesalens.tasks import Exponential, Gaussian, Laplace
 
-PLACE = 'Section 3, "Out-of-distribution validation tasks", and Figure 2, right'
+PLACE = 'Section 3, "Out-of-distribution validation tasks", and Figure 2'
 MARGIN = 0.1
 # Away from the training distribution GD's step size is not the best one, so an error of the layer counts to first order and
 # not squared: the 10% that a prediction may differ at the margin of the claim `risk` is 10% of the risk here.
