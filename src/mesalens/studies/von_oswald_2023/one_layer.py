@@ -22,7 +22,8 @@ PLACE = 'Section 3, "One-step of gradient descent vs. a single trained self-atte
 CLAIMS = (
     Claim(
         "training",
-        "From every initialisation, training leaves the plateau: the layer comes closer to gradient descent than to predicting 0.",
+        "Training leaves the plateau: averaged over initialisations, layers gain more than half of what gradient descent gains over "
+        "predicting 0.",
         f"{PLACE}, outer left: five seeds, all of which do",
         "(R_0 - R) / (R_0 - R_GD) after the last step, R_0 the risk of predicting 0; this claim counts every seed",
         above(0.5),
