@@ -191,6 +191,9 @@ def compare(
 
         keys = jax.random.split(random.measurement_key(seed), settings.seeds)
         measured = eqx.filter_vmap(measure)(training.learners, keys)
+        measured = {
+            name: measured[name] for name in sorted(measured, key=lambda name: "risk" not in name)
+        }  # risks first
     exact = {"step_size": theory.best_step_size, "risk": theory.best_risk, "null_risk": theory.null_risk}
     if json:
         estimates = {
