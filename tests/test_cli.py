@@ -250,9 +250,19 @@ def test_a_run_that_is_not_there_is_refused(tmp_path, capsys):
     assert code == 2 and "there is no folder" in err
 
 
-def test_an_unknown_option_is_wrong_input(tmp_path, capsys):
-    code, _, err = run(capsys, "train", "--depth", 3, "--out", tmp_path / "out")
-    assert code == 2 and "--depth" in err and "Traceback" not in err
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("train", "--depth", 3, "--out", "x"), "mesalens: Unrecognized options: --depth, 3; see mesalens --help."),
+        (("train", "--out", "x", "--dim"), "mesalens: Missing value for argument '--dim'."),
+        (("reproduce", "--seeds", "many"), "mesalens: Error parsing --seeds: "),
+        (("train", "--covariates", "cauchy", "--out", "x"), "mesalens: invalid choice 'cauchy'"),
+    ],
+)
+def test_words_that_are_no_command_are_wrong_input(arguments, sentence, capsys):
+    code, out, err = run(capsys, *arguments)
+    assert code == 2 and out == ""
+    assert err.startswith(sentence) and err.count("\n") == 1, err
 
 
 def test_the_installed_command_answers():

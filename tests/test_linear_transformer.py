@@ -134,3 +134,9 @@ def test_bad_sizes_get_a_sentence(sizes, sentence):
 def test_a_prompt_of_another_size_gets_a_sentence():
     with pytest.raises(InputError, match="reads d = 3 and m = 1, and the prompt has d = 4"):
         made(3, 1, 0)(prompt_of(5, 4, 1, 0))
+
+
+def test_weights_for_another_number_of_layers_get_a_sentence():
+    model = made(3, 1, 0, layers=2)
+    with pytest.raises(InputError, match="weights for 2 layers in a transformer of 3"):
+        LinearTransformer(model.W_Q, model.W_K, model.W_V, model.P, layers=3)

@@ -3,7 +3,11 @@
 Exit codes: 0 all as asked; 1 a claim failed; 2 wrong input, with one sentence on standard error.
 """
 
+import contextlib
+import functools
+import io
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -222,25 +226,49 @@ def main(arguments: list[str] | None = None) -> int:
     matplotlib.use("agg")  # figures go to files; no window is opened where there is none
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_matrix_file)
-    commands: dict[str, Callable[..., Any]] = {
-        "list": list_studies,
-        "reproduce": reproduce,
-        "train": train,
-        "compare": compare,
-    }
+    commands = {"list": list_studies, "reproduce": reproduce, "train": train, "compare": compare}
+    said = io.StringIO()
     try:
-        return tyro.extras.subcommand_cli_from_dict(
-            commands,
-            prog="mesalens",
-            description=sys.modules["mesalens"].__doc__,
-            args=arguments,
-            registry=registry,
-        )
+        with contextlib.redirect_stderr(said):
+            command = tyro.extras.subcommand_cli_from_dict(
+                {name: _later(function) for name, function in commands.items()},
+                prog="mesalens",
+                description=sys.modules["mesalens"].__doc__,
+                args=arguments,
+                registry=registry,
+            )
+    except SystemExit as stop:
+        if stop.code not in (0, None):
+            print(f"mesalens: {_sentence(said.getvalue())}", file=sys.stderr)
+        raise
+    try:
+        return command()
     except (InputError, TrainingDivergedError) as error:
-        return _refuse(error)
+        print(f"mesalens: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("mesalens: interrupted; nothing was kept.", file=sys.stderr)
         return 130
+
+
+def _later(function: Callable[..., int]) -> Callable[..., Callable[[], int]]:
+    """The command with the same options that, once they are read, waits to be called."""
+
+    @functools.wraps(function)
+    def read(*arguments, **options):
+        return functools.partial(function, *arguments, **options)
+
+    return read
+
+
+def _sentence(box: str) -> str:
+    """What tyro says in a box, as one line: without its title, and without the help that follows."""
+    lines = [line.strip("│|+─ ╭╮╰╯") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    words = " ".join(" ".join(line for line in lines[1:] if line.strip("-")).split())
+    return (
+        re.split(r" (?:Got errors|Argument helptext|For full helptext)", words)[0].rstrip(".")
+        + "; see mesalens --help."
+    )
 
 
 def _matrix_file(
@@ -259,15 +287,7 @@ def _matrix_file(
 
 
 def _matrix(names: list[str]) -> Matrix:
-    try:
-        return tuple(map(tuple, read_matrix(Path(names[0])).tolist()))
-    except InputError as error:  # tyro would take a ValueError for its own and wrap the sentence in a box
-        raise SystemExit(_refuse(error)) from None
-
-
-def _refuse(error: Exception) -> int:
-    print(f"mesalens: {error}", file=sys.stderr)
-    return 2
+    return tuple(map(tuple, read_matrix(Path(names[0])).tolist()))
 
 
 def _on(device: str | None):

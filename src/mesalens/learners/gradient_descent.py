@@ -22,7 +22,7 @@ class GradientDescent(Learner):
     `step_size` is η, one for all steps or one for each; it is what training changes. `initial_weights` is W_0, zero where it
     is not given. `preconditioner` is P, the identity where it is not given.
 
-    Source: von Oswald et al. (2023), equations 1 to 3 (P = I, one step size).
+    Source: von Oswald et al. (2023), Section 2 (P = I, one step size).
     """
 
     step_size: Float[Array, ""] | Float[Array, " steps"] = eqx.field(converter=jnp.asarray)

@@ -24,7 +24,7 @@ class LinearTransformer(Learner):
 
     `initial_weights` is W_0 of the query token, zero where it is not given; training leaves it as it is.
 
-    Source: von Oswald et al. (2023), equation 5 and Proposition 1.
+    Source: von Oswald et al. (2023), Section 2 and Proposition 1.
     """
 
     W_Q: Float[Array, "stored H K D"]
@@ -34,6 +34,13 @@ class LinearTransformer(Learner):
     layers: int = eqx.field(static=True, kw_only=True)
     outputs: int = eqx.field(static=True, default=1, kw_only=True)
     initial_weights: Float[Array, "m d"] | None = eqx.field(default=None, kw_only=True)
+
+    def __check_init__(self):
+        if self.W_Q.shape[0] not in (1, self.layers):
+            raise InputError(
+                f"there are weights for {self.W_Q.shape[0]} layers in a transformer of {self.layers}; "
+                "give those of every layer, or of one that is looped."
+            )
 
     @classmethod
     def initialise(
