@@ -256,7 +256,7 @@ def test_a_run_that_is_not_there_is_refused(tmp_path, capsys):
         (("train", "--depth", 3, "--out", "x"), "mesalens: Unrecognized options: --depth, 3; see mesalens --help."),
         (("train", "--out", "x", "--dim"), "mesalens: Missing value for argument '--dim'."),
         (("reproduce", "--seeds", "many"), "mesalens: Error parsing --seeds: "),
-        (("train", "--covariates", "cauchy", "--out", "x"), "mesalens: invalid choice 'cauchy'"),
+        (("train", "--covariates", "cauch", "--out", "x"), "mesalens: invalid choice 'cauch'"),
     ],
 )
 def test_words_that_are_no_command_are_wrong_input(arguments, sentence, capsys):

@@ -9,6 +9,8 @@ import scipy.stats
 
 from mesalens import InputError, Prompt
 from mesalens.tasks import (
+    Cauchy,
+    Covariates,
     Distractors,
     Exponential,
     Gaussian,
@@ -16,6 +18,8 @@ from mesalens.tasks import (
     Laplace,
     LinearFunctions,
     RegressionTask,
+    Sphere,
+    StudentT,
     Uniform,
     read_matrix,
 )
@@ -26,6 +30,7 @@ FAMILIES = {
     "uniform": (Uniform(3, 0.7), scipy.stats.uniform(-0.7, 1.4)),
     "exponential": (Exponential(3, 0.7), scipy.stats.expon(scale=0.7)),
     "laplace": (Laplace(3, 0.7), scipy.stats.laplace(scale=0.7)),
+    "student": (StudentT(3, 0.7, degrees_of_freedom=12.0), scipy.stats.t(12, scale=0.7)),
     "gaussian": (Gaussian(3, 0.7), scipy.stats.norm(scale=0.7)),
 }
 
@@ -57,19 +62,93 @@ def test_moments_of_independent_covariates_against_enumeration(name):
 
 
 @pytest.mark.parametrize(
-    "covariates", [*(family for family, _ in FAMILIES.values()), Gaussian(3, 0.5, covariance=SIGMA)]
+    "covariates",
+    [*(family for family, _ in FAMILIES.values()), Gaussian(3, 0.5, covariance=SIGMA), Sphere(3, 0.7), Sphere(1, 0.7)],
 )
 def test_samples_have_the_stated_moments(covariates):
     x = np.asarray(covariates.sample(jax.random.key(0), (400_000,)), np.float64)
+    weight = WEIGHT[: covariates.dim, : covariates.dim]
     for terms, exact in (
         (np.einsum("ni,nj->nij", x, x), covariates.second_moment()),
         (
-            np.einsum("nj,jk,nk,na,nb->nab", x, WEIGHT, x, x, x, optimize=True),
-            covariates.fourth_moment(WEIGHT),
+            np.einsum("nj,jk,nk,na,nb->nab", x, weight, x, x, x, optimize=True),
+            covariates.fourth_moment(weight),
         ),
     ):
         error = terms.std(axis=0) / np.sqrt(len(x))
-        assert np.all(np.abs(terms.mean(axis=0) - exact) < 5 * error)
+        assert np.all(np.abs(terms.mean(axis=0) - exact) < 5 * error + 1e-6)  # on a sphere x² may not vary
+
+
+@pytest.mark.parametrize(
+    ("covariates", "marginal"),
+    [
+        (StudentT(3, 0.7), scipy.stats.t(5, scale=0.7)),
+        (StudentT(3, degrees_of_freedom=1.5), scipy.stats.t(1.5)),
+        (Cauchy(3, 2.0), scipy.stats.cauchy(scale=2.0)),
+        (Sphere(3, 2.0), scipy.stats.uniform(-2 * 3**0.5, 4 * 3**0.5)),  # Archimedes: a coordinate on S² is uniform
+    ],
+)
+def test_marginal_laws(covariates, marginal):
+    x = np.asarray(covariates.sample(jax.random.key(12), (400_000,)), np.float64)
+    assert np.isfinite(x).all()
+    assert scipy.stats.kstest(x[:20_000].ravel(), marginal.cdf).pvalue > 1e-4
+    for tail in (1e-3, 1e-4, 2e-5):  # seen from the tails, where few draws are
+        expected = tail * x.size
+        beyond = np.sum(np.abs(x) > marginal.isf(tail / 2))
+        assert abs(beyond - expected) < 5 * np.sqrt(expected)
+
+
+def test_coordinates_of_student_t_are_independent():
+    x = np.asarray(StudentT(2, degrees_of_freedom=3.0).sample(jax.random.key(13), (100_000,)))
+    ranks = scipy.stats.rankdata(np.abs(x), axis=0)
+    assert abs(np.corrcoef(ranks.T)[0, 1]) < 5 / np.sqrt(len(x))
+
+
+@pytest.mark.parametrize("dim", [1, 4])
+def test_sphere_has_one_radius(dim):
+    x = Sphere(dim, 0.7).sample(jax.random.key(14), (1000,))
+    np.testing.assert_allclose(jnp.linalg.norm(x, axis=-1), 0.7 * dim**0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("covariates", "invariant"),
+    [
+        (Gaussian(3), True),
+        (Gaussian(3, covariance=0.3 * np.eye(3)), True),
+        (Gaussian(3, covariance=SIGMA), False),
+        (Gaussian(3, covariance=np.diag([2.0, 1.0, 1.0])), False),
+        (Sphere(3), True),
+        *((family, name == "gaussian") for name, (family, _) in FAMILIES.items()),
+    ],
+)
+def test_mirrored_covariates_have_the_same_moments_where_and_only_where_invariant(covariates, invariant):
+    assert covariates.rotation_invariant is invariant
+    normal = np.array([1.0, 0.4, -0.7])
+    x = np.asarray(covariates.sample(jax.random.key(15), (400_000,)), np.float64)
+    mirrored = x - 2 * np.outer(x @ normal, normal) / (normal @ normal)
+    terms = np.concatenate([x**power - mirrored**power for power in (1, 2, 4)], axis=1)
+    distance = np.max(np.abs(terms.mean(axis=0)) / terms.std(axis=0)) * np.sqrt(len(x))
+    assert distance < 5 if invariant else distance > 10
+
+
+def test_covariates_with_only_a_sample_know_no_moments():
+    class Signs(Covariates):
+        def sample(self, key, shape=()):
+            return self.scale * jax.random.rademacher(key, (*shape, self.dim), jnp.float32)
+
+    signs = Signs(3)
+    assert not signs.knows_moments
+    assert not signs.rotation_invariant
+    assert signs.finite_moments == np.inf
+    for moment in (signs.second_moment, lambda: signs.fourth_moment(WEIGHT)):
+        with pytest.raises(InputError, match=r"Signs states no exact moments; simulate them.*\.$"):
+            moment()
+
+
+@pytest.mark.parametrize("covariates", [*(family for family, _ in FAMILIES.values()), Sphere(3)])
+def test_covariates_of_the_library_know_their_moments(covariates):
+    assert covariates.knows_moments
+    assert covariates.finite_moments == (12 if isinstance(covariates, StudentT) else np.inf)
 
 
 def test_singular_covariance_is_sampled_in_its_range():
@@ -147,6 +226,12 @@ def test_vmap_over_keys_draws_independent_prompts():
         (lambda: LinearFunctions(2, covariance=-np.eye(2)), "the weights is not positive semi-definite"),
         (lambda: Uniform(0), "dim is 0"),
         (lambda: Uniform(2, -1.0), "scale is -1.0"),
+        (lambda: StudentT(2, degrees_of_freedom=0.0), "the degrees of freedom is 0.0"),
+        (
+            lambda: StudentT(2, degrees_of_freedom=4.0).central_moments(),
+            "StudentT with 4 degrees of freedom has no finite",
+        ),
+        (lambda: Cauchy(2).fourth_moment(np.eye(2)), "Cauchy with 1 degrees of freedom has no finite fourth moment"),
         (lambda: LinearFunctions(2, 0), "outputs is 0"),
         (lambda: GaussianNoise(-0.1), "noise variance is -0.1"),
         (lambda: Distractors(-1), "distractors is -1"),

@@ -35,17 +35,34 @@ def non_negative(name: str, value: Any) -> Any:
     return value
 
 
-def as_matrix(value: Any) -> Float[np.ndarray, "..."] | None:
+def finite(name: str, value: Any) -> Any:
+    """A finite number. Values that JAX is tracing pass."""
+    if not isinstance(value, jax.core.Tracer) and not math.isfinite(value):
+        raise InputError(f"{name} is {value!r}; give a finite number.")
+    return value
+
+
+def as_matrix(value: Any, name: str = "the covariance") -> Float[np.ndarray, "..."] | None:
     """The value in float64, or None as it is; lists of rows are welcome."""
     try:
         return None if value is None else np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError("the covariance is not a matrix of numbers; give d rows of d numbers.") from None
+        raise InputError(f"{name} is not a matrix of numbers; give its rows, each of d numbers.") from None
+
+
+def matrix(name: str, value: Any, shape: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
+    """A matrix of the given shape with finite entries."""
+    value = as_matrix(value, name)
+    if value.shape != shape:
+        raise InputError(f"{name} has shape {value.shape}; give {shape}.")
+    if not np.isfinite(value).all():
+        raise InputError(f"{name} holds values that are not finite; replace them by numbers.")
+    return value
 
 
 def covariance(name: str, matrix: Any, size: int) -> Float[np.ndarray, "size size"]:
     """A covariance: square of the given size, finite, symmetric, positive semi-definite; returned symmetric to the bit."""
-    matrix = as_matrix(matrix)
+    matrix = as_matrix(matrix, name)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{name} has shape {matrix.shape}; a covariance is square, here ({size}, {size}).")
     if matrix.shape[0] != size:

@@ -63,6 +63,8 @@ def key(seed: int) -> Key[Array, ""]:
     Splitting and folding give the keys of `jax.random`; 32-bit draws of an even number of words are those of `jax.random` with
     `jax_threefry_partitionable=False`, bit for bit.
     """
+    if isinstance(seed, int) and 0 <= seed < 2**32:  # what JAX makes of such a seed, without compiling a program for it
+        return jax.random.wrap_key_data(jnp.asarray(np.array([0, seed], np.uint32)), impl=_IMPLEMENTATION)
     return jax.random.key(seed, impl=_IMPLEMENTATION)
 
 

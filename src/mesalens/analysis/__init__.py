@@ -13,5 +13,5 @@ from mesalens.analysis.shift import distracted as distracted
 from mesalens.analysis.shift import risks_under_shift as risks_under_shift
 from mesalens.analysis.shift import scaled_functions as scaled_functions
 from mesalens.analysis.shift import scaled_inputs as scaled_inputs
-from mesalens.analysis.simulation import Estimate as Estimate
-from mesalens.analysis.simulation import expectation as expectation
+from mesalens.simulation import Estimate as Estimate
+from mesalens.simulation import expectation as expectation

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mesalens.analysis.risk import AnyLearner
-from mesalens.analysis.simulation import Estimate, expectation
 from mesalens.prompt import Prompt
+from mesalens.simulation import Estimate, expectation
 from mesalens.tasks import Task
 
 

@@ -7,8 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mesalens.analysis.simulation import Estimate, expectation
 from mesalens.prompt import Prompt
+from mesalens.simulation import Estimate, expectation
 from mesalens.tasks import Task
 
 AnyLearner = Callable[[Prompt], Float[Array, " m"]]

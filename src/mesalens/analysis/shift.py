@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Key, Shaped
 
 from mesalens.analysis.risk import AnyLearner, risks
-from mesalens.analysis.simulation import Estimate
+from mesalens.simulation import Estimate
 from mesalens.tasks import Distractors, RegressionTask, Task
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.stats
+import scipy.special
 import xarray as xr
 from jaxtyping import Float
 
@@ -89,7 +89,7 @@ def confidence_interval(values: Float[np.ndarray, " seeds"]) -> tuple[float, flo
     """Student's 95% interval of the mean over independent seeds; one seed alone has none, so it is the whole line."""
     if len(values) < 2:
         return -np.inf, np.inf
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = scipy.special.stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 

@@ -7,6 +7,9 @@ from jaxtyping import Float
 
 from mesalens.checks import InputError
 
+Matrix = tuple[tuple[float, ...], ...]
+"""A matrix as settings keep it: its rows."""
+
 
 def read_matrix(file: Path) -> Float[np.ndarray, "rows columns"]:
     """A matrix from a `.npy` file, or from CSV with one row a line; nothing pickled is read.
@@ -24,5 +27,5 @@ def read_matrix(file: Path) -> Float[np.ndarray, "rows columns"]:
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise InputError(f"{file} holds no matrix of numbers ({error}); write it as CSV, one row a line.") from None
     if matrix.ndim != 2:
-        raise InputError(f"{file} holds an array of shape {matrix.shape}; a covariance has two dimensions.")
+        raise InputError(f"{file} holds an array of shape {matrix.shape}; a matrix has two dimensions.")
     return matrix

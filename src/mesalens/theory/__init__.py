@@ -1,6 +1,20 @@
-"""Exact results: constructions of weights, best step sizes, exact risk."""
+"""Exact results: constructions of weights, best step sizes, exact risk, the optimal layer and the certificate that it is."""
 
+from mesalens.theory.bayes import bayes_risk as bayes_risk
+from mesalens.theory.certificate import Certificate as Certificate
+from mesalens.theory.certificate import lower_bound as lower_bound
 from mesalens.theory.construction import gradient_descent_transformer as gradient_descent_transformer
+from mesalens.theory.descent import best_descent as best_descent
+from mesalens.theory.exact_moments import exact_moments as exact_moments
+from mesalens.theory.layer_risk import layer_risk as layer_risk
+from mesalens.theory.layer_risk import population_risk as population_risk
+from mesalens.theory.moments import ContextMoments as ContextMoments
 from mesalens.theory.one_step import OneStepRisk as OneStepRisk
 from mesalens.theory.one_step import best_step_size as best_step_size
 from mesalens.theory.one_step import one_step_risk as one_step_risk
+from mesalens.theory.optimum import OptimalLsa as OptimalLsa
+from mesalens.theory.optimum import certify as certify
+from mesalens.theory.optimum import optimal_lsa as optimal_lsa
+from mesalens.theory.simulated_moments import simulated_moments as simulated_moments
+from mesalens.theory.task_moments import ConditionWarning as ConditionWarning
+from mesalens.theory.task_moments import task_moments as task_moments

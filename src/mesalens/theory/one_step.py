@@ -43,14 +43,14 @@ def one_step_risk(task: RegressionTask, initial_weights: Float[np.ndarray, "m d"
     """The exact risk of one step of gradient descent from W_0 (zero where it is not given), for linear functions.
 
     The label of a clean example has residual `(W - W_0) x + ε`, that of a distractor `-W_0 x + ζ`. With `M = E[x x^T]`,
-    `F(G) = E[(x^T G x) x x^T]`, `Ω = W_0^T W_0`, `V = E[(W - W_0)^T (W - W_0)] = m Λ + Ω`, noise variance σ², k distractors of
-    variance ζ² among n examples and `c = n - k`:
+    `F(G) = E[(x^T G x) x x^T]`, `Ω = W_0^T W_0`, `Δ = E[W] - W_0`, `V = E[(W - W_0)^T (W - W_0)] = m Λ + Δ^T Δ`,
+    `Ψ = -(Δ^T W_0 + W_0^T Δ)/2`, noise variance σ², k distractors of variance ζ² among n examples and `c = n - k`:
 
         null_risk = tr(M V) + m σ²
-        gain      = tr(M (c V + k Ω) M)
-        cost      = tr(M [c F(V) + k F(Ω) + c (c-1) M V M + (n (n-1) - c (c-1)) M Ω M + m (c σ² + k ζ²) M])
+        gain      = tr(M (c V + k Ψ) M)
+        cost      = tr(M [c F(V) + k F(Ω) + M (c (c-1) V + 2 c k Ψ + k (k-1) Ω) M + m (c σ² + k ζ²) M])
 
-    Two clean examples of a prompt share one W, hence `M V M`; a pair with a distractor in it shares only W_0, hence `M Ω M`.
+    Two clean examples of a prompt share one W, hence `M V M`; a distractor shares with others only W_0, hence `M Ψ M` and `M Ω M`.
     For x ~ N(0, I), W_0 = 0, Λ = I, k = 0 the best rate η*/n is 1/(n + d + 1 + σ²) (Mahankali et al., 2024, Theorem 1).
 
     Raises `ValueError` where the functions are not linear: their moments are not known exactly here.
@@ -68,16 +68,17 @@ def one_step_risk(task: RegressionTask, initial_weights: Float[np.ndarray, "m d"
 
     M, F = task.covariates.second_moment(), task.covariates.fourth_moment
     omega = start.T @ start
-    V = m * functions.row_covariance() + omega
+    shift = functions.weight_mean() - start
+    V = m * functions.row_covariance() + shift.T @ shift
+    mixed = -(shift.T @ start + start.T @ shift) / 2
     noise, distraction = float(task.noise.variance), float(task.distractors.variance)
 
     own = clean * F(V) + k * F(omega)
-    clean_pairs, other_pairs = clean * (clean - 1), n * (n - 1) - clean * (clean - 1)
-    pairs = M @ (clean_pairs * V + other_pairs * omega) @ M
+    pairs = M @ (clean * (clean - 1) * V + 2 * clean * k * mixed + k * (k - 1) * omega) @ M
     labels = m * (clean * noise + k * distraction) * M
     return OneStepRisk(
         null_risk=float(np.trace(M @ V) + m * noise),
-        gain=float(np.trace(M @ (clean * V + k * omega) @ M)),
+        gain=float(np.trace(M @ (clean * V + k * mixed) @ M)),
         cost=float(np.trace(M @ (own + pairs + labels))),
         context_length=n,
     )

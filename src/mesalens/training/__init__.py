@@ -1,10 +1,11 @@
 """Training of any learner with trainable arrays."""
 
+from mesalens.training.gradient_flow import gradient_flow as gradient_flow
+from mesalens.training.objective import batch_loss as batch_loss
 from mesalens.training.optimiser import clipped_adam as clipped_adam
 from mesalens.training.run_folder import load_run as load_run
 from mesalens.training.run_folder import save_run as save_run
 from mesalens.training.settings import TrainingSettings as TrainingSettings
 from mesalens.training.train import Training as Training
 from mesalens.training.train import TrainingDivergedError as TrainingDivergedError
-from mesalens.training.train import batch_loss as batch_loss
 from mesalens.training.train import train as train

@@ -16,6 +16,7 @@ from mesalens.checks import InputError, count
 from mesalens.learners import Learner
 from mesalens.random import unroll
 from mesalens.tasks import Task
+from mesalens.training.objective import Objective, population, sampled
 
 Measure = Callable[[Any, Key[Array, ""]], dict[str, Float[Array, ""]]]
 
@@ -41,61 +42,61 @@ class Training:
         return jax.tree.map(lambda leaf: leaf[seed] if eqx.is_array(leaf) else leaf, self.learners)
 
 
-def batch_loss(learner: Learner, task: Task, key: Key[Array, ""], batch_size: int) -> Float[Array, ""]:
-    """Mean over a fresh batch of ‖ŷ - y_query‖²: the sampled objective."""
-    prompts, targets = task.sample(key, (batch_size,))
-    return jnp.mean(jnp.sum((jax.vmap(learner)(prompts) - targets) ** 2, axis=-1))
-
-
 def train(
     initialise: Callable[[Key[Array, ""]], Learner],
     task: Task,
     optimiser: optax.GradientTransformation,
     *,
     steps: int,
-    batch_size: int,
+    batch_size: int = 1024,
     seeds: int = 1,
     key: Key[Array, ""],
     every: int = 100,
+    objective: Objective = "sampled",
     measure: Measure | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Training:
-    """Trains `initialise(key)` on the task by stochastic gradients of E‖ŷ - y_query‖², all seeds at once.
+    """Trains `initialise(key)` on the task by gradients of E‖ŷ - y_query‖², all seeds at once.
 
-    Every step of every seed draws `batch_size` fresh prompts. `every` steps are one compiled call; before the first and after
-    each such call `measure(learner, key)` is evaluated for every seed, with keys of its own. `progress` is called with the
-    number of steps done. Seed i gets the same numbers whatever the number of seeds.
+    With the `sampled` objective every step of every seed draws `batch_size` fresh prompts. With the `population` objective, for one
+    layer of linear self-attention, gradients are those of the risk itself: batches have no part in it, weights start from the
+    same values but are carried in float64, and the metrics have the exact `risk`. The optimiser is any of Optax, those with
+    line searches included.
+
+    `every` steps are one compiled call; before the first and after each such call `measure(learner, key)` is evaluated for every
+    seed, with keys of its own. `progress` is called with the number of steps done. Seed i gets the same numbers whatever the
+    number of seeds.
 
     Raises `ValueError` for sizes below 1 or a learner with nothing to train, `TrainingDivergedError` at the first loss that is
     not finite.
     """
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("seeds", seeds), ("every", every)):
+    for name, value in (("steps", steps), ("seeds", seeds), ("every", every)):
         count(name, value)
+    loss = population(task) if objective == "population" else sampled(task, batch_size)
+    optimiser = optax.with_extra_args_support(optimiser)
 
     @eqx.filter_jit
     def begin(key):
-        """The learners of all seeds, split into what is trained and what is not, and two keys for each seed."""
+        """The learners of all seeds, and two keys for each seed."""
         seed_keys = jax.vmap(jax.random.fold_in, (None, 0))(unroll(key), jnp.arange(seeds))
         start_keys, data_keys, measure_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(seed_keys), 1, 0)
-        learners = eqx.filter_vmap(initialise)(start_keys)
-        parameters, frozen = eqx.partition(learners, learners.trainable())
-        if not jax.tree.leaves(parameters):
-            raise InputError(f"{type(learners).__name__} has no trainable arrays; there is nothing to train.")
-        return parameters, frozen, jax.vmap(optimiser.init)(parameters), data_keys, measure_keys
-
-    parameters, frozen, optimiser_state, data_keys, measure_keys = begin(key)
+        return eqx.filter_vmap(initialise)(start_keys), data_keys, measure_keys
 
     def update(carry, data_key):
         """One step of one seed."""
         parameters, frozen, optimiser_state = carry
-        loss, gradients = jax.value_and_grad(lambda p: batch_loss(eqx.combine(p, frozen), task, data_key, batch_size))(
-            parameters
+
+        def value(parameters):
+            return loss(eqx.combine(parameters, frozen), data_key)
+
+        now, gradients = jax.value_and_grad(value)(parameters)
+        changes, optimiser_state = optimiser.update(
+            gradients, optimiser_state, parameters, value=now, grad=gradients, value_fn=value
         )
-        changes, optimiser_state = optimiser.update(gradients, optimiser_state, parameters)
-        return (optax.apply_updates(parameters, changes), frozen, optimiser_state), loss
+        return (optax.apply_updates(parameters, changes), frozen, optimiser_state), now
 
     @eqx.filter_jit(donate="all")
-    def advance(parameters, frozen, optimiser_state, step_numbers):
+    def advance(parameters, frozen, optimiser_state, data_keys, step_numbers):
         """Many steps of all seeds; returns the loss of each."""
 
         def step(carry, number):
@@ -104,30 +105,45 @@ def train(
 
         return jax.lax.scan(step, (parameters, frozen, optimiser_state), step_numbers)
 
+    def measured(learner, key):
+        risk = {"risk": loss(learner, key)} if objective == "population" else {}
+        return risk | ({} if measure is None else measure(learner, key))
+
     @eqx.filter_jit
-    def evaluate(parameters, frozen, number):
-        if measure is None:
-            return {}
+    def evaluate(parameters, frozen, measure_keys, number):
         keys = jax.vmap(jax.random.fold_in, (0, None))(measure_keys, number)
-        return _over_seeds(measure, seeds)(eqx.combine(parameters, frozen), keys)
+        return _over_seeds(measured, seeds)(eqx.combine(parameters, frozen), keys)
 
-    checkpoints, losses = [0], [np.full(seeds, np.nan)]
-    measured = [jax.device_get(evaluate(parameters, frozen, jnp.array(0)))]
-    while checkpoints[-1] < steps:
-        first, last = checkpoints[-1], min(checkpoints[-1] + every, steps)
-        (parameters, frozen, optimiser_state), batch_losses = advance(
-            parameters, frozen, optimiser_state, jnp.arange(first, last)
-        )
-        _require_finite(np.asarray(batch_losses), parameters, first)
-        checkpoints.append(last)
-        losses.append(np.asarray(batch_losses, np.float64).mean(axis=0))
-        measured.append(jax.device_get(evaluate(parameters, frozen, jnp.array(last))))
-        if progress is not None:
-            progress(last)
+    learners, data_keys, measure_keys = begin(key)
+    with jax.enable_x64(objective == "population"):
+        if objective == "population":
+            learners = jax.tree.map(
+                lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, learners
+            )
+        parameters, frozen = eqx.partition(learners, learners.trainable())
+        if not jax.tree.leaves(parameters):
+            raise InputError(f"{type(learners).__name__} has no trainable arrays; there is nothing to train.")
+        optimiser_state = eqx.filter_jit(jax.vmap(optimiser.init))(parameters)
 
-    curves = {name: np.stack([at[name] for at in measured], axis=1) for name in measured[0]}
+        checkpoints, losses = [0], [np.full(seeds, np.nan)]
+        curves = [jax.device_get(evaluate(parameters, frozen, measure_keys, jnp.array(0)))]
+        while checkpoints[-1] < steps:
+            first, last = checkpoints[-1], min(checkpoints[-1] + every, steps)
+            (parameters, frozen, optimiser_state), batch_losses = advance(
+                parameters, frozen, optimiser_state, data_keys, jnp.arange(first, last)
+            )
+            _require_finite(np.asarray(batch_losses), parameters, first)
+            checkpoints.append(last)
+            losses.append(np.asarray(batch_losses, np.float64).mean(axis=0))
+            curves.append(jax.device_get(evaluate(parameters, frozen, measure_keys, jnp.array(last))))
+            if progress is not None:
+                progress(last)
+
+    values = {"loss": np.stack(losses, axis=1)} | {
+        name: np.stack([at[name] for at in curves], axis=1) for name in curves[0]
+    }
     metrics = xr.Dataset(
-        {name: (("seed", "step"), values) for name, values in {"loss": np.stack(losses, axis=1), **curves}.items()},
+        {name: (("seed", "step"), of_name) for name, of_name in values.items()},
         coords={"seed": np.arange(seeds), "step": checkpoints},
     )
     return Training(eqx.combine(parameters, frozen), metrics)

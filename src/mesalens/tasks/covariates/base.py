@@ -1,16 +1,19 @@
 """`Covariates`: where the inputs x of a task come from."""
 
 import abc
+import math
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import count, positive
+from mesalens.checks import InputError, count, positive
 
 
 class Covariates(eqx.Module):
-    """A distribution of x in R^d whose draws are independent; knows its second and fourth moments exactly.
+    """A distribution of x in R^d whose draws are independent. For covariates of your own, write `sample`.
+
+    A class that knows its second and fourth moments exactly states both; of the others they can be simulated.
 
     `scale` multiplies every draw, so that a task with inputs scaled by α is the same task with `scale * α`.
     """
@@ -26,13 +29,39 @@ class Covariates(eqx.Module):
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
         """Independent draws of x, float32."""
 
-    @abc.abstractmethod
     def second_moment(self) -> Float[np.ndarray, "d d"]:
-        """E[x x^T], in float64."""
+        """E[x x^T], in float64. Raises `ValueError` where the class does not state it, or it is infinite."""
+        raise self._states_no_moments()
 
-    @abc.abstractmethod
     def fourth_moment(self, weight: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
-        """E[(x^T G x) x x^T] for a symmetric weight G, in float64."""
+        """E[(x^T G x) x x^T] for a symmetric weight G, in float64. Raises as `second_moment` does."""
+        raise self._states_no_moments()
+
+    def standardised(self) -> tuple["Covariates", Float[np.ndarray, "d r"]]:
+        """Covariates z and a matrix R with `x = R z` in law, E[z z^T] well conditioned. Here x itself and the identity."""
+        return self, np.eye(self.dim)
+
+    def _states_no_moments(self) -> InputError:
+        return InputError(f"{type(self).__name__} states no exact moments; simulate them, or write both in the class.")
+
+    @property
+    def knows_moments(self) -> bool:
+        """Whether the class states its second and its fourth moment."""
+        family = type(self)
+        return (
+            family.second_moment is not Covariates.second_moment
+            and family.fourth_moment is not Covariates.fourth_moment
+        )
+
+    @property
+    def finite_moments(self) -> float:
+        """E|x|^k is finite for every k below this."""
+        return math.inf
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether x and R x have the same law for every orthogonal R. False promises nothing."""
+        return False
 
 
 class IndependentCovariates(Covariates):

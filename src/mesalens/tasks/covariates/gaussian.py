@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import as_matrix, covariance
+from mesalens.checks import InputError, as_matrix, covariance
 from mesalens.tasks.covariates.base import Covariates
 
 
@@ -35,8 +35,28 @@ class Gaussian(Covariates):
         sigma = self.second_moment()
         return 2 * sigma @ weight @ sigma + np.trace(weight @ sigma) * sigma
 
+    def standardised(self) -> tuple["Gaussian", Float[np.ndarray, "d r"]]:
+        """The z ~ N(0, I_r) and R with R R^T = scale² Σ, r the rank of Σ to rounding. Raises `ValueError` for Σ = 0."""
+        if self.covariance is None:
+            return Gaussian(self.dim), float(self.scale) * np.eye(self.dim)
+        eigenvalues, eigenvectors = np.linalg.eigh(self.covariance)
+        kept = eigenvalues > self.dim * np.finfo(float).eps * eigenvalues[-1]
+        if not kept.any():
+            raise InputError("the covariance of the covariates is zero, so every x is 0; give one that is not.")
+        R = float(self.scale) * eigenvectors[:, kept] * np.sqrt(eigenvalues[kept])
+        return Gaussian(R.shape[1]), R
+
+    @property
+    def rotation_invariant(self) -> bool:
+        return isotropic(self.covariance)
+
 
 def square_root(covariance: Float[np.ndarray | Array, "d d"]) -> Float[Array, "d d"]:
     """The symmetric R with R R = covariance, which exists for singular covariances too."""
     eigenvalues, eigenvectors = jnp.linalg.eigh(jnp.asarray(covariance))
     return (eigenvectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))) @ eigenvectors.T
+
+
+def isotropic(covariance: Float[np.ndarray, "d d"] | None) -> bool:
+    """The covariance is a multiple of the identity, to the bit; None stands for the identity."""
+    return covariance is None or np.array_equal(covariance, covariance[0, 0] * np.eye(len(covariance)))

@@ -25,4 +25,14 @@ class Functions(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, key: Key[Array, ""], xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
-        """Draws one f for each prompt and returns its values at the n inputs of that prompt."""
+        """Draws one f for each prompt and returns its values at the n inputs of that prompt, float32."""
+
+    @property
+    def sign_symmetric(self) -> bool:
+        """Whether f and -f are equally likely. False promises nothing."""
+        return False
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether f and f∘R are equally likely for every orthogonal R. False promises nothing."""
+        return False

@@ -6,22 +6,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import as_matrix, covariance
-from mesalens.tasks.covariates.gaussian import square_root
+from mesalens.checks import as_matrix, covariance, matrix
+from mesalens.tasks.covariates.gaussian import isotropic, square_root
 from mesalens.tasks.functions.base import Functions
 
 
 class LinearFunctions(Functions):
-    """f(x) = W x, the m rows of W independent, each N(0, scale² Λ).
+    """f(x) = W x,  W = scale (W̄ + U),  the m rows of U independent, each N(0, Λ).
 
-    Λ = `covariance` is the identity where it is not given.
+    Λ = `covariance` is the identity where it is not given, and W̄ = `mean` is 0.
 
-    Raises `ValueError` where Λ is not square of size d, symmetric and positive semi-definite.
+    Sign-symmetric where W̄ = 0; rotation-invariant where, besides, Λ is a multiple of the identity.
+
+    Raises `ValueError` where Λ is not square of size d, symmetric and positive semi-definite, or W̄ is not m × d.
     """
 
     covariance: Float[np.ndarray, "d d"] | None = eqx.field(converter=as_matrix, default=None, kw_only=True)
+    mean: Float[np.ndarray, "m d"] | None = eqx.field(converter=as_matrix, default=None, kw_only=True)
 
     def __post_init__(self):
+        if self.mean is not None:
+            self.mean = matrix("the mean of the weights", self.mean, (self.outputs, self.dim))
         if self.covariance is not None:
             self.covariance = covariance("the covariance of the weights", self.covariance, self.dim)
 
@@ -34,8 +39,22 @@ class LinearFunctions(Functions):
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape m d"]:
         """Independent draws of W, float32."""
         weights = self.scale * jax.random.normal(key, (*shape, self.outputs, self.dim))
-        return weights if self.covariance is None else weights @ square_root(self.covariance)
+        if self.covariance is not None:
+            weights = weights @ square_root(self.covariance)
+        return weights if self.mean is None else weights + self.scale * jnp.asarray(self.mean, weights.dtype)
+
+    def weight_mean(self) -> Float[np.ndarray, "m d"]:
+        """E[W] = scale W̄, in float64."""
+        return self.scale * (np.zeros((self.outputs, self.dim)) if self.mean is None else self.mean)
 
     def row_covariance(self) -> Float[np.ndarray, "d d"]:
         """scale² Λ, the covariance of each row of W, in float64."""
         return self.scale**2 * (np.eye(self.dim) if self.covariance is None else self.covariance)
+
+    @property
+    def sign_symmetric(self) -> bool:
+        return self.mean is None or not np.any(self.mean)
+
+    @property
+    def rotation_invariant(self) -> bool:
+        return self.sign_symmetric and isotropic(self.covariance)

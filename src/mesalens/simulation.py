@@ -5,6 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from mesalens.checks import count
@@ -16,8 +17,8 @@ from mesalens.tasks import Task
 class Estimate(eqx.Module):
     """A mean over independent draws with its standard error."""
 
-    value: Float[Array, "..."]
-    standard_error: Float[Array, "..."]
+    value: float | Float[np.ndarray | Array, "..."]
+    standard_error: float | Float[np.ndarray | Array, "..."]
 
 
 def expectation(

@@ -1,0 +1,24 @@
+"""mesalens: build, train, solve and identify in-context learners, and check what is published about them.
+
+An in-context learner is a function from a prompt to a prediction: `prediction = learner(prompt)`.
+"""
+
+from . import analysis as analysis
+from . import learners as learners
+from . import models as models
+from . import plots as plots
+from . import random as random
+from . import studies as studies
+from . import tasks as tasks
+from . import theory as theory
+from . import training as training
+from .checks import InputError as InputError
+from .learners import GradientDescent as GradientDescent
+from .learners import Learner as Learner
+from .learners import LeastSquares as LeastSquares
+from .learners import Ridge as Ridge
+from .models import LinearTransformer as LinearTransformer
+from .prompt import Prompt as Prompt
+from .training import train as train
+
+__version__: str

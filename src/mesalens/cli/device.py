@@ -1,0 +1,16 @@
+"""Where a command computes."""
+
+import jax
+
+from mesalens.checks import InputError
+
+
+def on(device: str | None):
+    """Computes on the named kind of device inside the block."""
+    if device is None:
+        return jax.default_device(None)
+    try:
+        return jax.default_device(jax.devices(device)[0])
+    except RuntimeError:
+        there = ", ".join(sorted({d.platform for d in jax.devices()}))
+        raise InputError(f"there is no device {device!r} here; choose among: {there}.") from None

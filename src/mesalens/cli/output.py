@@ -1,0 +1,22 @@
+"""What commands print, and the words they share."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+Positional = tyro.conf.Positional
+Json = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+def console() -> Console:
+    """Standard output; as wide as the table needs where it is not a terminal."""
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """JSON alone on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=np.ndarray.tolist))

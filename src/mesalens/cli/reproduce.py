@@ -1,0 +1,77 @@
+"""`mesalens reproduce`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import matplotlib
+from rich.table import Table
+
+from mesalens.checks import count
+from mesalens.cli.device import on
+from mesalens.cli.output import Json, Positional, console, print_json
+from mesalens.progress import ProgressReport
+from mesalens.report import examine, summary, write_report
+from mesalens.report.write import number
+from mesalens.storage import new_folder
+from mesalens.studies import study
+
+
+def reproduce(
+    name: Positional[str] = "von-oswald-2023",
+    /,
+    *,
+    budget: Literal["quick", "paper"] = "quick",
+    seeds: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    json: Json = False,
+    device: str | None = None,
+) -> int:
+    """Checks the claims of a study and leaves a page with verdicts and figures.
+
+    Args:
+        name: a study, or STUDY/PART for one of its parts, or STUDY/CLAIM
+        budget: quick (a minute or two on a laptop) or the paper's own settings
+        seeds: independent trainings (the budget's number by default)
+        seed: where all random numbers come from
+        out: a new folder for the results (results/STUDY-BUDGET-TIME by default)
+        json: print the verdicts as JSON alone on standard output
+        device: where to compute: cpu, gpu, … (JAX's choice by default)
+    """
+    matplotlib.use("agg")  # figures go to files; no window is opened where there is none
+    study_name, _, part = name.partition("/")
+    chosen = study(study_name)
+    chosen.select(part or None)
+    if seeds is not None:
+        count("seeds", seeds)
+    if out is None:
+        out = Path("results") / f"{name.replace('/', '-')}-{budget}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    with new_folder(out) as folder, on(device):
+        with ProgressReport() as progress:
+            examination = examine(chosen, part or None, budget, seeds=seeds, seed=seed, progress=progress)
+        write_report(examination, folder)
+    if json:
+        print_json(summary(examination) | {"out": str(out)})
+    else:
+        _print_verdicts(examination)
+        print("\n" + "\n".join(examination.remarks))
+        print(f"\n{examination.tally()}, in {examination.seconds:.0f} s.\nThe report: {out / 'index.html'}")
+    return int(any(verdict.judgement.outcome == "FAIL" for verdict in examination.verdicts))
+
+
+def _print_verdicts(examination) -> None:
+    table = Table("claim", "verdict", "value", "95% interval, or range", "criterion", "seeds", "decided at")
+    colors = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
+    for verdict in examination.verdicts:
+        judged = verdict.judgement
+        table.add_row(
+            verdict.claim.name,
+            f"[bold {colors[judged.outcome]}]{judged.outcome}",
+            number(judged.value),
+            f"\\[{number(judged.low)}, {number(judged.high)}]",
+            verdict.claim.criterion.words,
+            f"{judged.seeds} of {judged.of}",
+            ", ".join(judged.where.values()),
+        )
+    console().print(table)

@@ -1,0 +1,29 @@
+"""Covariates on a sphere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from mesalens.tasks.covariates.base import Covariates
+
+
+class Sphere(Covariates):
+    """x uniform on the sphere of radius scale √d: a Gaussian vector with its length fixed. At d = 1, x = ± scale.
+
+    E[x x^T] = scale² I,    E[(x^T G x) x x^T] = scale⁴ d/(d + 2) (tr(G) I + 2 G)
+    """
+
+    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
+        z = jax.random.normal(key, (*shape, self.dim))  # JAX never draws a normal that is exactly 0
+        return self.scale * self.dim**0.5 * z / jnp.linalg.norm(z, axis=-1, keepdims=True)
+
+    def second_moment(self) -> Float[np.ndarray, "d d"]:
+        return self.scale**2 * np.eye(self.dim)
+
+    def fourth_moment(self, weight: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
+        return self.scale**4 * self.dim / (self.dim + 2) * (np.trace(weight) * np.eye(self.dim) + 2 * weight)
+
+    @property
+    def rotation_invariant(self) -> bool:
+        return True

@@ -1,0 +1,52 @@
+"""`Certificate`: how far a layer of linear self-attention is from the best there is."""
+
+from typing import Any, NamedTuple
+
+from mesalens.theory.linear_prediction import best_linear
+from mesalens.theory.moments import ContextMoments
+
+
+class Certificate(NamedTuple):
+    """A lower bound for the risk of every one-layer linear self-attention on a task, and what the best known layer lacks.
+
+    `lower_bound` holds for any number of heads and any weights. `gap` is the risk of the best layer with one head that is known,
+    minus the bound. Where the gap is within `tolerance` (1e-9 of the risk of predicting zero for exact moments, four standard errors
+    for simulated ones) that layer is globally optimal. `method` is "exact" or "simulation"; `standard_errors` has those of
+    `lower_bound` and `gap` in the second case.
+    """
+
+    lower_bound: float
+    gap: float
+    method: str
+    tolerance: float
+    standard_errors: dict[str, Any]
+
+    @property
+    def proves_optimality(self) -> bool:
+        """Whether the gap is none."""
+        return self.gap <= self.tolerance
+
+    @property
+    def meaning(self) -> str:
+        """What it says, in words."""
+        if self.proves_optimality:
+            shown = "to rounding" if self.method == "exact" else "within four standard errors"
+            return (
+                f"The risk is, {shown}, the least that any predictor linear in S ⊗ x_query has: no weights of one layer of linear "
+                "self-attention, with any number of heads, do better."
+            )
+        return (
+            f"The best layer with one head that was found is {self.gap:.3g} above the bound, {self.gap / self.lower_bound:.2%} of it: a "
+            "better search or more heads can gain at most that."
+        )
+
+
+def lower_bound(moments: ContextMoments) -> float:
+    """The risk of the best predictor linear in all of `S ⊗ x_query`: a lower bound for every one-layer linear self-attention.
+
+        min_Γ E‖y_q - Γ · (S ⊗ x_q)‖²
+
+    A layer is the case `Γ_k = -Σ_h sym(b_hk ⊗ A_h)`, of rank one for each head. Without that constraint the problem is least squares,
+    hence convex, and solved exactly.
+    """
+    return moments.null_risk - best_linear(moments.second, moments.cross, moments.query)[1]

@@ -1,0 +1,80 @@
+"""`ContextMoments`: all that a layer of linear self-attention can see of a task."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from mesalens.theory.symmetric import smat
+
+
+class ContextMoments(eqx.Module):
+    """Moments of the context and the query on which the risk of every one-layer linear self-attention depends, in float64.
+
+    A layer reads the context through `S = Σ_i e_i e_i^T`, `e_i = (z_i, y_i)`, and is linear in `S ⊗ z_q`; context and query
+    share the function f alone. The coordinates z are those in which `E[z z^T]` is well conditioned: `x = R z`. A layer
+    in x is one in z with other weights, so that nothing is lost but directions in which x never points. With `s = svec(S)`:
+
+        inputs   R                    second   E[s s^T]
+        query    E[z z^T]             cross    E[s ⊗ z_q ⊗ y_q]
+        target   E[z_q y_q^T]         mean     E[s]                   null_risk   E‖y_q‖²
+
+    `replicates` are empty where the moments are exact. Where they were simulated they are those of the jackknife: the same moments
+    with one of G groups of prompts left out.
+    """
+
+    inputs: Float[np.ndarray, "d r"]
+    query: Float[np.ndarray, "r r"]
+    target: Float[np.ndarray, "r m"]
+    mean: Float[np.ndarray, " p"]
+    second: Float[np.ndarray, "p p"]
+    cross: Float[np.ndarray, "p r m"]
+    null_risk: float
+    replicates: tuple["ContextMoments", ...] = ()
+
+    @property
+    def method(self) -> str:
+        """How they were found: "exact" or "simulation"."""
+        return "simulation" if self.replicates else "exact"
+
+    @property
+    def rank(self) -> int:
+        """r, the number of directions in which inputs point."""
+        return self.query.shape[0]
+
+    @property
+    def outputs(self) -> int:
+        """m, the number of entries of a label."""
+        return self.target.shape[1]
+
+    def second_tensor(self) -> Float[np.ndarray, "D D D D"]:
+        """E[S ⊗ S] with all four indices."""
+        size = self.rank + self.outputs
+        return smat(np.moveaxis(smat(self.second, size), 0, -1), size)
+
+    def cross_tensor(self) -> Float[np.ndarray, "D D r m"]:
+        """E[S ⊗ z_q ⊗ y_q] with all four indices."""
+        return np.moveaxis(smat(np.moveaxis(self.cross, 0, -1), self.rank + self.outputs), (0, 1), (2, 3))
+
+
+def estimate(
+    functional: Callable[[ContextMoments], Mapping[str, Any]], moments: ContextMoments
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values of a functional of the moments, by name, and their standard errors: none where the moments are exact.
+
+    Simulated ones go through the jackknife (Efron, 1982): with θ from all prompts, θ_g without group g and θ̄ their mean,
+
+        value = G θ - (G-1) θ̄,     standard error² = (G-1)/G Σ_g (θ_g - θ̄)².
+    """
+    values = dict(functional(moments))
+    if not moments.replicates:
+        return values, {}
+    left_out = [functional(replicate) for replicate in moments.replicates]
+    groups, errors = len(left_out), {}
+    for name, value in values.items():
+        each = np.stack([np.asarray(of_one[name]) for of_one in left_out])
+        values[name] = groups * value - (groups - 1) * each.mean(axis=0)
+        errors[name] = np.sqrt((groups - 1) * each.var(axis=0))
+    return values, errors

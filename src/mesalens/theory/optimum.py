@@ -1,0 +1,147 @@
+"""The optimal layer of linear self-attention for a task, and the certificate that it is."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from mesalens.checks import InputError
+from mesalens.models import LinearTransformer
+from mesalens.tasks import RegressionTask
+from mesalens.theory.certificate import Certificate, lower_bound
+from mesalens.theory.descent import best_descent
+from mesalens.theory.layer_search import best_layer, search
+from mesalens.theory.moments import ContextMoments, estimate
+from mesalens.theory.task_moments import task_moments
+
+Implements = Literal["gradient-descent", "preconditioned-gradient-descent", "other"]
+
+
+class OptimalLsa(NamedTuple):
+    """The best layer of linear self-attention with one head (W_0 = 0), and what it implements.
+
+    `risk` is its E‖ŷ - y_query‖², `null_risk` that of predicting zero. Where it is descent, `preconditioner` is P of the
+    prediction `ŷ = x_q^T P Σ_i y_i x_i`, and `step_size` is p where P = p I: a step of size p on `1/2 Σ_i ‖W x_i - y_i‖²`
+    from zero, which is one of size n p on the mean loss, the one of `GradientDescent`. For "other" both are None.
+
+    `descent_preconditioner` and `descent_risk` are of the best preconditioned step from zero, whether or not it is the best layer.
+    `A` and `B` are the effective weights of the layer. `standard_errors` has those of the numbers that were simulated, by name.
+    """
+
+    implements: Implements
+    risk: float
+    null_risk: float
+    preconditioner: Float[np.ndarray, "d d"] | None
+    step_size: float | None
+    descent_preconditioner: Float[np.ndarray, "d d"]
+    descent_risk: float
+    certificate: Certificate
+    A: Float[np.ndarray, "D D"]
+    B: Float[np.ndarray, "D D"]
+    standard_errors: dict[str, Any]
+
+    def layer(self) -> LinearTransformer:
+        """The layer itself."""
+        A, B = (jnp.asarray(matrix)[None, None] for matrix in (self.A, self.B))
+        return LinearTransformer.from_effective(A, B, layers=1, outputs=len(self.A) - len(self.descent_preconditioner))
+
+
+def optimal_lsa(
+    task: RegressionTask, moments: ContextMoments | None = None, *, starts: int = 8, **simulation: Any
+) -> OptimalLsa:
+    """The best one-layer linear self-attention for a task, with a proof that nothing beats it where there is one.
+
+    Where the risk of the best preconditioned step of descent (`best_descent`) is the certified bound (`lower_bound`), that step is
+    globally optimal. Where it is not, layers are searched from `starts` starts beside those that the theory suggests
+    (`best_layer`): the result is then the best layer found, and the certificate says what it may lack.
+
+    `moments` are `task_moments(task, **simulation)` where they are not given; see `simulated_moments` for `key`, `relative_error` and
+    `progress`. Raises `ValueError` where simulated moments contradict a symmetry that the functions declare.
+
+    Source: Mahankali et al. (2024), Theorems 1 to 3, for the tasks they treat.
+    """
+    moments = task_moments(task, **simulation) if moments is None else moments
+    simulated = moments.method == "simulation"
+    isotropic = simulated and task.functions.rotation_invariant and task.covariates.rotation_invariant
+
+    def measured(of: ContextMoments, rows: Float[np.ndarray, "m D"] | None = None) -> dict[str, Any]:
+        """Descent and the bound, and the best layer near the given rows where there are any, else descent."""
+        P, descent_risk = best_descent(of, isotropic=isotropic)
+        risk = descent_risk if rows is None else search(of, rows).risk
+        bound = lower_bound(of)
+        return {
+            "risk": risk,
+            "null_risk": of.null_risk,
+            "preconditioner": P,
+            "step_size": np.trace(P) / of.rank,
+            "descent_risk": descent_risk,
+            "descent_preconditioner": P,
+            "lower_bound": bound,
+            "gap": risk - bound,
+            "gain": descent_risk - risk,
+        }
+
+    values, errors = estimate(measured, moments)
+    A, B = _descent_weights(values["preconditioner"], moments.outputs)
+    known = ("risk", "null_risk", "descent_risk", "descent_preconditioner", "preconditioner")
+    implements: Implements = "preconditioned-gradient-descent"
+    reach = moments.inputs @ np.linalg.pinv(moments.inputs)  # the directions in which inputs point
+    if _vanishes(values["preconditioner"] - values["step_size"] * reach, values["preconditioner"], errors):
+        implements, known = "gradient-descent", (*known, "step_size")
+        if not simulated:  # without rounding, and the same where inputs never point
+            values["preconditioner"] = values["step_size"] * np.eye(task.dim)
+    if values["gap"] > _tolerance("gap", values, errors):
+        if simulated and task.functions.sign_symmetric:
+            raise InputError(
+                f"{type(task.functions).__name__} declares f and -f equally likely; then one step of descent would be the best layer, but its "
+                f"risk is {values['gap']:.3g} ± {errors['gap']:.2g} above the bound: declare sign_symmetric=False."
+            )
+        found = best_layer(moments, starts)
+        searched, searched_errors = estimate(lambda of: measured(of, found.rows), moments)
+        if searched["gain"] > _tolerance("gain", searched, searched_errors):
+            implements, known, values, errors = "other", known[:4], searched, searched_errors
+            A, B = found.weights(moments)
+
+    def simulated_errors(*names: str) -> dict[str, Any]:
+        return {name: errors[name] for name in names if name in errors}
+
+    numbers: dict[str, Any] = dict.fromkeys(("preconditioner", "step_size")) | {name: values[name] for name in known}
+    return OptimalLsa(
+        **numbers,
+        implements=implements,
+        certificate=Certificate(
+            lower_bound=values["lower_bound"],
+            gap=values["gap"],
+            method=moments.method,
+            tolerance=_tolerance("gap", values, errors),
+            standard_errors=simulated_errors("lower_bound", "gap"),
+        ),
+        A=A,
+        B=B,
+        standard_errors=simulated_errors(*known),
+    )
+
+
+def certify(task: RegressionTask, moments: ContextMoments | None = None, **options: Any) -> Certificate:
+    """The certificate alone, with the arguments of `optimal_lsa`."""
+    return optimal_lsa(task, moments, **options).certificate
+
+
+def _descent_weights(P, outputs: int) -> tuple[Float[np.ndarray, "D D"], Float[np.ndarray, "D D"]]:
+    """A and B with `-[B S A e_q]_y = Σ_i y_i x_i^T P^T x_q`."""
+    d = len(P)
+    A = np.zeros((d + outputs, d + outputs))
+    A[:d, :d] = P.T
+    return A, np.diag([0.0] * d + [-1.0] * outputs)
+
+
+def _vanishes(difference, P, errors) -> bool:
+    """Whether a difference from P is 0: to rounding where P is exact, within its errors where it was simulated."""
+    limit = 5 * errors["preconditioner"] if errors else 1e-9 * np.abs(P).max()
+    return bool(np.all(np.abs(difference) <= limit))
+
+
+def _tolerance(name: str, values, errors) -> float:
+    """What counts as none: a billionth of the risk of predicting zero, or four standard errors."""
+    return 4 * float(errors[name]) if errors else 1e-9 * values["null_risk"]
