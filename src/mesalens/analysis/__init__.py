@@ -6,6 +6,7 @@ from mesalens.analysis.alignment import alignment_at as alignment_at
 from mesalens.analysis.alignment import sensitivity as sensitivity
 from mesalens.analysis.interpolation import interpolate as interpolate
 from mesalens.analysis.interpolation import normalised as normalised
+from mesalens.analysis.preconditioner import learned_preconditioner as learned_preconditioner
 from mesalens.analysis.risk import risk as risk
 from mesalens.analysis.risk import risks as risks
 from mesalens.analysis.risk import squared_error as squared_error

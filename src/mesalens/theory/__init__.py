@@ -6,8 +6,12 @@ from mesalens.theory.certificate import lower_bound as lower_bound
 from mesalens.theory.construction import gradient_descent_transformer as gradient_descent_transformer
 from mesalens.theory.descent import best_descent as best_descent
 from mesalens.theory.exact_moments import exact_moments as exact_moments
+from mesalens.theory.layer_risk import distances as distances
 from mesalens.theory.layer_risk import layer_risk as layer_risk
+from mesalens.theory.layer_risk import layer_risks as layer_risks
 from mesalens.theory.layer_risk import population_risk as population_risk
+from mesalens.theory.many_steps import DescentSteps as DescentSteps
+from mesalens.theory.many_steps import best_steps as best_steps
 from mesalens.theory.moments import ContextMoments as ContextMoments
 from mesalens.theory.one_step import OneStepRisk as OneStepRisk
 from mesalens.theory.one_step import best_step_size as best_step_size

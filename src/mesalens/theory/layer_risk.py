@@ -1,5 +1,8 @@
 """The exact risk of any layer of linear self-attention, as a function of its weights."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,3 +58,27 @@ def layer_risk(layer: LinearTransformer, moments: ContextMoments) -> float:
     with jax.enable_x64(True):
         in_double = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), layer)
         return float(population_risk(in_double, moments))
+
+
+def layer_risks(layers: LinearTransformer, moments: ContextMoments) -> Float[np.ndarray, " seeds"]:
+    """`layer_risk` of every layer in a pytree with a leading axis, as training leaves it."""
+    with jax.enable_x64(True):
+        in_double = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), layers)
+        return np.asarray(eqx.filter_jit(eqx.filter_vmap(lambda layer: population_risk(layer, moments)))(in_double))
+
+
+def distances(
+    layers: LinearTransformer, others: LinearTransformer, moments: ContextMoments
+) -> Float[np.ndarray, " seeds"]:
+    """E‖ŷ - ŷ'‖² / E‖ŷ‖² for each layer and its partner in another such pytree, exactly.
+
+    The difference of two layers is a layer with the heads of both, and its second moment its risk where every target is 0.
+    """
+    nothing = dataclasses.replace(
+        moments, target=0 * moments.target, cross=0 * moments.cross, null_risk=0.0, replicates=()
+    )
+    negative = eqx.tree_at(lambda layer: layer.P, others, -np.asarray(others.P))
+    difference = jax.tree.map(
+        lambda one, other: np.concatenate([one, other], axis=2), layers, negative
+    )  # on the axis of heads
+    return layer_risks(difference, nothing) / layer_risks(layers, nothing)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from mesalens import random
 from mesalens.checks import InputError, positive
-from mesalens.tasks import RegressionTask
+from mesalens.tasks import Covariates, RegressionTask
 from mesalens.theory.certificate import lower_bound
 from mesalens.theory.descent import best_descent
 from mesalens.theory.moments import ContextMoments, estimate
@@ -53,29 +53,6 @@ def simulated_moments(
     chunk = int(np.clip(2**22 // (pairs * examples), 8, 1024))
     query = covariates.second_moment() if covariates.knows_moments else None
 
-    def of_chunk(key):
-        covariate_key, function_key, noise_key, distractor_key = jax.random.split(key, 4)
-        zs = covariates.sample(covariate_key, (chunk, examples))
-        ys = task.noise(noise_key, task.functions(function_key, zs @ jnp.asarray(R.T, zs.dtype)))
-        tokens = jnp.concatenate([zs, ys], axis=-1)
-        context = jnp.concatenate([zs[:, :-1], task.distractors(distractor_key, ys[:, :-1])], axis=-1)
-        s = svec(jnp.einsum("nia,nib->nab", context, context))
-        every = svec(tokens[..., :, None] * tokens[..., None, :])
-        labels = (zs[..., :, None] * ys[..., None, :]).reshape(chunk, examples, -1)
-        left_out = jnp.einsum("np,nl->pl", every.sum(1), labels.sum(1)) - jnp.einsum("njp,njl->pl", every, labels)
-        return {
-            "mean": s.sum(0),
-            "second": s.T @ s,
-            "left_out": left_out / examples,
-            "labels": labels.mean(1).sum(0),
-            "query": jnp.einsum("nja,njb->ab", zs, zs) / examples,
-            "null_risk": jnp.sum(ys**2) / examples,
-        }
-
-    @eqx.filter_jit
-    def of_groups(key):
-        return jax.lax.map(of_chunk, jax.random.split(key, GROUPS))
-
     def moments_of(sums: dict[str, np.ndarray], prompts: int) -> ContextMoments:
         mean = {name: value / prompts for name, value in sums.items()}
         M = mean["query"] if query is None else query
@@ -102,7 +79,7 @@ def simulated_moments(
         while rounds < wanted:
             drawn = {
                 name: np.asarray(value, np.float64)
-                for name, value in of_groups(jax.random.fold_in(key, np.uint32(rounds))).items()
+                for name, value in _sums(task, covariates, R, jax.random.fold_in(key, np.uint32(rounds)), chunk).items()
             }
             if not all(np.isfinite(value).all() for value in drawn.values()):
                 raise InputError(
@@ -121,6 +98,33 @@ def simulated_moments(
                 f"after {rounds * GROUPS * chunk:,} prompts the relative error is {share * relative_error:.2g}, and {relative_error:g} needs more than "
                 f"{MOST_PROMPTS:,}; ask for less precision, or choose lighter tails."
             )
+
+
+@eqx.filter_jit
+def _sums(task: RegressionTask, covariates: Covariates, R, key: Key[Array, ""], chunk: int) -> dict[str, Array]:
+    """Sums over the prompts of one chunk for each group."""
+    examples = task.context_length + 1
+
+    def of_chunk(key):
+        covariate_key, function_key, noise_key, distractor_key = jax.random.split(key, 4)
+        zs = covariates.sample(covariate_key, (chunk, examples))
+        ys = task.noise(noise_key, task.functions(function_key, zs @ jnp.asarray(R.T, zs.dtype)))
+        tokens = jnp.concatenate([zs, ys], axis=-1)
+        context = jnp.concatenate([zs[:, :-1], task.distractors(distractor_key, ys[:, :-1])], axis=-1)
+        s = svec(jnp.einsum("nia,nib->nab", context, context))
+        every = svec(tokens[..., :, None] * tokens[..., None, :])
+        labels = (zs[..., :, None] * ys[..., None, :]).reshape(chunk, examples, -1)
+        left_out = jnp.einsum("np,nl->pl", every.sum(1), labels.sum(1)) - jnp.einsum("njp,njl->pl", every, labels)
+        return {
+            "mean": s.sum(0),
+            "second": s.T @ s,
+            "left_out": left_out / examples,
+            "labels": labels.mean(1).sum(0),
+            "query": jnp.einsum("nja,njb->ab", zs, zs) / examples,
+            "null_risk": jnp.sum(ys**2) / examples,
+        }
+
+    return jax.lax.map(of_chunk, jax.random.split(key, GROUPS))
 
 
 def _with_jackknife(sums: Sums, prompts: int, moments_of) -> ContextMoments:

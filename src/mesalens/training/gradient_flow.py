@@ -74,6 +74,7 @@ def gradient_flow(
             max_steps=MOST_STEPS,
             throw=False,
         )
+        assert solution.ys is not None
         risks, last = solution.ys
         last = jax.tree.map(lambda leaf: leaf[0], last)
         arrived = solution.result == diffrax.RESULTS.event_occurred
