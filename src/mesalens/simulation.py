@@ -1,6 +1,7 @@
 """Expectations over the prompts of a task, estimated by simulation with a standard error."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,6 +20,11 @@ class Estimate(eqx.Module):
 
     value: float | Float[np.ndarray | Array, "..."]
     standard_error: float | Float[np.ndarray | Array, "..."]
+
+
+class _Moments(NamedTuple):
+    mean: Array
+    variance: Array
 
 
 def expectation(
@@ -40,12 +46,12 @@ def expectation(
 
     def moments(key):
         values = jax.vmap(statistic)(*task.sample(key, (chunk,)))
-        return jax.tree.map(lambda v: (v.mean(0), v.var(0)), values)
+        return jax.tree.map(lambda v: _Moments(v.mean(0), v.var(0)), values)
 
-    def pooled(of_chunks: tuple[Array, Array]) -> Estimate:
+    def pooled(of_chunks: _Moments) -> Estimate:
         means, variances = of_chunks
         total = len(keys) * chunk
         variance = (variances.mean(0) + means.var(0)) * total / (total - 1)
         return Estimate(means.mean(0), jnp.sqrt(variance / total))
 
-    return jax.tree.map(pooled, jax.lax.map(moments, keys), is_leaf=lambda node: isinstance(node, tuple))
+    return jax.tree.map(pooled, jax.lax.map(moments, keys), is_leaf=lambda node: isinstance(node, _Moments))

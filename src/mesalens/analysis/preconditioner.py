@@ -1,5 +1,6 @@
 """The step of preconditioned gradient descent that a layer takes."""
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -20,7 +21,8 @@ def learned_preconditioner(layer: LinearTransformer) -> Float[np.ndarray, "m d d
     if layer.layers != 1:
         raise InputError(f"the model has {layer.layers} layers; one layer takes a step that can be read off.")
     d, m = layer.dim, layer.outputs
-    A, B = (np.asarray(matrices[0], np.float64) for matrices in layer.effective())
+    with jax.enable_x64(True):  # weights from population training are in float64
+        A, B = (np.asarray(matrices[0], np.float64) for matrices in layer.effective())
     values = np.einsum("hkk,hac->kca", B[:, d:, d:], A[:, :d, :d])
     keys = np.einsum("hka,hkc->kca", B[:, d:, :d], A[:, d:, :d])
     return -(values + keys).reshape(m, d, d)

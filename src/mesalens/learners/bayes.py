@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.scipy.linalg
 from jaxtyping import Array, Float
 
 from mesalens.checks import positive
@@ -17,7 +16,7 @@ def _optional_array(value):
 class BayesianRegression(Learner):
     """`ŷ = E[W | context] x_query` where the rows of W are independent, each N(w̄_k, Λ), and labels have noise N(0, σ²).
 
-        E[W | context] = W̄ + (Y - X W̄^T)^T (X Λ X^T + σ² I)^-1 X Λ
+        E[W | context]^T = W̄^T + (Λ X^T X + σ² I)^-1 Λ X^T (Y - X W̄^T)
 
     `prior_covariance` is Λ, `prior_mean` W̄ (zero where it is not given), `noise_variance` σ², above 0. With Λ = τ² I and W̄ = 0 it is
     `Ridge` with the penalty σ²/τ². Its risk on such a task is the least of all learners; `mesalens.theory.bayes_risk` has it.
@@ -31,8 +30,11 @@ class BayesianRegression(Learner):
         positive("the noise variance", self.noise_variance)
 
     def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
-        prior = 0.0 if self.prior_mean is None else self.prior_mean @ prompt.query
+        return self.weights(prompt) @ prompt.query
+
+    def weights(self, prompt: Prompt) -> Float[Array, "m d"]:
+        """E[W | context]."""
         residuals = prompt.ys if self.prior_mean is None else prompt.ys - prompt.xs @ self.prior_mean.T
-        spread = prompt.xs @ self.prior_covariance
-        gram = spread @ prompt.xs.T + self.noise_variance * jnp.eye(prompt.context_length)
-        return prior + residuals.T @ jax.scipy.linalg.solve(gram, spread @ prompt.query, assume_a="pos")
+        gram = self.prior_covariance @ prompt.xs.T @ prompt.xs + self.noise_variance * jnp.eye(prompt.dim)
+        learned = jnp.linalg.solve(gram, self.prior_covariance @ prompt.xs.T @ residuals).T
+        return learned if self.prior_mean is None else self.prior_mean + learned

@@ -69,7 +69,8 @@ class Part:
 class Study:
     """A paper, its parts, and its budgets: the numbers that make a laboratory `quick` or like the `paper`'s own.
 
-    `laboratory(budget, seeds=, seed=, progress=)` makes what the parts run in.
+    `laboratory(budget, seeds=, seed=, progress=)` makes what the parts run in. `note` is for readers of the verdicts: the paper's own
+    conventions, where they differ.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Study:
     parts: tuple[Part, ...]
     budgets: Mapping[str, Any]
     laboratory: Callable[..., Any]
+    note: str = ""
 
     def select(self, names: str | None) -> tuple[tuple[Part, tuple[Claim, ...]], ...]:
         """The parts, with the claims, that a name asks for: all for None, one part's, or one claim.

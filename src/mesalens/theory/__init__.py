@@ -13,12 +13,14 @@ from mesalens.theory.layer_risk import population_risk as population_risk
 from mesalens.theory.many_steps import DescentSteps as DescentSteps
 from mesalens.theory.many_steps import best_steps as best_steps
 from mesalens.theory.moments import ContextMoments as ContextMoments
+from mesalens.theory.moments import estimate as estimate
 from mesalens.theory.one_step import OneStepRisk as OneStepRisk
 from mesalens.theory.one_step import best_step_size as best_step_size
 from mesalens.theory.one_step import one_step_risk as one_step_risk
 from mesalens.theory.optimum import OptimalLsa as OptimalLsa
 from mesalens.theory.optimum import certify as certify
 from mesalens.theory.optimum import optimal_lsa as optimal_lsa
+from mesalens.theory.saddle import best_rank_one_step as best_rank_one_step
 from mesalens.theory.simulated_moments import simulated_moments as simulated_moments
 from mesalens.theory.task_moments import ConditionWarning as ConditionWarning
 from mesalens.theory.task_moments import task_moments as task_moments

@@ -46,11 +46,12 @@ def bayes_risk(task: RegressionTask, *, key: Key[Array, ""] | None = None, relat
     while True:
         zs = np.asarray(draw(np.uint32(risks.size)), np.float64) @ L
         gram = zs.swapaxes(1, 2) @ zs
-        if noise > 0:
+        if noise > 1e-8 * np.trace(gram, axis1=1, axis2=2).max():
             left = np.trace(np.linalg.solve(np.eye(len(weights)) + gram / noise, weights), axis1=1, axis2=2)
         else:  # what the context leaves open are the directions that its inputs do not span
             eigenvalues, axes = np.linalg.eigh(gram)
-            open_ = eigenvalues <= 1e-10 * eigenvalues[:, -1:]  # float32 inputs: what is smaller is rounding
+            spanned = eigenvalues > 1e-10 * eigenvalues[:, -1:]  # float32 inputs: what is smaller is rounding
+            open_ = np.where(spanned, noise / np.where(spanned, eigenvalues + noise, 1), 1)
             left = np.einsum("cij,ik,ckj,cj->c", axes, weights, axes, open_, optimize=True)
         risks = np.append(risks, m * (left + noise))
         error = risks.std(ddof=1) / np.sqrt(risks.size)

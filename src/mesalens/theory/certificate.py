@@ -24,7 +24,7 @@ class Certificate(NamedTuple):
     @property
     def proves_optimality(self) -> bool:
         """Whether the gap is none."""
-        return self.gap <= self.tolerance
+        return bool(self.gap <= self.tolerance)
 
     @property
     def meaning(self) -> str:
@@ -35,9 +35,10 @@ class Certificate(NamedTuple):
                 f"The risk is, {shown}, the least that any predictor linear in S ⊗ x_query has: no weights of one layer of linear "
                 "self-attention, with any number of heads, do better."
             )
+        share = f", {self.gap / self.lower_bound:.2%} of it" if self.lower_bound > self.tolerance else ""
         return (
-            f"The best layer with one head that was found is {self.gap:.3g} above the bound, {self.gap / self.lower_bound:.2%} of it: a "
-            "better search or more heads can gain at most that."
+            f"The best layer with one head that was found is {self.gap:.3g} above the bound{share}: a better search or more heads can gain at "
+            "most that."
         )
 
 

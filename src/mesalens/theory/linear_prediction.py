@@ -12,17 +12,21 @@ def best_linear(
 ) -> tuple[Float[np.ndarray, "p r m"], float]:
     """Least squares: the weights Γ of `ŷ_k = Γ_k · (φ ⊗ z_q)` with the least risk, and how much they explain.
 
-        Γ = E[φ φ^T]^+ E[φ ⊗ z_q ⊗ y_q] E[z z^T]^-1,      R = E‖y‖² - explained,      explained = Γ · cross
+        Γ = E[φ φ^T]^+ E[φ ⊗ z_q ⊗ y_q] E[z z^T]^+,      R = E‖y‖² - explained,      explained = Γ · cross
 
-    for features φ that are independent of z_q (`second`, `cross` and `query` are the three expectations). Features that
-    depend on each other linearly get the weights of least norm, after each is scaled to unit variance.
+    for features φ that are independent of z_q (`second`, `cross` and `query` are the three expectations). Features, or inputs,
+    that depend on each other linearly get the weights of least norm, after each is scaled to unit variance.
     """
+    of_features, of_query = _whitening(second), _whitening(query)
+    whitened = np.einsum("ap,prk,br->abk", of_features, cross, of_query, optimize=True)
+    weights = np.einsum("ap,abk,br->prk", of_features, whitened, of_query, optimize=True)
+    return weights, float(np.sum(whitened**2))
+
+
+def _whitening(second: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "k p"]:
+    """H with `H second H^T = I` and H^T H a pseudo-inverse of `second`."""
     scale = np.sqrt(np.diag(second))
     scale[scale == 0] = np.inf  # such a feature is always 0
     eigenvalues, vectors = np.linalg.eigh(second / np.outer(scale, scale))
     kept = eigenvalues > ROUNDING * max(eigenvalues[-1], 0)
-    half = (vectors[:, kept] / np.sqrt(eigenvalues[kept])).T / scale
-    root = np.linalg.cholesky(query)  # E[z z^T] is well conditioned: see ContextMoments
-    whitened = np.linalg.solve(root, np.moveaxis(np.tensordot(half, cross, 1), 1, 0).reshape(len(query), -1))
-    weights = np.linalg.solve(root.T, whitened).reshape(len(query), -1, cross.shape[2])
-    return np.tensordot(half.T, np.moveaxis(weights, 0, 1), 1), float(np.sum(whitened**2))
+    return (vectors[:, kept] / np.sqrt(eigenvalues[kept])).T / scale

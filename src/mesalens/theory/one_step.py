@@ -25,13 +25,13 @@ class OneStepRisk(NamedTuple):
 
     @property
     def best_step_size(self) -> float:
-        """η* = n gain / cost, where the parabola has its least value."""
-        return self.context_length * self.gain / self.cost
+        """η* = n gain / cost, where the parabola has its least value; 0 where no step moves anything."""
+        return self.context_length * self.gain / self.cost if self.cost else 0.0
 
     @property
     def best_risk(self) -> float:
         """R(η*) = null_risk - gain² / cost."""
-        return self.null_risk - self.gain**2 / self.cost
+        return self.at(self.best_step_size)
 
     def at(self, step_size: float) -> float:
         """R(η)."""
@@ -65,6 +65,8 @@ def one_step_risk(task: RegressionTask, initial_weights: Float[np.ndarray, "m d"
     start = np.zeros((m, task.dim)) if initial_weights is None else np.asarray(initial_weights, np.float64)
     if start.shape != (m, task.dim):
         raise InputError(f"initial_weights has shape {start.shape}; this task needs ({m}, {task.dim}).")
+    if not np.isfinite(start).all():
+        raise InputError("initial_weights holds values that are not finite; replace them by numbers.")
 
     M, F = task.covariates.second_moment(), task.covariates.fourth_moment
     omega = start.T @ start

@@ -36,8 +36,10 @@ def task_moments(task: RegressionTask, **simulation: Any) -> ContextMoments:
             "a layer of linear self-attention is finite only with fourth moments, so choose lighter tails."
         )
     moments = exact_moments(task) if has_exact_moments(task) else simulated_moments(task, **simulation)
-    d, rank = moments.inputs.shape
-    condition = np.linalg.cond(moments.inputs) ** 2
+    d = task.dim
+    spread = np.linalg.eigvalsh(moments.inputs @ moments.query @ moments.inputs.T)
+    spread = spread[spread > d * np.finfo(float).eps * spread[-1]]
+    rank, condition = len(spread), spread[-1] / spread[0]
     if rank < d or condition > ILL_CONDITIONED:
         warnings.warn(
             f"the covariance of the covariates is nearly singular: rank {rank} of {d}, condition number {condition:.2g} on its range; the "

@@ -69,7 +69,7 @@ def gradient_flow(
                 ]
             ),
             event=diffrax.Event(
-                lambda t, parameters, _, **__: optax.global_norm(jax.grad(risk)(parameters)) < STATIONARY
+                lambda t, parameters, _, **__: optax.tree.norm(jax.grad(risk)(parameters)) < STATIONARY
             ),
             max_steps=MOST_STEPS,
             throw=False,

@@ -17,4 +17,5 @@ STUDY = Study(
     parts=(construction.PART, one_layer.PART, shift.PART, distractors.PART, sizes.PART),
     budgets=BUDGETS,
     laboratory=Laboratory,
+    note="The paper's loss is half of it.",
 )
