@@ -269,3 +269,144 @@ def test_the_installed_command_answers():
     command = [sys.executable, "-m", "mesalens.cli", "--help"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert all(name in answer.stdout for name in ("list", "reproduce", "train", "compare"))
+
+
+# mesalens optimum
+
+KEYS = {
+    "risk", "null_risk", "bayes_risk", "preconditioner", "step_size", "implements", "certificate",
+}  # fmt: skip
+CERTIFICATE = {"lower_bound", "gap", "method"}
+TINY = ("--dim", 2, "--context-length", 3)
+
+
+def optimum(capsys, *arguments):
+    """The object that `mesalens optimum --json` prints, and what it says on standard error."""
+    code, out, err = run(capsys, "optimum", *arguments, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result.keys() >= KEYS and result["certificate"].keys() >= CERTIFICATE
+    return result, err
+
+
+def test_optimum_of_an_isotropic_task_is_gradient_descent(capsys):
+    result, err = optimum(capsys, "--dim", 4, "--context-length", 7, "--noise-variance", 0.3)
+    assert result["implements"] == "gradient-descent" and err == ""
+    assert result["step_size"] == pytest.approx(1 / (7 + 4 + 1 + 0.3))
+    assert result["step_size_on_mean_loss"] == pytest.approx(7 * result["step_size"])
+    np.testing.assert_allclose(result["preconditioner"], result["step_size"] * np.eye(4))
+    assert 0.3 < result["bayes_risk"] < result["risk"] < result["null_risk"] == pytest.approx(4.3)
+    assert 0 < result["bayes_risk_standard_error"] < 1.1e-3 * result["bayes_risk"]
+    certificate = result["certificate"]
+    assert certificate["method"] == "exact" and certificate["proves_optimality"] is True
+    assert certificate["lower_bound"] == pytest.approx(result["risk"]) and abs(certificate["gap"]) < 1e-9
+    assert "risk_standard_error" not in result and "gap_standard_error" not in certificate
+
+
+def test_optimum_reads_matrices_and_finds_the_preconditioner(tmp_path, capsys):
+    sigma, prior = np.array([[1.0, 0.2], [0.2, 2.0]]), np.array([[0.5, -0.1], [-0.1, 0.3]])
+    np.savetxt(tmp_path / "sigma.csv", sigma, delimiter=",")
+    np.save(tmp_path / "lambda.npy", prior)
+    given = (
+        *TINY, "--covariate-covariance", tmp_path / "sigma.csv", "--weight-covariance", tmp_path / "lambda.npy",
+        "--noise-variance", 0.3,
+    )  # fmt: skip
+    result, _ = optimum(capsys, *given)
+    assert result["implements"] == "preconditioned-gradient-descent" and result["step_size"] is None
+    expected = prior @ np.linalg.inv(4 * sigma @ prior + (np.trace(sigma @ prior) + 0.3) * np.eye(2))
+    np.testing.assert_allclose(result["preconditioner"], expected, rtol=1e-9)
+    code, out, _ = run(capsys, "optimum", *given)
+    assert code == 0 and "one step of preconditioned gradient descent" in out and "with P =" in out
+
+
+def test_optimum_of_a_prior_with_a_mean_is_neither(tmp_path, capsys):
+    (tmp_path / "mean.csv").write_text("1,0.5\n")
+    result, _ = optimum(capsys, *TINY, "--weight-mean", tmp_path / "mean.csv", "--noise-variance", 0.1)
+    assert result["implements"] == "other"
+    assert result["preconditioner"] is None and result["step_size"] is None
+    assert result["certificate"]["lower_bound"] < result["risk"] < result["descent_risk"] < result["null_risk"]
+    assert result["certificate"]["proves_optimality"] is False
+    assert np.shape(result["effective_weights"]["A"]) == (3, 3)
+    code, out, _ = run(capsys, "optimum", *TINY, "--weight-mean", tmp_path / "mean.csv")
+    assert code == 0 and "is no step of gradient descent" in out and "best preconditioned step" in out
+
+
+def test_optimum_of_networks_is_simulated_with_standard_errors(capsys):
+    given = (
+        "--functions", "relu-network", "--hidden", 8, "--dim", 2, "--context-length", 4, "--relative-error", 0.03,
+    )  # fmt: skip
+    result, err = optimum(capsys, *given)
+    assert "simulating moments of S" in err
+    assert result["implements"] == "gradient-descent" and result["bayes_risk"] is None
+    for name in ("risk", "null_risk", "step_size"):
+        assert 0 < result[f"{name}_standard_error"] < 0.1 * result[name]
+    assert np.shape(result["preconditioner_standard_error"]) == (2, 2)
+    certificate = result["certificate"]
+    assert certificate["method"] == "simulation" and certificate["proves_optimality"] is True
+    assert certificate["lower_bound_standard_error"] > 0 and certificate["gap_standard_error"] > 0
+    assert abs(certificate["gap"]) <= 4 * certificate["gap_standard_error"]
+    code, out, _ = run(capsys, "optimum", *given)
+    assert code == 0 and "±" in out and "certificate (simulation)" in out and "within four standard errors" in out
+
+
+def test_optimum_in_words(capsys):
+    code, out, err = run(
+        capsys, "optimum", "--dim", 3, "--context-length", 5, "--covariates", "uniform", "--scale", 0.5
+    )
+    assert code == 0 and err == ""
+    for words in ("one step of gradient descent", "step size", "risk", "predicting zero", "Bayes risk", "(exact)"):
+        assert words in out
+    assert "no weights of one layer of linear self-attention, with any number of heads, do better" in out
+
+
+def test_optimum_warns_of_a_nearly_singular_covariance(tmp_path, capsys):
+    np.savetxt(tmp_path / "sigma.csv", np.diag([1.0, 1e-10]), delimiter=",")
+    result, err = optimum(capsys, *TINY, "--covariate-covariance", tmp_path / "sigma.csv")
+    assert "nearly singular" in err and "condition number 1e+10" in err and err.count("\n") == 1
+    assert result["risk"] == pytest.approx(1 - 3 / (3 + 2), rel=1e-4)  # that of d = 1
+    assert np.isfinite(result["preconditioner"]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--dim", 0), "dim is 0"),
+        (("--context-length", 0), "context length is 0"),
+        (("--distractors", 11), "11 distractors in a context of 10"),
+        (("--covariates", "cauchy"), "Cauchy covariates have finite moments only below order 1"),
+        (("--covariates", "student-t", "--degrees-of-freedom", 4), "only below order 4"),
+        (("--hidden", 8), "hidden is given, but neither gaussian covariates nor linear functions have one"),
+        (("--covariates", "uniform", "--covariate-covariance", "{}"), "covariate_covariance is given"),
+        (("--relative-error", 0), "relative error is 0"),
+        (("--relative-error", "nan"), "relative error is nan"),
+        (("--dim", 3, "--covariate-covariance", "{}"), "the dimension is 3"),
+        (("--dim", 2, "--weight-mean", "{}"), "the mean of the weights has shape (2, 2); give (1, 2)"),
+        (("--weight-covariance", "nothing.csv"), "no file nothing.csv"),
+        (("--functions", "relu-network", "--hidden", 0), "hidden units is 0"),
+        (("--dim", 100), "d + m is 101"),
+        (("--functions", "linearly",), "invalid choice 'linearly'"),
+    ],
+)  # fmt: skip
+def test_optimum_refuses_what_is_no_task(arguments, sentence, tmp_path, capsys):
+    (tmp_path / "two.csv").write_text("1,0.2\n0.2,2\n")
+    arguments = [tmp_path / "two.csv" if argument == "{}" else argument for argument in arguments]
+    code, out, err = run(capsys, "optimum", *arguments)
+    assert code == 2 and out == ""
+    assert sentence in err and "Traceback" not in err and err.count("\n") == 1, err
+
+
+def test_optimum_refuses_covariances_that_are_none(tmp_path, capsys):
+    for rows, sentence in (
+        ("1,2,3\n4,5,6\n", "square"),
+        ("1,0.5\n0.2,1\n", "not symmetric"),
+        ("1,2\n2,1\n", "not positive semi-definite"),
+        ("1,nan\nnan,1\n", "not finite"),
+        ("one,two\n", "holds no matrix"),
+    ):
+        (tmp_path / "sigma.csv").write_text(rows)
+        for option in ("--covariate-covariance", "--weight-covariance"):
+            code, _, err = run(capsys, "optimum", *TINY, option, tmp_path / "sigma.csv")
+            assert code == 2 and sentence in err, err
+    np.save(tmp_path / "pickled.npy", np.array([[object()]]), allow_pickle=True)
+    code, _, err = run(capsys, "optimum", *TINY, "--weight-covariance", tmp_path / "pickled.npy")
+    assert code == 2 and "holds no matrix" in err

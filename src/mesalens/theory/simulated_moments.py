@@ -92,8 +92,11 @@ def simulated_moments(
         share = _relative_error(moments) / relative_error
         if share <= 1:
             return moments
-        wanted = int(np.ceil(rounds * min(1.1 * share**2, 8.0)))
-        if wanted * GROUPS * chunk > MOST_PROMPTS:
+        needed = rounds * 1.1 * share**2
+        wanted = int(np.ceil(min(needed, 8.0 * rounds)))
+        if (
+            max(wanted, needed / 10) * GROUPS * chunk > MOST_PROMPTS
+        ):  # the first errors are rough, so tenfold before giving up
             raise InputError(
                 f"after {rounds * GROUPS * chunk:,} prompts the relative error is {share * relative_error:.2g}, and {relative_error:g} needs more than "
                 f"{MOST_PROMPTS:,}; ask for less precision, or choose lighter tails."
@@ -138,5 +141,7 @@ def _with_jackknife(sums: Sums, prompts: int, moments_of) -> ContextMoments:
 
 
 def _relative_error(moments: ContextMoments) -> float:
+    """The greatest of the relative errors of risk and bound; values below a millionth of E‖y‖² count as that."""
     values, errors = estimate(lambda of: {"risk": best_descent(of)[1], "bound": lower_bound(of)}, moments)
-    return max(errors[name] / values[name] for name in values)
+    least = 1e-6 * moments.null_risk
+    return max(errors[name] / max(abs(values[name]), least) for name in values) if least > 0 else 0.0

@@ -16,7 +16,7 @@ from mesalens.learners import Learner
 from mesalens.random import unroll
 from mesalens.tasks import Task
 from mesalens.training.objective import population
-from mesalens.training.train import Training
+from mesalens.training.train import Training, in_precision
 
 MOST_STEPS = 100_000
 STATIONARY = 1e-9
@@ -81,7 +81,7 @@ def gradient_flow(
         return jnp.where(arrived & jnp.isinf(risks), risk(last), risks), last
 
     with jax.enable_x64(True):
-        learners = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, learners)
+        learners = in_precision(learners, jnp.float64)
         parameters, frozen = eqx.partition(learners, learners.trainable())
         # One seed after the other: in a vmap all would take as many steps as the slowest
         risks, parameters = eqx.filter_jit(lambda p, f: jax.lax.map(lambda pf: integrate(*pf), (p, f)))(
@@ -92,4 +92,4 @@ def gradient_flow(
             f"the flow needs more than {MOST_STEPS:,} steps to reach time {times[-1]:g}; give earlier times, or a smaller scale of the task."
         )
     metrics = xr.Dataset({"risk": (("seed", "time"), np.asarray(risks))}, {"seed": np.arange(seeds), "time": times})
-    return Training(eqx.combine(parameters, frozen), metrics)
+    return Training(in_precision(eqx.combine(parameters, frozen), jnp.float32), metrics)

@@ -129,6 +129,12 @@ def run(laboratory: Laboratory) -> Findings:
     )
 
 
+def prior(task: RegressionTask) -> LinearFunctions:
+    """The prior of the weights; all tasks of this part have one."""
+    assert isinstance(task.functions, LinearFunctions)
+    return task.functions
+
+
 def symmetric_tasks(laboratory: Laboratory, rng: np.random.Generator) -> dict[str, RegressionTask]:
     """Linear functions without a mean, of every kind, with covariances drawn by the generator."""
     d = laboratory.budget.dim
@@ -137,10 +143,10 @@ def symmetric_tasks(laboratory: Laboratory, rng: np.random.Generator) -> dict[st
         factor = rng.normal(size=(d, 2 * d))
         return factor @ factor.T / (2 * d)
 
-    def task(covariates, prior=None) -> RegressionTask:
+    def task(covariates, covariance_of_weights=None) -> RegressionTask:
         return RegressionTask(
             covariates,
-            LinearFunctions(d, covariance=prior),
+            LinearFunctions(d, covariance=covariance_of_weights),
             context_length=laboratory.budget.context_length,
             noise=GaussianNoise(NOISE),
         )
@@ -159,9 +165,9 @@ def symmetric_tasks(laboratory: Laboratory, rng: np.random.Generator) -> dict[st
 
 def gaussian_preconditioner(task: RegressionTask) -> np.ndarray:
     """ΛΣ[(n + 1)ΣΛΣ + (tr ΣΛ + σ²)Σ]⁻¹, for Gaussian covariates."""
-    sigma, prior, n = task.covariates.second_moment(), task.functions.row_covariance(), task.context_length
-    spread = np.trace(sigma @ prior) + task.noise.variance
-    return prior @ sigma @ np.linalg.inv((n + 1) * sigma @ prior @ sigma + spread * sigma)
+    sigma, of_weights, n = task.covariates.second_moment(), prior(task).row_covariance(), task.context_length
+    spread = np.trace(sigma @ of_weights) + task.noise.variance
+    return of_weights @ sigma @ np.linalg.inv((n + 1) * sigma @ of_weights @ sigma + spread * sigma)
 
 
 def relative_gap(task: RegressionTask) -> float:
@@ -186,7 +192,7 @@ def from_mean(task: RegressionTask) -> float:
 
     Subtracting W_0 x from labels is a linear map of S, so the bound is that of the task without its mean.
     """
-    mean = task.functions.weight_mean()
+    mean = prior(task).weight_mean()
     centred = RegressionTask(
         task.covariates, LinearFunctions(task.dim), context_length=task.context_length, noise=task.noise
     )
@@ -200,7 +206,7 @@ def from_mean(task: RegressionTask) -> float:
 
 def mean_figure(laboratory: Laboratory, task: RegressionTask, layers: TrainedLayers) -> Figure:
     """Risks and bound against the length of the prior mean."""
-    direction = task.functions.weight_mean()[0]
+    direction = prior(task).weight_mean()[0]
     lengths = np.linspace(0, 3, 13)
     tasks = [with_mean(laboratory, direction, length) for length in lengths]
     optima = [optimal_lsa(each) for each in tasks]
@@ -221,9 +227,9 @@ def mean_figure(laboratory: Laboratory, task: RegressionTask, layers: TrainedLay
         linewidth=1,
         label="certified bound, any number of heads",
     )
-    from_prior = [one_step_risk(each, each.functions.weight_mean()).best_risk for each in tasks]
+    from_prior = [one_step_risk(each, prior(each).weight_mean()).best_risk for each in tasks]
     axes.plot(lengths, from_prior, color=plots.INTERPOLATED, linestyle="-.", label="one step from the prior mean")
-    here = np.full(laboratory.seeds, np.linalg.norm(task.functions.weight_mean()))
+    here = np.full(laboratory.seeds, np.linalg.norm(prior(task).weight_mean()))
     axes.plot(here, layers.risks(), "o", color=plots.TRAINED, markersize=5, label="trained layers")
     axes.set(xlabel="length of the prior mean of w", ylabel="risk  E(ŷ − y)²", ylim=(0, 2.4 * optima[0].null_risk))
     axes.legend(loc="upper left", fontsize=8)

@@ -114,10 +114,10 @@ def preconditioner_figure(population: TrainedLayers, sampled: TrainedLayers, exa
         "Σ⁻¹ / (n + d + 1 + σ²)": exact,
     }
     limit = float(np.abs(exact).max())
-    for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
-        image = plots.heat_map(axes, matrix, limit=limit)
+    images = [plots.heat_map(axes, matrix, limit=limit) for axes, matrix in zip(panels, matrices.values(), strict=True)]
+    for axes, title in zip(panels, matrices, strict=True):
         axes.set_title(title)
-    figure.colorbar(image, ax=panels, shrink=0.85)
+    figure.colorbar(images[0], ax=panels, shrink=0.85)
     return Figure(
         "preconditioner",
         "The preconditioner P of the prediction x_queryᵀ P Σ yᵢxᵢ, read off the weights of a layer trained on the exact risk (left) and of one trained on "

@@ -118,7 +118,7 @@ def papers_step_size(task: RegressionTask, laboratory: Laboratory, place: int) -
     keys = jax.random.split(laboratory.key(2, place), laboratory.seeds)
     with jax.enable_x64(True):  # the variance as an array, so that tasks with other noise need no other program
         task = eqx.tree_at(lambda t: t.noise.variance, task, jnp.asarray(float(task.noise.variance)))
-        return xr.DataArray(np.asarray(_ratios(task, keys, 5 * laboratory.budget.prompts)), dims="seed")
+        return xr.DataArray(np.asarray(_ratios(task, keys, 2 * laboratory.budget.prompts)), dims="seed")
 
 
 @eqx.filter_jit

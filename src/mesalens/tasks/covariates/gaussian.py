@@ -52,9 +52,10 @@ class Gaussian(Covariates):
 
 
 def square_root(covariance: Float[np.ndarray | Array, "d d"]) -> Float[Array, "d d"]:
-    """The symmetric R with R R = covariance, which exists for singular covariances too."""
-    eigenvalues, eigenvectors = jnp.linalg.eigh(jnp.asarray(covariance))
-    return (eigenvectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))) @ eigenvectors.T
+    """The symmetric R with R R = covariance, which exists for singular covariances too; in float64 where it is not traced."""
+    xp = np if isinstance(covariance, np.ndarray) else jnp
+    eigenvalues, eigenvectors = xp.linalg.eigh(covariance)
+    return jnp.asarray((eigenvectors * xp.sqrt(xp.maximum(eigenvalues, 0))) @ eigenvectors.T, jnp.result_type(float))
 
 
 def isotropic(covariance: Float[np.ndarray, "d d"] | None) -> bool:
