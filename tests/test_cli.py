@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mesalens import cli
+from mesalens.studies import STUDIES
 from mesalens.studies.von_oswald_2023 import STUDY, laboratory
 from mesalens.training import load_run
 
@@ -38,11 +39,12 @@ def trained(tmp_path_factory):
 def test_list_names_every_claim_with_its_source(capsys):
     code, out, _ = run(capsys, "list")
     assert code == 0
-    for part in STUDY.parts:
-        assert f"{STUDY.name}/{part.name}" in out
-        assert all(claim.name in out and claim.source in out for claim in part.claims)
+    for study in STUDIES.values():
+        for part in study.parts:
+            assert f"{study.name}/{part.name}" in out
+            assert all(claim.name in out and claim.source in out for claim in part.claims)
     code, out, _ = run(capsys, "list", "--json")
-    assert [entry["study"] for entry in json.loads(out)] == [STUDY.name]
+    assert [entry["study"] for entry in json.loads(out)] == list(STUDIES)
 
 
 def test_train_keeps_settings_weights_and_metrics(trained):

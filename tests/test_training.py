@@ -152,7 +152,7 @@ def test_a_learner_without_trainable_arrays_gets_a_sentence():
     [
         (
             {"covariates": "uniform", "covariate_covariance": ((1.0,),), "dim": 1},
-            "no covariance of their own",
+            "neither uniform covariates nor linear functions have one",
         ),
         ({"covariates": "gaussian", "covariate_covariance": ((1.0,),)}, "the dimension is 10"),
         ({"noise_variance": -1.0}, "noise variance"),
