@@ -61,7 +61,7 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget(2000, 1000, 512, 5, 20_000, 0.01, 5, 10, (3, 40), (1, 10), (0.5, 2.0)),
+    "quick": Budget(2000, 1500, 512, 5, 20_000, 0.01, 5, 10, (3, 40), (1, 10), (0.5, 2.0)),
     # The paper proves and trains nothing: these are larger sizes, more steps and finer moments.
     "paper": Budget(5000, 10_000, 2048, 10, 1_000_000, 0.003, 10, 20, (1, 5, 80), (1, 5, 20), (0.1, 0.5, 2.0)),
 }
