@@ -38,7 +38,7 @@ NOISE = 0.25
 CLAIMS = (
     Claim(
         "general-preconditioner",
-        "For x ~ N(0, Σ), w ~ N(0, Λ) with any Σ and Λ the best layer preconditions by Λ[(n + 1)ΣΛ + (tr ΣΛ + σ²)I]⁻¹ in Σ's frame, ΛΣ[(n + 1)ΣΛΣ + (tr ΣΛ + σ²)Σ]⁻¹.",
+        "For x ~ N(0, Σ), w ~ N(0, Λ) with any Σ and Λ the best layer preconditions by ΛΣ[(n + 1)ΣΛΣ + (tr ΣΛ + σ²)Σ]⁻¹.",
         PLACE,
         "‖P* - formula‖_F / ‖formula‖_F, P* from exact moments; each seed with a Σ and a Λ of its own",
         every_seed_below(1e-9),
