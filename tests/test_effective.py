@@ -16,6 +16,8 @@ from mesalens.theory import (
     gradient_descent_transformer,
     layer_risk,
     layer_risks,
+    one_step_risk,
+    one_step_risk_from,
 )
 
 SIGMA = np.array([[1.5, 0.4], [0.4, 0.5]])
@@ -48,6 +50,12 @@ def test_the_step_is_the_part_of_a_layer_that_changes_sign_with_the_labels():
     odd = (layer(prompt) - layer(negative)) / 2
     P = learned_preconditioner(layer)[0]
     np.testing.assert_allclose(odd[0], prompt.query @ P @ (prompt.xs.T @ prompt.ys[:, 0]), rtol=1e-4)
+
+
+def test_one_step_from_moments_is_the_exact_one():
+    exact, same = one_step_risk(TASK), one_step_risk_from(exact_moments(TASK), 3)
+    np.testing.assert_allclose(same[:3], exact[:3], rtol=1e-12)
+    assert same.best_step_size == pytest.approx(exact.best_step_size, rel=1e-12)
 
 
 def test_distances_are_those_of_predictions_on_prompts():

@@ -12,7 +12,8 @@ from mesalens.checks import count
 from mesalens.cli.device import on
 from mesalens.cli.output import Json, Positional, console, print_json
 from mesalens.learners import GradientDescent
-from mesalens.theory import one_step_risk
+from mesalens.tasks import LinearFunctions
+from mesalens.theory import one_step_risk, one_step_risk_from, simulated_moments
 from mesalens.training import load_run
 
 
@@ -38,7 +39,14 @@ def compare(
     with on(device):
         settings, training = load_run(run)
         task = settings.task()
-        theory = one_step_risk(task)
+        linear = isinstance(task.functions, LinearFunctions)
+        theory = (
+            one_step_risk(task)
+            if linear
+            else one_step_risk_from(
+                simulated_moments(task, key=random.key(seed), relative_error=0.01), task.context_length
+            )
+        )
         descent = GradientDescent(theory.best_step_size)
 
         def measure(layer, key):
@@ -66,7 +74,7 @@ def compare(
         print_json({"run": str(run), "one_gradient_descent_step": exact, "seeds": estimates})
         return 0
     print(
-        f"One step of gradient descent: best step size {theory.best_step_size:.6g}, exact risk {theory.best_risk:.6g} "
+        f"One step of gradient descent: best step size {theory.best_step_size:.6g}, {'exact' if linear else 'simulated'} risk {theory.best_risk:.6g} "
         f"(predicting 0: {theory.null_risk:.6g})."
     )
     table = Table("seed", *(name.replace("_", " ") for name in measured))

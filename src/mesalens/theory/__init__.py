@@ -17,6 +17,7 @@ from mesalens.theory.moments import estimate as estimate
 from mesalens.theory.one_step import OneStepRisk as OneStepRisk
 from mesalens.theory.one_step import best_step_size as best_step_size
 from mesalens.theory.one_step import one_step_risk as one_step_risk
+from mesalens.theory.one_step import one_step_risk_from as one_step_risk_from
 from mesalens.theory.optimum import OptimalLsa as OptimalLsa
 from mesalens.theory.optimum import certify as certify
 from mesalens.theory.optimum import optimal_lsa as optimal_lsa

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from mesalens.checks import InputError
 from mesalens.tasks import LinearFunctions, RegressionTask
+from mesalens.theory.moments import ContextMoments
 
 
 class OneStepRisk(NamedTuple):
@@ -83,6 +84,23 @@ def one_step_risk(task: RegressionTask, initial_weights: Float[np.ndarray, "m d"
         gain=float(np.trace(M @ (clean * V + k * mixed) @ M)),
         cost=float(np.trace(M @ (own + pairs + labels))),
         context_length=n,
+    )
+
+
+def one_step_risk_from(moments: ContextMoments, context_length: int) -> OneStepRisk:
+    """The risk of one step from zero on any task, from its moments: exact or simulated as these are.
+
+    gain = Σ_k tr(E[x_q y_qk s_k^T]),    cost = Σ_k tr(E[x x^T] E[s_k s_k^T]),    s_k = Σ_i y_ik x_i
+    """
+    r = moments.rank
+    metric = moments.inputs.T @ moments.inputs  # x^T x' in the coordinates z
+    squares = np.einsum("akbk->ab", moments.second_tensor()[:r, r:, :r, r:])
+    labels = np.einsum("akbk->ab", moments.cross_tensor()[:r, r:])
+    return OneStepRisk(
+        null_risk=moments.null_risk,
+        gain=float(np.trace(metric @ labels)),
+        cost=float(np.trace(metric @ squares @ metric @ moments.query)),
+        context_length=context_length,
     )
 
 
