@@ -20,7 +20,7 @@ def bayes_risk(task: RegressionTask, *, key: Key[Array, ""] | None = None, relat
 
         R = E_X[m tr(M Λ_X)] + m σ²,      Λ_X = L (I - Z^T (Z Z^T + σ² I)^+ Z) L^T,
 
-    the posterior covariance of a row of W. Only the inputs are simulated, to the relative error that is asked for or 2^18 contexts; where
+    the posterior covariance of a row of W. Only the inputs are simulated, to the relative error that is asked for (of a millionth of the prior's risk, where it is below) or 2^18 contexts; where
     the noise is 0 and the context spans all inputs, the risk is 0. The prior mean does not matter.
 
     Raises `ValueError` where functions are not linear, or labels are replaced by distractors: the posterior is then another.
@@ -50,10 +50,11 @@ def bayes_risk(task: RegressionTask, *, key: Key[Array, ""] | None = None, relat
             left = np.trace(np.linalg.solve(np.eye(len(weights)) + gram / noise, weights), axis1=1, axis2=2)
         else:  # what the context leaves open are the directions that its inputs do not span
             eigenvalues, axes = np.linalg.eigh(gram)
-            spanned = eigenvalues > 1e-10 * eigenvalues[:, -1:]  # float32 inputs: what is smaller is rounding
+            spanned = eigenvalues > 1e-13 * eigenvalues[:, -1:]  # what is smaller is rounding
             open_ = np.where(spanned, noise / np.where(spanned, eigenvalues + noise, 1), 1)
             left = np.einsum("cij,ik,ckj,cj->c", axes, weights, axes, open_, optimize=True)
         risks = np.append(risks, m * (left + noise))
         error = risks.std(ddof=1) / np.sqrt(risks.size)
-        if error <= relative_error * risks.mean() or risks.size >= MOST_CONTEXTS:
+        # Where the risk is 0, or nearly, its error is measured by that of the prior
+        if error <= relative_error * max(risks.mean(), 1e-6 * m * np.trace(weights)) or risks.size >= MOST_CONTEXTS:
             return Estimate(float(risks.mean()), float(error))
