@@ -68,9 +68,15 @@ def key(seed: int) -> Key[Array, ""]:
     return jax.random.key(seed, impl=_IMPLEMENTATION)
 
 
-def measurement_key(seed: int) -> Key[Array, ""]:
-    """A key that no training from the same seed uses: those number their runs from 0, and this is number 2³² - 1."""
-    return jax.random.fold_in(key(seed), np.uint32(2**32 - 1))
+def measurement_key(seed: int, *place: int) -> Key[Array, ""]:
+    """A key that no training from the same seed uses: those number their runs from 0, and this is number 2³² - 1.
+
+    Each number of a place, as the part of a study and a setting in it, gives keys of its own.
+    """
+    measuring = key(seed)
+    for number in (2**32 - 1, *place):
+        measuring = jax.random.fold_in(measuring, np.uint32(number))
+    return measuring
 
 
 def unroll(key: Key[Array, "*shape"]) -> Key[Array, "*shape"]:

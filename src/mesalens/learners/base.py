@@ -1,9 +1,11 @@
 """`Learner`: a function from a prompt to a prediction."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mesalens.prompt import Prompt
@@ -19,3 +21,8 @@ class Learner(eqx.Module):
     def trainable(self) -> PyTree[bool]:
         """Which leaves training changes: a tree like this one, with a boolean at each leaf. By default every float array."""
         return jax.tree.map(eqx.is_inexact_array, self)
+
+
+def optional_array(value: Any) -> Array | None:
+    """The converter of fields that may be left out."""
+    return None if value is None else jnp.asarray(value)

@@ -5,12 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mesalens.checks import positive
-from mesalens.learners.base import Learner
+from mesalens.learners.base import Learner, optional_array
 from mesalens.prompt import Prompt
-
-
-def _optional_array(value):
-    return None if value is None else jnp.asarray(value)
 
 
 class BayesianRegression(Learner):
@@ -24,7 +20,7 @@ class BayesianRegression(Learner):
 
     prior_covariance: Float[Array, "d d"] = eqx.field(converter=jnp.asarray)
     noise_variance: float | Float[Array, ""]
-    prior_mean: Float[Array, "m d"] | None = eqx.field(converter=_optional_array, default=None, kw_only=True)
+    prior_mean: Float[Array, "m d"] | None = eqx.field(converter=optional_array, default=None, kw_only=True)
 
     def __check_init__(self):
         positive("the noise variance", self.noise_variance)

@@ -6,12 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mesalens.checks import InputError, count
-from mesalens.learners.base import Learner
+from mesalens.learners.base import Learner, optional_array
 from mesalens.prompt import Prompt
-
-
-def _optional_array(value):
-    return None if value is None else jnp.asarray(value)
 
 
 class GradientDescent(Learner):
@@ -27,8 +23,8 @@ class GradientDescent(Learner):
 
     step_size: Float[Array, ""] | Float[Array, " steps"] = eqx.field(converter=jnp.asarray)
     steps: int = eqx.field(static=True, default=1)
-    initial_weights: Float[Array, "m d"] | None = eqx.field(converter=_optional_array, default=None, kw_only=True)
-    preconditioner: Float[Array, "d d"] | None = eqx.field(converter=_optional_array, default=None, kw_only=True)
+    initial_weights: Float[Array, "m d"] | None = eqx.field(converter=optional_array, default=None, kw_only=True)
+    preconditioner: Float[Array, "d d"] | None = eqx.field(converter=optional_array, default=None, kw_only=True)
 
     def __check_init__(self):
         count("steps", self.steps)

@@ -20,9 +20,7 @@ def best_descent(moments: ContextMoments, *, isotropic: bool = False) -> tuple[F
     Source: shared by the proofs of Mahankali et al. (2024), Theorems 1 to 3.
     """
     r = moments.rank
-    second, cross = moments.second_tensor(), moments.cross_tensor()
-    squares = np.einsum("akbk->ab", second[:r, r:, :r, r:])
-    labels = np.einsum("akbk->ab", cross[:r, r:])
+    squares, labels = moments.of_labels()
     query = moments.query
     if isotropic:
         squares, labels, query = (np.eye(r) * np.trace(matrix) / r for matrix in (squares, labels, query))

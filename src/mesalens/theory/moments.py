@@ -58,6 +58,12 @@ class ContextMoments(eqx.Module):
         """E[S ⊗ z_q ⊗ y_q] with all four indices."""
         return np.moveaxis(smat(np.moveaxis(self.cross, 0, -1), self.rank + self.outputs), (0, 1), (2, 3))
 
+    def of_labels(self) -> tuple[Float[np.ndarray, "r r"], Float[np.ndarray, "r r"]]:
+        """Σ_k E[s_k s_k^T] and Σ_k E[s_k y_qk z_q^T] with `s_k = Σ_i y_ik z_i`: all that a step of descent from zero depends on."""
+        r = self.rank
+        squares = np.einsum("akbk->ab", self.second_tensor()[:r, r:, :r, r:])
+        return squares, np.einsum("akbk->ab", self.cross_tensor()[:r, r:])
+
 
 def estimate(
     functional: Callable[[ContextMoments], Mapping[str, Any]], moments: ContextMoments

@@ -92,10 +92,8 @@ def one_step_risk_from(moments: ContextMoments, context_length: int) -> OneStepR
 
     gain = Σ_k tr(E[x_q y_qk s_k^T]),    cost = Σ_k tr(E[x x^T] E[s_k s_k^T]),    s_k = Σ_i y_ik x_i
     """
-    r = moments.rank
     metric = moments.inputs.T @ moments.inputs  # x^T x' in the coordinates z
-    squares = np.einsum("akbk->ab", moments.second_tensor()[:r, r:, :r, r:])
-    labels = np.einsum("akbk->ab", moments.cross_tensor()[:r, r:])
+    squares, labels = moments.of_labels()
     return OneStepRisk(
         null_risk=moments.null_risk,
         gain=float(np.trace(metric @ labels)),

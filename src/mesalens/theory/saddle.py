@@ -17,11 +17,9 @@ def best_rank_one_step(moments: ContextMoments) -> tuple[Float[np.ndarray, "d d"
 
         R = E y_q² - σ_1²,      while the best step of any rank has      R = E y_q² - Σ_i σ_i².
     """
-    r = moments.rank
-    squares = moments.second_tensor()[:r, r, :r, r]
-    labels = moments.cross_tensor()[:r, r, :, 0].T
+    squares, labels = moments.of_labels()
     of_query, of_context = np.linalg.cholesky(moments.query), np.linalg.cholesky(squares)
-    normalised = np.linalg.solve(of_query, np.linalg.solve(of_context, labels.T).T)
+    normalised = np.linalg.solve(of_query, np.linalg.solve(of_context, labels).T)
     left, singular, right = np.linalg.svd(normalised)
     P = singular[0] * np.outer(np.linalg.solve(of_query.T, left[:, 0]), np.linalg.solve(of_context.T, right[0]))
     back = np.linalg.pinv(moments.inputs)

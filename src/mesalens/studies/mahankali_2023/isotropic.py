@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Array, Key
 
 from mesalens import plots
-from mesalens.studies.criterion import Evidence, every_seed_below, within
+from mesalens.studies.criterion import Evidence, below, every_seed_below, within
 from mesalens.studies.mahankali_2023.laboratory import Laboratory, TrainedLayers, by_setting
 from mesalens.studies.study import Claim, Figure, Findings, Part
 from mesalens.tasks import RegressionTask
@@ -54,6 +54,13 @@ CLAIMS = (
         PLACE,
         "(E(ŷ - ŷ')² / E ŷ²)^½ for layers trained on the risk from two initialisations, exactly, for each size",
         every_seed_below(1e-3),
+    ),
+    Claim(
+        "one-function-prompts",
+        "Layers that are trained on prompts come to one function too.",
+        PLACE,
+        "(E(ŷ - ŷ')² / E ŷ²)^½ for layers trained on prompts from two initialisations, exactly, where both left the plateau",
+        below(0.1),  # as in von-oswald-2023: the length that goes with 1% of the risk
     ),
 )
 
@@ -98,6 +105,7 @@ def run(laboratory: Laboratory) -> Findings:
             "trained-on-risk": Evidence(excess),
             "trained-on-prompts": Evidence(sampled.excess(), sampled.trained()),
             "one-function": Evidence(difference),
+            "one-function-prompts": Evidence(sampled.difference(), sampled.trained() & sampled.trained().roll(seed=-1)),
         },
         figures=[risk_figure(laboratory, layers), training_figure(layers[next(iter(layers))], sampled)],
         datasets={

@@ -112,10 +112,7 @@ class Laboratory:
 
     def key(self, *place: int) -> Key[Array, ""]:
         """The key for a place in the study, so that parts run alone draw what they draw in the whole."""
-        key = random.measurement_key(self.seed)
-        for number in place:
-            key = jax.random.fold_in(key, number)
-        return key
+        return random.measurement_key(self.seed, *place)
 
     def settings(self, dim: int = 10, context_length: int = 10) -> TrainingSettings:
         """The paper's setting at a size, with what the budget allows."""
