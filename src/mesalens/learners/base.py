@@ -23,6 +23,20 @@ class Learner(eqx.Module):
         return jax.tree.map(eqx.is_inexact_array, self)
 
 
+class IterativeLearner(Learner):
+    """A learner that answers in steps: one prediction after each, the last of them its answer.
+
+    Steps of an algorithm and layers of a transformer are the same to whatever sets learners side by side by depth.
+    """
+
+    @abc.abstractmethod
+    def iterates(self, prompt: Prompt) -> Float[Array, "iterates m"]:
+        """The predictions before the first and after every step."""
+
+    def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
+        return self.iterates(prompt)[-1]
+
+
 def optional_array(value: Any) -> Array | None:
     """The converter of fields that may be left out."""
     return None if value is None else jnp.asarray(value)

@@ -1,17 +1,19 @@
 """`LinearTransformer`: layers of linear self-attention, without softmax, norm or MLP."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from mesalens.checks import InputError, count, positive
-from mesalens.learners.base import Learner
+from mesalens.learners.base import IterativeLearner
 from mesalens.models.tokens import joint_tokens
 from mesalens.prompt import Prompt
 
 
-class LinearTransformer(Learner):
+class LinearTransformer(IterativeLearner):
     """L layers of linear self-attention with H heads on the tokens `e_i = (x_i, y_i)` of width D = d + m.
 
     Keys and values come from the context only. With `A_h = W_K,h^T W_Q,h`, `B_h = P_h W_V,h` and `S = Σ_i e_i e_i^T`, a layer
@@ -139,6 +141,23 @@ class LinearTransformer(Learner):
                 S = S + update @ S
                 S = S + S @ update.T
         return -token[prompt.dim :]
+
+    def iterates(self, prompt: Prompt) -> Float[Array, "layers_and_input m"]:
+        """What would be predicted from the query token before the first and after every layer."""
+        return -self.residual_stream(prompt)[:, -1, prompt.dim :]
+
+    def repeated(self, times: int, *, damping: float = 1.0) -> "LinearTransformer":
+        """A looped transformer (or one layer) applied `times` times, each time `e <- e + λ Σ_h B_h S A_h e` with the damping λ.
+
+        Raises `ValueError` for layers with weights of their own, less than one time, or a damping not above 0.
+        """
+        count("times", times)
+        positive("the damping", damping)
+        if self.W_Q.shape[0] != 1:
+            raise InputError(
+                f"the transformer has {self.layers} layers with weights of their own, and no order in which to repeat them; give a looped one."
+            )
+        return dataclasses.replace(self, P=damping * self.P, layers=times)
 
     def token_by_token(self, prompt: Prompt) -> Float[Array, " m"]:
         """The same prediction, from the residual stream of all tokens: the reference for `__call__`, in O(L n² D)."""
