@@ -1,5 +1,7 @@
 """Alignment: how alike two learners are, prompt by prompt."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -34,7 +36,7 @@ class Alignment(eqx.Module):
 
 def sensitivity(learner: AnyLearner, prompt: Prompt) -> Float[Array, "m d"]:
     """∂ŷ/∂x_query at one prompt."""
-    return jax.jacrev(lambda query: learner(Prompt(prompt.xs, prompt.ys, query)))(prompt.query)
+    return jax.jacrev(lambda query: learner(dataclasses.replace(prompt, query=query)))(prompt.query)
 
 
 def alignment_at(learner: AnyLearner, reference: AnyLearner, prompt: Prompt) -> dict[str, Float[Array, ""]]:

@@ -1,5 +1,6 @@
 """Distributions over prompts: covariates × functions × noise × distractors × context length."""
 
+from mesalens.tasks.condensed import CondensedTask as CondensedTask
 from mesalens.tasks.covariates import Cauchy as Cauchy
 from mesalens.tasks.covariates import Covariates as Covariates
 from mesalens.tasks.covariates import Exponential as Exponential

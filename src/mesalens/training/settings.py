@@ -8,6 +8,7 @@ from jaxtyping import Array, Key
 from mesalens import random
 from mesalens.learners import Learner
 from mesalens.models import LinearTransformer
+from mesalens.tasks import CondensedTask, RegressionTask, Task
 from mesalens.tasks.settings import CovariateName, TaskSettings
 from mesalens.training.objective import Objective
 from mesalens.training.optimiser import clipped_adam
@@ -32,6 +33,8 @@ class TrainingSettings(TaskSettings):
     """H, heads of a layer"""
     looped: bool = False
     """one layer's weights serve all layers"""
+    activation_clip: float | None = None
+    """largest entry of a token after a layer"""
     init_scale: float = 0.002
     """initial variance of the weights, times layers and fan-in"""
     objective: Objective = "sampled"
@@ -40,6 +43,8 @@ class TrainingSettings(TaskSettings):
     """training steps"""
     batch_size: int = 2048
     """fresh prompts in a step"""
+    condensed: bool = False
+    """draw S itself, for Gaussian covariates and linear functions: the cost does not grow with the context"""
     learning_rate: float = 1e-3
     """Adam's rate"""
     b2: float = 0.98
@@ -53,6 +58,17 @@ class TrainingSettings(TaskSettings):
     every: int = 100
     """steps between two measurements"""
 
+    def task(self) -> RegressionTask:
+        """The task, as theory reads it; raises `ValueError` too where it is to be condensed and cannot be."""
+        task = super().task()
+        if self.condensed:
+            CondensedTask(task)
+        return task
+
+    def sampled_task(self) -> Task:
+        """The task that the sampled objective draws its prompts from: `task()`, or the same condensed."""
+        return CondensedTask(self.task()) if self.condensed else self.task()
+
     def initialise(self, key: Key[Array, ""]) -> Learner:
         """The transformer before training."""
         return LinearTransformer.initialise(
@@ -62,6 +78,7 @@ class TrainingSettings(TaskSettings):
             heads=self.heads,
             looped=self.looped,
             init_scale=self.init_scale,
+            activation_clip=self.activation_clip,
             key=key,
         )
 
@@ -73,7 +90,7 @@ class TrainingSettings(TaskSettings):
         """Runs it; see `mesalens.training.train`."""
         return train(
             self.initialise,
-            self.task(),
+            self.task() if self.objective == "population" else self.sampled_task(),
             self.optimiser(),
             steps=self.steps,
             batch_size=self.batch_size,

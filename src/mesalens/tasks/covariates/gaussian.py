@@ -25,7 +25,11 @@ class Gaussian(Covariates):
             self.covariance = covariance("the covariance of the covariates", self.covariance, self.dim)
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
-        x = self.scale * jax.random.normal(key, (*shape, self.dim))
+        return self.coloured(jax.random.normal(key, (*shape, self.dim)))
+
+    def coloured(self, z: Float[Array, "*shape d"]) -> Float[Array, "*shape d"]:
+        """The x = scale Σ^½ z that is N(0, scale² Σ) where z is N(0, I)."""
+        x = self.scale * z
         return x if self.covariance is None else x @ square_root(self.covariance)
 
     def second_moment(self) -> Float[np.ndarray, "d d"]:
