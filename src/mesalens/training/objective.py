@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
@@ -20,7 +19,7 @@ Loss = Callable[[Learner, Key[Array, ""]], Float[Array, ""]]
 def batch_loss(learner: Learner, task: Task, key: Key[Array, ""], batch_size: int) -> Float[Array, ""]:
     """Mean over a fresh batch of ‖ŷ - y_query‖²: the sampled objective."""
     prompts, targets = task.sample(key, (batch_size,))
-    return jnp.mean(jnp.sum((jax.vmap(learner)(prompts) - targets) ** 2, axis=-1))
+    return jnp.mean(jnp.sum((learner.batch(prompts) - targets) ** 2, axis=-1))
 
 
 def sampled(task: Task, batch_size: int) -> Loss:
