@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from mesalens import GradientDescent, InputError
+from mesalens import GradientDescent, InputError, Prompt
 from mesalens.analysis import risk
 from mesalens.tasks import (
     Distractors,
@@ -164,3 +164,41 @@ def test_one_wrong_sign_breaks_the_construction(matrix):
 def test_one_step_size_for_all_steps_makes_a_looped_transformer():
     transformer = gradient_descent_transformer(GradientDescent(0.5, 4), dim=2, context_length=3)
     assert transformer.looped and transformer.layers == 4
+
+
+@pytest.mark.parametrize(("looped", "preconditioned"), [(True, False), (False, True)])
+def test_the_construction_is_gd_plus_plus(looped, preconditioned):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(5)
+        learner = GradientDescent(
+            jnp.asarray(0.7) if looped else jnp.linspace(0.5, 0.9, 3),
+            3,
+            data_correction=0.4,
+            preconditioner=rng.normal(size=(4, 4)) if preconditioned else None,
+        )
+        transformer = gradient_descent_transformer(learner, dim=4, outputs=2, context_length=6)
+        assert transformer.looped == looped
+        prompt = Prompt(rng.normal(size=(6, 4)), rng.normal(size=(6, 2)), rng.normal(size=4))
+        expected = learner.iterates(prompt)
+        np.testing.assert_allclose(transformer.iterates(prompt), expected, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(transformer(prompt), expected[-1], rtol=1e-10)
+        np.testing.assert_allclose(transformer.token_by_token(prompt), expected[-1], rtol=1e-10)
+
+
+def test_one_corrected_step_from_a_start_has_its_layer():
+    learner = GradientDescent(0.5, data_correction=0.3, initial_weights=jnp.asarray(START, jnp.float32))
+    prompt = Prompt(np.eye(3, 2, dtype=np.float32), np.ones((3, 2), np.float32), np.ones(2, np.float32))
+    transformer = gradient_descent_transformer(learner, dim=2, outputs=2, context_length=3)
+    np.testing.assert_allclose(transformer(prompt), learner(prompt), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"momentum": 0.1}, "momentum"),
+        ({"data_correction": 0.1, "initial_weights": jnp.ones((1, 2))}, "initial weights"),
+    ],
+)
+def test_descent_without_a_transformer_gets_a_sentence(given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        gradient_descent_transformer(GradientDescent(0.5, 2, **given), dim=2, context_length=3)

@@ -1,59 +1,114 @@
-"""Gradient descent on the context."""
+"""Gradient descent on the context, plain, with momentum, and GD++."""
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from mesalens.checks import InputError, count
-from mesalens.learners.base import Learner, optional_array
+from mesalens.learners.base import IterativeLearner, optional_array, take_steps
 from mesalens.prompt import Prompt
 
 
-class GradientDescent(Learner):
+class GradientDescent(IterativeLearner):
     """k steps of gradient descent on the least-squares loss of the context, then `ŷ = W_k x_query`.
 
-        L(W) = 1/(2n) Σ_i ‖W x_i - y_i‖²,      W_{k+1} = W_k - η_k ∇L(W_k) P,      ∇L(W) = 1/n Σ_i (W x_i - y_i) x_i^T
+        L(W) = 1/(2n) Σ_i ‖W x_i - y_i‖²,      ∇L(W) = 1/n Σ_i (W x_i - y_i) x_i^T
+        W_{k+1} = W_k - η_k ∇L(W_k) M_k^T P M_k + β_k (W_k - W_{k-1})
+        M_{k+1} = (I - γ_k/n M_k X^T X M_k^T P) M_k,      M_0 = I
 
-    `step_size` is η, one for all steps or one for each; it is what training changes. `initial_weights` is W_0, zero where it
-    is not given. `preconditioner` is P, the identity where it is not given.
+    `step_size` is η. `data_correction` is γ: where it is given this is GD++, which transforms the data after every step,
+    `x_j <- (I - γ_k/n Σ_i x_i x_i^T P) x_j`, the query's x too, so that `M_k x` stands in the place of x. Without it M_k = I.
+    `momentum` is β (heavy ball, W_{-1} = W_0). All three are one number for all steps or one for each; they are what training
+    changes. The last γ and the first β act on nothing. `initial_weights` is W_0, zero where it is not given. `preconditioner` is P,
+    the identity where it is not given.
 
-    Source: von Oswald et al. (2023), Section 2 (P = I, one step size).
+    GD++ is gradient descent with a preconditioner that is learned from the data. With P = I every M_k is a polynomial in
+    `X^T X / n`: on an eigenvalue λ of that, M_k is μ_k with `μ_{k+1} = μ_k (1 - γ_k μ_k² λ)`, and the step size is `η_k μ_k²`: with
+    γ > 0 large eigenvalues shrink towards small ones, and the loss that is left is better conditioned.
+
+    Raises `ValueError` where a rate has another shape, or is not finite.
+
+    Source: von Oswald et al. (2023), Section 2 (P = I, one step size); Section 4 and Appendix A.10 (GD++).
     """
 
     step_size: Float[Array, ""] | Float[Array, " steps"] = eqx.field(converter=jnp.asarray)
     steps: int = eqx.field(static=True, default=1)
     initial_weights: Float[Array, "m d"] | None = eqx.field(converter=optional_array, default=None, kw_only=True)
     preconditioner: Float[Array, "d d"] | None = eqx.field(converter=optional_array, default=None, kw_only=True)
+    data_correction: Float[Array, ""] | Float[Array, " steps"] | None = eqx.field(
+        converter=optional_array, default=None, kw_only=True
+    )
+    momentum: Float[Array, ""] | Float[Array, " steps"] | None = eqx.field(
+        converter=optional_array, default=None, kw_only=True
+    )
 
     def __check_init__(self):
         count("steps", self.steps)
-        if self.step_size.shape not in ((), (self.steps,)):
-            raise InputError(
-                f"step_size has shape {self.step_size.shape}; give one number, or one for each of {self.steps} steps."
-            )
+        for name in ("step_size", "data_correction", "momentum"):
+            rate = getattr(self, name)
+            if rate is None:
+                continue
+            if rate.shape not in ((), (self.steps,)):
+                raise InputError(
+                    f"{name} has shape {rate.shape}; give one number, or one for each of {self.steps} steps."
+                )
+            if not isinstance(rate, jax.core.Tracer) and not np.isfinite(rate).all():
+                raise InputError(f"{name} is {rate.tolist()}; give finite numbers.")
 
     def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
         return self.weights(prompt) @ prompt.query
 
+    def iterates(self, prompt: Prompt) -> Float[Array, "iterates m"]:
+        return self.trajectory(prompt) @ prompt.query
+
     def weights(self, prompt: Prompt) -> Float[Array, "m d"]:
         """W_k, the weights after the last step."""
+        return self._descend(prompt)[1]
 
-        def step(weights, step_size):
-            gradient = (weights @ prompt.xs.T - prompt.ys.T) @ prompt.xs / prompt.context_length
-            if self.preconditioner is not None:
-                gradient = gradient @ self.preconditioner
-            return weights - step_size * gradient, None
+    def trajectory(self, prompt: Prompt) -> Float[Array, "iterates m d"]:
+        """W_0, …, W_k, the weights before the first and after every step."""
+        start, _, after = self._descend(prompt)
+        return jnp.concatenate([start[None], after])
 
-        weights = self.initial_weights
-        if weights is None:
-            weights = jnp.zeros((prompt.outputs, prompt.dim), prompt.xs.dtype)
-        step_sizes = jnp.broadcast_to(self.step_size, (self.steps,))
-        if self.steps == 1:  # no loop to compile
-            return step(weights, step_sizes[0])[0]
-        return jax.lax.scan(step, weights, step_sizes)[0]
+    def _descend(self, prompt: Prompt) -> tuple[Array, Array, Array]:
+        """The first weights, the last, and those after every step."""
+        dtype = jnp.result_type(*jax.tree.leaves((self, prompt)))
+        start = jnp.zeros((prompt.outputs, prompt.dim)) if self.initial_weights is None else self.initial_weights
+        start = start.astype(dtype)
+        transform = None if self.data_correction is None else jnp.eye(prompt.dim, dtype=dtype)
+        second_moment = None if transform is None else prompt.xs.T @ prompt.xs / prompt.context_length
+
+        def step(state, rates):
+            weights, before, transform = state
+            step_size, correction, momentum = rates
+            change = (weights @ prompt.xs.T - prompt.ys.T) @ prompt.xs / prompt.context_length
+            if transform is not None:
+                reading = transform if self.preconditioner is None else self.preconditioner @ transform
+                change = change @ transform.T @ reading
+                transform = transform - correction * (transform @ second_moment @ transform.T @ reading)
+            elif self.preconditioner is not None:
+                change = change @ self.preconditioner
+            after = weights - step_size * change
+            if before is not None:
+                after = after + momentum * (weights - before)
+                before = weights
+            return (after, before, transform), after
+
+        rates = jax.tree.map(
+            lambda rate: jnp.broadcast_to(rate, (self.steps,)), (self.step_size, self.data_correction, self.momentum)
+        )
+        before = None if self.momentum is None else start
+        (last, _, _), after = take_steps(step, (start, before, transform), rates, self.steps)
+        return start, last, after
 
     def trainable(self) -> PyTree[bool]:
-        """The step size alone: where descent starts and how it is preconditioned are given."""
+        """The rates alone: where descent starts and how it is preconditioned are given."""
         nothing = jax.tree.map(lambda _: False, self)
-        return eqx.tree_at(lambda learner: learner.step_size, nothing, True)
+
+        def rates(learner):
+            return [r for r in (learner.step_size, learner.data_correction, learner.momentum) if r is not None]
+
+        return eqx.tree_at(rates, nothing, replace_fn=lambda _: True)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mesalens.checks import InputError
 from mesalens.learners import GradientDescent
 from mesalens.models import LinearTransformer
 
@@ -18,10 +19,27 @@ def gradient_descent_transformer(
     regression so far, and with the start `-W_0 x_q` of the query token the prediction is `W_k x_q` after k layers. Steps
     of one size make a looped transformer, steps of several sizes an unshared one.
 
+    GD++ changes the covariates too: `W_V = diag(-I_d, -I_m)` and `P_out = diag(γ/n I_d, η/n I_m)`, so that a layer takes every `x_j`
+    to `(I - γ/n Σ_i x_i x_i^T P) x_j`, the query's included. It has no such layers from a start W_0 other than zero, beyond one step:
+    a later layer has `M_k x_i` and `y_i - (W_k - W_0) x_i` to read, and the residual `y_i - W_k x_i` needs `W_0 x_i`; the fixed
+    weights A with `A M_k = W_0` for every context's M_k do not exist. Momentum has none either: no layer carries the step before.
+
+    Raises `ValueError` for these two.
+
     The paper states it for `P = I`; the preconditioner P of `GradientDescent` fits into the queries.
 
-    Source: von Oswald et al. (2023), Proposition 1 and Appendix A.1.
+    Source: von Oswald et al. (2023), Proposition 1 and Appendix A.1; Appendix A.10 (GD++).
     """
+    if learner.momentum is not None:
+        raise InputError(
+            "there is no such transformer with momentum, as no layer carries the step before; leave momentum out."
+        )
+    corrections = learner.data_correction
+    if corrections is not None and learner.initial_weights is not None and learner.steps > 1:
+        raise InputError(
+            "there is no such transformer for GD++ from initial weights, as the changed covariates do not give W_0 x_i back; "
+            "leave initial_weights or data_correction out."
+        )
     start = learner.initial_weights
     dtype = jnp.result_type(float) if start is None else start.dtype
     start_weights = jnp.zeros((outputs, dim), dtype) if start is None else start
@@ -32,12 +50,17 @@ def gradient_descent_transformer(
     W_K = zeros.at[:dim, :dim].set(jnp.eye(dim, dtype=dtype))
     W_Q = zeros.at[:dim, :dim].set(preconditioner)
     W_V = zeros.at[dim:, :dim].set(start_weights).at[dim:, dim:].set(-jnp.eye(outputs, dtype=dtype))
+    if corrections is None:
+        corrections = learner.step_size
+    else:
+        W_V = W_V.at[:dim, :dim].set(-jnp.eye(dim, dtype=dtype))
 
-    step_sizes = jnp.atleast_1d(learner.step_size)
-    P = step_sizes[:, None, None] / context_length * jnp.eye(width, dtype=dtype)
+    step_sizes, corrections = jnp.broadcast_arrays(*(jnp.atleast_1d(rate) for rate in (learner.step_size, corrections)))
+    rates = jnp.concatenate([jnp.repeat(corrections[:, None], dim, 1), jnp.repeat(step_sizes[:, None], outputs, 1)], 1)
+    P = rates[:, :, None] / context_length * jnp.eye(width, dtype=dtype)
 
     def stored(matrix: Float[Array, "D D"]) -> Float[Array, "stored 1 D D"]:
-        return jnp.broadcast_to(matrix, (len(step_sizes), 1, width, width))
+        return jnp.broadcast_to(matrix, (len(rates), 1, width, width))
 
     return LinearTransformer(
         W_Q=stored(W_Q),
