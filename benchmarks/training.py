@@ -58,9 +58,9 @@ class Case(NamedTuple):
 
 CASES = (
     Case(1, 10, 2048, mesalens_steps=200, textbook_steps=30, target=5),
-    Case(5, 10, 2048, mesalens_steps=16, textbook_steps=8, target=None),
+    Case(5, 10, 2048, mesalens_steps=40, textbook_steps=8, target=5),
     Case(1, 200, 256, mesalens_steps=150, textbook_steps=5, target=20),
-    Case(5, 200, 256, mesalens_steps=60, textbook_steps=2, target=20),
+    Case(5, 200, 256, mesalens_steps=60, textbook_steps=2, target=40),
 )
 
 

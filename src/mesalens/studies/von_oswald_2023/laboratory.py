@@ -1,6 +1,6 @@
 """The laboratory of the study: settings of the paper, layers trained once and shared by all parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from mesalens.analysis import alignment_at, expectation, interpolate, squared_er
 from mesalens.learners import GradientDescent
 from mesalens.models import LinearTransformer
 from mesalens.prompt import Prompt
+from mesalens.studies.von_oswald_2023.deep_models import DeepModels, DeepSettings, train_deep
 from mesalens.tasks import RegressionTask
 from mesalens.theory import OneStepRisk, best_step_size, gradient_descent_transformer, one_step_risk
 from mesalens.training import Training, TrainingSettings
@@ -30,12 +31,37 @@ class Budget:
     seeds: int
     prompts: int
     sizes: tuple[tuple[int, int], ...]
+    deep: Mapping[str, DeepSettings]
 
 
 BUDGETS = {
-    "quick": Budget(2000, 1024, 5, 10_000, ((3, 12), (8, 4))),
+    "quick": Budget(
+        2000,
+        1024,
+        5,
+        10_000,
+        ((3, 12), (8, 4)),
+        {
+            "two-layers": DeepSettings(2, True, 3000, 512, seeds=3, plus_plus_steps=2000, plus_plus_rate=5e-3),
+            "five-layers": DeepSettings(
+                5, False, 3000, 512, seeds=3, plus_plus_steps=3000, plus_plus_rate=5e-3, dim=5, context_length=10
+            ),
+        },
+    ),
     # The paper's own: 5000 steps on batches of 2048 (settings of `TrainingSettings`), five seeds (Figure 2), 10⁴ prompts.
-    "paper": Budget(5000, 2048, 5, 10_000, ((5, 5), (5, 20), (10, 5), (10, 40), (20, 10), (20, 20))),
+    # Unshared layers: 50 000 steps; GD++: 1000 steps with shared rates, 30 000 with rates of each step, on batches of 512 (released
+    # code). Two seeds for those, as one takes a quarter of an hour on two cores.
+    "paper": Budget(
+        5000,
+        2048,
+        5,
+        10_000,
+        ((5, 5), (5, 20), (10, 5), (10, 40), (20, 10), (20, 20)),
+        {
+            "two-layers": DeepSettings(2, True, 5000, 2048, seeds=5, plus_plus_steps=1000, plus_plus_rate=1e-3),
+            "five-layers": DeepSettings(5, False, 50_000, 2048, seeds=2, plus_plus_steps=30_000),
+        },
+    ),
 }
 
 
@@ -104,11 +130,13 @@ class Laboratory:
     ):
         self.budget = budget
         self.seeds = budget.seeds if seeds is None else seeds
+        self._asked_seeds = seeds
         self.seed = seed
         self.construct = construct
         self.step_size = step_size
         self._progress = progress
         self._trained: dict[tuple[int, int], TrainedLayers] = {}
+        self._deep: dict[str, DeepModels] = {}
 
     def key(self, *place: int) -> Key[Array, ""]:
         """The key for a place in the study, so that parts run alone draw what they draw in the whole."""
@@ -134,6 +162,10 @@ class Laboratory:
         return {
             "main size": "d = 10, n = 10",
             "other sizes (d, n)": sizes,
+            **{
+                f"{deep.name}": f"{deep.steps} steps on batches of {deep.batch_size}, {self._asked_seeds or deep.seeds} seeds; GD++ {deep.plus_plus_steps} steps"
+                for deep in self.budget.deep.values()
+            },
             "prompts in a measurement, for each seed": self.budget.prompts,
             **{name.replace("_", " "): value for name, value in common.items() if value is not None},
         }
@@ -144,6 +176,19 @@ class Laboratory:
         if size not in self._trained:
             self._trained[size] = self._train(self.settings(*size))
         return self._trained[size]
+
+    def deep(self, name: str) -> DeepModels:
+        """The deep models of a name in the budget, trained on first asking."""
+        if name not in self._deep:
+            settings = self.budget.deep[name]
+            self._deep[name] = train_deep(
+                settings,
+                seeds=self._asked_seeds or settings.seeds,
+                seed=self.seed,
+                prompts=self.budget.prompts,
+                progress=self._progress,
+            )
+        return self._deep[name]
 
     def _train(self, settings: TrainingSettings) -> TrainedLayers:
         task = settings.task()
