@@ -9,7 +9,14 @@ import scipy
 from matplotlib.patches import Rectangle
 
 from mesalens import GradientDescent, InputError, LinearTransformer, Ridge, plots
-from mesalens.analysis import curvature, largest_stable_damping, nearest_learners, risk_by_depth, similarity
+from mesalens.analysis import (
+    curvature,
+    largest_stable_damping,
+    nearest_learners,
+    risk_by_depth,
+    similarities,
+    similarity,
+)
 from mesalens.random import unroll
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask, Uniform
 from mesalens.theory import gradient_descent_transformer, one_step_risk
@@ -95,14 +102,14 @@ def test_a_learner_is_like_itself_and_one_that_overflows_is_like_nothing():
 def test_each_layer_is_nearest_to_the_learner_that_it_is():
     """The names stand in the order in which they were given."""
     others = {"ridge": Ridge(0.5), "same": GD, "far": GradientDescent(0.1, 3)}
-    table = nearest_learners(constructed(GD), others, TASK, KEY, prompts=100)
+    table = nearest_learners(similarities(constructed(GD), others, TASK, KEY, prompts=100))
     assert list(table.nearest.values) == ["same"] * 4
     assert list(table.iterate.sel(learner="same")) == [0, 1, 2, 3]
     assert np.all(table.iterate.sel(learner="ridge") == 0)
     assert np.all(table.difference.sel(learner="ridge")[1:] > 10 * table.difference.sel(learner="same")[1:])
     assert np.all(table.difference.sel(learner="same") < 1e-9)
     with pytest.raises(InputError, match="at least one, by name"):
-        nearest_learners(constructed(GD), {}, TASK, KEY)
+        similarities(constructed(GD), {}, TASK, KEY)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from mesalens.analysis.shift import risks_under_shift as risks_under_shift
 from mesalens.analysis.shift import scaled_functions as scaled_functions
 from mesalens.analysis.shift import scaled_inputs as scaled_inputs
 from mesalens.analysis.similarity import nearest_learners as nearest_learners
+from mesalens.analysis.similarity import similarities as similarities
 from mesalens.analysis.similarity import similarity as similarity
 from mesalens.simulation import Estimate as Estimate
 from mesalens.simulation import expectation as expectation

@@ -37,34 +37,36 @@ def similarity(
 
     Source: the cosine of errors is that of Fu et al. (2023), arXiv 2310.17086, with prompts where they have the positions of a sequence.
     """
-    return _dataset(_moments(first, {"second": second}, task, key, prompts)["second"])
+    return similarities(first, {"second": second}, task, key, prompts=prompts)["second"]
 
 
-def nearest_learners(
-    model: AnyLearner,
-    candidates: Mapping[str, AnyLearner],
-    task: Task,
-    key: Key[Array, ""],
-    *,
-    prompts: int = 10_000,
-) -> xr.Dataset:
-    """Which of several learners, at which iterate, each layer of a model is nearest to, on the same prompts.
-
-    Over (learner, layer): `iterate`, the learner's nearest to the layer, and its `difference` and `cosine` of `similarity`. Over
-    layer: `nearest`, the name of the learner with the least difference, the first of them where several have it.
+def similarities(
+    model: AnyLearner, candidates: Mapping[str, AnyLearner], task: Task, key: Key[Array, ""], *, prompts: int = 10_000
+) -> dict[str, xr.Dataset]:
+    """The `similarity` of a model with each of several learners, all on the same prompts.
 
     Raises `ValueError` where there is no candidate.
     """
     if not candidates:
         raise InputError("there is no learner to compare the layers with; give at least one, by name.")
-    found: list[xr.Dataset] = []
     moments = _moments(model, dict(candidates), task, key, prompts)
-    for name in candidates:  # compiled programs return the names in alphabetical order
-        alike = _dataset(moments[name])
-        at = alike.nearest
-        chosen = alike[["difference", "difference_standard_error", "cosine"]].sel(iterate=at)
+    return {
+        name: _dataset(moments[name]) for name in candidates
+    }  # compiled programs return names in alphabetical order
+
+
+def nearest_learners(alike: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Which of several learners, at which iterate, each layer of a model is nearest to, from their `similarities`.
+
+    Over (learner, layer): `iterate`, the learner's nearest to the layer, and its `difference` and `cosine` of `similarity`. Over
+    layer: `nearest`, the name of the learner with the least difference, the first of them where several have it.
+    """
+    found: list[xr.Dataset] = []
+    for of_learner in alike.values():
+        at = of_learner.nearest
+        chosen = of_learner[["difference", "difference_standard_error", "cosine"]].sel(iterate=at)
         found.append(chosen.drop_vars("iterate").assign(iterate=at))
-    table = xr.concat(found, dim=xr.DataArray(list(candidates), dims="learner", name="learner"))
+    table = xr.concat(found, dim=xr.DataArray(list(alike), dims="learner", name="learner"))
     return table.assign(nearest=table.learner[table.difference.argmin("learner")].drop_vars("learner"))
 
 

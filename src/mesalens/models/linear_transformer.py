@@ -158,16 +158,16 @@ class LinearTransformer(IterativeLearner):
     def batch(self, prompts: Prompt) -> Float[Array, "batch m"]:
         """The predictions for a batch, several times faster than by `jax.vmap` where there is more than one layer.
 
-        Rows F of tokens become `F T^T = F + Σ_h F A_h^T S B_h^T`, three products of small matrices. Where the context has no more rows
-        than S (or activations are clipped, which S does not know of) the rows are the tokens, and `S = F^T F` anew in each layer; else
-        they are those of S itself, and twice that is `T S T^T`.
+        Rows F of tokens become `F T^T = F + Σ_h F A_h^T S B_h^T`, three products of small matrices. Where the context has no more than
+        twice the rows of S (or activations are clipped, which S does not know of) the rows are the tokens, and `S = F^T F` anew in each
+        layer; else they are those of S itself, and twice that is `T S T^T`.
         """
         if self.layers == 1 and self.activation_clip is None:
             return jax.vmap(self)(prompts)
         context, query = jax.vmap(self._tokens)(prompts)
         A, B = self.effective()
         examples = context.shape[1]
-        of_tokens = self.activation_clip is not None or examples <= context.shape[2]
+        of_tokens = self.activation_clip is not None or examples <= 2 * context.shape[2]
 
         def tokens_after(tokens, weights):
             return self._clip(_rows_after(tokens, gram(tokens, examples), *weights)), None

@@ -28,7 +28,7 @@ def risks(models: Sequence[DeepModels]) -> Figure:
         ):
             axes.axhline(of_depth.reference_risks[name], color=color, linestyle="--", label=words)
         axes.set(title=of_depth.name, xlabel="training step", ylabel="risk  E(ŷ − y)²", yscale="log")
-        axes.legend(loc="upper right", fontsize="small")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return Figure(
         "deep-risk",
         "Risk over training, measured on fresh prompts, of deep linear transformers from several seeds, beside as many steps of plain gradient "
@@ -154,12 +154,17 @@ def spectra(trained: xr.Dataset, plus_plus: xr.Dataset) -> Figure:
 
 def similarities(alike: Mapping[str, xr.Dataset], nearest: xr.Dataset) -> Figure:
     """Layer by iterate, for each algorithm."""
-    figure, panels = plt.subplots(1, len(alike), figsize=(3.0 * len(alike), 3.8), layout="constrained")
+    widths = [values.sizes["iterate"] for values in alike.values()]
+    figure, panels = plt.subplots(
+        1, len(alike), figsize=(0.46 * sum(widths) + 2, 3.6), layout="constrained", width_ratios=widths
+    )
+    image = None
     for axes, (name, values) in zip(panels, alike.items(), strict=True):
         image = plots.similarity_map(axes, values, floor=1e-3)
         axes.set_title(name)
         if axes is not panels[0]:
             axes.set_ylabel("")
+    assert image is not None
     figure.colorbar(image, ax=list(panels), label="E‖ŷ_l − ŷ_k‖² / E‖y‖²", shrink=0.9)
     winners = ", ".join(
         f"{layer}: {name}" for layer, name in zip(nearest.layer.values[1:], nearest.nearest.values[1:], strict=True)

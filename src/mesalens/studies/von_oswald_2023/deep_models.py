@@ -6,18 +6,17 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import optax
 import xarray as xr
 from jaxtyping import Array, Float, Key
 
 from mesalens import random
 from mesalens.analysis import alignment_at, expectation, interpolate, squared_error
-from mesalens.learners import GradientDescent
+from mesalens.learners import GradientDescent, Learner
 from mesalens.models import LinearTransformer
 from mesalens.prompt import Prompt
 from mesalens.tasks import RegressionTask
 from mesalens.theory import best_steps, gradient_descent_transformer, one_step_risk
-from mesalens.training import Training, TrainingSettings, train
+from mesalens.training import Training, TrainingSettings, clipped_adam, train
 
 MEASUREMENTS = 10
 """Points of a curve over training."""
@@ -25,7 +24,7 @@ MEASUREMENTS = 10
 
 @dataclass(frozen=True)
 class DeepSettings:
-    """What is trained, and for how long; `seeds` where the command line does not say."""
+    """What is trained, and for how long; `seeds` where the command line does not say, the paper's learning rate where none is given."""
 
     layers: int
     looped: bool
@@ -36,7 +35,9 @@ class DeepSettings:
     dim: int = 10
     context_length: int = 10
     outputs: int = 1
+    learning_rate: float | None = None
     plus_plus_rate: float = 5e-4
+    prompts_for_rates: int = 20_000
 
     @property
     def name(self) -> str:
@@ -55,7 +56,7 @@ class DeepSettings:
             outputs=self.outputs,
             layers=self.layers,
             looped=self.looped,
-            learning_rate=5e-4 if self.layers > 3 else 1e-3,
+            learning_rate=self.learning_rate or (5e-4 if self.layers > 3 else 1e-3),
             clip=10.0 if self.layers > 2 else 1e-3,
             activation_clip=10.0 if self.layers > 3 else None,
             steps=self.steps,
@@ -124,7 +125,9 @@ def train_deep(
     of_transformers = settings.training(seeds, seed)
     task = of_transformers.task()
     key = random.measurement_key(seed, 6, settings.layers, settings.dim)
-    descent = best_steps(task, settings.layers, shared=settings.looped, key=key).learner
+    descent = best_steps(
+        task, settings.layers, shared=settings.looped, key=key, prompts=settings.prompts_for_rates
+    ).learner
     plus_plus = train_plus_plus(settings, task, descent, key)
     constructed = gradient_descent_transformer(
         plus_plus, dim=settings.dim, outputs=settings.outputs, context_length=settings.context_length
@@ -142,19 +145,33 @@ def train_deep(
     return DeepModels(settings.name, task, references, constructed, risks, training)
 
 
+class _AsTransformer(Learner):
+    """A descent whose batches go through its constructed transformer: the same predictions, several times sooner."""
+
+    descent: GradientDescent
+    context_length: int = eqx.field(static=True)
+
+    def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
+        return self.descent(prompt)
+
+    def batch(self, prompts: Prompt) -> Float[Array, "batch m"]:
+        return gradient_descent_transformer(
+            self.descent, dim=prompts.dim, outputs=prompts.outputs, context_length=self.context_length
+        ).batch(prompts)
+
+
 def train_plus_plus(
     settings: DeepSettings, task: RegressionTask, descent: GradientDescent, key: Key[Array, ""]
 ) -> GradientDescent:
     """GD++ trained from plain descent on; Adam's rate is that of η/n and γ/n, the numbers in a transformer's weights."""
 
-    def start(_: Key[Array, ""]) -> GradientDescent:
-        return GradientDescent(descent.step_size, settings.layers, data_correction=0 * descent.step_size)
+    def start(_: Key[Array, ""]) -> _AsTransformer:
+        plus_plus = GradientDescent(descent.step_size, settings.layers, data_correction=0 * descent.step_size)
+        return _AsTransformer(plus_plus, settings.context_length)
 
-    optimiser = optax.adam(settings.plus_plus_rate * settings.context_length, b2=0.98)
-    optimiser = optax.chain(optax.clip_by_global_norm(1e-3), optimiser)
-    return train(
-        start, task, optimiser, steps=settings.plus_plus_steps, batch_size=512, key=key, every=settings.plus_plus_steps
-    ).learner()
+    optimiser = clipped_adam(settings.plus_plus_rate * settings.context_length, clip=1e-3, b2=0.98)
+    steps = settings.plus_plus_steps
+    return train(start, task, optimiser, steps=steps, batch_size=512, key=key, every=steps).learner().descent
 
 
 def relative_to(
