@@ -17,6 +17,9 @@ Memory is XLA's own count for the largest program that each way compiles: argume
 buffers, less the results that take the place of arguments. It leaves out Python, JAX and the compiler, which
 need hundreds of MB in both ways.
 
+A second table has what a context costs as it grows, for mesalens alone: five layers, batch 256, Gaussian inputs and contexts drawn as
+S itself (`condensed`); and the memory of a step on whole contexts of 10 000 examples, batch 8, in both ways (compiled, not run).
+
     python benchmarks/training.py [--rounds N] [--json]
 """
 
@@ -25,11 +28,12 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +41,7 @@ import optax
 from rich.console import Console
 from rich.table import Table
 
-from mesalens import LinearTransformer, Prompt
+from mesalens import LinearTransformer, Prompt, random
 from mesalens.report import environment
 from mesalens.tasks import Task
 from mesalens.training import TrainingSettings, batch_loss
@@ -62,6 +66,10 @@ CASES = (
     Case(1, 200, 256, mesalens_steps=150, textbook_steps=5, target=20),
     Case(5, 200, 256, mesalens_steps=60, textbook_steps=2, target=40),
 )
+
+
+CONTEXT_LENGTHS = (10, 200, 10_000, 1_000_000)
+LONG = Case(5, 10_000, 8, mesalens_steps=1, textbook_steps=1, target=None)
 
 
 # The textbook way
@@ -227,6 +235,90 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     return summary(case, seconds, memory)
 
 
+def cost_of_contexts(rounds: int) -> list[dict[str, Any]]:
+    """Milliseconds a step and memory at each context length, contexts drawn as S; the lengths take turns."""
+    every = 40
+    seconds: dict[int, list[float]] = {length: [] for length in CONTEXT_LENGTHS}
+    memory: dict[int, int] = {}
+
+    def chunks(length: int) -> Iterator[None]:
+        """One chunk of steps at a time."""
+        task = gaussian(length, 256).sampled_task()
+        settings = gaussian(length, 256)
+        learner, optimiser = settings.initialise(jax.random.key(0)), settings.optimiser()
+        state = learner, optimiser.init(learner), random.key(1)
+
+        @functools.partial(jax.jit, donate_argnums=0)
+        def advance(state):
+            def step(state, _):
+                learner, optimiser_state, key = state
+                key, batch_key = jax.random.split(key)
+                gradients = jax.grad(batch_loss)(learner, task, batch_key, settings.batch_size)
+                updates, optimiser_state = optimiser.update(gradients, optimiser_state)
+                return (eqx.apply_updates(learner, updates), optimiser_state, key), None
+
+            return jax.lax.scan(step, state, length=every)[0]
+
+        before = live_programs()
+        state = jax.block_until_ready(advance(state))
+        memory[length] = largest_memory(live_programs() - before)
+        while True:
+            yield
+            started = time.perf_counter()
+            state = jax.block_until_ready(advance(state))
+            seconds[length].append((time.perf_counter() - started) / every)
+
+    running = {length: chunks(length) for length in CONTEXT_LENGTHS}
+    for of_length in running.values():
+        next(of_length)
+    for _ in range(rounds):
+        for of_length in running.values():
+            next(of_length)
+    first = np.array(seconds[CONTEXT_LENGTHS[0]])
+    return [
+        {
+            "context_length": length,
+            "ms_per_step": spread(1e3 * np.array(seconds[length])),
+            "relative_to_first": spread(np.array(seconds[length]) / first),
+            "memory_bytes": memory[length],
+        }
+        for length in CONTEXT_LENGTHS
+    ]
+
+
+def gaussian(context_length: int, batch_size: int, *, condensed: bool = True) -> TrainingSettings:
+    """Five layers on Gaussian inputs."""
+    return TrainingSettings(
+        dim=DIM,
+        context_length=context_length,
+        layers=5,
+        covariates="gaussian",
+        scale=1.0,
+        batch_size=batch_size,
+        condensed=condensed,
+    )
+
+
+def memory_of_long_contexts() -> dict[str, int]:
+    """Bytes of one gradient on whole contexts of 10 000 examples, in both ways."""
+    key = jax.random.key(0)
+    weights = textbook_weights(key, LONG.layers, 0.01)
+    settings = gaussian(LONG.context_length, LONG.batch_size, condensed=False)
+    task = settings.task()
+
+    def textbook(weights):
+        return jax.grad(textbook_loss)(weights, *draw_batch(key, LONG.context_length, LONG.batch_size))
+
+    def mesalens(transformer):
+        return jax.grad(batch_loss)(transformer, task, random.key(0), LONG.batch_size)
+
+    programs = {"textbook": (textbook, weights), "mesalens": (mesalens, as_transformer(weights, LONG.layers))}
+    return {
+        name: largest_memory({jax.jit(function).lower(argument).compile().runtime_executable()})
+        for name, (function, argument) in programs.items()
+    }
+
+
 def timed(advance: Callable[[int], None], steps: int) -> float:
     """Seconds a step."""
     started = time.perf_counter()
@@ -282,6 +374,19 @@ def table(results: list[dict[str, Any]]) -> Table:
     return shown
 
 
+def context_table(contexts: list[dict[str, Any]]) -> Table:
+    """One row a context length."""
+    shown = Table("n", "ms/step", "over n = 10", "MB", box=None, pad_edge=False)
+    for column in shown.columns:
+        column.justify = "right"
+    for at in contexts:
+        ratio = with_spread(at["relative_to_first"], ".2f")
+        shown.add_row(
+            f"{at['context_length']:,}", with_spread(at["ms_per_step"], ".2f"), ratio, f"{at['memory_bytes'] / 1e6:.1f}"
+        )
+    return shown
+
+
 def with_spread(values: dict[str, float], form: str) -> str:
     """A median and its range over rounds."""
     return f"{values['median']:{form}} [{values['min']:{form}}..{values['max']:{form}}]".replace("[", r"\[")
@@ -313,13 +418,29 @@ def main() -> None:
         check_same_work(case)
         results.append(measure(case, options.rounds))
 
+    print("contexts drawn as S ...", file=sys.stderr, flush=True)
+    contexts, long = cost_of_contexts(options.rounds), memory_of_long_contexts()
+
     found = conditions(options.rounds)
     if options.json:
-        print(json.dumps({"conditions": found, "cases": results}, indent=2))
+        print(
+            json.dumps(
+                {"conditions": found, "cases": results, "contexts": contexts, "memory_of_long_contexts": long}, indent=2
+            )
+        )
         return
     Console(width=150, highlight=False).print(table(results))
     print("\nMedian [min..max] over rounds; ratio = textbook / mesalens, round by round.")
     print("MB: arguments, results and temporary buffers of the largest compiled program, counted by XLA.")
+    print(
+        "\nFive layers, batch 256, Gaussian inputs, contexts drawn as S; times over the time at n = 10, round by round."
+    )
+    Console(width=150, highlight=False).print(context_table(contexts))
+    print(
+        f"\nOne gradient on whole contexts of {LONG.context_length} examples, five layers, batch {LONG.batch_size}: "
+        + ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in long.items())
+        + "."
+    )
     print("; ".join(f"{name}: {value}" for name, value in found.items()))
 
 
