@@ -246,7 +246,7 @@ def cost_of_contexts(rounds: int) -> list[dict[str, Any]]:
         task = gaussian(length, 256).sampled_task()
         settings = gaussian(length, 256)
         learner, optimiser = settings.initialise(jax.random.key(0)), settings.optimiser()
-        state = learner, optimiser.init(learner), random.key(1)
+        state = learner, optimiser.init(eqx.filter(learner, eqx.is_array)), random.key(1)
 
         @functools.partial(jax.jit, donate_argnums=0)
         def advance(state):
@@ -255,7 +255,8 @@ def cost_of_contexts(rounds: int) -> list[dict[str, Any]]:
                 key, batch_key = jax.random.split(key)
                 gradients = jax.grad(batch_loss)(learner, task, batch_key, settings.batch_size)
                 updates, optimiser_state = optimiser.update(gradients, optimiser_state)
-                return (eqx.apply_updates(learner, updates), optimiser_state, key), None
+                learner = eqx.apply_updates(learner, updates)
+                return (learner, optimiser_state, key), None
 
             return jax.lax.scan(step, state, length=every)[0]
 

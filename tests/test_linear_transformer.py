@@ -131,6 +131,15 @@ def test_bad_sizes_get_a_sentence(sizes, sentence):
         LinearTransformer.initialise(2, key=jax.random.key(0), **sizes)
 
 
+@pytest.mark.parametrize(
+    ("times", "damping", "sentence"),
+    [(0, 1.0, "times is 0"), (2, -0.5, "damping is -0.5"), (2, 0.0, "damping is 0.0"), (2, np.nan, "damping is nan")],
+)
+def test_bad_repetitions_get_a_sentence(times, damping, sentence):
+    with pytest.raises(InputError, match=sentence):
+        made(3, 1, 0).repeated(times, damping=damping)
+
+
 def test_a_prompt_of_another_size_gets_a_sentence():
     with pytest.raises(InputError, match="reads d = 3 and m = 1, and the prompt has d = 4"):
         made(3, 1, 0)(prompt_of(5, 4, 1, 0))

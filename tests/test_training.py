@@ -43,6 +43,7 @@ def test_a_trainable_step_size_finds_the_exact_best_one():
     assert error < 0.01 * best_step_size(TASK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "n"), [(3, 5)])
 def test_a_layer_trains_to_the_exact_risk_of_one_step(d, n):
     settings = TrainingSettings(
@@ -55,31 +56,36 @@ def test_a_layer_trains_to_the_exact_risk_of_one_step(d, n):
     np.testing.assert_allclose(reached, theory.best_risk, rtol=0.03)
 
 
-def test_seeds_do_not_depend_on_how_many_there_are():
-    one, three = trained(1), trained(3)
+def measure(learner, key):
+    return {"norm": jnp.sum(learner.W_Q**2), "draw": jax.random.uniform(key)}
+
+
+@pytest.fixture(scope="module")
+def three():
+    said = []
+    training = trained(3, steps=25, measure=measure, progress=said.append)
+    assert said == [10, 20, 25]
+    return training
+
+
+def test_seeds_do_not_depend_on_how_many_there_are(three):
+    one = trained(1, steps=25)
     assert not np.allclose(three.learner(0).W_Q, three.learner(1).W_Q)
     np.testing.assert_allclose(one.learner(0).W_Q, three.learner(0).W_Q, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(one.metrics.loss[0, 1:], three.metrics.loss[0, 1:], rtol=1e-4)
 
 
-def test_the_same_key_gives_the_same_bits_and_chunks_do_not_matter():
-    first, again, coarse = trained(2), trained(2), trained(2, every=30)
-    np.testing.assert_array_equal(first.learners.P, again.learners.P)
-    np.testing.assert_array_equal(first.learners.P, coarse.learners.P)
+def test_the_same_key_gives_the_same_bits_and_chunks_do_not_matter(three):
+    np.testing.assert_array_equal(three.learners.P, trained(3, steps=25, every=30).learners.P)
 
 
-def test_metrics_are_labelled_and_measured_every_k_steps():
-    def measure(learner, key):
-        return {"norm": jnp.sum(learner.W_Q**2), "draw": jax.random.uniform(key)}
-
-    said = []
-    training = trained(2, steps=25, measure=measure, progress=said.append)
-    assert said == [10, 20, 25]
-    assert training.metrics.norm.dims == ("seed", "step")
-    assert training.metrics.step.values.tolist() == [0, 10, 20, 25]
-    assert np.isnan(training.metrics.loss[:, 0]).all() and np.isfinite(training.metrics.loss[:, 1:]).all()
-    np.testing.assert_allclose(training.metrics.norm[1, -1], jnp.sum(training.learner(1).W_Q ** 2), rtol=1e-5)
-    assert len(np.unique(training.metrics.draw)) == 8
+def test_metrics_are_labelled_and_measured_every_k_steps(three):
+    metrics = three.metrics
+    assert metrics.norm.dims == ("seed", "step")
+    assert metrics.step.values.tolist() == [0, 10, 20, 25]
+    assert np.isnan(metrics.loss[:, 0]).all() and np.isfinite(metrics.loss[:, 1:]).all()
+    np.testing.assert_allclose(metrics.norm[1, -1], jnp.sum(three.learner(1).W_Q ** 2), rtol=1e-5)
+    assert len(np.unique(metrics.draw)) == 12
 
 
 def test_one_step_is_one_step_of_the_optimiser():
@@ -93,6 +99,7 @@ def test_one_step_is_one_step_of_the_optimiser():
     np.testing.assert_allclose(training.metrics.loss[0, 1], loss, rtol=1e-5)
 
 
+@pytest.mark.slow  # the command line shows it too
 def test_what_is_not_trainable_stays():
     start = jnp.ones((1, 3))
     training = train(
@@ -125,6 +132,37 @@ def test_divergence_stops_with_the_step_and_the_seed():
     # When it is the last update of all that breaks the weights, no loss is left to show it
     with pytest.raises(TrainingDivergedError, match="step 17"):
         train(lambda key: GradientDescent(1.0), TASK, optimiser, steps=17, batch_size=4, key=random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("made", "rate"),
+    [
+        (lambda key: LinearTransformer.initialise(3, layers=4, looped=True, key=key), 1e9),
+        (lambda key: GradientDescent(jnp.ones(3), 3, data_correction=jnp.ones(3)), 1e30),
+    ],
+)
+def test_steps_that_are_far_too_large_are_named_for_deep_learners(made, rate):
+    with pytest.raises(TrainingDivergedError, match=r"at step [1-9]\d? \(seed [01]\); lower the learning rate"):
+        train(made, TASK, clipped_adam(rate, clip=1e-3), steps=20, batch_size=8, seeds=2, key=random.key(0), every=20)
+
+
+@pytest.mark.parametrize("cut", [{"activation_clip": 1e-30}, {}])
+def test_a_gradient_that_is_0_gets_a_sentence(cut):
+    """Where activations are all cut off, and from weights that are all 0; only one of the seeds has such weights."""
+
+    def initialise(key):
+        model = LinearTransformer.initialise(3, key=key, **cut)
+        if model.activation_clip is not None:
+            return model
+        first = jnp.all(jax.random.key_data(key) == jax.random.key_data(first_key))
+        return jax.tree.map(lambda leaf: jnp.where(first, 0, leaf), model)
+
+    first_key = jax.random.split(jax.random.fold_in(random.key(0), 1), 3)[0]
+    seed = 0 if "activation_clip" in cut else 1
+    with pytest.raises(
+        InputError, match=rf"gradient is 0 at each of the first 2 steps \(seed {seed}\).*raise the activ"
+    ):
+        train(initialise, TASK, optax.adam(0.1), steps=4, batch_size=8, seeds=2, key=random.key(0), every=2)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +206,24 @@ def test_settings_that_make_no_task_get_a_sentence(settings, sentence):
 def test_an_optimiser_that_cannot_move_gets_a_sentence(value):
     with pytest.raises(InputError, match="give a number above 0"):
         TrainingSettings(**value).optimiser()
+
+
+def test_a_clip_that_vanishes_in_adam_gets_a_sentence():
+    """One step on a gradient cut to the norm c is the rate times c / (c + ε)."""
+    with pytest.raises(InputError, match="clip is 1e-08; gradients cut to that norm vanish beside the 1e-08 that Adam"):
+        clipped_adam(1e-3, clip=1e-8)
+    optimiser = clipped_adam(1e-3, clip=3e-8)
+    change, _ = optimiser.update(jnp.ones(1), optimiser.init(jnp.zeros(1)))
+    np.testing.assert_allclose(change, -1e-3 * 3 / 4, rtol=1e-4)
+
+
+def test_settings_give_the_start_of_the_query_token():
+    start = ((0.5, -1.0), (1.0, 2.0))
+    model = TrainingSettings(dim=2, outputs=2, layers=2, initial_weights=start).initialise(random.key(0))
+    assert isinstance(model, LinearTransformer)
+    np.testing.assert_array_equal(model.initial_weights, start)
+    with pytest.raises(InputError, match=r"W_0, the initial weights, has shape \(2, 2\); give \(1, 2\)"):
+        TrainingSettings(dim=2, initial_weights=start).initialise(random.key(0))
 
 
 def test_settings_describe_the_gaussian_task_too():

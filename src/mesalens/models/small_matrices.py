@@ -12,6 +12,8 @@ All arrays have a leading axis of examples. Matrices called S are symmetric, and
 """
 
 import functools
+import operator
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -32,13 +34,18 @@ def fenced(value: Array) -> Array:
     return value / (1 + 0 * value)
 
 
+def total(terms: Iterable[Array]) -> Array:
+    """Their sum, without the 0 that `sum` begins with."""
+    return functools.reduce(operator.add, terms)
+
+
 def product(
     rows: Float[Array, "batch r k"], matrices: Float[Array, "batch k c"] | Float[Array, "k c"]
 ) -> Float[Array, "batch r c"]:
     """F G, each example with its own G or all with one."""
     if not written_out(rows.shape[-1]):
         return rows @ matrices
-    return fenced(sum(rows[:, :, k, None] * matrices[..., None, k, :] for k in range(rows.shape[-1])))
+    return fenced(total(rows[:, :, k, None] * matrices[..., None, k, :] for k in range(rows.shape[-1])))
 
 
 def squared(rows: Float[Array, "batch r D"], others: Float[Array, "batch r D"]) -> Float[Array, "batch D D"]:
@@ -48,14 +55,15 @@ def squared(rows: Float[Array, "batch r D"], others: Float[Array, "batch r D"]) 
         return (mixed + jnp.swapaxes(mixed, 1, 2)) / 2
     pairs = [(rows[:, r, :], others[:, r, :]) for r in range(rows.shape[1])]
     if rows is others:
-        return fenced(sum(f[:, :, None] * f[:, None, :] for f, _ in pairs))
-    return fenced(sum(f[:, :, None] * g[:, None, :] + g[:, :, None] * f[:, None, :] for f, g in pairs) / 2)
+        return fenced(total(f[:, :, None] * f[:, None, :] for f, _ in pairs))
+    return fenced(total(f[:, :, None] * g[:, None, :] + g[:, :, None] * f[:, None, :] for f, g in pairs) / 2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gram(rows: Float[Array, "batch r D"], first: int) -> Float[Array, "batch D D"]:
     """S = Σ_i f_i f_i^T over the first rows; with respect to these its gradient is 2 F G for the symmetric gradient G of S."""
-    return squared(rows[:, :first], rows[:, :first])
+    examples = rows[:, :first]
+    return squared(examples, examples)
 
 
 def _gram_backward(first, rows, gradient):

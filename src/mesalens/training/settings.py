@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
 from mesalens import random
+from mesalens.checks import matrix
 from mesalens.learners import Learner
 from mesalens.models import LinearTransformer
 from mesalens.tasks import CondensedTask, RegressionTask, Task
+from mesalens.tasks.matrix_file import Matrix
 from mesalens.tasks.settings import CovariateName, TaskSettings
 from mesalens.training.objective import Objective
 from mesalens.training.optimiser import clipped_adam
@@ -33,6 +36,8 @@ class TrainingSettings(TaskSettings):
     """H, heads of a layer"""
     looped: bool = False
     """one layer's weights serve all layers"""
+    initial_weights: Matrix | None = None
+    """W_0 of the query token, one row an output: a CSV or .npy file"""
     activation_clip: float | None = None
     """largest entry of a token after a layer"""
     init_scale: float = 0.002
@@ -70,7 +75,10 @@ class TrainingSettings(TaskSettings):
         return CondensedTask(self.task()) if self.condensed else self.task()
 
     def initialise(self, key: Key[Array, ""]) -> Learner:
-        """The transformer before training."""
+        """The transformer before training; raises `ValueError` where W_0 is not m × d."""
+        start = self.initial_weights
+        if start is not None:
+            start = jnp.asarray(matrix("W_0, the initial weights,", start, (self.outputs, self.dim)), jnp.float32)
         return LinearTransformer.initialise(
             self.dim,
             self.outputs,
@@ -78,6 +86,7 @@ class TrainingSettings(TaskSettings):
             heads=self.heads,
             looped=self.looped,
             init_scale=self.init_scale,
+            initial_weights=start,
             activation_clip=self.activation_clip,
             key=key,
         )

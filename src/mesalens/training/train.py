@@ -68,8 +68,8 @@ def train(
     seed, with keys of its own. `progress` is called with the number of steps done. Seed i gets the same numbers whatever the
     number of seeds.
 
-    Raises `ValueError` for sizes below 1 or a learner with nothing to train, `TrainingDivergedError` at the first loss that is
-    not finite.
+    Raises `ValueError` for sizes below 1, a learner with nothing to train, or a seed whose gradient is 0 at each of the first `every`
+    steps; `TrainingDivergedError` at the first loss that is not finite.
     """
     for name, value in (("steps", steps), ("seeds", seeds), ("every", every)):
         count(name, value)
@@ -95,11 +95,11 @@ def train(
         changes, optimiser_state = optimiser.update(
             gradients, optimiser_state, parameters, value=now, grad=gradients, value_fn=value
         )
-        return (optax.apply_updates(parameters, changes), frozen, optimiser_state), now
+        return (optax.apply_updates(parameters, changes), frozen, optimiser_state), (now, optax.tree.norm(gradients))
 
     @eqx.filter_jit(donate="all")
     def advance(parameters, frozen, optimiser_state, data_keys, step_numbers):
-        """Many steps of all seeds; returns the loss of each."""
+        """Many steps of all seeds; returns the loss and the norm of the gradient of each."""
 
         def step(carry, number):
             keys = jax.vmap(jax.random.fold_in, (0, None))(data_keys, number)
@@ -129,10 +129,12 @@ def train(
         curves = [jax.device_get(evaluate(parameters, frozen, measure_keys, jnp.array(0)))]
         while checkpoints[-1] < steps:
             first, last = checkpoints[-1], min(checkpoints[-1] + every, steps)
-            (parameters, frozen, optimiser_state), batch_losses = advance(
+            (parameters, frozen, optimiser_state), (batch_losses, norms) = advance(
                 parameters, frozen, optimiser_state, data_keys, jnp.arange(first, last)
             )
             _require_finite(np.asarray(batch_losses), parameters, first)
+            if first == 0:
+                _require_gradient(np.asarray(norms))
             checkpoints.append(last)
             losses.append(np.asarray(batch_losses, np.float64).mean(axis=0))
             curves.append(jax.device_get(evaluate(parameters, frozen, measure_keys, jnp.array(last))))
@@ -182,3 +184,13 @@ def _require_finite(batch_losses: Float[np.ndarray, "steps seeds"], parameters: 
         f"training diverged: the loss or the weights were not finite at step {first + step + 1} (seed {seed}); "
         "lower the learning rate, the initial scale or the scale of the task."
     )
+
+
+def _require_gradient(norms: Float[np.ndarray, "steps seeds"]) -> None:
+    """Raises where the gradient of a seed is 0 at every step, so that nothing moves it."""
+    dead = ~norms.any(axis=0)
+    if dead.any():
+        raise InputError(
+            f"the gradient is 0 at each of the first {len(norms)} steps (seed {np.argmax(dead)}), so that nothing is learned; "
+            "raise the activation clip, or start from weights that are not all 0."
+        )

@@ -37,7 +37,7 @@ def _of_depth(depth: str, words: str) -> tuple[Claim, ...]:
             f"{words} have a lower risk than as many steps of gradient descent with their best step sizes.",
             place,
             "R / R_GD - 1, both on the same fresh prompts",
-            below(0),
+            below(0.0),
         ),
         Claim(
             f"{depth}-match-plus-plus",
@@ -58,7 +58,7 @@ def _of_depth(depth: str, words: str) -> tuple[Claim, ...]:
             f"The sensitivities of {words[0].lower()}{words[1:]} are nearer to those of GD++ than to those of plain gradient descent.",
             place,
             "mean cosine with GD++ minus mean cosine with gradient descent",
-            above(0),
+            above(0.0),
         ),
     )
 
@@ -78,7 +78,7 @@ CLAIMS = (
         f"A layer that was trained to be applied twice keeps descending when it is applied {TIMES} times with damping {DAMPING}.",
         "Section 3 and the appendix on repeated application with damping",
         f"log10 of the risk after {TIMES} damped applications over that after two undamped ones",
-        below(0),
+        below(0.0),
     ),
     *(
         claim
@@ -89,7 +89,7 @@ CLAIMS = (
                 f"In {words} the layers before the last transform the inputs so that X^T X is better conditioned.",
                 CURVATURE,
                 "mean log condition number of the last layer's inputs minus that of the prompt's",
-                below(0),
+                below(0.0),
             ),
             Claim(
                 f"{depth}-transformed-step",
@@ -97,7 +97,7 @@ CLAIMS = (
                 "the prompt's.",
                 CURVATURE,
                 "R / R_prompt - 1, R the risk of one step on the last layer's inputs and the prompt's labels",
-                below(0),
+                below(0.0),
             ),
         )
     ),
