@@ -13,7 +13,7 @@ from mesalens import random
 from mesalens.checks import InputError, count
 from mesalens.learners import GradientDescent
 from mesalens.simulation import Estimate, expectation
-from mesalens.tasks import RegressionTask
+from mesalens.tasks import Task
 
 
 class DescentSteps(NamedTuple):
@@ -49,7 +49,7 @@ class _Spectra(NamedTuple):
 
 
 def best_steps(
-    task: RegressionTask,
+    task: Task,
     steps: int,
     *,
     shared: bool = True,
@@ -63,7 +63,7 @@ def best_steps(
 
     over the same N prompts, in float64: a polynomial in the rates, minimised by BFGS with its gradient. `shared` asks for one step
     size for all steps, `data_correction` for GD++, whose corrections γ are found together with η. With gradients g_i of the prompts'
-    terms and the Hessian H at the minimum the covariance of the minimiser is `H^-1 Cov(g_i) H^-1 / N`. The risk is measured on as many
+    terms and the Hessian H at the minimum the covariance of the minimiser is `H^-1 Cov(g_i) H^-1 / N` (infinite where H is singular). The risk is measured on as many
     fresh prompts. For one step of linear functions `best_step_size` is exact.
 
     Shared rates are reached from plain descent. GD++ with rates for each step has several minima, and the deepest on N prompts
@@ -109,7 +109,7 @@ def best_steps(
     return best._replace(risk=risk)
 
 
-def _spectra(task: RegressionTask, key: Key[Array, ""], prompts: int) -> _Spectra:
+def _spectra(task: Task, key: Key[Array, ""], prompts: int) -> _Spectra:
     drawn, targets = jax.device_get(eqx.filter_jit(lambda t, k: t.sample(k, (prompts,)))(task, key))
     xs, ys, queries = (np.asarray(part, np.float64) for part in (drawn.xs, drawn.ys, drawn.query))
     eigenvalues, axes = np.linalg.eigh(xs.mT @ xs / drawn.context_length)
@@ -202,6 +202,9 @@ def _standard_error(free, spectra: _Spectra, found) -> Float[np.ndarray, " free"
         jax.jit(jax.vmap(jax.grad(lambda flat, one: _term(free @ flat, one)), (None, 0)))(found, spectra)
     )
     # Rates differ by powers of ten: in units of themselves the Hessian can be inverted
-    inverse = np.linalg.inv(hessian * np.outer(found, found))
+    try:
+        inverse = np.linalg.inv(hessian * np.outer(found, found))
+    except np.linalg.LinAlgError:  # a flat minimum, as where n is so large that all contexts are alike
+        return np.full(len(found), np.inf)
     covariance = inverse @ np.atleast_2d(np.cov((slopes * found).T)) @ inverse / len(slopes)
     return np.abs(found) * np.sqrt(np.diag(covariance))
