@@ -7,14 +7,14 @@ study from moments.
 """
 
 from mesalens.studies.study import Study
-from mesalens.studies.von_oswald_2023 import construction, deep, distractors, one_layer, shift, sizes
+from mesalens.studies.von_oswald_2023 import construction, deep, depths, distractors, one_layer, shift, sizes
 from mesalens.studies.von_oswald_2023.laboratory import BUDGETS, Laboratory
 
 STUDY = Study(
     name="von-oswald-2023",
     title="Transformers Learn In-Context by Gradient Descent",
     citation="von Oswald, Niklasson, Randazzo, Sacramento, Mordvintsev, Zhmoginov, Vladymyrov, ICML 2023, arXiv 2212.07677",
-    parts=(construction.PART, one_layer.PART, shift.PART, distractors.PART, sizes.PART, deep.PART),
+    parts=(construction.PART, one_layer.PART, shift.PART, distractors.PART, sizes.PART, deep.PART, depths.PART),
     budgets=BUDGETS,
     laboratory=Laboratory,
     note="The paper's loss is half of it.",

@@ -143,7 +143,7 @@ def run(laboratory: Laboratory) -> Findings:
     return Findings(
         evidence=evidence,
         figures=[
-            deep_figures.risks(list(models.values())),
+            deep_figures.risks("deep-risk", list(models.values())),
             deep_figures.alignment(list(models.values())),
             deep_figures.weights(five),
             deep_figures.beyond(repeated.isel(seed=two.shown()), references),

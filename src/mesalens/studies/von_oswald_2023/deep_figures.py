@@ -12,7 +12,7 @@ from mesalens.studies.study import Figure
 from mesalens.studies.von_oswald_2023.deep_models import DeepModels
 
 
-def risks(models: Sequence[DeepModels]) -> Figure:
+def risks(name: str, models: Sequence[DeepModels]) -> Figure:
     """Risk over training against descent and GD++ of the same depth."""
     figure, panels = plt.subplots(1, len(models), figsize=(4.8 * len(models), 3.6), layout="constrained", squeeze=False)
     for axes, of_depth in zip(panels[0], models, strict=True):
@@ -22,15 +22,15 @@ def risks(models: Sequence[DeepModels]) -> Figure:
             axes.plot(
                 metrics.step, metrics.risk.sel(seed=seed), color=plots.TRAINED, alpha=0.6, linewidth=1, label=label
             )
-        for name, color, words in (
+        for reference, color, words in (
             ("descent", plots.REFERENCE, "gradient descent, best rates"),
             ("plus_plus", plots.INTERPOLATED, "GD++, trained"),
         ):
-            axes.axhline(of_depth.reference_risks[name], color=color, linestyle="--", label=words)
+            axes.axhline(of_depth.reference_risks[reference], color=color, linestyle="--", label=words)
         axes.set(title=of_depth.name, xlabel="training step", ylabel="risk  E(ŷ − y)²", yscale="log")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return Figure(
-        "deep-risk",
+        name,
         "Risk over training, measured on fresh prompts, of deep linear transformers from several seeds, beside as many steps of plain gradient "
         "descent with the best step sizes and of GD++, which is trained by the same call (dashed). "
         + " ".join(m.remark() for m in models),

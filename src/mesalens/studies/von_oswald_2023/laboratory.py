@@ -66,6 +66,19 @@ BUDGETS = {
                 plus_plus_rate=1e-2,
                 prompts_for_rates=5000,
             ),
+            "two-unshared": DeepSettings(
+                2,
+                False,
+                2500,
+                512,
+                seeds=3,
+                plus_plus_steps=1000,
+                dim=5,
+                context_length=10,
+                learning_rate=3e-3,
+                plus_plus_rate=1e-2,
+                prompts_for_rates=5000,
+            ),
         },
     ),
     # The paper's own: 5000 steps on batches of 2048 (settings of `TrainingSettings`), five seeds (Figure 2), 10⁴ prompts.
@@ -80,6 +93,13 @@ BUDGETS = {
         {
             "two-layers": DeepSettings(2, True, 5000, 2048, seeds=5, plus_plus_steps=1000, plus_plus_rate=1e-3),
             "five-layers": DeepSettings(5, False, 50_000, 2048, seeds=2, plus_plus_steps=30_000),
+            "two-unshared": DeepSettings(2, False, 50_000, 2048, seeds=2, plus_plus_steps=30_000),
+            "five-looped": DeepSettings(5, True, 5000, 2048, seeds=5, plus_plus_steps=1000),
+            "twelve-layers": DeepSettings(12, False, 50_000, 2048, seeds=2, plus_plus_steps=30_000),
+            "smaller": DeepSettings(
+                2, True, 5000, 2048, seeds=5, plus_plus_steps=1000, plus_plus_rate=1e-3, dim=5, context_length=20
+            ),
+            "vectors": DeepSettings(2, True, 5000, 2048, seeds=5, plus_plus_steps=1000, plus_plus_rate=1e-3, outputs=3),
         },
     ),
 }
