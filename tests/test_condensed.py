@@ -86,6 +86,7 @@ def transformer(layers):
     return jax.tree.map(lambda leaf: leaf.astype(float), learner)
 
 
+@pytest.mark.slow
 def test_learners_that_see_s_and_n_answer_alike():
     def answers(prompt):
         three = transformer(3)
@@ -179,7 +180,9 @@ def least_p_value(first, second):
     return len(p_values) * min(p_values)
 
 
-@pytest.mark.parametrize("options", [{}, {"noise": 0.0}], ids=["noise", "no noise"])
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"noise": 0.0}, marks=pytest.mark.slow)], ids=["noise", "no noise"]
+)
 def test_the_direct_draw_has_the_law_of_examples(options):
     task = task_of(12, **options)
     direct = functionals(CondensedTask(task), 1)
@@ -233,7 +236,7 @@ def test_training_on_condensed_prompts():
     assert isinstance(TrainingSettings().sampled_task(), RegressionTask)
 
 
-@pytest.mark.parametrize("nu", [1, 2, 5, 100, 1_000_000])
+@pytest.mark.parametrize("nu", [1, 5, 1_000_000])
 def test_chi_squared_has_its_law(nu):
     draws = np.asarray(random.chi_squared(random.key(nu), nu, (200_000,)), np.float64)
     assert scipy.stats.kstest(draws, scipy.stats.chi2(nu).cdf).pvalue > 1e-4

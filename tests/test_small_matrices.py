@@ -59,7 +59,7 @@ def gradients(form, rows, others, S, weights, upstream, first):
     return jax.grad(loss, argnums=(0, 1, 2))(rows, S, weights)
 
 
-@pytest.mark.parametrize(("r", "D"), [(1, 1), (1, 7), (6, 5), (LARGEST, LARGEST), (LARGEST + 1, LARGEST + 1)])
+@pytest.mark.parametrize(("r", "D"), [(1, 7), (6, 5), (LARGEST + 1, LARGEST + 1)])
 def test_products_and_their_gradients_are_those_of_the_formula(r, D):
     arrays, first = drawn(r, D), max(r - 1, 1)
 
@@ -146,7 +146,7 @@ def test_one_step_of_gd_plus_plus_is_one_of_gradient_descent():
     close(corrected.batch(prompts), GradientDescent(0.4).batch(prompts))
 
 
-@pytest.mark.parametrize(("clip", "factor"), [(None, 2), (10.0, 30)])
+@pytest.mark.parametrize(("clip", "factor"), [(None, 2), pytest.param(10.0, 30, marks=pytest.mark.slow)])
 def test_memory_grows_with_n_and_not_with_its_square(clip, factor):
     """The rows of tokens are counted; without a clip, only S is carried from layer to layer."""
     n, d, layers, batch = 10_000, 10, 5, 8

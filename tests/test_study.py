@@ -25,8 +25,11 @@ class SmallLaboratory(Laboratory):
         return super().trained(dim, context_length)
 
 
+ONE_LAYER = ("construction", "one-layer", "shift", "distractors", "sizes")  # test_study_deep.py has the others
+
+
 def verdicts(laboratory, *names):
-    parts = [part for part in STUDY.parts if not names or part.name in names]
+    parts = [part for part in STUDY.parts if part.name in (names or ONE_LAYER)]
     with plots.style():
         found = {v.claim.name: v.judgement for part in parts for v in judge(part.claims, part.run(laboratory))}
     plt.close("all")
@@ -51,7 +54,7 @@ def sound():
 
 
 def test_every_claim_gets_a_verdict_and_none_fails(sound):
-    assert set(sound) == {claim.name for part in STUDY.parts for claim in part.claims}
+    assert set(sound) == {claim.name for part in STUDY.parts if part.name in ONE_LAYER for claim in part.claims}
     assert [name for name, judged in sound.items() if judged.outcome == "FAIL"] == []
     assert sound["construction-float64"].outcome == sound["construction-float32"].outcome == "PASS"
     assert sound["sensitivity-cosine"].outcome == "PASS"

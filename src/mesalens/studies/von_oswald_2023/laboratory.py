@@ -1,7 +1,7 @@
 """The laboratory of the study: settings of the paper, layers trained once and shared by all parts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import equinox as eqx
@@ -24,14 +24,14 @@ ProgressFactory = Callable[[str, int], Callable[[int], object]]
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is spent. `prompts` is for each measurement and seed; `sizes` are the other pairs (d, n)."""
+    """How much is spent. `prompts` is for each measurement and seed; `sizes` are the other pairs (d, n); `deep` by name."""
 
     steps: int
     batch_size: int
     seeds: int
     prompts: int
     sizes: tuple[tuple[int, int], ...]
-    deep: Mapping[str, DeepSettings]
+    deep: Mapping[str, DeepSettings] = field(default_factory=dict)
 
 
 BUDGETS = {
