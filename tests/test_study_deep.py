@@ -34,6 +34,7 @@ SETTINGS = DeepSettings(
     context_length=LENGTH,
     plus_plus_rate=1e-2,
     prompts_for_rates=500,
+    prompts=500,
 )
 
 
@@ -76,7 +77,7 @@ def test_settings_follow_the_rules_of_the_paper():
 @pytest.mark.slow
 def test_the_part_runs_and_untrained_layers_confirm_nothing():
     five = replace(SETTINGS, layers=5, looped=False, plus_plus_steps=20)
-    tiny = replace(BUDGETS["quick"], prompts=500, deep={"two-layers": SETTINGS, "five-layers": five})
+    tiny = replace(BUDGETS["quick"], deep={"two-layers": SETTINGS, "five-layers": five})
     laboratory = Laboratory(tiny)
     findings = deep.run(laboratory)
     assert set(findings.evidence) == {claim.name for claim in deep.CLAIMS}

@@ -38,6 +38,7 @@ class DeepSettings:
     learning_rate: float | None = None
     plus_plus_rate: float = 5e-4
     prompts_for_rates: int = 20_000
+    prompts: int = 10_000
 
     @property
     def name(self) -> str:
@@ -118,7 +119,6 @@ def train_deep(
     *,
     seeds: int,
     seed: int,
-    prompts: int,
     progress: Callable[[str, int], Callable[[int], object]],
 ) -> DeepModels:
     """Trains the references and the transformers, and measures these against those."""
@@ -135,7 +135,7 @@ def train_deep(
     references = {"descent": descent, "plus_plus": plus_plus}
 
     def measure(model: LinearTransformer, key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
-        return relative_to(references, model, interpolate(model, constructed), task, key, prompts)
+        return relative_to(references, model, interpolate(model, constructed), task, key, settings.prompts)
 
     training = of_transformers.train(
         measure=measure, progress=progress(f"{settings.name}, {seeds} seeds", settings.steps)

@@ -52,6 +52,7 @@ BUDGETS = {
                 learning_rate=3e-3,
                 plus_plus_rate=1e-2,
                 prompts_for_rates=5000,
+                prompts=4000,
             ),
             "five-layers": DeepSettings(
                 5,
@@ -65,6 +66,7 @@ BUDGETS = {
                 learning_rate=3e-3,
                 plus_plus_rate=1e-2,
                 prompts_for_rates=5000,
+                prompts=4000,
             ),
             "two-unshared": DeepSettings(
                 2,
@@ -78,6 +80,7 @@ BUDGETS = {
                 learning_rate=3e-3,
                 plus_plus_rate=1e-2,
                 prompts_for_rates=5000,
+                prompts=4000,
             ),
         },
     ),
@@ -225,7 +228,6 @@ class Laboratory:
                 settings,
                 seeds=self._asked_seeds or settings.seeds,
                 seed=self.seed,
-                prompts=self.budget.prompts,
                 progress=self._progress,
             )
         return self._deep[name]
