@@ -71,6 +71,7 @@ def test_compare_prints_the_exact_risk_and_the_alignment(trained, capsys):
     assert result["one_gradient_descent_step"]["risk"] < result["one_gradient_descent_step"]["null_risk"]
 
 
+@pytest.mark.slow
 def test_train_reads_matrices_from_files_and_compare_puts_deep_layers_beside_descent_from_the_same_start(
     tmp_path, capsys
 ):

@@ -33,6 +33,7 @@ def test_three_steps_of_one_size_are_where_a_scan_is_least():
     assert abs(float(found.risk.value) - min(scanned)) < 5 * float(found.risk.standard_error)
 
 
+@pytest.mark.slow
 def test_sizes_of_their_own_are_no_worse_and_stationary():
     shared = best_steps(TASK, 2, key=random.key(4))
     own = best_steps(TASK, 2, shared=False, key=random.key(4))

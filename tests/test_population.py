@@ -97,6 +97,7 @@ def test_learners_and_tasks_without_an_exact_risk_get_a_sentence():
         gradient_flow(paper_like(2), Own(), [0.0, 1.0], key=random.key(0))
 
 
+@pytest.mark.slow
 def test_gradient_flow_never_climbs_and_arrives_at_the_optimum():
     flow = gradient_flow(paper_like(2), SMALL, np.linspace(0, 400, 81), seeds=2, key=random.key(3))
     risks = flow.metrics.risk.values

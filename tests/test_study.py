@@ -95,6 +95,7 @@ def test_layers_that_did_not_train_fail_or_do_not_count():
     )
 
 
+@pytest.mark.slow
 def test_parts_run_alone_see_what_they_see_in_the_whole(sound):
     alone = verdicts(SmallLaboratory(SMALL, seed=1), "sizes")
     assert alone["risk-at-other-sizes"] == sound["risk-at-other-sizes"]
