@@ -175,7 +175,7 @@ def beyond_depth(laboratory: Laboratory, two: DeepModels) -> tuple[xr.Dataset, d
     }
     of_seed = two.training.learner(two.shown())
     stable = {
-        name: largest_stable_damping(model, two.task, key, times=TIMES, between=(0.05, 20.0), precision=0.02)
+        name: largest_stable_damping(model, two.task, key, times=TIMES, between=(0.05, 20.0), precision=0.05)
         for name, model in {"the trained layer": of_seed, **constructed}.items()
     }
     words = ", ".join(f"{value:.2f} for {name}" for name, value in stable.items())

@@ -18,7 +18,7 @@ from mesalens.tasks import RegressionTask
 from mesalens.theory import best_steps, gradient_descent_transformer, one_step_risk
 from mesalens.training import Training, TrainingSettings, clipped_adam, train
 
-MEASUREMENTS = 10
+MEASUREMENTS = 5
 """Points of a curve over training."""
 
 
