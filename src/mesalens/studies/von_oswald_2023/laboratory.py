@@ -1,5 +1,6 @@
 """The laboratory of the study: settings of the paper, layers trained once and shared by all parts."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,22 @@ class Budget:
     deep: Mapping[str, DeepSettings] = field(default_factory=dict)
 
 
+_QUICK = functools.partial(
+    DeepSettings,
+    batch_size=512,
+    seeds=3,
+    learning_rate=3e-3,
+    plus_plus_rate=1e-2,
+    prompts_for_rates=5000,
+    prompts=2500,
+)
+_LOOPED = functools.partial(
+    DeepSettings, looped=True, steps=5000, batch_size=2048, seeds=5, plus_plus_steps=1000, plus_plus_rate=1e-3
+)
+_UNSHARED = functools.partial(
+    DeepSettings, looped=False, steps=50_000, batch_size=2048, seeds=2, plus_plus_steps=30_000
+)
+
 BUDGETS = {
     "quick": Budget(
         2000,
@@ -42,46 +59,9 @@ BUDGETS = {
         10_000,
         ((3, 12), (8, 4)),
         {
-            "two-layers": DeepSettings(
-                2,
-                True,
-                2500,
-                512,
-                seeds=3,
-                plus_plus_steps=1000,
-                learning_rate=3e-3,
-                plus_plus_rate=1e-2,
-                prompts_for_rates=5000,
-                prompts=2500,
-            ),
-            "five-layers": DeepSettings(
-                5,
-                False,
-                3000,
-                512,
-                seeds=3,
-                plus_plus_steps=2000,
-                dim=5,
-                context_length=5,
-                learning_rate=3e-3,
-                plus_plus_rate=1e-2,
-                prompts_for_rates=5000,
-                prompts=2500,
-            ),
-            "two-unshared": DeepSettings(
-                2,
-                False,
-                1500,
-                512,
-                seeds=3,
-                plus_plus_steps=1000,
-                dim=5,
-                context_length=10,
-                learning_rate=3e-3,
-                plus_plus_rate=1e-2,
-                prompts_for_rates=5000,
-                prompts=2500,
-            ),
+            "two-layers": _QUICK(2, True, 2500, plus_plus_steps=1000),
+            "five-layers": _QUICK(5, False, 3000, plus_plus_steps=2000, dim=5, context_length=5),
+            "two-unshared": _QUICK(2, False, 1500, plus_plus_steps=1000, dim=5, context_length=10),
         },
     ),
     # The paper's own: 5000 steps on batches of 2048 (settings of `TrainingSettings`), five seeds (Figure 2), 10⁴ prompts.
@@ -94,15 +74,13 @@ BUDGETS = {
         10_000,
         ((5, 5), (5, 20), (10, 5), (10, 40), (20, 10), (20, 20)),
         {
-            "two-layers": DeepSettings(2, True, 5000, 2048, seeds=5, plus_plus_steps=1000, plus_plus_rate=1e-3),
-            "five-layers": DeepSettings(5, False, 50_000, 2048, seeds=2, plus_plus_steps=30_000),
-            "two-unshared": DeepSettings(2, False, 50_000, 2048, seeds=2, plus_plus_steps=30_000),
-            "five-looped": DeepSettings(5, True, 5000, 2048, seeds=5, plus_plus_steps=1000),
-            "twelve-layers": DeepSettings(12, False, 50_000, 2048, seeds=2, plus_plus_steps=30_000),
-            "smaller": DeepSettings(
-                2, True, 5000, 2048, seeds=5, plus_plus_steps=1000, plus_plus_rate=1e-3, dim=5, context_length=20
-            ),
-            "vectors": DeepSettings(2, True, 5000, 2048, seeds=5, plus_plus_steps=1000, plus_plus_rate=1e-3, outputs=3),
+            "two-layers": _LOOPED(2),
+            "five-layers": _UNSHARED(5),
+            "two-unshared": _UNSHARED(2),
+            "five-looped": _LOOPED(5, plus_plus_rate=5e-4),
+            "twelve-layers": _UNSHARED(12),
+            "smaller": _LOOPED(2, dim=5, context_length=20),
+            "vectors": _LOOPED(2, outputs=3),
         },
     ),
 }
