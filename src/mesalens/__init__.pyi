@@ -18,6 +18,7 @@ from .learners import Learner as Learner
 from .learners import LeastSquares as LeastSquares
 from .learners import Ridge as Ridge
 from .models import LinearTransformer as LinearTransformer
+from .models import Transformer as Transformer
 from .prompt import Prompt as Prompt
 from .training import train as train
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from mesalens.checks import InputError, positive
 from mesalens.models import LinearTransformer
-from mesalens.models.tokens import joint_tokens
+from mesalens.models.tokens import Joint
 from mesalens.simulation import Estimate, expectation
 from mesalens.tasks import Task
 
@@ -102,7 +102,8 @@ def _risks(
 
     def squared_errors(prompt, target):
         eqx.filter_eval_shape(looped, prompt)  # says what is wrong where sizes do not match
-        context, query = joint_tokens(prompt, looped.initial_weights)
+        tokens = Joint(looped.initial_weights)
+        context, query = tokens.context(prompt), tokens.query(prompt)
 
         def of_damping(damping):
             def apply(carry, _):

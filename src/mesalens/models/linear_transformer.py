@@ -9,8 +9,9 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from mesalens.checks import InputError, count, positive
 from mesalens.learners.base import IterativeLearner
+from mesalens.models.initial_weights import truncated_normal
 from mesalens.models.small_matrices import gram, times_symmetric, times_weights
-from mesalens.models.tokens import joint_tokens
+from mesalens.models.tokens import Joint
 from mesalens.prompt import Prompt
 
 FEW_LAYERS = 6
@@ -81,18 +82,13 @@ class LinearTransformer(IterativeLearner):
         variance = positive("init_scale", init_scale) / layers
         stored = 1 if looped else layers
 
-        def truncated_normal(key, shape, fan_in):
-            initialiser = jax.nn.initializers.truncated_normal(1.0)
-            # A normal cut at ±2 has standard deviation 0.8796
-            return jnp.sqrt(variance / fan_in) / 0.87962566103423978 * initialiser(key, shape)
-
         keys = jax.random.split(key, 4)
         reading = (stored, heads, key_size, width)
         return cls(
-            W_Q=truncated_normal(keys[0], reading, width),
-            W_K=truncated_normal(keys[1], reading, width),
-            W_V=truncated_normal(keys[2], reading, width),
-            P=truncated_normal(keys[3], (stored, heads, width, key_size), heads * key_size),
+            W_Q=truncated_normal(keys[0], reading, width, variance),
+            W_K=truncated_normal(keys[1], reading, width, variance),
+            W_V=truncated_normal(keys[2], reading, width, variance),
+            P=truncated_normal(keys[3], (stored, heads, width, key_size), heads * key_size, variance),
             layers=layers,
             outputs=outputs,
             initial_weights=initial_weights,
@@ -232,7 +228,8 @@ class LinearTransformer(IterativeLearner):
                 f"the transformer reads d = {self.dim} and m = {self.outputs}, and the prompt has d = {prompt.dim} and "
                 f"m = {prompt.outputs}; give both the same."
             )
-        return joint_tokens(prompt, self.initial_weights)
+        tokens = Joint(self.initial_weights)
+        return tokens.context(prompt), tokens.query(prompt)
 
 
 def _attend(context, A, B, token):

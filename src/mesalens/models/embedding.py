@@ -1,0 +1,70 @@
+"""`Embedding`: what is done to tokens before the first layer."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mesalens.checks import InputError, one_of
+from mesalens.models.positions import Positions
+
+Combination = Literal["add", "concatenate"]
+
+
+class Embedding(eqx.Module):
+    """Rows e to rows `h = E e`, then `h <- h + MLP(h)`, then positional encodings c added or put behind, `(h, c)`.
+
+    Each of the three may be missing; without any of them rows stay as they are. The y-part of h, from which a prediction is read, is
+    the last m of the entries before those of the encoding.
+
+    Source: von Oswald et al. (2023), Section 4 (input projection and MLP), Section 5 (encodings that are put behind).
+    """
+
+    projection: eqx.nn.Linear | None = None
+    mlp: eqx.nn.MLP | None = None
+    positions: Positions | None = None
+    combination: Combination = eqx.field(static=True, default="concatenate", kw_only=True)
+
+    def __check_init__(self):
+        one_of("combination of tokens and positions", self.combination, ("add", "concatenate"))
+
+    def token_width(self, tokens: int) -> int:
+        """The entries of a row before encodings are put behind, for tokens of a width."""
+        return tokens if self.projection is None else int(self.projection.out_features)
+
+    def width(self, tokens: int) -> int:
+        """The entries of a row, for tokens of a width."""
+        if self.positions is None or self.combination == "add":
+            return self.token_width(tokens)
+        return self.token_width(tokens) + self.positions.size
+
+    def __call__(self, rows: Float[Array, "rows D"]) -> Float[Array, "rows width"]:
+        embedded = rows if self.projection is None else jax.vmap(self.projection)(rows)
+        if self.mlp is not None:
+            if self.projection is None or rows.shape[1] >= embedded.shape[1]:
+                embedded = embedded + jax.vmap(self.mlp)(embedded)
+            else:
+                embedded = embedded + jax.vmap(_after(self.projection, self.mlp))(rows)
+        if self.positions is None:
+            return embedded
+        encodings = self.positions(len(rows)).astype(embedded.dtype)
+        if self.combination == "concatenate":
+            return jnp.concatenate([embedded, encodings], axis=1)
+        if encodings.shape[1] != embedded.shape[1]:
+            raise InputError(
+                f"encodings of size {encodings.shape[1]} cannot be added to rows of width {embedded.shape[1]}; give both the same."
+            )
+        return embedded + encodings
+
+
+def _after(projection: eqx.nn.Linear, mlp: eqx.nn.MLP) -> eqx.nn.MLP:
+    """MLP ∘ E with their two adjacent matrices multiplied, which halves the work where tokens are few entries wide."""
+    first = mlp.layers[0]
+    weight, bias = first.weight @ projection.weight, first.bias
+    if projection.bias is not None:
+        bias = first.weight @ projection.bias + (0 if bias is None else bias)
+    return eqx.tree_at(
+        lambda m: (m.layers[0].weight, m.layers[0].bias), mlp, (weight, bias), is_leaf=lambda leaf: leaf is None
+    )
