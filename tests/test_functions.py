@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.stats
 
 from mesalens import InputError
 from mesalens.tasks import (
@@ -20,9 +22,11 @@ from mesalens.tasks import (
     Monomials,
     OwnFunctions,
     RotatedPolynomials,
+    SineWaves,
     TwoLayerNetworks,
 )
 from mesalens.tasks.functions.networks import ACTIVATIONS
+from mesalens.tasks.settings import TaskSettings
 
 PROMPTS = 50_000
 POINTS = np.array([[1.0, 0.3], [-0.4, 0.8], [0.5, 1.2], [1.0, 0.3]], np.float32)  # the first one twice
@@ -164,7 +168,7 @@ def test_rows_of_the_rotation_are_orthonormal():
 
 
 @pytest.mark.parametrize(
-    "family", [LinearFunctions, Monomials, Cosines, RotatedPolynomials, TwoLayerNetworks, Constants]
+    "family", [LinearFunctions, Monomials, Cosines, SineWaves, RotatedPolynomials, TwoLayerNetworks, Constants]
 )
 def test_one_input_and_two_outputs_that_are_independent(family):
     ys = family(1, 2)(jax.random.key(5), jnp.full((20_000, 1, 1), 0.7))
@@ -193,6 +197,67 @@ def test_activations_are_odd_where_stated(name):
     activation, odd = ACTIVATIONS[name]
     u = jnp.linspace(0.1, 3, 20)
     assert np.allclose(activation(-u), -activation(u), atol=1e-6) is odd
+
+
+TURN = 2 * math.pi
+SINES = {  # name: the family, and whether it is sign-symmetric and rotation-invariant
+    "half a turn": (SineWaves(), False, True),
+    "half a turn, the other half": (SineWaves(phase=(-math.pi, 0.0)), False, True),
+    "part of a turn": (SineWaves(phase=(0.0, 2.0)), False, False),
+    "one phase": (SineWaves(phase=(0.0, 0.0)), False, False),
+    "a turn": (SineWaves(phase=(0.3, 0.3 + TURN)), True, True),
+    "two turns": (SineWaves(phase=(-TURN, TURN)), True, True),
+    "a turn and a half": (SineWaves(phase=(0.5, 0.5 + 1.5 * TURN)), False, False),
+    "amplitudes of both signs": (SineWaves(phase=(0.0, 2.0), amplitude=(-0.5, 0.5)), True, False),
+}
+NUMBERS = (1.0, -0.4, 0.5)
+
+
+def sines_at(family, numbers, prompts=200_000):
+    """Values of one draw of f a row, in float64."""
+    xs = jnp.broadcast_to(jnp.array(numbers, jnp.float32)[:, None], (prompts, len(numbers), 1))
+    return np.asarray(family(jax.random.key(9), xs), np.float64)[..., 0]
+
+
+@pytest.mark.parametrize("name", SINES)
+def test_sine_waves_have_the_symmetries_that_they_state_and_no_other(name):
+    family, sign_symmetric, rotation_invariant = SINES[name]
+    assert (family.sign_symmetric, family.rotation_invariant) == (sign_symmetric, rotation_invariant)
+    ys = sines_at(family, NUMBERS)
+    distance = standard_errors_from_zero(products(ys, (1, 3)))
+    assert distance < 5 if sign_symmetric else distance > 10
+    mirrored = sines_at(family, [-x for x in NUMBERS])
+    difference = products(ys, (1, 2, 3, 4)) - products(mirrored, (1, 2, 3, 4))
+    distance = standard_errors_from_zero(difference)
+    assert distance < 5 if rotation_invariant else distance > 10
+
+
+def test_moments_of_sine_waves_are_those_of_quadrature():
+    family = SineWaves(amplitude=(0.2, 0.7), phase=(-0.5, 1.4), scale=1.5)
+    ys = sines_at(family, NUMBERS)
+    for places in ((0,), (2,), (0, 0), (0, 1), (0, 1, 2), (1, 1, 2, 2)):
+
+        def value(phase, amplitude, places=places):
+            return math.prod(1.5 * amplitude * math.sin(NUMBERS[place] + phase) for place in places)
+
+        exact = scipy.integrate.dblquad(value, 0.2, 0.7, -0.5, 1.4)[0] / (0.5 * 1.9)
+        terms = ys[:, list(places)].prod(axis=1)
+        assert terms.mean() == pytest.approx(exact, abs=5 * terms.std() / len(terms) ** 0.5)
+
+
+def test_amplitudes_and_phases_are_uniform_and_independent():
+    ys = sines_at(SineWaves(scale=2.0), [0.0, math.pi / 2])  # scale a sin φ and scale a cos φ
+    amplitudes, phases = np.hypot(*ys.T) / 2, np.arctan2(*ys.T)
+    for drawn, low, high in ((amplitudes, 0.1, 0.5), (phases, 0.0, math.pi)):
+        assert low - 1e-5 < drawn.min() and drawn.max() < high + 1e-5
+        assert scipy.stats.kstest(drawn, scipy.stats.uniform(low, high - low).cdf).pvalue > 1e-4
+    assert abs(np.corrcoef(amplitudes, phases)[0, 1]) < 5 / len(ys) ** 0.5
+
+
+def test_settings_know_sine_waves():
+    functions = TaskSettings(dim=1, functions="sine", function_scale=2.0).task().functions
+    assert isinstance(functions, SineWaves)
+    assert functions.scale == 2.0
 
 
 def test_own_functions_are_those_of_the_family_that_they_spell_out():
@@ -232,6 +297,12 @@ def test_a_family_with_only_a_call_promises_nothing():
         (lambda: Monomials(2, scale=0.0), "the scale of the functions is 0.0"),
         (lambda: Cosines(2, frequency=-1.0), "the frequency is -1.0"),
         (lambda: Cosines(2, phase=math.inf), "the phase is inf"),
+        (lambda: SineWaves(2), "functions of one number, and dim is 2"),
+        (lambda: SineWaves(amplitude=(0.5, 0.1)), "the amplitude is drawn from 0.5 to 0.1; give the smaller end first"),
+        (lambda: SineWaves(amplitude=0.5), "0.5 is no range of amplitudes or phases"),
+        (lambda: SineWaves(phase=(0.0, math.inf)), "the largest phase is inf"),
+        (lambda: TaskSettings(functions="sine").task(), "and dim is 10; give dim 1"),
+        (lambda: TaskSettings(dim=1, functions="sine", phase=1.0).task(), "phase is given, but neither"),
         (lambda: RotatedPolynomials(2, terms=()), "has no terms"),
         (lambda: RotatedPolynomials(2, terms=((1.0,),)), "not pairs of a coefficient and powers"),
         (lambda: RotatedPolynomials(2, terms=((1.0, (1, 1, 1)),)), "has 3 powers and the dimension is 2"),

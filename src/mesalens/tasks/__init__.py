@@ -1,5 +1,6 @@
 """Distributions over prompts: covariates × functions × noise × distractors × context length."""
 
+from mesalens.tasks.classification import ClassificationTask as ClassificationTask
 from mesalens.tasks.condensed import CondensedTask as CondensedTask
 from mesalens.tasks.covariates import Cauchy as Cauchy
 from mesalens.tasks.covariates import Covariates as Covariates
@@ -18,6 +19,7 @@ from mesalens.tasks.functions import LinearFunctions as LinearFunctions
 from mesalens.tasks.functions import Monomials as Monomials
 from mesalens.tasks.functions import OwnFunctions as OwnFunctions
 from mesalens.tasks.functions import RotatedPolynomials as RotatedPolynomials
+from mesalens.tasks.functions import SineWaves as SineWaves
 from mesalens.tasks.functions import TwoLayerNetworks as TwoLayerNetworks
 from mesalens.tasks.matrix_file import read_matrix as read_matrix
 from mesalens.tasks.noise import GaussianNoise as GaussianNoise

@@ -23,6 +23,7 @@ FUNCTIONS = {
     "linear": (tasks.LinearFunctions, {"weight_covariance": "covariance", "weight_mean": "mean"}),
     "monomial": (tasks.Monomials, {"degree": "degree"}),
     "cosine": (tasks.Cosines, {"frequency": "frequency", "phase": "phase"}),
+    "sine": (tasks.SineWaves, {}),
     "polynomial": (tasks.RotatedPolynomials, {}),
     "constant": (tasks.Constants, {}),
 }
@@ -57,6 +58,7 @@ class TaskSettings(BaseModel):
         "sin-network",
         "monomial",
         "cosine",
+        "sine",
         "polynomial",
         "constant",
     ] = "linear"

@@ -2,6 +2,7 @@
 
 from mesalens.training.gradient_flow import gradient_flow as gradient_flow
 from mesalens.training.objective import batch_loss as batch_loss
+from mesalens.training.objective import loss_of as loss_of
 from mesalens.training.optimiser import clipped_adam as clipped_adam
 from mesalens.training.run_folder import load_run as load_run
 from mesalens.training.run_folder import save_run as save_run

@@ -1,18 +1,21 @@
-"""What training makes small: the risk on fresh prompts, or the risk itself."""
+"""What training makes small: the risk or the cross-entropy on fresh prompts, or the risk itself."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import InputError, count
+from mesalens import random
+from mesalens.checks import InputError, count, one_of
 from mesalens.learners import Learner
 from mesalens.models import LinearTransformer
 from mesalens.tasks import RegressionTask, Task
 from mesalens.theory import population_risk, task_moments
 
-Objective = Literal["sampled", "population"]
+Objective = Literal["sampled", "population", "cross-entropy"]
 Loss = Callable[[Learner, Key[Array, ""]], Float[Array, ""]]
 
 
@@ -26,6 +29,32 @@ def sampled(task: Task, batch_size: int) -> Loss:
     """`batch_loss` with the task and the size of a batch given."""
     count("batch_size", batch_size)
     return lambda learner, key: batch_loss(learner, task, key, batch_size)
+
+
+def batch_cross_entropy(learner: Learner, task: Task, key: Key[Array, ""], batch_size: int) -> Float[Array, ""]:
+    """Mean over a fresh batch of -Σ_c y_c log softmax(ŷ)_c: predictions are logits, targets distributions over classes."""
+    prompts, targets = task.sample(key, (batch_size,))
+    return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(learner.batch(prompts)), axis=-1))
+
+
+def cross_entropy(task: Task, batch_size: int) -> Loss:
+    """`batch_cross_entropy` with the task and the size of a batch given.
+
+    Raises `ValueError` where the targets of the task, of which it draws a few, are not distributions over two classes or more.
+    """
+    count("batch_size", batch_size)
+    _, targets = task.sample(random.key(0), (2,))
+    outputs = targets.shape[-1]
+    if outputs < 2:
+        raise InputError(
+            f"cross-entropy is over classes, and the targets of the task have {outputs} output; give a task with two or more."
+        )
+    if not np.allclose(jnp.sum(targets, axis=-1), 1, atol=1e-4) or np.min(targets) < 0:
+        raise InputError(
+            f"cross-entropy needs targets that are distributions over classes, and those of {type(task).__name__} are not; "
+            "give a ClassificationTask, or use sampled."
+        )
+    return lambda learner, key: batch_cross_entropy(learner, task, key, batch_size)
 
 
 def population(task: Task) -> Loss:
@@ -48,3 +77,11 @@ def population(task: Task) -> Loss:
         return population_risk(learner, moments)
 
     return loss
+
+
+def loss_of(objective: Objective, task: Task, batch_size: int) -> Loss:
+    """The loss of an objective by its name; raises `ValueError` where there is none of that name, or not for that task."""
+    one_of("objective", objective, get_args(Objective))
+    if objective == "population":
+        return population(task)
+    return cross_entropy(task, batch_size) if objective == "cross-entropy" else sampled(task, batch_size)

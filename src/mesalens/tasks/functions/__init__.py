@@ -8,3 +8,4 @@ from mesalens.tasks.functions.monomials import Monomials as Monomials
 from mesalens.tasks.functions.networks import TwoLayerNetworks as TwoLayerNetworks
 from mesalens.tasks.functions.own import OwnFunctions as OwnFunctions
 from mesalens.tasks.functions.polynomials import RotatedPolynomials as RotatedPolynomials
+from mesalens.tasks.functions.sine_waves import SineWaves as SineWaves
