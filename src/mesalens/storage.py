@@ -3,9 +3,10 @@
 Weights are safetensors, labelled results netCDF, settings JSON: nothing is pickled.
 """
 
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,9 +52,22 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
+def replace_file(file: Path, content: bytes) -> None:
+    """Writes a file anew: at whatever moment the process ends, it holds all that it held before or all of the content."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())  # or a machine that goes down could keep the new name without the content
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def save_arrays(tree: PyTree, file: Path) -> None:
     """Writes the arrays of a pytree to a safetensors file, each under its path in the tree (`W_Q`, `layers.0.weight`, …)."""
-    file.write_bytes(safetensors.numpy.save(_named_arrays(tree)))  # save_file would let only the owner read
+    file.write_bytes(safetensors.numpy.save(named_arrays(tree)))  # save_file would let only the owner read
 
 
 def load_arrays(tree: PyTree, file: Path) -> PyTree:
@@ -62,13 +76,27 @@ def load_arrays(tree: PyTree, file: Path) -> PyTree:
     Raises `ValueError` where the file is missing or damaged, or its names or shapes are others.
     """
     stored = _read(file, safetensors.numpy.load_file)
-    expected = {name: leaf.shape for name, leaf in _named_leaves(tree)}
-    if {name: array.shape for name, array in stored.items()} != expected:
+    try:
+        return with_arrays(tree, stored)
+    except ValueError:
         raise InputError(
             f"{file} holds the weights of another model than its settings describe; restore the file or train again."
-        )
-    leaves = iter([jax.numpy.asarray(stored[name]) for name in expected])
-    return jax.tree.map(lambda leaf: next(leaves) if _is_array(leaf) else leaf, tree)
+        ) from None
+
+
+def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
+    """The arrays of a pytree by their paths in it; random keys as their data."""
+    return {name: np.asarray(_data(leaf), order="C") for name, leaf in _named_leaves(tree)}
+
+
+def with_arrays(tree: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
+    """The pytree with its arrays replaced by those of `named_arrays`; raises `ValueError` where names or shapes are others."""
+    leaves = _named_leaves(tree)
+    expected = {name: jax.eval_shape(_data, leaf).shape for name, leaf in leaves}
+    if {name: array.shape for name, array in arrays.items()} != expected:
+        raise ValueError("the arrays are not those of the tree")
+    new = iter([_like(leaf, arrays[name]) for name, leaf in leaves])
+    return jax.tree.map(lambda leaf: next(new) if _is_array(leaf) else leaf, tree)
 
 
 def save_dataset(dataset: xr.Dataset, file: Path) -> None:
@@ -104,5 +132,14 @@ def _named_leaves(tree):
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves if _is_array(leaf)]
 
 
-def _named_arrays(tree):
-    return {name: np.ascontiguousarray(leaf) for name, leaf in _named_leaves(tree)}
+def _is_key(leaf):
+    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf):
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _like(leaf, array):
+    array = jax.numpy.array(array)
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array

@@ -1,5 +1,6 @@
 """`mesalens reproduce`."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ def reproduce(
     seeds: int | None = None,
     seed: int = 0,
     out: Path | None = None,
+    checkpoints: Path | None = None,
     json: Json = False,
     device: str | None = None,
 ) -> int:
@@ -36,6 +38,7 @@ def reproduce(
         seeds: independent trainings (the budget's number by default)
         seed: where all random numbers come from
         out: a new folder for the results (results/STUDY-BUDGET-TIME by default)
+        checkpoints: a folder where trainings keep their state, so that a study that was stopped goes on from there
         json: print the verdicts as JSON alone on standard output
         device: where to compute: cpu, gpu, … (JAX's choice by default)
     """
@@ -47,10 +50,18 @@ def reproduce(
         count("seeds", seeds)
     if out is None:
         out = Path("results") / f"{name.replace('/', '-')}-{budget}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    with new_folder(out) as folder, on(device):
-        with ProgressReport() as progress:
-            examination = examine(chosen, part or None, budget, seeds=seeds, seed=seed, progress=progress)
-        write_report(examination, folder)
+    try:
+        with new_folder(out) as folder, on(device):
+            with ProgressReport() as progress:
+                examination = examine(
+                    chosen, part or None, budget, seeds=seeds, seed=seed, progress=progress, checkpoints=checkpoints
+                )
+            write_report(examination, folder)
+    except KeyboardInterrupt:
+        if checkpoints is None:
+            raise
+        print("mesalens: interrupted; run the same command again to go on with its trainings.", file=sys.stderr)
+        return 130
     if json:
         print_json(summary(examination) | {"out": str(out)})
     else:

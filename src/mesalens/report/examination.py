@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -48,14 +49,28 @@ class Examination:
 
 
 def examine(
-    study: Study, names: str | None, budget: str, *, seeds: int | None, seed: int, progress: Any
+    study: Study,
+    names: str | None,
+    budget: str,
+    *,
+    seeds: int | None,
+    seed: int,
+    progress: Any,
+    checkpoints: Path | None = None,
 ) -> Examination:
     """Runs the parts of a study that a name asks for and judges their claims.
 
-    `progress` has `say(line)` and `start(title, total)`, see `ProgressReport`. Raises `ValueError` for an unknown part or claim.
+    `progress` has `say(line)` and `start(title, total)`, see `ProgressReport`. In a folder `checkpoints` every training keeps its
+    state, under the study and the budget, and goes on from it. Raises `ValueError` for an unknown part or claim.
     """
     selected = study.select(names)
-    laboratory = study.laboratory(study.budgets[budget], seeds=seeds, seed=seed, progress=progress.start)
+    laboratory = study.laboratory(
+        study.budgets[budget],
+        seeds=seeds,
+        seed=seed,
+        progress=progress.start,
+        checkpoints=None if checkpoints is None else checkpoints / study.name / budget,
+    )
     started, clock = datetime.now(UTC), time.monotonic()
     parts, figures, datasets, learners, remarks = [], [], {}, {}, []
     for part, claims in selected:

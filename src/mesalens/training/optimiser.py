@@ -8,12 +8,15 @@ ADAM_EPSILON = 1e-8
 """What Adam adds to the size of a gradient before it divides by it."""
 
 
-def clipped_adam(learning_rate: float, *, clip: float, b2: float = 0.999) -> optax.GradientTransformation:
-    """Adam on gradients whose global norm is cut to at most `clip`.
+def clipped_adam(
+    learning_rate: float | optax.Schedule, *, clip: float, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """Adam on gradients whose global norm is cut to at most `clip`; the rate is a number, or a schedule of Optax over the steps.
 
     Raises `ValueError` for a rate or clip not above 0, or a clip at which Adam's ε = 1e-8 outweighs every gradient.
     """
-    positive("learning_rate", learning_rate)
+    if not callable(learning_rate):
+        positive("learning_rate", learning_rate)
     if positive("clip", clip) <= ADAM_EPSILON:
         raise InputError(
             f"clip is {clip!r}; gradients cut to that norm vanish beside the {ADAM_EPSILON:g} that Adam adds to their size, so give "

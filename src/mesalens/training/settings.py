@@ -1,6 +1,7 @@
 """`TrainingSettings`: one training run, as a value that can be written down and read back."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import jax.numpy as jnp
 import optax
@@ -95,7 +96,13 @@ class TrainingSettings(TaskSettings):
         """Adam on clipped gradients."""
         return clipped_adam(self.learning_rate, clip=self.clip, b2=self.b2)
 
-    def train(self, *, measure: Measure | None = None, progress: Callable[[int], object] | None = None) -> Training:
+    def train(
+        self,
+        *,
+        measure: Measure | None = None,
+        progress: Callable[[int], object] | None = None,
+        checkpoint: Path | None = None,
+    ) -> Training:
         """Runs it; see `mesalens.training.train`."""
         return train(
             self.initialise,
@@ -109,4 +116,5 @@ class TrainingSettings(TaskSettings):
             objective=self.objective,
             measure=measure,
             progress=progress,
+            checkpoint=checkpoint,
         )

@@ -1,8 +1,9 @@
 """The training loop: any learner, fresh prompts at each step, many seeds in one compiled call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,13 +13,14 @@ import optax
 import xarray as xr
 from jaxtyping import Array, Float, Key, PyTree
 
-from mesalens.checks import InputError, count, one_of
+from mesalens.checks import InputError, count
 from mesalens.learners import Learner
 from mesalens.random import unroll
 from mesalens.tasks import Task
-from mesalens.training.objective import Objective, population, sampled
+from mesalens.training.checkpoint import Checkpoint, fingerprint
+from mesalens.training.objective import Objective, loss_of
 
-Measure = Callable[[Any, Key[Array, ""]], dict[str, Float[Array, ""]]]
+Measure = Callable[[Any, Key[Array, ""]], Mapping[str, Any]]
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -49,38 +51,47 @@ def train(
     *,
     steps: int,
     batch_size: int = 1024,
-    seeds: int = 1,
+    seeds: int | Sequence[int] = 1,
     key: Key[Array, ""],
     every: int = 100,
     objective: Objective = "sampled",
     measure: Measure | None = None,
     progress: Callable[[int], object] | None = None,
+    checkpoint: Path | None = None,
 ) -> Training:
     """Trains `initialise(key)` on the task by gradients of E‖ŷ - y_query‖², all seeds at once.
 
     With the `sampled` objective every step of every seed draws `batch_size` fresh prompts. With the `population` objective, for one
     layer of linear self-attention, gradients are those of the risk itself: batches have no part in it, weights start from the
     same values but are carried in float64, and the metrics have the exact `risk`. (The learners come back in float32, as prompts are;
-    near the optimum that costs 1e-14 of the risk.) The optimiser is any of Optax, those with
+    near the optimum that costs 1e-14 of the risk.) With `cross-entropy` predictions are logits, targets distributions over classes, and the
+    loss of a fresh batch is -Σ_c y_c log softmax(ŷ)_c. The optimiser is any of Optax, those with
     line searches included.
 
     `every` steps are one compiled call; before the first and after each such call `measure(learner, key)` is evaluated for every
-    seed, with keys of its own. `progress` is called with the number of steps done. Seed i gets the same numbers whatever the
-    number of seeds.
+    seed, with keys of its own. `progress` is called with the number of steps done. A number n of seeds means 0 … n - 1, a
+    sequence those in it; seed i gets the same random numbers whatever its company.
 
-    Raises `ValueError` for sizes below 1, a learner with nothing to train, or a seed whose gradient is 0 at each of the first `every`
-    steps; `TrainingDivergedError` at the first loss that is not finite.
+    Where a folder `checkpoint` is given, each such call leaves there all that the next one needs. The same call of `train` with that
+    folder then goes on from there: weights and metrics are those of a training that was never stopped, bit for bit, on the same
+    machine. `steps` may grow (where they were no multiple of `every`, the metrics keep the point at which they ended); the optimiser's
+    schedules must not depend on them then.
+
+    Raises `ValueError` for sizes below 1, seeds that are no different whole numbers, a learner with nothing to train, a seed whose
+    gradient is 0 at each of the first `every` steps, or a checkpoint that is damaged, of another training or of more steps;
+    `TrainingDivergedError` at the first loss that is not finite.
     """
-    for name, value in (("steps", steps), ("seeds", seeds), ("every", every)):
+    for name, value in (("steps", steps), ("every", every)):
         count(name, value)
-    one_of("objective", objective, get_args(Objective))
-    loss = population(task) if objective == "population" else sampled(task, batch_size)
+    numbers = _seed_numbers(seeds)
+    loss = loss_of(objective, task, batch_size)
     optimiser = optax.with_extra_args_support(optimiser)
+    together = objective == "population" or jax.default_backend() != "cpu"
 
     @eqx.filter_jit
     def begin(key):
         """The learners of all seeds, and two keys for each seed."""
-        seed_keys = jax.vmap(jax.random.fold_in, (None, 0))(unroll(key), jnp.arange(seeds))
+        seed_keys = jax.vmap(jax.random.fold_in, (None, 0))(unroll(key), jnp.asarray(numbers, jnp.uint32))
         start_keys, data_keys, measure_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(seed_keys), 1, 0)
         return eqx.filter_vmap(initialise)(start_keys), data_keys, measure_keys
 
@@ -89,7 +100,7 @@ def train(
         parameters, frozen, optimiser_state = carry
 
         def value(parameters):
-            return loss(eqx.combine(parameters, frozen), data_key)
+            return loss(eqx.combine(parameters, frozen, static), data_key)
 
         now, gradients = jax.value_and_grad(value)(parameters)
         changes, optimiser_state = optimiser.update(
@@ -97,58 +108,83 @@ def train(
         )
         return (optax.apply_updates(parameters, changes), frozen, optimiser_state), (now, optax.tree.norm(gradients))
 
-    @eqx.filter_jit(donate="all")
-    def advance(parameters, frozen, optimiser_state, data_keys, step_numbers):
+    @eqx.filter_jit(donate="all-except-first")
+    def advance(data_keys, state, step_numbers):
         """Many steps of all seeds; returns the loss and the norm of the gradient of each."""
 
         def step(carry, number):
             keys = jax.vmap(jax.random.fold_in, (0, None))(data_keys, number)
-            return _over_seeds(update, seeds)(carry, keys)
+            return _over_seeds(update, together=together)(carry, keys)
 
-        return jax.lax.scan(step, (parameters, frozen, optimiser_state), step_numbers)
+        return jax.lax.scan(step, state, step_numbers)
 
     def measured(learner, key):
         risk = {"risk": loss(learner, key)} if objective == "population" else {}
-        return risk | ({} if measure is None else measure(learner, key))
+        return risk | ({} if measure is None else dict(measure(learner, key)))
 
     @eqx.filter_jit
-    def evaluate(parameters, frozen, measure_keys, number):
+    def evaluate(state, measure_keys, number):
+        parameters, frozen, _ = state
         keys = jax.vmap(jax.random.fold_in, (0, None))(measure_keys, number)
-        return _over_seeds(measured, seeds)(eqx.combine(parameters, frozen), keys)
+        return _over_seeds(measured, together=together)(eqx.combine(parameters, frozen, static), keys)
 
     learners, data_keys, measure_keys = begin(key)
+    initialisation = None if checkpoint is None else fingerprint(begin, key)
     with jax.enable_x64(objective == "population"):
         if objective == "population":
             learners = in_precision(learners, jnp.float64)
-        parameters, frozen = eqx.partition(learners, learners.trainable())
+        parameters, others = eqx.partition(learners, learners.trainable())
+        frozen, static = eqx.partition(
+            others, eqx.is_array
+        )  # activations and the like cannot be carried through a loop
         if not jax.tree.leaves(parameters):
             raise InputError(f"{type(learners).__name__} has no trainable arrays; there is nothing to train.")
-        optimiser_state = eqx.filter_jit(jax.vmap(optimiser.init))(parameters)
+        state = parameters, frozen, eqx.filter_jit(jax.vmap(optimiser.init))(parameters)
 
-        checkpoints, losses = [0], [np.full(seeds, np.nan)]
-        curves = [jax.device_get(evaluate(parameters, frozen, measure_keys, jnp.array(0)))]
-        while checkpoints[-1] < steps:
-            first, last = checkpoints[-1], min(checkpoints[-1] + every, steps)
-            (parameters, frozen, optimiser_state), (batch_losses, norms) = advance(
-                parameters, frozen, optimiser_state, data_keys, jnp.arange(first, last)
+        kept = found = None
+        if checkpoint is not None:
+            names = eqx.filter_eval_shape(evaluate, state, measure_keys, jnp.array(0))
+            kept = Checkpoint(
+                Path(checkpoint),
+                {
+                    "objective": objective,
+                    "key": jax.random.key_data(unroll(key)).tolist(),
+                    "seeds": numbers,
+                    "batch_size": batch_size,
+                    "every": every,
+                    "metrics": sorted({"loss", *names}),
+                    "initial weights, learner or version of JAX": initialisation,
+                    "task, learner, optimiser or version of JAX": fingerprint(
+                        _over_seeds(update, together=together), state, data_keys
+                    ),
+                },
             )
-            _require_finite(np.asarray(batch_losses), parameters, first)
+            found = kept.load(state, steps)
+        if found is None:
+            now = {"loss": np.full(len(numbers), np.nan)} | evaluate(state, measure_keys, jnp.array(0))
+            points, metrics = [0], {name: np.asarray(values)[:, None] for name, values in now.items()}
+        else:
+            points, state, metrics = found
+        while points[-1] < steps:
+            first, last = points[-1], min((points[-1] // every + 1) * every, steps)
+            state, (batch_losses, norms) = advance(data_keys, state, jnp.arange(first, last))
+            _require_finite(np.asarray(batch_losses), state[0], first, numbers)
             if first == 0:
-                _require_gradient(np.asarray(norms))
-            checkpoints.append(last)
-            losses.append(np.asarray(batch_losses, np.float64).mean(axis=0))
-            curves.append(jax.device_get(evaluate(parameters, frozen, measure_keys, jnp.array(last))))
+                _require_gradient(np.asarray(norms), numbers)
+            now = {"loss": np.asarray(batch_losses, np.float64).mean(axis=0)}
+            now |= evaluate(state, measure_keys, jnp.array(last))
+            points.append(last)
+            metrics = {name: np.column_stack((values, now[name])) for name, values in metrics.items()}
+            if kept is not None:
+                kept.save(points, state, metrics)
             if progress is not None:
                 progress(last)
 
-    values = {"loss": np.stack(losses, axis=1)} | {
-        name: np.stack([at[name] for at in curves], axis=1) for name in curves[0]
-    }
-    metrics = xr.Dataset(
-        {name: (("seed", "step"), of_name) for name, of_name in values.items()},
-        coords={"seed": np.arange(seeds), "step": checkpoints},
+    dataset = xr.Dataset(
+        {name: (("seed", "step"), values) for name, values in metrics.items()},
+        coords={"seed": numbers, "step": points},
     )
-    return Training(in_precision(eqx.combine(parameters, frozen), jnp.float32), metrics)
+    return Training(in_precision(eqx.combine(state[0], state[1], static), jnp.float32), dataset)
 
 
 def in_precision(learners: PyTree, dtype: Any) -> PyTree:
@@ -156,19 +192,35 @@ def in_precision(learners: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, learners)
 
 
-def _over_seeds(function: Callable, seeds: int) -> Callable:
-    """`vmap` over the leading axis. XLA shares the work of a CPU's cores along that axis, so one seed goes without it."""
-    if seeds > 1:
+def _seed_numbers(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds that are meant: 0 … n - 1, or those of the sequence; raises where these are no different whole numbers."""
+    if not isinstance(seeds, Sequence):
+        return list(range(count("seeds", seeds)))
+    numbers = [count("a seed", seed, at_least=0) for seed in seeds]
+    # The last number of 32 bits is that of measurements, see `mesalens.random.measurement_key`
+    if not numbers or len(set(numbers)) < len(numbers) or max(numbers) >= 2**32 - 1:
+        raise InputError(f"seeds are {seeds!r}; give one or more different whole numbers below {2**32 - 1}.")
+    return numbers
+
+
+def _over_seeds(function: Callable, *, together: bool) -> Callable:
+    """The function of each seed, over the leading axis of all arrays: in a `vmap`, or one seed after the other.
+
+    A batch of prompts keeps the cores of a CPU busy by itself, and XLA has no fast product there for weights that differ by seed.
+    """
+    if together:
         return eqx.filter_vmap(function)
 
-    def of_one(*arguments):
-        first = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, arguments)
-        return jax.tree.map(lambda leaf: leaf[None] if eqx.is_array(leaf) else leaf, function(*first))
+    def one_by_one(*arguments):
+        arrays, others = eqx.partition(arguments, eqx.is_array)
+        return jax.lax.map(lambda of_seed: function(*eqx.combine(of_seed, others)), arrays)
 
-    return of_one
+    return one_by_one
 
 
-def _require_finite(batch_losses: Float[np.ndarray, "steps seeds"], parameters: PyTree, first: int) -> None:
+def _require_finite(
+    batch_losses: Float[np.ndarray, "steps seeds"], parameters: PyTree, first: int, numbers: list[int]
+) -> None:
     """Raises at the first step, counted from 1, whose loss is not finite, or whose update left weights that are not."""
     broken = ~np.isfinite(batch_losses)
     if broken.any():
@@ -181,16 +233,16 @@ def _require_finite(batch_losses: Float[np.ndarray, "steps seeds"], parameters: 
             return
         step, seed = len(batch_losses) - 1, np.argmin(finite)
     raise TrainingDivergedError(
-        f"training diverged: the loss or the weights were not finite at step {first + step + 1} (seed {seed}); "
+        f"training diverged: the loss or the weights were not finite at step {first + step + 1} (seed {numbers[seed]}); "
         "lower the learning rate, the initial scale or the scale of the task."
     )
 
 
-def _require_gradient(norms: Float[np.ndarray, "steps seeds"]) -> None:
+def _require_gradient(norms: Float[np.ndarray, "steps seeds"], numbers: list[int]) -> None:
     """Raises where the gradient of a seed is 0 at every step, so that nothing moves it."""
     dead = ~norms.any(axis=0)
     if dead.any():
         raise InputError(
-            f"the gradient is 0 at each of the first {len(norms)} steps (seed {np.argmax(dead)}), so that nothing is learned; "
+            f"the gradient is 0 at each of the first {len(norms)} steps (seed {numbers[np.argmax(dead)]}), so that nothing is learned; "
             "raise the activation clip, or start from weights that are not all 0."
         )

@@ -1,8 +1,10 @@
 """The laboratory of the study: tasks solved, and layers trained on them, once and shared by all parts."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,6 +37,7 @@ from mesalens.theory import (
     task_moments,
 )
 from mesalens.training import Training, train
+from mesalens.training.checkpoint import report_rest
 
 ProgressFactory = Callable[[str, int], Callable[[int], object]]
 
@@ -134,6 +137,7 @@ class TrainedLayers:
 class Laboratory:
     """Solves tasks and trains layers where a part asks for them.
 
+    In a folder `checkpoints` every training keeps its state, and goes on from it; another laboratory of the same settings takes it up.
     `step_size(d, n, σ²)`, `believed(Σ)` and `families(d)` are what the study puts to the test: the closed form of the best step, the
     covariance whose inverse is to precondition, and families said to be symmetric. Give others to see it fail.
     """
@@ -145,6 +149,7 @@ class Laboratory:
         seeds: int | None = None,
         seed: int = 0,
         progress: ProgressFactory = lambda title, total: lambda done: None,
+        checkpoints: Path | None = None,
         step_size: Callable[[int, int, float], float] = isotropic_step_size,
         believed: Callable[[np.ndarray], np.ndarray] = lambda covariance: covariance,
         families: Callable[[int], Mapping[str, Functions]] = families,
@@ -152,6 +157,7 @@ class Laboratory:
         self.budget = budget
         self.seeds = budget.seeds if seeds is None else seeds
         self.seed = seed
+        self.checkpoints = checkpoints
         self.step_size = step_size
         self.believed = believed
         self.families = families
@@ -161,6 +167,10 @@ class Laboratory:
     def key(self, *place: int) -> Key[Array, ""]:
         """The key for a place in the study, so that parts run alone draw what they draw in the whole."""
         return random.measurement_key(self.seed, *place)
+
+    def checkpoint(self, training: str) -> Path | None:
+        """The folder where a training of that name keeps its state, or None where none does."""
+        return None if self.checkpoints is None else self.checkpoints / re.sub(r"[^\w.=²⁻¹]+", "-", training)
 
     def describe(self) -> dict[str, Any]:
         """The settings in plain values, for the page."""
@@ -199,6 +209,10 @@ class Laboratory:
     def _layers(self, objective, name: str, task: RegressionTask, steps: int) -> TrainedLayers:
         if (objective, name) not in self._trained:
             moments = task_moments(task, key=self.key(1), relative_error=self.budget.relative_error)
+            title, checkpoint = (
+                f"{objective} training: {name}, {self.seeds} seeds",
+                self.checkpoint(f"{objective} {name}"),
+            )
             training = train(
                 lambda key: LinearTransformer.initialise(task.dim, task.outputs, key=key),
                 task,
@@ -209,7 +223,8 @@ class Laboratory:
                 key=random.key(self.seed),
                 every=max(steps // 20, 1),
                 objective=objective,
-                progress=self._progress(f"{objective} training: {name}, {self.seeds} seeds", steps),
+                progress=report_rest(self._progress, title, steps, checkpoint),
+                checkpoint=checkpoint,
             )
             self._trained[objective, name] = TrainedLayers(task, moments, training)
         return self._trained[objective, name]

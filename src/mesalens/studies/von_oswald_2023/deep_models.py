@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +18,7 @@ from mesalens.prompt import Prompt
 from mesalens.tasks import RegressionTask
 from mesalens.theory import best_steps, gradient_descent_transformer, one_step_risk
 from mesalens.training import Training, TrainingSettings, clipped_adam, train
+from mesalens.training.checkpoint import report_rest
 
 MEASUREMENTS = 5
 """Points of a curve over training."""
@@ -120,15 +122,21 @@ def train_deep(
     seeds: int,
     seed: int,
     progress: Callable[[str, int], Callable[[int], object]],
+    checkpoint: Path | None = None,
 ) -> DeepModels:
-    """Trains the references and the transformers, and measures these against those."""
+    """Trains the references and the transformers, and measures these against those.
+
+    Transformers keep their state in a folder `checkpoint`, GD++ in `plus-plus` below it.
+    """
     of_transformers = settings.training(seeds, seed)
     task = of_transformers.task()
     key = random.measurement_key(seed, 6, settings.layers, settings.dim)
     descent = best_steps(
         task, settings.layers, shared=settings.looped, key=key, prompts=settings.prompts_for_rates
     ).learner
-    plus_plus = train_plus_plus(settings, task, descent, key)
+    plus_plus = train_plus_plus(
+        settings, task, descent, key, checkpoint=None if checkpoint is None else checkpoint / "plus-plus"
+    )
     constructed = gradient_descent_transformer(
         plus_plus, dim=settings.dim, outputs=settings.outputs, context_length=settings.context_length
     )
@@ -137,9 +145,8 @@ def train_deep(
     def measure(model: LinearTransformer, key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
         return relative_to(references, model, interpolate(model, constructed), task, key, settings.prompts)
 
-    training = of_transformers.train(
-        measure=measure, progress=progress(f"{settings.name}, {seeds} seeds", settings.steps)
-    )
+    report = report_rest(progress, f"{settings.name}, {seeds} seeds", settings.steps, checkpoint)
+    training = of_transformers.train(measure=measure, progress=report, checkpoint=checkpoint)
     last = training.metrics.isel(step=-1)
     risks = {name: float(last[f"{name}_risk"].mean()) for name in references}
     return DeepModels(settings.name, task, references, constructed, risks, training)
@@ -161,7 +168,12 @@ class _AsTransformer(Learner):
 
 
 def train_plus_plus(
-    settings: DeepSettings, task: RegressionTask, descent: GradientDescent, key: Key[Array, ""]
+    settings: DeepSettings,
+    task: RegressionTask,
+    descent: GradientDescent,
+    key: Key[Array, ""],
+    *,
+    checkpoint: Path | None = None,
 ) -> GradientDescent:
     """GD++ trained from plain descent on; Adam's rate is that of η/n and γ/n, the numbers in a transformer's weights."""
 
@@ -171,7 +183,8 @@ def train_plus_plus(
 
     optimiser = clipped_adam(settings.plus_plus_rate * settings.context_length, clip=1e-3, b2=0.98)
     steps = settings.plus_plus_steps
-    return train(start, task, optimiser, steps=steps, batch_size=512, key=key, every=steps).learner().descent
+    training = train(start, task, optimiser, steps=steps, batch_size=512, key=key, every=steps, checkpoint=checkpoint)
+    return training.learner().descent
 
 
 def relative_to(
