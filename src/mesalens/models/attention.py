@@ -25,7 +25,7 @@ class Attention(eqx.Module):
 
     K is the number of rows of W_Q, the key size. Keys and values are never formed: `A = W_K^T W_Q` and `B = P W_V` are multiplied once for
     all prompts, and the sum over i comes before B. Softmax weights sum to 1; linear ones need not, and are 0 where a row is not seen. The
-    biases of queries, keys and values come together or not at all.
+    biases of queries and keys come together or not at all.
     """
 
     W_Q: Float[Array, "H K D"]

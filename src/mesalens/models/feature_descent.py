@@ -2,8 +2,10 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from mesalens.checks import InputError
 from mesalens.learners import GradientDescent
 from mesalens.learners.base import IterativeLearner
 from mesalens.models.embedding import Embedding
@@ -14,12 +16,14 @@ from mesalens.prompt import Prompt
 class FeatureDescent(IterativeLearner):
     """Gradient descent on the features that an embedding makes of joint tokens.
 
-        h_i = Embedding(x_i, y_i) = (φ_i, t_i),     h_q = Embedding(x_q, 0) = (φ_q, t_q),     t the last m entries
+        h_i = Embedding(x_i, y_i) = (φ_i, t_i),     h_q = Embedding(x_q, 0) = (φ_q, t_q),     t the y-part, φ all else
         W_k = k steps of descent on 1/(2n) Σ_i ‖W φ_i - t_i‖² from W_0,     ŷ = W_k φ_q - t_q
 
-    Where descent starts at 0, before the first step ŷ is `-t_q`, what the embedding alone says. It is a transformer with the same
-    embedding whose attention has the weights of `mesalens.theory.gradient_descent_transformer`; training changes the embedding and
+    Where descent starts at 0, before the first step ŷ is `-t_q`, what the embedding alone says, and this is a transformer with the same
+    embedding whose attention has the weights of `mesalens.theory.gradient_descent_transformer`. Training changes the embedding and
     the rates of descent.
+
+    Raises `ValueError` for a condensed prompt, whose rows are no examples, or one of another number of outputs.
 
     Source: von Oswald et al. (2023), Section 4, Proposition 2 and Figure 4 (MLP and one step of gradient descent).
     """
@@ -30,9 +34,19 @@ class FeatureDescent(IterativeLearner):
 
     def features(self, prompt: Prompt) -> tuple[Prompt, Float[Array, " m"]]:
         """The prompt of features `(φ_i, t_i)`, φ_q, and t_q."""
+        if prompt.condensed:
+            raise InputError(
+                "the rows of a condensed prompt are no examples, which an MLP has to see; give the examples."
+            )
+        if prompt.outputs != self.outputs:
+            raise InputError(
+                f"the learner is for m = {self.outputs}, the prompt has m = {prompt.outputs}; give both the same."
+            )
         rows = self.embedding(Joint()(prompt))
-        split = rows.shape[1] - self.outputs
-        return Prompt(rows[:-1, :split], rows[:-1, split:], rows[-1, :split]), rows[-1, split:]
+        end = self.embedding.token_width(prompt.dim + prompt.outputs)
+        labels = rows[:, end - self.outputs : end]
+        features = jnp.concatenate([rows[:, : end - self.outputs], rows[:, end:]], axis=1)
+        return Prompt(features[:-1], labels[:-1], features[-1]), labels[-1]
 
     def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
         features, start = self.features(prompt)

@@ -51,6 +51,10 @@ class Joint(Tokens):
     def query(self, prompt: Prompt) -> Float[Array, " D"]:
         if self.initial_weights is None:
             return super().query(prompt)
+        if self.initial_weights.shape != (prompt.outputs, prompt.dim):
+            raise InputError(
+                f"W_0 has shape {self.initial_weights.shape}; this prompt needs ({prompt.outputs}, {prompt.dim})."
+            )
         return jnp.concatenate([prompt.query, -self.initial_weights @ prompt.query])
 
     def rows(self, context_length: int) -> int:

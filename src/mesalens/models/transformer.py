@@ -106,7 +106,7 @@ class Transformer(IterativeLearner):
         `attention` is one kind for all layers, or a kind for each, as ("softmax", "linear"). `mlp_widening` is the number of hidden units
         of each layer's MLP (GELU) over the width of a row, `input_mlp_widening` that of the MLP before the first layer; they have biases,
         attention has them where `biases` is set. `embedding_size` is the width that tokens are projected to, `readout` puts a linear map
-        behind the last layer, `key_size` is K, the width of a row where it is not given.
+        behind the last layer (with the first weights of `eqx.nn.Linear`), `key_size` is K, the width of a row where it is not given.
 
         Raises `ValueError` where sizes are below 1, do not fit each other, or kinds of attention and layers differ in number.
 
@@ -118,7 +118,7 @@ class Transformer(IterativeLearner):
         kinds: list[Kernel] = [attention] * stored if isinstance(attention, str) else list(attention)  # pyright: ignore
         if len(kinds) != stored:
             raise InputError(
-                f"there are {len(kinds)} kinds of attention for {layers} {'looped ' * looped}layers; give one for all, or one for each."
+                f"there are {len(kinds)} kinds of attention for {stored} layers with weights of their own; give one for all, or one for each."
             )
         scale = positive("init_scale", init_scale) / layers
         keys_of = jax.random.split(key, 3 + len(kinds))
@@ -144,6 +144,10 @@ class Transformer(IterativeLearner):
             combination=combination,
         )
         width = embedding.width(dim + outputs)
+        if positions is not None and combination == "add" and positions.size != embedded:
+            raise InputError(
+                f"encodings of size {positions.size} cannot be added to rows of width {embedded}; give both the same."
+            )
 
         def layer(kind: Kernel, key: Key[Array, ""]) -> TransformerLayer:
             attention_key, mlp_key = jax.random.split(key)
@@ -215,10 +219,7 @@ class Transformer(IterativeLearner):
 
     def residual_stream(self, prompt: Prompt) -> Float[Array, "layers_and_input rows D"]:
         """All rows before the first and after every layer."""
-        stream = [self._embedded(prompt)]
-        for layer in self._each_layer():
-            stream.append(layer(stream[-1], self.keys))
-        return jnp.stack(stream)
+        return self._stream(self._embedded(prompt))
 
     def attention_weights(self, prompt: Prompt) -> Float[Array, "layers H rows seen"]:
         """How each row weights those that it sees, in every layer and head; the query is not among these where keys are the context's."""
@@ -234,10 +235,31 @@ class Transformer(IterativeLearner):
         A, B = zip(*(layer.attention.effective() for layer in self.stored_layers), strict=True)
         return jnp.stack(A), jnp.stack(B)
 
+    def sensitivities(self, prompt: Prompt, layer: int = 1) -> Float[Array, "rows tokens"]:
+        """‖∂h_j / ∂e_i‖_F, of each row after a layer by each token: what the row has from where. 0 is before the first layer.
+
+        Raises `ValueError` where there is no such layer.
+        """
+        if not 0 <= layer <= self.layers:
+            raise InputError(
+                f"there is no layer {layer} in a transformer of {self.layers}; give one from 0 to {self.layers}."
+            )
+        jacobian = jax.jacfwd(lambda rows: self._stream(self.embedding(rows))[layer])(self._tokens(prompt))
+        return jnp.sqrt(jnp.sum(jacobian**2, axis=(1, 3)))
+
+    def _stream(self, rows: Float[Array, "rows D"]) -> Float[Array, "layers_and_input rows D"]:
+        stream = [rows]
+        for layer in self._each_layer():
+            stream.append(layer(stream[-1], self.keys))
+        return jnp.stack(stream)
+
     def _each_layer(self) -> tuple[TransformerLayer, ...]:
         return self.stored_layers * self.layers if self.looped else self.stored_layers
 
     def _embedded(self, prompt: Prompt) -> Float[Array, "rows D"]:
+        return self.embedding(self._tokens(prompt))
+
+    def _tokens(self, prompt: Prompt) -> Float[Array, "rows D"]:
         if prompt.condensed:
             raise InputError(
                 "the rows of a condensed prompt are no examples, which attention has to see; give the examples."
@@ -247,7 +269,7 @@ class Transformer(IterativeLearner):
                 f"the transformer is for d = {self.dim} and m = {self.outputs}, the prompt has d = {prompt.dim} and m = {prompt.outputs}; "
                 "give both the same."
             )
-        return self.embedding(self.tokens(prompt))
+        return self.tokens(prompt)
 
     def _read(self, row: Float[Array, " D"]) -> Float[Array, " m"]:
         if self.readout is not None:
