@@ -1,9 +1,15 @@
-"""What did it learn: risk, alignment and similarity of learners, interpolation, curvature, damping, distribution shift."""
+"""What did it learn: risk, accuracy, alignment and similarity of learners, interpolation, curvature, damping, shift, copying."""
 
 from mesalens.analysis.alignment import Alignment as Alignment
 from mesalens.analysis.alignment import alignment as alignment
 from mesalens.analysis.alignment import alignment_at as alignment_at
 from mesalens.analysis.alignment import sensitivity as sensitivity
+from mesalens.analysis.classification import accuracy as accuracy
+from mesalens.analysis.classification import cross_entropy as cross_entropy
+from mesalens.analysis.copying import Copying as Copying
+from mesalens.analysis.copying import attention_maps as attention_maps
+from mesalens.analysis.copying import copying as copying
+from mesalens.analysis.copying import copying_at as copying_at
 from mesalens.analysis.curvature import curvature as curvature
 from mesalens.analysis.damping import largest_stable_damping as largest_stable_damping
 from mesalens.analysis.damping import risk_by_depth as risk_by_depth

@@ -1,5 +1,6 @@
 """Figures: functions that draw on axes you give, and a style you can replace."""
 
+from mesalens.plots.attention import attention_map as attention_map
 from mesalens.plots.curves import curve as curve
 from mesalens.plots.depth import risk_over_depth as risk_over_depth
 from mesalens.plots.matrices import heat_map as heat_map
