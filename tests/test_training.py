@@ -231,3 +231,23 @@ def test_settings_describe_the_gaussian_task_too():
     task = TrainingSettings(dim=2, covariates="gaussian", covariate_covariance=covariance, scale=1.0).task()
     assert isinstance(task.covariates, Gaussian)
     np.testing.assert_allclose(task.covariates.second_moment(), covariance)
+
+
+def test_a_batch_in_parts_has_the_mean_of_their_losses_and_gradients():
+    task = RegressionTask(Gaussian(2), LinearFunctions(2), context_length=3)
+    optimiser = optax.sgd(0.1)
+    run = train(
+        lambda _: GradientDescent(0.3), task, optimiser, steps=1, batch_size=12, microbatches=3, key=random.key(2)
+    )
+    data_key = jax.random.split(jax.random.fold_in(random.key(2), 0), 3)[1]
+    parts = jax.random.split(jax.random.fold_in(data_key, 0), 3)
+    values, slopes = zip(
+        *(jax.value_and_grad(lambda r, k=k: batch_loss(GradientDescent(r), task, k, 4))(0.3) for k in parts),
+        strict=True,
+    )
+    np.testing.assert_allclose(run.metrics.loss.values[0, 1], np.mean(values), rtol=1e-5)
+    np.testing.assert_allclose(run.learner().step_size, 0.3 - 0.1 * np.mean(slopes), rtol=1e-5)
+    with pytest.raises(InputError, match="no 5 equal parts"):
+        train(
+            lambda _: GradientDescent(0.3), task, optimiser, steps=1, batch_size=12, microbatches=5, key=random.key(2)
+        )

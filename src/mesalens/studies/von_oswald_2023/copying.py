@@ -204,8 +204,8 @@ def _attention_figure(maps: np.ndarray, single: np.ndarray, seed: int) -> Figure
     return Figure(
         "copying-attention",
         f"Attention of both layers (seed {seed}) on one prompt and on average; rows ask, columns are seen (the query is not among them). In the first "
-        "layer the rows of x attend to the column right of the diagonal: their y. In the second the last row, the query, is the one "
-        "that is read out.",
+        "layer the rows of x (odd) attend to themselves, which adds nothing to their y-part, and to the column right of the diagonal, their y. In the second the "
+        "last row, the query, is the one that is read out; it weights the rows of x by the product of the two.",
         figure,
     )
 

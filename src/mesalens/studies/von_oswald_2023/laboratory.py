@@ -100,8 +100,8 @@ BUDGETS = {
         # has it but for the larger first weights of the latter notebook; teachers and classification are ours.
         {
             "softmax": Run(10_000, 2048, 5, init_scale=0.02),
-            "sine": Run(20_000, 2048, 2, clip=100.0, dim=1),
-            "teachers": Run(20_000, 2048, 2, clip=100.0, dim=5, context_length=20),
+            "sine": Run(20_000, 2048, 2, clip=100.0, dim=1, microbatches=8),
+            "teachers": Run(20_000, 2048, 2, clip=100.0, dim=5, context_length=20, microbatches=16),
             "classification": Run(5000, 2048, 5, dim=10, context_length=20),
             "copying": Run(10_000, 2048, 3, init_scale=0.02, measurements=40),
         },
@@ -265,6 +265,7 @@ class Laboratory:
             run.optimiser(),
             steps=run.steps,
             batch_size=run.batch_size,
+            microbatches=run.microbatches,
             seeds=self._asked_seeds or run.seeds,
             key=random.key(self.seed),
             every=run.every,

@@ -30,6 +30,7 @@ class Run:
     seeds: int
     learning_rate: float = 1e-3
     decays: bool = False
+    microbatches: int = 1
     clip: float = 10.0
     dim: int = 10
     context_length: int = 10
