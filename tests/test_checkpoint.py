@@ -156,6 +156,7 @@ def test_fewer_steps_than_are_done_get_a_sentence(kept):
         ({"every": 5}, "every"),
         ({"objective": "population"}, "objective"),
         ({"measure": None}, "metrics"),
+        ({"measure": lambda learner, key: measure(learner, jax.random.fold_in(key, 1))}, "measure"),
         ({"optimiser": clipped_adam(1.1e-2, clip=1e-3)}, "optimiser"),
         ({"initialise": lambda key: initialise(key, init_scale=0.003)}, "initial weights"),
         ({"initialise": lambda key: initialise(key, heads=2)}, "learner"),
@@ -210,6 +211,17 @@ def test_what_cannot_be_written_gets_a_sentence_and_leaves_the_older_state(tmp_p
             trained(kept)
     assert [path.name for path in kept.iterdir()] == ["state.safetensors"] and steps_done(kept) == 10
     assert_same(trained(kept), whole)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "n" * 300])
+def test_a_place_for_no_state_gets_a_sentence_before_anything_is_trained(tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"(written|read) \(.*\); give another folder"):
+        Checkpoint(tmp_path / name, {}).load((), 1)
+    assert Checkpoint(tmp_path / "new" / "folder", {}).load((), 1) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(InputError, match="name too long"):
+        steps_done(tmp_path / ("n" * 300))
 
 
 def test_chosen_seeds_are_those_of_a_longer_run(whole):
@@ -344,6 +356,7 @@ def test_a_run_that_diverges_keeps_no_state(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_reproduce_goes_on_with_the_trainings_of_a_study(tmp_path, capsys, interrupt, monkeypatch):
     tiny = von_oswald.Budget(steps=200, batch_size=8, seeds=2, prompts=100, sizes=())
     monkeypatch.setitem(STUDY.budgets, "quick", tiny)
@@ -370,6 +383,7 @@ def left_and_taken_up(make, budget, folder, train):
     return trainings
 
 
+@pytest.mark.slow
 def test_the_laboratory_of_mahankali_2023_takes_up_what_another_left(tmp_path):
     budget = dataclasses.replace(mahankali.BUDGETS["quick"], population_steps=20, dim=2)
 

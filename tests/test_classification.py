@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -234,6 +235,13 @@ def test_who_knows_the_logits_has_the_entropy_and_accuracy_of_quadrature():
     assert float(right.standard_error) == pytest.approx(np.sqrt(exact * (1 - exact) / 100_000), rel=0.02)
 
 
+def test_a_task_that_is_traced_is_measured_all_the_same():
+    right = eqx.filter_jit(lambda task, key: accuracy(lambda prompt: prompt.ys[0], task, key, prompts=50).value)
+    assert 0 < right(TASK, jax.random.key(3)) < 1
+    warmer = jax.jit(lambda t: ClassificationTask(Gaussian(3), LinearFunctions(3, 4), context_length=6, temperature=t))
+    assert float(warmer(0.5).temperature) == 0.5
+
+
 def test_without_a_guess_it_is_the_logarithm_of_the_classes():
     blind = cross_entropy(lambda prompt: jnp.full(4, 2.0), TASK, jax.random.key(0), prompts=100)
     assert float(blind.value) == pytest.approx(np.log(4), rel=1e-6)
@@ -338,6 +346,15 @@ ONE_OUTPUT = RegressionTask(Gaussian(2), LinearFunctions(2), context_length=4)
             lambda: ClassificationTask(Gaussian(2), LinearFunctions(2, 2), context_length=4, temperature=-1.0),
             "the temperature is -1.0",
         ),
+        (
+            lambda: ClassificationTask(Gaussian(2), LinearFunctions(2, 2), context_length=4, temperature="a"),
+            "the temperature is 'a'; give a number",
+        ),
+        (lambda: LogisticDescent(0.1, initial_weights=jnp.ones(3)), r"initial_weights has shape \(3,\); give a matrix"),
+        (
+            lambda: LogisticDescent(0.1, initial_weights=jnp.ones((1, 3)))(prompt_of(4, 3, 2, 0)),
+            r"initial_weights has shape \(1, 3\); this prompt needs \(2, 3\)",
+        ),
         (lambda: loss_of("cross-entropy", ONE_OUTPUT, 8), "the task have 1 output"),
         (lambda: loss_of("cross-entropy", REGRESSION, 8), "those of RegressionTask are not"),
         (lambda: loss_of("cross-entropy", CondensedTask(REGRESSION), 8), "those of CondensedTask are not"),
@@ -345,9 +362,17 @@ ONE_OUTPUT = RegressionTask(Gaussian(2), LinearFunctions(2), context_length=4)
         (lambda: TrainingSettings(objective="cross-entropy", outputs=2).train(), "those of RegressionTask are not"),
         (lambda: cross_entropy(GradientDescent(0.1), ONE_OUTPUT, jax.random.key(0)), "tells no classes apart"),
         (lambda: accuracy(GradientDescent(0.1), ONE_OUTPUT, jax.random.key(0)), "tells no classes apart"),
+        (lambda: accuracy(GradientDescent(0.1), REGRESSION, jax.random.key(0)), "those of RegressionTask are not"),
+        (
+            lambda: jax.jit(lambda key: cross_entropy(GradientDescent(0.1), REGRESSION, key).value)(jax.random.key(0)),
+            "those of RegressionTask are not",
+        ),
     ],
 )
-def test_bad_input_gets_a_sentence(make, sentence):
+def test_bad_input_gets_a_sentence(make, sentence, monkeypatch):
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # as where types are not checked, and shapes may be any
     with pytest.raises(InputError, match=sentence) as caught:
         make()
     assert str(caught.value).endswith(".")

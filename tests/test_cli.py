@@ -11,10 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-from mesalens import InputError, cli, random
+from mesalens import GradientDescent, InputError, cli, random
+from mesalens.models import Sinusoidal
+from mesalens.storage import save_arrays
 from mesalens.studies import STUDIES
 from mesalens.studies.von_oswald_2023 import STUDY, laboratory
-from mesalens.training import TrainingSettings, load_run
+from mesalens.theory import copying_transformer, one_step_risk
+from mesalens.training import TrainingDivergedError, TrainingSettings, load_run
 
 
 def run(capsys, *arguments):
@@ -124,6 +127,30 @@ def test_deep_layers_on_a_million_examples_are_compared_without_drawing_them(tmp
     assert abs(descent["risk"]["value"] - 0.1) < 5 * descent["risk"]["standard_error"]
 
 
+def test_two_layers_on_interleaved_tokens_stand_beside_one_step_which_they_are_by_construction(tmp_path, capsys):
+    out = tmp_path / "run"
+    code, _, _ = run(
+        capsys, "train", *SMALL, "--layers", 2, "--attention", "softmax-first", "--tokens", "interleaved",
+        "--embedding-size", 4, "--positions", 12, "--out", out,
+    )  # fmt: skip
+    assert code == 0
+    settings, training = load_run(out)
+    descent = GradientDescent(one_step_risk(settings.task()).best_step_size)
+    constructed = copying_transformer(descent, dim=2, context_length=3, positions=Sinusoidal(12), sharpness=100.0)
+
+    def in_shape(weights, trained):  # keys and values of the construction have fewer entries, and those left are 0
+        return np.pad(weights[None], [(0, gap) for gap in np.subtract(trained.shape, (1, *weights.shape))])
+
+    learners = jax.tree.map(in_shape, constructed, training.learners)
+    (out / "weights.safetensors").unlink()
+    save_arrays(learners, out / "weights.safetensors")
+
+    code, printed, _ = run(capsys, "compare", out, "--prompts", 200)
+    assert code == 0 and "has to copy each y to its x" in printed and "One step of gradient descent" in printed
+    difference_cosine_difference = r"0\.000\d ± 0\.000\d\s+│ 1\.0000 ± 0\.0000\s+│ 0\.000\d ± 0\.000\d"
+    assert re.search(difference_cosine_difference, printed), printed
+
+
 class Links(HTMLParser):
     """Everything that a page would load."""
 
@@ -149,7 +176,7 @@ def test_reproduce_leaves_a_self_contained_page(tmp_path, capsys, monkeypatch):
     outcomes = {verdict["outcome"] for verdict in result["verdicts"]}
     assert code == int("FAIL" in outcomes)
     assert {verdict["part"] for verdict in result["verdicts"]} == {"one-layer"}
-    assert result["seeds"] == 2 and result["environment"]["JAX"] == jax.__version__
+    assert result["seeds"] is None and result["environment"]["JAX"] == jax.__version__
     assert json.loads((out / "verdicts.json").read_text()) | {"out": str(out)} == result
 
     page = (out / "index.html").read_text()
@@ -181,10 +208,29 @@ def test_a_failed_claim_gives_exit_code_1(tmp_path, capsys, monkeypatch):
     assert code == 1 and "FAIL" in printed
 
 
+def test_a_study_refuses_checkpoints_where_its_report_will_be(tmp_path, capsys):
+    (tmp_path / "r").mkdir()
+    for checkpoints in (tmp_path / "r", tmp_path / "new" / ".." / "r" / "kept"):
+        code, _, err = run(capsys, "reproduce", "--checkpoints", checkpoints, "--out", tmp_path / "r")
+        assert code == 2 and "must be empty until the report is written; give a folder beside it" in err
+
+
+def test_a_training_that_diverges_in_a_study_is_a_sentence_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    def diverge(*_, **__):
+        raise TrainingDivergedError("training diverged: seed 3.")
+
+    monkeypatch.setattr(importlib.import_module("mesalens.cli.reproduce"), "examine", diverge)
+    code, _, err = run(capsys, "reproduce", "--out", tmp_path / "r")
+    assert code == 2 and "mesalens: training diverged: seed 3.\n" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 WRONG = [
     (("reproduce", "von-oswald-2032"), "did you mean von-oswald-2023"),
     (("reproduce", "von-oswald-2023/one-layr"), "did you mean one-layer"),
     (("reproduce", "--seeds", 0), "seeds is 0"),
+    (("reproduce", "--seed", -1), "the seed is -1; give a whole number that is at least 0"),
+    (("train", "--seed", 2**70), "give a whole number below 4294967296"),
     (("reproduce", "--device", "abacus"), "no device 'abacus'"),
     (("train", "--dim", 0), "dim is 0"),
     (("train", "--context-length", 0), "context length is 0"),
@@ -197,6 +243,8 @@ WRONG = [
     (("train", "--learning-rate", 0), "learning_rate is 0"),
     (("train", "--clip", 1e-8), "vanish beside the 1e-08 that Adam adds"),
     (("train", "--activation-clip", "nan"), "the activation clip is nan"),
+    (("train", "--attention", "softmax", "--condensed", "--covariates", "gaussian"), "this one has attention besides"),
+    (("train", "--positions", 3), "the size of a sinusoidal encoding is 3"),
     (("train", "--weight-covariance", "nothing.csv"), "no file nothing.csv"),
     (("train", "--initial-weights", "nothing.csv"), "no file nothing.csv"),
     (("train", "--device", "abacus"), "no device 'abacus'"),

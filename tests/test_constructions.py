@@ -15,6 +15,7 @@ from mesalens.learners import Learner
 from mesalens.models import Sinusoidal
 from mesalens.simulation import expectation
 from mesalens.tasks import (
+    ClassificationTask,
     Distractors,
     Exponential,
     Gaussian,
@@ -133,7 +134,9 @@ def test_rows_attend_to_the_row_behind_or_before(keys):
     np.testing.assert_array_equal(np.argmax(first, axis=1), expected[keys])
 
 
-@pytest.mark.parametrize("keys", ["context", "all", "causal"])
+@pytest.mark.parametrize(
+    "keys", ["context", *(pytest.param(keys, marks=pytest.mark.slow) for keys in ("all", "causal"))]
+)
 @pytest.mark.parametrize("matrix", ["W_Q", "W_K", "W_V", "P"])
 def test_one_wrong_sign_in_the_first_layer_breaks_the_copy(keys, matrix):
     learner = descent("a preconditioner")
@@ -185,6 +188,11 @@ def test_descent_that_cannot_be_built_gets_a_sentence(given, keys, positions, se
     given = {"steps": 1} | given
     with pytest.raises(InputError, match=sentence):
         copying(GradientDescent(0.4, **given), keys, 1.0, positions)
+
+
+def test_nothing_to_copy_gets_a_sentence():
+    with pytest.raises(InputError, match="the context length is 0"):
+        copying_transformer(GradientDescent(0.4), dim=D, context_length=0, positions=POSITIONS, sharpness=1.0)
 
 
 class CentredStep(Learner):
@@ -260,6 +268,7 @@ def test_one_head_is_the_mean_label_and_a_step():
         ({"steps": 2}, 0.1, "one step"),
         ({"initial_weights": np.ones((M, D))}, 0.1, "leave initial_weights out"),
         ({}, 0.0, "the scale"),
+        ({"preconditioner": np.ones((1, 1))}, 0.1, r"the preconditioner has shape \(1, 1\); give \(3, 3\)"),
     ],
 )
 def test_a_pair_that_cannot_be_built_gets_a_sentence(given, scale, sentence):
@@ -305,6 +314,7 @@ def test_exact_risk_of_the_centred_step_lies_in_the_interval_of_a_simulation(nam
             assert abs(float(simulated.value) - theory.at(size)) < 4.5 * float(simulated.standard_error)
 
 
+@pytest.mark.slow
 def test_two_heads_of_a_larger_scale_can_have_less_risk_than_their_limit():
     with jax.enable_x64(False):
         task = RegressionTask(Uniform(10), LinearFunctions(10), context_length=10)
@@ -375,3 +385,9 @@ def test_centring_costs_more_than_an_example_with_light_tails_and_less_with_heav
 def test_tasks_without_exact_risk_of_the_centred_step_get_a_sentence(task, sentence):
     with pytest.raises(InputError, match=sentence):
         centred_step_risk(task)
+
+
+@pytest.mark.parametrize("risk_of", [centred_step_risk, one_step_risk])
+def test_classes_have_no_exact_risk(risk_of):
+    with pytest.raises(InputError, match="known for a RegressionTask, not for ClassificationTask"):
+        risk_of(ClassificationTask(Gaussian(2), LinearFunctions(2, 2), context_length=3))

@@ -32,6 +32,19 @@ def test_an_empty_folder_is_taken_and_neighbours_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["neighbour", "out"]
 
 
+def test_a_name_that_is_taken_meanwhile_loses_no_results(tmp_path):
+    with (
+        pytest.raises(InputError, match="cannot be written any more") as caught,
+        new_folder(tmp_path / "out") as folder,
+    ):
+        (folder / "x").write_text("1")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine").write_text("mine")
+    assert f"the results lie in {folder}, move them" in str(caught.value)
+    assert (folder / "x").read_text() == "1"
+    assert (tmp_path / "out" / "mine").read_text() == "mine"
+
+
 def test_arrays_come_back_bit_for_bit_under_their_names(tmp_path):
     model = LinearTransformer.initialise(3, layers=2, key=jax.random.key(0))
     save_arrays(model, tmp_path / "w.safetensors")

@@ -472,3 +472,22 @@ def test_weights_that_do_not_fit_get_a_sentence():
     attention = transformer(2, biases=True).stored_layers[0].attention
     with pytest.raises(InputError, match="bias of queries or of keys without the other; give both or none"):
         Attention(attention.W_Q, attention.W_K, attention.W_V, attention.P, b_K=attention.b_K)
+
+
+def test_factors_and_layers_that_do_not_fit_each_other_get_a_sentence(monkeypatch):
+    one, two = (transformer(2, heads=heads) for heads in (1, 2))
+    both = Transformer(one.tokens, one.embedding, one.stored_layers + two.stored_layers, layers=2, dim=2)
+    for ask in (both.effective, lambda: both.attention_weights(prompt_of(4, 2, 1))):
+        with pytest.raises(InputError, match=r"layers have \[1, 2\] heads.*; ask each of stored_layers by itself"):
+            ask()
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    W, P = jnp.ones((1, 2, 3)), jnp.ones((1, 3, 2))
+    for factors, sentence in (
+        ((W, W, W, W), r"P has shape \(1, 2, 3\) beside W_Q of shape \(1, 2, 3\); give \(1, 3, 2\)"),
+        ((W, P, W, P), r"W_K has shape \(1, 3, 2\)"),
+        ((W[0], W, W, P), r"W_Q has shape \(2, 3\); give \(H, K, D\)"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            Attention(*factors)
+    of_seeds = eqx.filter_vmap(Attention)(*(jnp.stack([factor] * 5) for factor in (W, W, W, P)))
+    assert of_seeds.P.shape == (5, 1, 3, 2)

@@ -23,23 +23,31 @@ def count(name: str, value: int, *, at_least: int = 1) -> int:
 
 def positive(name: str, value: Any) -> Any:
     """A finite number above zero. Values that JAX is tracing pass: they were checked, or are computed."""
-    if not isinstance(value, jax.core.Tracer) and not (math.isfinite(value) and value > 0):
+    if not isinstance(value, jax.core.Tracer) and not (_is_finite(value) and value > 0):
         raise InputError(f"{name} is {value!r}; give a number above 0.")
     return value
 
 
 def non_negative(name: str, value: Any) -> Any:
     """A finite number that is not below zero. Values that JAX is tracing pass."""
-    if not isinstance(value, jax.core.Tracer) and not (math.isfinite(value) and value >= 0):
+    if not isinstance(value, jax.core.Tracer) and not (_is_finite(value) and value >= 0):
         raise InputError(f"{name} is {value!r}; give a number that is 0 or above.")
     return value
 
 
 def finite(name: str, value: Any) -> Any:
     """A finite number. Values that JAX is tracing pass."""
-    if not isinstance(value, jax.core.Tracer) and not math.isfinite(value):
+    if not isinstance(value, jax.core.Tracer) and not _is_finite(value):
         raise InputError(f"{name} is {value!r}; give a finite number.")
     return value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is one number, and finite; a word or a list is none."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
 
 
 def as_matrix(value: Any, name: str = "the covariance") -> Float[np.ndarray, "..."] | None:

@@ -19,7 +19,7 @@ class Prompt(eqx.Module):
     A *condensed* prompt has `examples`, the n that its rows stand for: rows fewer than n with the same `S = Σ_i e_i e_i^T`,
     `e_i = (x_i, y_i)`. A learner may read one if it sees the context through S and n alone and takes n from `context_length`:
     linear transformers, gradient descent, ridge regression, least squares, the Bayes predictor of linear functions. A learner that
-    sees single examples, as softmax attention and kernel regression do, must not: the rows are no examples.
+    sees single examples, as softmax attention, kernel regression and logistic descent do, must not: the rows are no examples.
 
     Raises `ValueError` where the three do not belong together, or there are more rows than examples.
     """

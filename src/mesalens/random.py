@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 from jaxtyping import Array, Float, Key, UInt32
 
-from mesalens.checks import InputError
+from mesalens.checks import InputError, count
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
@@ -64,10 +64,13 @@ def key(seed: int) -> Key[Array, ""]:
 
     Splitting and folding give the keys of `jax.random`; 32-bit draws of an even number of words are those of `jax.random` with
     `jax_threefry_partitionable=False`, bit for bit.
+
+    Raises `ValueError` for a seed below 0, or of more than 32 bits, of which JAX would drop the others.
     """
-    if isinstance(seed, int) and 0 <= seed < 2**32:  # what JAX makes of such a seed, without compiling a program for it
-        return jax.random.wrap_key_data(jnp.asarray(np.array([0, seed], np.uint32)), impl=_IMPLEMENTATION)
-    return jax.random.key(seed, impl=_IMPLEMENTATION)
+    if count("the seed", seed, at_least=0) >= 2**32:
+        raise InputError(f"the seed is {seed}; give a whole number below {2**32}.")
+    # What JAX makes of such a seed, without compiling a program for it
+    return jax.random.wrap_key_data(jnp.asarray(np.array([0, seed], np.uint32)), impl=_IMPLEMENTATION)
 
 
 def measurement_key(seed: int, *place: int) -> Key[Array, ""]:

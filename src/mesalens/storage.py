@@ -25,31 +25,54 @@ from mesalens.checks import InputError
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to write into, which appears under its name only when the block ends without an error.
 
-    Raises `ValueError` before anything is computed where the name is a file, a folder with something in it, or cannot be written.
+    Raises `ValueError` before anything is computed where the name is a file, a folder with something in it, or cannot be written; and
+    where this has become so by the end, with the place where the results lie then.
     """
     folder = Path(folder).absolute()
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; give the name of a new folder.")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty; give the name of a new folder, so that nothing is lost.")
-    missing = [parent for parent in folder.parents if not parent.exists()]
     try:
+        if folder.is_file():
+            raise InputError(f"{folder} is a file; give the name of a new folder.")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty; give the name of a new folder, so that nothing is lost.")
+        missing = [parent for parent in folder.parents if not parent.exists()]
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}); give another folder.") from None
     try:
         yield unfinished
-        unfinished.chmod(0o755)  # mkdtemp lets only the owner in
-        unfinished.replace(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
-        for parent in missing:  # nearest first; one that holds anything else by now stays
-            try:
-                parent.rmdir()
-            except OSError:
-                break
+        _remove_empty(missing)
         raise
+    try:
+        unfinished.chmod(0o755)  # mkdtemp lets only the owner in
+        unfinished.replace(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written any more ({error.strerror}); the results lie in {unfinished}, move them from there."
+        ) from None
+
+
+def require_writable(folder: Path) -> None:
+    """Raises `ValueError` where nothing can be written into a folder, which need not be there yet; leaves all as it was."""
+    folder = Path(folder).absolute()
+    try:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}); give another folder.") from None
+    _remove_empty(missing)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Removes folders, the innermost first; one that holds anything else by now stays."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            break
 
 
 def replace_file(file: Path, content: bytes) -> None:

@@ -33,7 +33,8 @@ class Copying(eqx.Module):
 def copying_at(model: Transformer, prompt: Prompt) -> dict[str, Float[Array, ""]]:
     """The terms of which the measures in `Copying` are means, at one prompt.
 
-    Raises `ValueError` where x and y are in one token.
+    Raises `ValueError` where x and y are in one token, the prompt is condensed or of another d or m than the model, or layers differ in
+    their number of heads.
     """
     if not isinstance(model.tokens, Interleaved):
         raise InputError(
@@ -53,14 +54,17 @@ def copying_at(model: Transformer, prompt: Prompt) -> dict[str, Float[Array, ""]
 
 @eqx.filter_jit
 def copying(model: Transformer, task: Task, key: Key[Array, ""], *, prompts: int = 256) -> Copying:
-    """Whether the first layer copies, by simulation; see `Copying`."""
+    """Whether the first layer copies, by simulation; see `Copying`. Raises `ValueError` as `copying_at` does."""
     return Copying(**expectation(lambda prompt, _: copying_at(model, prompt), task, key, prompts=prompts, chunk=64))
 
 
 def attention_maps(
     model: Transformer, task: Task, key: Key[Array, ""], *, prompts: int = 2048
 ) -> Float[Array, "layers H rows seen"]:
-    """E[a], the mean over prompts of how each row weights those that it sees, in every layer and head."""
+    """E[a], the mean over prompts of how each row weights those that it sees, in every layer and head.
+
+    Raises `ValueError` where prompts are condensed or of another d or m than the model, or layers differ in their number of heads.
+    """
     return eqx.filter_jit(expectation)(
         lambda prompt, _: model.attention_weights(prompt), task, key, prompts=prompts
     ).value

@@ -48,7 +48,8 @@ def compare(
 ) -> int:
     """Compares the layers of a run with as many steps of gradient descent, on the task they were trained on.
 
-    More than one layer are also compared with as many steps of GD++. The rates are the best ones.
+    On interleaved tokens, where the first layer has to copy, it is one step fewer. More than one step are those of GD++ too. The rates
+    are the best ones.
 
     Args:
         run: a folder that `mesalens train` wrote
@@ -60,7 +61,7 @@ def compare(
     count("prompts", prompts, at_least=2)
     with on(device):
         settings, training = load_run(run)
-        if settings.layers == 1:
+        if _steps(settings) == 1:
             theory = _one_step(settings, random.key(seed))
             learners = {"gradient_descent": GradientDescent(theory.best_step_size)}
         else:
@@ -76,6 +77,10 @@ def compare(
     if json:
         print_json({"run": str(run)} | _plain(theory, measured))
         return 0
+    if settings.tokens == "interleaved":
+        print(
+            "The first layer on interleaved tokens has to copy each y to its x: steps are one fewer than layers, at least one."
+        )
     for name, estimates in measured.items():
         print(_in_words(theory, settings) if isinstance(theory, OneStepRisk) else _steps_in_words(name, theory[name]))
         table = Table("seed", *(measure.replace(name, NAMES[name]).replace("_", " ") for measure in estimates))
@@ -90,6 +95,11 @@ def compare(
     return 0
 
 
+def _steps(settings: TrainingSettings) -> int:
+    """As many as the layers that are left to descend."""
+    return settings.layers if settings.tokens == "joint" else max(settings.layers - 1, 1)
+
+
 def _one_step(settings: TrainingSettings, key: Key[Array, ""]) -> OneStepRisk:
     """The best step from W_0: exact for linear functions, else from moments that are simulated."""
     task = settings.task()
@@ -101,7 +111,7 @@ def _one_step(settings: TrainingSettings, key: Key[Array, ""]) -> OneStepRisk:
 
 
 def _many_steps(settings: TrainingSettings, key: Key[Array, ""]) -> dict[str, DescentSteps]:
-    """The best L steps from W_0: from zero on the residuals `y - W_0 x`, which are linear functions of another mean."""
+    """The best steps from W_0: from zero on the residuals `y - W_0 x`, which are linear functions of another mean."""
     start, residual = as_matrix(settings.initial_weights), settings
     if start is not None:
         functions = settings.task().functions
@@ -111,11 +121,11 @@ def _many_steps(settings: TrainingSettings, key: Key[Array, ""]) -> dict[str, De
         residual = settings.model_copy(update={"weight_mean": mean.tolist()})
     # Rates of its own for each step of GD++ could diverge on rare contexts
     asked = {"gradient_descent": {"shared": settings.looped}, "gd_plus_plus": {"data_correction": True}}
-    found = {}
+    steps, found = _steps(settings), {}
     with ProgressReport() as progress:
         for name, options in asked.items():
-            progress.say(f"finding the best rates of {settings.layers} steps of {NAMES[name]}")
-            found[name] = best_steps(residual.sampled_task(), settings.layers, key=key, **options)
+            progress.say(f"finding the best rates of {steps} steps of {NAMES[name]}")
+            found[name] = best_steps(residual.sampled_task(), steps, key=key, **options)
     return found
 
 

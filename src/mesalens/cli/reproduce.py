@@ -8,7 +8,8 @@ from typing import Literal
 import matplotlib
 from rich.table import Table
 
-from mesalens.checks import count
+from mesalens import random
+from mesalens.checks import InputError, count
 from mesalens.cli.device import on
 from mesalens.cli.output import Json, Positional, console, print_json
 from mesalens.progress import ProgressReport
@@ -16,6 +17,7 @@ from mesalens.report import examine, summary, write_report
 from mesalens.report.write import number
 from mesalens.storage import new_folder
 from mesalens.studies import study
+from mesalens.training import TrainingDivergedError
 
 
 def reproduce(
@@ -34,7 +36,7 @@ def reproduce(
 
     Args:
         name: a study, or STUDY/PART for one of its parts, or STUDY/CLAIM
-        budget: quick (a minute or two on a laptop) or the paper's own settings
+        budget: quick (minutes on a laptop) or the paper's own settings
         seeds: independent trainings (the budget's number by default)
         seed: where all random numbers come from
         out: a new folder for the results (results/STUDY-BUDGET-TIME by default)
@@ -48,8 +50,13 @@ def reproduce(
     chosen.select(part or None)
     if seeds is not None:
         count("seeds", seeds)
+    random.key(seed)  # says what is wrong before anything is computed
     if out is None:
         out = Path("results") / f"{name.replace('/', '-')}-{budget}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if checkpoints is not None and checkpoints.resolve().is_relative_to(out.resolve()):
+        raise InputError(
+            f"the checkpoints {checkpoints} lie in {out}, which must be empty until the report is written; give a folder beside it."
+        )
     try:
         with new_folder(out) as folder, on(device):
             with ProgressReport() as progress:
@@ -62,6 +69,8 @@ def reproduce(
             raise
         print("mesalens: interrupted; run the same command again to go on with its trainings.", file=sys.stderr)
         return 130
+    except TrainingDivergedError as error:
+        raise InputError(str(error)) from None
     if json:
         print_json(summary(examination) | {"out": str(out)})
     else:

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import equinox as eqx
 import tyro
 
+from mesalens import random
 from mesalens.checks import InputError
 from mesalens.cli.device import on
 from mesalens.cli.output import Json, print_json
@@ -23,7 +25,7 @@ def train(
     json: Json = False,
     device: str | None = None,
 ) -> int:
-    """Trains linear transformers and keeps settings, weights and metrics in a folder.
+    """Trains transformers, linear ones by default, and keeps settings, weights and metrics in a folder.
 
     A run that is stopped goes on where it was when the same command is given again: until it is finished, its state is in a hidden
     folder beside `out`.
@@ -34,7 +36,9 @@ def train(
         json: print a summary as JSON alone on standard output
         device: where to compute: cpu, gpu, … (JAX's choice by default)
     """
+    # Say what is wrong before anything is computed
     settings.task()
+    eqx.filter_eval_shape(settings.initialise, random.key(settings.seed))
     unfinished = out.absolute().parent / f".{out.absolute().name}.unfinished"
     try:
         with new_folder(out) as folder, on(device):

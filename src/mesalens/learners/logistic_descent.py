@@ -24,7 +24,8 @@ class LogisticDescent(IterativeLearner):
     L is convex, and its Hessian at most half of λ, the largest eigenvalue of `X^T X / n`: no step of size below 4/λ makes it larger.
     Where a hyperplane parts the classes L has no minimum, and W_k grows without bound. Steps leave the column sums `1^T W` as they are.
 
-    Raises `ValueError` where the step size has another shape or is not finite, labels have one entry, or the prompt is condensed.
+    Raises `ValueError` where the step size or W_0 has another shape, the step size is not finite, labels have one entry, or the prompt is
+    condensed.
 
     Source: Bishop, Pattern Recognition and Machine Learning (2006), equations 4.108 and 4.109.
     """
@@ -41,6 +42,8 @@ class LogisticDescent(IterativeLearner):
             )
         if not isinstance(self.step_size, jax.core.Tracer) and not np.isfinite(self.step_size).all():
             raise InputError(f"step_size is {self.step_size.tolist()}; give finite numbers.")
+        if self.initial_weights is not None and self.initial_weights.ndim != 2:
+            raise InputError(f"initial_weights has shape {self.initial_weights.shape}; give a matrix, m × d.")
 
     def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
         return self.weights(prompt) @ prompt.query
@@ -68,7 +71,10 @@ class LogisticDescent(IterativeLearner):
                 "softmax regression tells classes apart, and the labels have one entry; give one-hot labels of two classes or more."
             )
         dtype = jnp.result_type(*jax.tree.leaves((self, prompt)))
-        start = jnp.zeros((prompt.outputs, prompt.dim)) if self.initial_weights is None else self.initial_weights
+        shape = prompt.outputs, prompt.dim
+        if self.initial_weights is not None and self.initial_weights.shape != shape:
+            raise InputError(f"initial_weights has shape {self.initial_weights.shape}; this prompt needs {shape}.")
+        start = jnp.zeros(shape) if self.initial_weights is None else self.initial_weights
         start = start.astype(dtype)
         mass = jnp.sum(prompt.ys, axis=1, keepdims=True)
 

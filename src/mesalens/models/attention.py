@@ -26,6 +26,8 @@ class Attention(eqx.Module):
     K is the number of rows of W_Q, the key size. Keys and values are never formed: `A = W_K^T W_Q` and `B = P W_V` are multiplied once for
     all prompts, and the sum over i comes before B. Softmax weights sum to 1; linear ones need not, and are 0 where a row is not seen. The
     biases of queries and keys come together or not at all.
+
+    Raises `ValueError` where one comes alone, or shapes do not fit each other.
     """
 
     W_Q: Float[Array, "H K D"]
@@ -42,6 +44,19 @@ class Attention(eqx.Module):
         one_of("attention", self.kernel, ("linear", "softmax"))
         if (self.b_Q is None) != (self.b_K is None):
             raise InputError("there is a bias of queries or of keys without the other; give both or none.")
+        if self.W_Q.ndim != 3:
+            raise InputError(f"W_Q has shape {self.W_Q.shape}; give (H, K, D), for one head too.")
+        heads, key_size, width = self.W_Q.shape
+        fitting = {
+            **dict.fromkeys(("W_K", "W_V"), self.W_Q.shape),
+            "P": (heads, width, key_size),
+            **dict.fromkeys(("b_Q", "b_K", "b_V"), (heads, key_size)),
+            "b_P": (width,),
+        }
+        for name, shape in fitting.items():
+            given = getattr(self, name)
+            if given is not None and given.shape != shape:
+                raise InputError(f"{name} has shape {given.shape} beside W_Q of shape {self.W_Q.shape}; give {shape}.")
 
     @classmethod
     def initialise(
@@ -61,7 +76,6 @@ class Attention(eqx.Module):
         key_size = width if key_size is None else count("key_size", key_size)
         keys = jax.random.split(key, 4)
         shape = (heads, key_size, width)
-        zeros = jnp.zeros((heads, key_size)) if biases else None
         W_Q, W_K, W_V = (truncated_normal(k, shape, width, scale) for k in keys[:3])
         P = truncated_normal(keys[3], (heads, width, key_size), heads * key_size, scale)
         if not biases:

@@ -19,6 +19,9 @@ class Embedding(eqx.Module):
     Each of the three may be missing; without any of them rows stay as they are. The y-part of h, from which a prediction is read, is
     the last m of the entries before those of the encoding.
 
+    Raises `ValueError` for another combination than "add" and "concatenate", and when it is called where encodings that are to be added
+    have another width than the rows.
+
     Source: von Oswald et al. (2023), Section 4 (input projection and MLP), Section 5 (encodings that are put behind).
     """
 

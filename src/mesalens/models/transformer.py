@@ -222,7 +222,11 @@ class Transformer(IterativeLearner):
         return self._stream(self._embedded(prompt))
 
     def attention_weights(self, prompt: Prompt) -> Float[Array, "layers H rows seen"]:
-        """How each row weights those that it sees, in every layer and head; the query is not among these where keys are the context's."""
+        """How each row weights those that it sees, in every layer and head; the query is not among these where keys are the context's.
+
+        Raises `ValueError` where layers differ in their number of heads.
+        """
+        self._require_equal_heads()
         stream = self.residual_stream(prompt)
         weights = [
             layer.attention_weights(rows, self.keys)
@@ -231,7 +235,11 @@ class Transformer(IterativeLearner):
         return jnp.stack(weights)
 
     def effective(self) -> tuple[Float[Array, "stored H D D"], Float[Array, "stored H D D"]]:
-        """`A = W_K^T W_Q` and `B = P W_V`, for each stored layer and head; √K of softmax and biases are left out."""
+        """`A = W_K^T W_Q` and `B = P W_V`, for each stored layer and head; √K of softmax and biases are left out.
+
+        Raises `ValueError` where layers differ in their number of heads.
+        """
+        self._require_equal_heads()
         A, B = zip(*(layer.attention.effective() for layer in self.stored_layers), strict=True)
         return jnp.stack(A), jnp.stack(B)
 
@@ -246,6 +254,13 @@ class Transformer(IterativeLearner):
             )
         jacobian = jax.jacfwd(lambda rows: self._stream(self.embedding(rows))[layer])(self._tokens(prompt))
         return jnp.sqrt(jnp.sum(jacobian**2, axis=(1, 3)))
+
+    def _require_equal_heads(self) -> None:
+        heads = [layer.attention.W_Q.shape[-3] for layer in self.stored_layers]
+        if len(set(heads)) > 1:
+            raise InputError(
+                f"layers have {heads} heads, which fit into no one array; ask each of stored_layers by itself."
+            )
 
     def _stream(self, rows: Float[Array, "rows D"]) -> Float[Array, "layers_and_input rows D"]:
         stream = [rows]

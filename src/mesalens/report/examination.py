@@ -20,7 +20,7 @@ class Examination:
     study: Study
     names: str | None
     budget: str
-    seeds: int
+    seeds: int | None
     seed: int
     settings: dict[str, Any]
     parts: list[tuple[Part, list[Verdict]]]
@@ -45,7 +45,8 @@ class Examination:
     def command(self) -> str:
         """The command line that does it again."""
         name = self.study.name if self.names is None else f"{self.study.name}/{self.names}"
-        return f"mesalens reproduce {name} --budget {self.budget} --seeds {self.seeds} --seed {self.seed}"
+        seeds = "" if self.seeds is None else f" --seeds {self.seeds}"
+        return f"mesalens reproduce {name} --budget {self.budget}{seeds} --seed {self.seed}"
 
 
 def examine(
@@ -86,7 +87,7 @@ def examine(
         study=study,
         names=names,
         budget=budget,
-        seeds=laboratory.seeds,
+        seeds=seeds,
         seed=seed,
         settings=laboratory.describe(),
         parts=parts,

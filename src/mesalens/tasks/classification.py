@@ -20,7 +20,7 @@ class ClassificationTask(Task):
     labels and the target are one-hot, `y_i = e_{c_i}`. At temperature 0 the class is the largest logit, the first of equals. A class is
     drawn as the largest entry of `f(x) + temperature · g`, g of independent standard Gumbel variables, which has this law.
 
-    Raises `ValueError` where there are fewer than two outputs, sizes do not match, or the temperature is below 0.
+    Raises `ValueError` where there are fewer than two outputs, sizes do not match, or the temperature is no number or below 0.
     """
 
     covariates: Covariates

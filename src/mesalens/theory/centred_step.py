@@ -3,11 +3,11 @@
 import numpy as np
 
 from mesalens.checks import InputError
-from mesalens.tasks import Gaussian, IndependentCovariates, LinearFunctions, RegressionTask, Sphere
+from mesalens.tasks import Gaussian, IndependentCovariates, LinearFunctions, RegressionTask, Sphere, Task
 from mesalens.theory.one_step import OneStepRisk
 
 
-def centred_step_risk(task: RegressionTask) -> OneStepRisk:
+def centred_step_risk(task: Task) -> OneStepRisk:
     """The risk of `ŷ = η/n Σ_i y_i (x_i - x̄)^T x_q`, for linear functions of covariates with mean zero.
 
     The step sees `C = Σ_i (x_i - x̄) (x_i - x̄)^T` and `Σ_i ε_i (x_i - x̄)`. With `M = E[x x^T]`, `F(G) = E[(x^T G x) x x^T]`, `V = E[W^T W]`,
@@ -25,11 +25,15 @@ def centred_step_risk(task: RegressionTask) -> OneStepRisk:
 
     so that centring costs less than an example where tails are heavier than a Gaussian's, more where they are lighter.
 
-    Raises `ValueError` where functions are not linear, there are distractors, or covariates have a mean other than zero or one that
-    is not known.
+    Raises `ValueError` where the task is no regression, functions are not linear, there are distractors, or covariates have a mean
+    other than zero or one that is not known.
 
     Source: derived here. It is what the two heads of `softmax_descent_transformer` come to as their scale goes to 0.
     """
+    if not isinstance(task, RegressionTask):
+        raise InputError(
+            f"the exact risk of a centred step is known for a RegressionTask, not for {type(task).__name__}; simulate it instead."
+        )
     functions, covariates = task.functions, task.covariates
     if not isinstance(functions, LinearFunctions):
         raise InputError(

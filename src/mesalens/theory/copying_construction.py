@@ -45,7 +45,7 @@ def copying_transformer(
       that of descent on those before it.
 
     Raises `ValueError` for several steps where there is one, a start other than zero, momentum, keys "all" with encodings for which another
-    row is nearer to the one behind the query than the query itself (few frequencies), or a sharpness not above 0.
+    row is nearer to the one behind the query than the query itself (few frequencies), a sharpness not above 0, or sizes below 1.
 
     Von Oswald et al. (2023), Section 5 (from memory), ask whether attention builds the tokens of the standard construction by itself: their
     Proposition 3 says that a layer with concatenated encodings can, and trained models of a softmax and a linear layer copy in the
@@ -55,6 +55,8 @@ def copying_transformer(
     one_of("keys", keys, ("context", "causal", "all"))
     positive("the sharpness", sharpness)
     count("dim", dim)
+    count("outputs", outputs)
+    count("the context length", context_length)
     if learner.initial_weights is not None and np.any(learner.initial_weights):
         raise InputError("interleaved tokens hold no -W_0 x; leave initial_weights out.")
     if learner.steps > 1 and keys != "context":

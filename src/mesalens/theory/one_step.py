@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mesalens.checks import InputError
-from mesalens.tasks import LinearFunctions, RegressionTask
+from mesalens.tasks import LinearFunctions, RegressionTask, Task
 from mesalens.theory.moments import ContextMoments
 
 
@@ -40,7 +40,7 @@ class OneStepRisk(NamedTuple):
         return self.null_risk - 2 * rate * self.gain + rate**2 * self.cost
 
 
-def one_step_risk(task: RegressionTask, initial_weights: Float[np.ndarray, "m d"] | None = None) -> OneStepRisk:
+def one_step_risk(task: Task, initial_weights: Float[np.ndarray, "m d"] | None = None) -> OneStepRisk:
     """The exact risk of one step of gradient descent from W_0 (zero where it is not given), for linear functions.
 
     The label of a clean example has residual `(W - W_0) x + ε`, that of a distractor `-W_0 x + ζ`. With `M = E[x x^T]`,
@@ -54,8 +54,13 @@ def one_step_risk(task: RegressionTask, initial_weights: Float[np.ndarray, "m d"
     Two clean examples of a prompt share one W, hence `M V M`; a distractor shares with others only W_0, hence `M Ψ M` and `M Ω M`.
     For x ~ N(0, I), W_0 = 0, Λ = I, k = 0 the best rate η*/n is 1/(n + d + 1 + σ²) (Mahankali et al., 2024, Theorem 1).
 
-    Raises `ValueError` where the functions are not linear: their moments are not known exactly here.
+    Raises `ValueError` where the task is no regression or the functions are not linear, whose moments are not known exactly here, and
+    where W_0 is not m × d.
     """
+    if not isinstance(task, RegressionTask):
+        raise InputError(
+            f"the exact risk is known for a RegressionTask, not for {type(task).__name__}; simulate it instead."
+        )
     functions = task.functions
     if not isinstance(functions, LinearFunctions):
         raise InputError(
@@ -102,6 +107,6 @@ def one_step_risk_from(moments: ContextMoments, context_length: int) -> OneStepR
     )
 
 
-def best_step_size(task: RegressionTask, initial_weights: Float[np.ndarray, "m d"] | None = None) -> float:
+def best_step_size(task: Task, initial_weights: Float[np.ndarray, "m d"] | None = None) -> float:
     """η*, the step size with which one step of gradient descent has the least risk on the task. See `one_step_risk`."""
     return one_step_risk(task, initial_weights).best_step_size

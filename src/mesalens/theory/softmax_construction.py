@@ -28,7 +28,7 @@ def softmax_descent_transformer(learner: GradientDescent, *, dim: int, outputs: 
     One head alone is kernel smoothing (`NadarayaWatson`), `gain (ȳ + κ/n Σ_i y_i b_i + O(κ²))`: the mean label comes with any step it takes,
     larger by 1/κ, and there is nothing to cancel it with.
 
-    Raises `ValueError` for several steps, a start other than zero, or a scale not above 0.
+    Raises `ValueError` for several steps, a start other than zero, a preconditioner that is not d × d, or a scale not above 0.
 
     Source: derived here. He et al. (ICML 2025, arXiv 2503.12734) find that training makes several heads of softmax attention a step of
     this kind, with output weights that sum to zero, and call it debiased gradient descent.
@@ -41,6 +41,8 @@ def softmax_descent_transformer(learner: GradientDescent, *, dim: int, outputs: 
     if learner.initial_weights is not None and np.any(learner.initial_weights):
         raise InputError("weights of attention that sum to 1 read no residual of W_0; leave initial_weights out.")
     preconditioner = np.eye(dim) if learner.preconditioner is None else learner.preconditioner
+    if preconditioner.shape != (dim, dim):
+        raise InputError(f"the preconditioner has shape {preconditioner.shape}; give ({dim}, {dim}), or another dim.")
 
     width = dim + outputs
     W_Q, W_K, W_V = jnp.zeros((3, width, width))

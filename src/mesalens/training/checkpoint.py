@@ -15,7 +15,7 @@ import safetensors.numpy
 from jaxtyping import PyTree, Shaped
 
 from mesalens.checks import InputError
-from mesalens.storage import named_arrays, replace_file, with_arrays
+from mesalens.storage import named_arrays, replace_file, require_writable, with_arrays
 
 FILE = "state.safetensors"
 
@@ -37,16 +37,17 @@ class Checkpoint:
         """The points, the state and the metrics that were kept, or None where nothing was.
 
         `state` is any of the same training. Raises `ValueError` where what was kept is damaged, belongs to another training, or is
-        of more than `steps` steps.
+        of more than `steps` steps; and where there are steps to take, whose states cannot be written.
         """
         file = self.folder / FILE
-        if not file.exists():
+        if not _is_there(file):
+            require_writable(self.folder)
             return None
         with _damage(file):
             with safetensors.safe_open(file, "numpy") as stored:
                 training = json.loads(stored.metadata()["training"])
                 arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
-            difference = [name for name, value in self.training.items() if training[name] != value]
+            difference = [name for name, value in self.training.items() if training.get(name) != value]
             points = arrays.pop("points").tolist()
             metrics = {name: arrays.pop(f"metrics.{name}") for name in training["metrics"]}
             if not difference:
@@ -60,6 +61,8 @@ class Checkpoint:
             raise InputError(
                 f"{self.folder} keeps a training after {points[-1]} steps; give at least as many, or another name."
             )
+        if points[-1] < steps:
+            require_writable(self.folder)
         return points, state, metrics
 
     def save(self, points: list[int], state: PyTree, metrics: Metrics) -> None:
@@ -80,9 +83,9 @@ def fingerprint(function: Callable, *arguments: PyTree) -> str:
 
 
 def steps_done(folder: Path) -> int:
-    """The steps after which the state in a checkpoint folder was left, 0 where there is none; raises `ValueError` where it is damaged."""
+    """The steps after which the state in a checkpoint folder was left, 0 where there is none; raises `ValueError` where it cannot be read."""
     file = folder / FILE
-    if not file.exists():
+    if not _is_there(file):
         return 0
     with _damage(file), safetensors.safe_open(file, "numpy") as stored:
         return int(stored.get_tensor("points")[-1])
@@ -97,6 +100,14 @@ def report_rest(
         return start(title, steps)
     report = start(f"{title}, from step {done}", max(steps - done, 0))
     return lambda step: report(step - done)
+
+
+def _is_there(file: Path) -> bool:
+    """Whether a file exists; raises where its name is none, or nobody may look."""
+    try:
+        return file.exists()
+    except OSError as error:
+        raise InputError(f"{file.parent} cannot be read ({error.strerror}); give another folder.") from None
 
 
 @contextmanager

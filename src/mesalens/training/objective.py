@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -40,21 +41,29 @@ def batch_cross_entropy(learner: Learner, task: Task, key: Key[Array, ""], batch
 def cross_entropy(task: Task, batch_size: int) -> Loss:
     """`batch_cross_entropy` with the task and the size of a batch given.
 
-    Raises `ValueError` where the targets of the task, of which it draws a few, are not distributions over two classes or more.
+    Raises `ValueError` where the targets of the task are not distributions over two classes or more.
     """
     count("batch_size", batch_size)
-    _, targets = task.sample(random.key(0), (2,))
-    outputs = targets.shape[-1]
-    if outputs < 2:
-        raise InputError(
-            f"cross-entropy is over classes, and the targets of the task have {outputs} output; give a task with two or more."
-        )
-    if not np.allclose(jnp.sum(targets, axis=-1), 1, atol=1e-4) or np.min(targets) < 0:
-        raise InputError(
-            f"cross-entropy needs targets that are distributions over classes, and those of {type(task).__name__} are not; "
-            "give a ClassificationTask, or use sampled."
-        )
+    require_classes(task)
     return lambda learner, key: batch_cross_entropy(learner, task, key, batch_size)
+
+
+def require_classes(task: Task) -> None:
+    """Raises `ValueError` where the targets of the task, of which it draws a few, are not distributions over two classes or more."""
+    with jax.ensure_compile_time_eval():  # a measure in a training is traced, and its task is not
+        _, targets = task.sample(random.key(0), (2,))
+    if targets.shape[-1] < 2:
+        raise InputError(
+            f"the targets of the task have {targets.shape[-1]} output, which tells no classes apart; give a task with two or more."
+        )
+    if isinstance(targets, jax.core.Tracer):
+        return
+    targets = np.asarray(targets)
+    if not np.allclose(targets.sum(axis=-1), 1, atol=1e-4) or targets.min() < 0:
+        raise InputError(
+            f"targets have to be distributions over classes, and those of {type(task).__name__} are not; give a ClassificationTask, "
+            "or take squared errors."
+        )
 
 
 def population(task: Task) -> Loss:

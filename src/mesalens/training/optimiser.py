@@ -14,6 +14,7 @@ def clipped_adam(
     """Adam on gradients whose global norm is cut to at most `clip`; the rate is a number, or a schedule of Optax over the steps.
 
     Raises `ValueError` for a rate or clip not above 0, or a clip at which Adam's ε = 1e-8 outweighs every gradient.
+    What a schedule gives is not checked.
     """
     if not callable(learning_rate):
         positive("learning_rate", learning_rate)

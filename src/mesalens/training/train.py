@@ -170,6 +170,7 @@ def train(
                     "task, learner, optimiser or version of JAX": fingerprint(
                         _over_seeds(update, together=together), state, data_keys
                     ),
+                    "measure or version of JAX": fingerprint(evaluate, state, measure_keys, jnp.array(0)),
                 },
             )
             found = kept.load(state, steps)

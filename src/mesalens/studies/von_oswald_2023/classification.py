@@ -146,7 +146,7 @@ def _construction(laboratory: Laboratory, task: ClassificationTask) -> xr.DataAr
         expected = jax.vmap(descent)(prompts)
         return abs(jax.vmap(layer)(prompts) - expected).max() / (expected**2).mean() ** 0.5
 
-    keys = jax.random.split(laboratory.key(9, 0), laboratory.seeds)
+    keys = jax.random.split(laboratory.key(9, 0), laboratory.seeds_of("classification"))
     return xr.DataArray(np.asarray(jax.jit(jax.vmap(furthest))(keys)), dims="seed")
 
 

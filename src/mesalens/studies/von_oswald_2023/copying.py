@@ -58,7 +58,7 @@ CLAIMS = (
     ),
     Claim(
         "copying-sensitivity",
-        "The first layer copies: its outputs at the rows of x depend on the next token, their y, more than on any other token but their own.",
+        "The first layer copies: its outputs at the rows of x depend on the next token, their y, more than on the average other token.",
         f"{PLACE}, right: norms of partial derivatives",
         "log10 of the sensitivity to the next token over the mean of that to all others",
         above(0.0),
@@ -74,8 +74,8 @@ CLAIMS = (
         "copying-onset",
         "Copying sets in when the loss falls.",
         PLACE,
-        "(step at which the sensitivity to the next token passes half of its last value, minus step at which half of gradient descent's gain is "
-        "reached) / steps of training",
+        "step at which the sensitivity to the next token is halfway from its first value to its last, over the step at which half of gradient "
+        "descent's gain is reached, minus 1; seeds that left the plateau and whose sensitivity at least doubled",
         within(0.1),
     ),
 )
@@ -111,7 +111,9 @@ def run(laboratory: Laboratory) -> Findings:
     gain = share_of_gain(metrics.risk, theory.null_risk, theory.best_risk)
     left = gain.isel(step=-1, drop=True) > 0.5
     falls = first_step(gain > 0.5)
-    copies = first_step(metrics["next"] > metrics["next"].isel(step=-1) / 2)
+    start, end = metrics["next"].isel(step=0, drop=True), metrics["next"].isel(step=-1, drop=True)
+    rises = end > 2 * start
+    copies = first_step(metrics["next"] > (start + end) / 2).where(rises)
     shown = int(left.values.argmax())
     model = training.learner(shown)
     maps = attention_maps(model, task, laboratory.key(7, 1))
@@ -125,7 +127,7 @@ def run(laboratory: Laboratory) -> Findings:
             "copying-cosine": Evidence(after.cosine, left),
             "copying-sensitivity": Evidence(xr.apply_ufunc(np.log10, after["next"] / after["other"]), left),
             "copying-attention": Evidence(after.attention, left),
-            "copying-onset": Evidence((copies - falls) / budget.steps, left),
+            "copying-onset": Evidence(copies / falls - 1, left & rises),
         },
         figures=[
             _training_figure(training, theory),
@@ -136,8 +138,7 @@ def run(laboratory: Laboratory) -> Findings:
         remarks=[
             f"Copying at d = {budget.dim}, n = {budget.context_length}: {int(left.sum())} of {left.size} models left the plateau within {budget.steps} "
             f"steps; risk {', '.join(f'{risk:.4f}' for risk in after.risk.values)}, where one GD step has {theory.best_risk:.4f} (exact). Half of the "
-            f"gain is reached at step {', '.join(f'{step:g}' for step in falls.values)}, half of the copying at step "
-            f"{', '.join(f'{step:g}' for step in copies.values)} (measured every {budget.every})."
+            f"gain is reached at step {_steps(falls)}, half of the copying at step {_steps(copies)} (measured every {budget.every})."
         ],
     )
 
@@ -145,6 +146,10 @@ def run(laboratory: Laboratory) -> Findings:
 def first_step(reached: xr.DataArray) -> xr.DataArray:
     """The first measured step at which something holds, for each seed; not a number where it never does."""
     return reached.step[reached.argmax("step")].where(reached.any("step")).drop_vars("step")
+
+
+def _steps(values: xr.DataArray) -> str:
+    return ", ".join("never" if np.isnan(step) else f"{step:g}" for step in values.values)
 
 
 def _construction(laboratory: Laboratory, task: RegressionTask, descent: GradientDescent) -> xr.DataArray:
@@ -163,7 +168,7 @@ def _construction(laboratory: Laboratory, task: RegressionTask, descent: Gradien
         expected = jax.vmap(descent)(prompts)
         return abs(jax.vmap(model)(prompts) - expected).max() / (expected**2).mean() ** 0.5
 
-    keys = jax.random.split(laboratory.key(7, 0), laboratory.seeds)
+    keys = jax.random.split(laboratory.key(7, 0), laboratory.seeds_of("copying"))
     return xr.DataArray(np.asarray(jax.jit(jax.vmap(furthest))(keys)), dims="seed")
 
 
@@ -187,8 +192,7 @@ def _training_figure(training: Training, theory: OneStepRisk) -> Figure:
     return Figure(
         "copying",
         "Left: risk over training of two layers on interleaved tokens, measured on fresh prompts, beside the exact risk of one step of gradient "
-        "descent. Right: how the first layer's output at the rows of x depends on the tokens, over training, one line a seed. While the risk "
-        "falls, the rows of x take up the next token, which is their y.",
+        "descent. Right: how the first layer's output at the rows of x depends on the tokens, over training, one line a seed; the next token is their y.",
         figure,
     )
 
@@ -203,9 +207,9 @@ def _attention_figure(maps: np.ndarray, single: np.ndarray, seed: int) -> Figure
         figure.colorbar(grid[row, 0].images[0], ax=grid[row], shrink=0.8)
     return Figure(
         "copying-attention",
-        f"Attention of both layers (seed {seed}) on one prompt and on average; rows ask, columns are seen (the query is not among them). In the first "
-        "layer the rows of x (odd) attend to themselves, which adds nothing to their y-part, and to the column right of the diagonal, their y. In the second the "
-        "last row, the query, is the one that is read out; it weights the rows of x by the product of the two.",
+        f"Attention of both layers (seed {seed}) on one prompt and on average; rows ask, columns are seen (the query is not among them). The rows "
+        "of x are the odd ones; their y is one to the right of the diagonal. What they give themselves adds nothing to their y-part, which is 0. In the second "
+        "layer the last row, the query, is the one that is read out.",
         figure,
     )
 

@@ -23,6 +23,7 @@ from mesalens.theory import OneStepRisk, best_step_size, gradient_descent_transf
 from mesalens.training import Training, TrainingSettings, train
 from mesalens.training.checkpoint import report_rest
 from mesalens.training.objective import Objective
+from mesalens.training.settings import PARTS
 from mesalens.training.train import Measure
 
 ProgressFactory = Callable[[str, int], Callable[[int], object]]
@@ -207,7 +208,7 @@ class Laboratory:
     def describe(self) -> dict[str, Any]:
         """The settings in plain values, for the page."""
         common = self.settings().model_dump(
-            exclude={"dim", "context_length", "seed", "seeds", "layers", "heads", "looped"}
+            exclude={"dim", "context_length", "seed", "seeds", "layers", "heads", "looped", *PARTS}
         )
         sizes = ", ".join(f"({dim}, {length})" for dim, length in self.budget.sizes)
         return {
@@ -217,7 +218,7 @@ class Laboratory:
                 f"{deep.name}": f"{deep.steps} steps on batches of {deep.batch_size}, {self._asked_seeds or deep.seeds} seeds; GD++ {deep.plus_plus_steps} steps"
                 for deep in self.budget.deep.values()
             },
-            **{name: run.words(self._asked_seeds or run.seeds) for name, run in self.budget.runs.items()},
+            **{name: run.words(self.seeds_of(name)) for name, run in self.budget.runs.items()},
             "prompts in a measurement, for each seed": self.budget.prompts,
             **{name.replace("_", " "): value for name, value in common.items() if value is not None},
         }
@@ -246,6 +247,10 @@ class Laboratory:
         """What the budget gives a part beyond linear attention."""
         return self.budget.runs[name]
 
+    def seeds_of(self, name: str) -> int:
+        """From how many seeds a part beyond linear attention trains."""
+        return self._asked_seeds or self.run(name).seeds
+
     def train(
         self,
         part: str,
@@ -266,7 +271,7 @@ class Laboratory:
             steps=run.steps,
             batch_size=run.batch_size,
             microbatches=run.microbatches,
-            seeds=self._asked_seeds or run.seeds,
+            seeds=self.seeds_of(part),
             key=random.key(self.seed),
             every=run.every,
             objective=objective,

@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Array, Float, Key
 
 from mesalens.analysis import alignment_at, expectation, squared_error
-from mesalens.learners import Learner
+from mesalens.analysis.risk import AnyLearner
 from mesalens.tasks import Task
 from mesalens.training import Training, clipped_adam
 
@@ -51,9 +51,9 @@ class Run:
     def words(self, seeds: int) -> str:
         """What is done, for the page."""
         return (
-            f"d = {self.dim}, n = {self.context_length}, {self.steps} steps on batches of {self.batch_size}, rate {self.learning_rate:g}"
+            f"d = {self.dim}, n = {self.context_length}, {self.steps} steps on batches of {self.batch_size}, Adam's rate {self.learning_rate:g}"
             f"{' that falls to 0' * self.decays}, "
-            f"initial scale {self.init_scale:g}, {seeds} seeds"
+            f"gradients cut to norm {self.clip:g}, initial scale {self.init_scale:g}, {seeds} seeds"
         )
 
 
@@ -68,7 +68,7 @@ def for_each_seed(
 
 
 def beside(
-    learner: Learner, reference: Learner, task: Task, key: Key[Array, ""], prompts: int
+    learner: AnyLearner, reference: AnyLearner, task: Task, key: Key[Array, ""], prompts: int
 ) -> dict[str, Float[Array, ""]]:
     """A learner and a reference on the same prompts: their risks, R / R_ref - 1, and the measures of `alignment_at`, lengths in units of the
     reference's mean length.

@@ -5,9 +5,10 @@ about the query. Two heads can subtract it: where B_2 = -B_1 the mean of the lab
 gradient descent on centred inputs (`mesalens.theory.softmax_descent_transformer`, which has A_2 = -A_1 and so cancels all that is even in A).
 Its exact risk is a little above that of plain descent.
 
-The margins were fixed before the models of this study were trained; rates and steps of the budget `quick` were found with another seed,
-with which two heads had been seen some 7% above gradient descent, and one of them with A_2 near 0: the claim `two-softmax-heads-cancel` was
-added then.
+The margins were fixed before the models of this study were trained. The first form of `one-softmax-head-falls-short`, that one head gains less
+than half of what descent does, was withdrawn: the best kernel smoother gains 0.6 of it at d = n = 10, so that it spoke of training alone. Rates
+and steps of the budget `quick` were found with another seed, with which two heads had been seen some 7% above gradient descent, and one of
+them with A_2 near 0: the claim `two-softmax-heads-cancel` was added then.
 """
 
 import jax
@@ -33,16 +34,23 @@ OURS = "not in the paper; our own"
 CLAIMS = (
     Claim(
         "one-softmax-head-falls-short",
-        "One layer of softmax attention with one head gains less than half of what one step of gradient descent gains over predicting 0.",
+        "One layer of softmax attention with one head falls well short of one step of gradient descent.",
         PLACE,
-        "(R_0 - R) / (R_0 - R_GD) after training, R_0 the risk of predicting 0; every seed counts",
-        below(0.5),
+        "R / R_GD - 1, both on the same fresh prompts; seeds that gained more than a fifth of what gradient descent gains",
+        above(0.2),
+    ),
+    Claim(
+        "kernel-smoothing-falls-short",
+        "So does kernel smoothing, what a head computes that reads x in keys and queries and y in values.",
+        OURS,
+        "R_NW / R_GD - 1 of a trained Nadaraya-Watson smoother, both on the same fresh prompts",
+        above(0.2),
     ),
     Claim(
         "one-softmax-head-smooths",
         "One softmax head is kernel smoothing: after training it has the risk of a Nadaraya-Watson smoother that is trained by the same call.",
         OURS,
-        "R / R_NW - 1, both on the same fresh prompts, seed by seed",
+        "R / R_NW - 1, seed by seed; seeds that gained more than a fifth of what gradient descent gains",
         within(0.05),
     ),
     Claim(
@@ -70,7 +78,7 @@ CLAIMS = (
         "two-softmax-heads-centred",
         "What two heads lack is the mean that softmax takes off: they have the risk of one step of gradient descent on centred inputs.",
         OURS,
-        "R / R_centred - 1, R_centred exact, with its best step size",
+        "R / R_GD, both on the same fresh prompts, over R_centred / R_GD, both exact, minus 1",
         within(0.05),
     ),
     Claim(
@@ -98,14 +106,14 @@ CLAIMS = (
         "layer-norm-costs",
         "Layer norm before linear attention takes the length of a token away, and with it some of what gradient descent uses.",
         f"{OURS} (the paper has layer norm in its appendix)",
-        "R / R_GD - 1, both on the same fresh prompts",
+        "R_norm / R_plain - 1, linear attention behind a norm and without, trained by the same call, seed by seed, where both left the plateau",
         above(0.0),
     ),
 )
 
 
 def run(laboratory: Laboratory) -> Findings:
-    """Trains one head, two heads, a kernel smoother and a linear layer behind a norm, all by the same call."""
+    """Trains one head, two heads, a kernel smoother, and linear layers behind a norm and without, all by the same call."""
     budget = laboratory.run("softmax")
     dim = budget.dim
     task = RegressionTask(Uniform(dim, 0.5), LinearFunctions(dim), context_length=budget.context_length)
@@ -116,7 +124,7 @@ def run(laboratory: Laboratory) -> Findings:
         return lambda key: Transformer.initialise(dim, init_scale=budget.init_scale, key=key, **parts)
 
     def smoother(key):
-        return NadarayaWatson(0.1 * jax.random.normal(key, (dim, dim)), gain=jnp.asarray(1.0))
+        return NadarayaWatson(jnp.eye(dim) + 0.1 * jax.random.normal(key, (dim, dim)), gain=jnp.asarray(1.0))
 
     def measure(learner, key):
         return beside(learner, descent, task, key, budget.prompts)
@@ -127,6 +135,7 @@ def run(laboratory: Laboratory) -> Findings:
             "one-head": transformer(),
             "two-heads": transformer(heads=2),
             "kernel-smoother": smoother,
+            "linear": transformer(attention="linear"),
             "linear-with-norm": transformer(attention="linear", layer_norm=True),
         }.items()
     }
@@ -136,19 +145,23 @@ def run(laboratory: Laboratory) -> Findings:
     weights = _heads(trainings["two-heads"], dim)
     two = after["two-heads"]
     counted = left["two-heads"]
-    ratio = after["one-head"].risk / after["kernel-smoother"].risk - 1
+    started = (gains["one-head"] > 0.2) & (gains["kernel-smoother"] > 0.2)
+    centring = centred.best_risk / theory.best_risk
     return Findings(
         evidence={
-            "one-softmax-head-falls-short": Evidence(gains["one-head"]),
-            "one-softmax-head-smooths": Evidence(ratio),
+            "one-softmax-head-falls-short": Evidence(after["one-head"].risk_difference, gains["one-head"] > 0.2),
+            "kernel-smoothing-falls-short": Evidence(after["kernel-smoother"].risk_difference),
+            "one-softmax-head-smooths": Evidence(after["one-head"].risk / after["kernel-smoother"].risk - 1, started),
             "two-softmax-heads-train": Evidence(gains["two-heads"]),
             "two-softmax-heads-close": Evidence(two.risk_difference, counted),
             "two-softmax-heads-cosine": Evidence(two.cosine, counted),
-            "two-softmax-heads-centred": Evidence(two.risk / centred.best_risk - 1, counted),
+            "two-softmax-heads-centred": Evidence((1 + two.risk_difference) / centring - 1, counted),
             "two-softmax-heads-cancel": Evidence(weights.uncancelled, counted),
             "two-softmax-heads-opposite": Evidence(weights.opposite, counted),
             "two-softmax-heads-product": Evidence(weights.product_cosine, counted),
-            "layer-norm-costs": Evidence(after["linear-with-norm"].risk_difference, left["linear-with-norm"]),
+            "layer-norm-costs": Evidence(
+                after["linear-with-norm"].risk / after["linear"].risk - 1, left["linear-with-norm"] & left["linear"]
+            ),
         },
         figures=[
             _risk_figure(trainings, theory.null_risk, theory.best_risk, centred.best_risk),
@@ -160,7 +173,7 @@ def run(laboratory: Laboratory) -> Findings:
         remarks=[
             f"Softmax at d = {dim}, n = {budget.context_length}: {int(counted.sum())} of {counted.size} layers with two heads left the plateau; risks "
             f"{_numbers(two.risk)}, one head {_numbers(after['one-head'].risk)}, kernel smoother {_numbers(after['kernel-smoother'].risk)}, "
-            f"linear behind a norm {_numbers(after['linear-with-norm'].risk)}, where one GD step has {theory.best_risk:.4f}, the same on "
+            f"linear {_numbers(after['linear'].risk)}, behind a norm {_numbers(after['linear-with-norm'].risk)}, where one GD step has {theory.best_risk:.4f}, the same on "
             f"centred inputs {centred.best_risk:.4f}, and predicting 0 {theory.null_risk:.4f}."
         ],
     )
@@ -200,12 +213,14 @@ def _risk_figure(trainings: dict[str, Training], null: float, descent: float, ce
         "one-head": plots.INTERPOLATED,
         "two-heads": plots.TRAINED,
         "kernel-smoother": "#cc79a7",
+        "linear": plots.NEUTRAL,
         "linear-with-norm": "#e69f00",
     }
     words = {
         "one-head": "softmax, one head",
         "two-heads": "softmax, two heads",
         "kernel-smoother": "kernel smoother, trained",
+        "linear": "linear attention",
         "linear-with-norm": "linear behind layer norm",
     }
     for name, training in trainings.items():
@@ -218,8 +233,8 @@ def _risk_figure(trainings: dict[str, Training], null: float, descent: float, ce
     return Figure(
         "softmax-risk",
         "Risk over training of one layer of softmax attention with one head and with two, of a kernel smoother, and of linear attention behind layer "
-        "norm; one line a seed, measured on fresh prompts. One head stays where kernel smoothing is, two come down to about one step of gradient "
-        "descent on centred inputs (dash-dotted), which is what their difference computes for small weights.",
+        "norm and without; one line a seed, measured on fresh prompts. For small weights the difference of two heads is one step of gradient descent on "
+        "centred inputs (dash-dotted).",
         figure,
     )
 
@@ -242,8 +257,8 @@ def _weights_figure(weights: xr.Dataset, seed: int) -> Figure:
     return Figure(
         "softmax-weights",
         f"The two heads of a trained softmax layer (seed {seed}): x-blocks of A = W_K^T W_Q, b the entry of B = P W_V from label to prediction. Where "
-        "b_1 = -b_2 the mean of the labels cancels, whatever the two A are; what remains to first order, the sum of products on the right, is a multiple of "
-        "the identity: one step of gradient descent on centred inputs. Heads whose A are opposite have a sum near 0.",
+        "b_1 = -b_2 the mean of the labels cancels, whatever the two A are; what remains to first order is a step on centred inputs, with the sum of products on the right for its preconditioner, a multiple of the identity "
+        "for gradient descent. Heads whose A are opposite have a sum near 0.",
         figure,
     )
 
