@@ -183,13 +183,13 @@ def _beside(model, reference, task: RegressionTask, key, prompts: int) -> dict[s
 
 
 def _risk_figure(part: str, models: Training, references: Training, linear: float, blind: float) -> Figure:
-    figure, axes = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 3.8), layout="constrained")
     risk_over_training(axes, models.metrics, color=plots.TRAINED, label="MLP and attention, one line a seed")
     risk_over_training(axes, references.metrics, color=plots.REFERENCE, label="MLP and one GD step, one line a seed")
     axes.axhline(linear, color=plots.NEUTRAL, linestyle=":", label="bound for attention without MLP")
     axes.axhline(blind, color=plots.NEUTRAL, linestyle="-.", linewidth=1, label="best function of x alone")
     axes.set(xlabel="training step", ylabel="risk  E(ŷ − y)²", yscale="log")
-    axes.legend(loc="upper right")
+    figure.legend(loc="outside right center")
     return Figure(
         f"{part}-risk",
         "Risk over training, measured on fresh prompts, of an MLP under one layer of linear self-attention and of the same MLP under one step of gradient "
