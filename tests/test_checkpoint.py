@@ -109,6 +109,7 @@ def test_a_training_that_is_stopped_twice_ends_with_the_same_bits(whole, kept):
     assert [path.name for path in kept.iterdir()] == ["state.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -254,6 +255,7 @@ def test_a_seed_is_named_by_its_number():
         trained(seeds=[5], initialise=lambda key: initialise(key, activation_clip=1e-30))
 
 
+@pytest.mark.slow
 def test_the_report_is_of_the_steps_that_are_left(tmp_path, kept, capsys):
     with ProgressReport() as progress:
         report_rest(progress.start, "whole", 25, tmp_path / "none")(25)
@@ -324,6 +326,7 @@ def test_an_interruption_before_anything_is_kept_says_so(tmp_path, capsys, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
 def test_train_goes_on_after_it_was_killed_in_the_middle_of_writing(tmp_path, capsys, finished):
     killed_at_third_state = """
@@ -349,6 +352,7 @@ cli.main(sys.argv[1:])
     assert not (tmp_path / ".x.unfinished").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_keeps_no_state(tmp_path, capsys):
     rate = ("--learning-rate", 1e30, "--every", 1)
     code, err = run(capsys, "train", *SMALL, *rate, "--out", tmp_path / "x")

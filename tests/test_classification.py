@@ -92,6 +92,7 @@ def test_many_steps_end_at_scipys_minimum():
         np.testing.assert_allclose(learner(prompt), found.x.reshape(3, 3) @ prompt.query, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(SIZES, st.floats(0.01, 0.99), st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_no_step_below_the_bound_climbs_and_column_sums_stay(sizes, share, one_hot):
@@ -134,6 +135,7 @@ def centring(prompt, step_size):
     return GradientDescent(step_size)(Prompt(prompt.xs, centred, prompt.query))
 
 
+@pytest.mark.slow
 @given(SIZES)
 @settings(max_examples=15, deadline=None)
 def test_a_first_step_is_least_squares_with_centred_labels_and_its_probabilities_those_of_any(sizes):
@@ -273,6 +275,7 @@ def test_objectives_by_name():
     assert float(exact) == pytest.approx(float(sampled), rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_trained_step_size_is_where_the_cross_entropy_is_least():
     training = train(
         lambda key: LogisticDescent(1.0),
@@ -297,6 +300,7 @@ def test_a_trained_step_size_is_where_the_cross_entropy_is_least():
     np.testing.assert_allclose(found.mean(), best, rtol=0.03)
 
 
+@pytest.mark.slow
 def test_a_layer_trains_on_cross_entropy():
     training = train(
         lambda key: LinearTransformer.initialise(3, 4, init_scale=0.2, key=key),

@@ -110,6 +110,7 @@ def test_a_copied_label_is_smaller_by_its_two_neighbours_weight():
     np.testing.assert_allclose(loss, np.broadcast_to(expected, loss.shape), rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["three step sizes", "GD++"])
 @pytest.mark.parametrize("sharpness", [0.5, 3.0])
 def test_a_blunt_copy_is_descent_on_blurred_labels(name, sharpness):
@@ -156,6 +157,7 @@ def test_a_step_the_other_way_breaks_the_copy(keys):
     assert differ(backwards, learner)
 
 
+@pytest.mark.slow
 def test_without_spare_entries_more_layers_are_not_the_steps_of_descent():
     """With all keys they are those of descent to which the query is an example of label 0; with causal ones not even that."""
     two = GradientDescent(0.8, 2)
@@ -233,6 +235,7 @@ def test_two_heads_take_the_step_in_single_precision():
     np.testing.assert_allclose(predicted, exact, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_two_heads_are_an_odd_function_and_serve_contexts_of_any_length():
     turned = Prompt(PROMPT.xs, PROMPT.ys, -PROMPT.query)
     np.testing.assert_allclose(pair(0.9)(turned), -pair(0.9)(PROMPT), rtol=1e-12)
@@ -254,6 +257,7 @@ def test_heads_that_do_not_differ_in_sign_are_no_step(matrix):
         assert np.abs(broken(PROMPT) - LIMIT(PROMPT)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_one_head_is_the_mean_label_and_a_step():
     scale, attention = 1e-3, lambda t: t.stored_layers[0].attention
     model = pair(scale)

@@ -60,6 +60,7 @@ def test_from_the_mean_label_to_that_of_the_largest_inner_product(sizes):
         np.testing.assert_allclose(NadarayaWatson(1e9)(prompt), prompt.ys[nearest], rtol=1e-12)
 
 
+@pytest.mark.slow
 @given(SIZES, st.floats(0.3, 3.0), st.floats(0.5, 2.0))
 @settings(max_examples=25, deadline=None)
 def test_on_a_sphere_it_is_the_smoother_with_the_gaussian_kernel(sizes, bandwidth, radius):
@@ -71,6 +72,7 @@ def test_on_a_sphere_it_is_the_smoother_with_the_gaussian_kernel(sizes, bandwidt
         np.testing.assert_allclose(smoothed, kernel @ np.asarray(prompt.ys) / kernel.sum(), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_training_changes_metric_and_gain():
     task = RegressionTask(Sphere(2), LinearFunctions(2), context_length=20, noise=GaussianNoise(0.01))
     training = train(

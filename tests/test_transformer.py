@@ -347,6 +347,7 @@ def test_with_positions_the_order_matters(combination):
     assert np.abs(difference).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_weights_start_as_truncated_normals_each_of_its_own_and_biases_at_zero():
     parts = {"heads": 2, "key_size": 20, "mlp_widening": 2, "embedding_size": 40, "input_mlp_widening": 2}
     model = eqx.filter_jit(lambda key: Transformer.initialise(30, layers=2, biases=True, key=key, **parts))(KEY)
