@@ -230,10 +230,20 @@ def test_chosen_seeds_are_those_of_a_longer_run(whole):
     assert turned.metrics.seed.values.tolist() == [1, 0]
     np.testing.assert_array_equal(turned.learners.W_Q, whole.learners.W_Q[::-1])
     xr.testing.assert_identical(turned.metrics.sortby("seed"), whole.metrics)
-    alone = trained(seeds=(1,))  # its sums are rounded differently
-    np.testing.assert_array_equal(alone.metrics.draw, whole.metrics.draw.sel(seed=[1]))
-    np.testing.assert_allclose(alone.metrics.loss[0, 1:], whole.metrics.loss[1, 1:], rtol=1e-4)
-    np.testing.assert_allclose(alone.learner().W_Q, whole.learner(1).W_Q, rtol=1e-4, atol=1e-6)
+
+
+def test_a_seed_has_the_same_bits_in_any_company_that_fills_the_cores(monkeypatch):
+    def on_cores(cores, seeds):
+        monkeypatch.setattr("mesalens.training.seeds._cores", lambda: cores)
+        return trained(seeds=seeds)
+
+    alone, company, parted = on_cores(1, [1]), on_cores(2, [5, 1]), on_cores(3, [1])
+    xr.testing.assert_identical(alone.metrics, company.metrics.sel(seed=[1]))
+    np.testing.assert_array_equal(alone.learners.W_Q[0], company.learners.W_Q[1])
+    # Where cores are left, products are parted among them: sums are rounded differently, and that is all
+    np.testing.assert_array_equal(parted.metrics.draw, alone.metrics.draw)
+    np.testing.assert_allclose(parted.metrics.loss[0, 1:], alone.metrics.loss[0, 1:], rtol=1e-4)
+    np.testing.assert_allclose(parted.learners.W_Q, alone.learners.W_Q, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from mesalens.random import unroll
 from mesalens.tasks import Task
 from mesalens.training.checkpoint import Checkpoint, fingerprint
 from mesalens.training.objective import Objective, loss_of
+from mesalens.training.seeds import in_one_vmap, over_seeds, seed_numbers
 
 Measure = Callable[[Any, Key[Array, ""]], Mapping[str, Any]]
 
@@ -87,7 +88,7 @@ def train(
     """
     for name, value in (("steps", steps), ("every", every)):
         count(name, value)
-    numbers = _seed_numbers(seeds)
+    numbers = seed_numbers(seeds)
     if batch_size % count("microbatches", microbatches):
         raise InputError(f"a batch of {batch_size} has no {microbatches} equal parts; give a divisor of its size.")
     of_part = loss_of(objective, task, batch_size // microbatches)
@@ -100,7 +101,10 @@ def train(
         """The learners of all seeds, and two keys for each seed."""
         seed_keys = jax.vmap(jax.random.fold_in, (None, 0))(unroll(key), jnp.asarray(numbers, jnp.uint32))
         start_keys, data_keys, measure_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(seed_keys), 1, 0)
-        return eqx.filter_vmap(initialise)(start_keys), data_keys, measure_keys
+        learners = eqx.filter_vmap(initialise)(start_keys)
+        # Arrays made of Python numbers have a weak type, which the first step would change: all would be compiled twice
+        strong = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype) if eqx.is_inexact_array(leaf) else leaf, learners)
+        return strong, data_keys, measure_keys
 
     def update(carry, data_key):
         """One step of one seed."""
@@ -121,25 +125,18 @@ def train(
         )
         return (optax.apply_updates(parameters, changes), frozen, optimiser_state), (now, optax.tree.norm(gradients))
 
-    @eqx.filter_jit(donate="all-except-first")
-    def advance(data_keys, state, step_numbers):
-        """Many steps of all seeds; returns the loss and the norm of the gradient of each."""
+    def steps_of_one(data_key, state, step_numbers):
+        """Many steps of one seed; returns the loss and the norm of the gradient of each."""
+        return jax.lax.scan(lambda carry, n: update(carry, jax.random.fold_in(data_key, n)), state, step_numbers)
 
-        def step(carry, number):
-            keys = jax.vmap(jax.random.fold_in, (0, None))(data_keys, number)
-            return _over_seeds(update, together=together)(carry, keys)
-
-        return jax.lax.scan(step, state, step_numbers)
-
-    def measured(learner, key):
+    def measured(measure_key, state, number):
+        parameters, frozen, _ = state
+        learner, key = eqx.combine(parameters, frozen, static), jax.random.fold_in(measure_key, number)
         risk = {"risk": loss(learner, key)} if objective == "population" else {}
         return risk | ({} if measure is None else dict(measure(learner, key)))
 
-    @eqx.filter_jit
-    def evaluate(state, measure_keys, number):
-        parameters, frozen, _ = state
-        keys = jax.vmap(jax.random.fold_in, (0, None))(measure_keys, number)
-        return _over_seeds(measured, together=together)(eqx.combine(parameters, frozen, static), keys)
+    advance = over_seeds(steps_of_one, len(numbers), together=together, donate=True)
+    evaluate = over_seeds(measured, len(numbers), together=together)
 
     learners, data_keys, measure_keys = begin(key)
     initialisation = None if checkpoint is None else fingerprint(begin, key)
@@ -156,7 +153,7 @@ def train(
 
         kept = found = None
         if checkpoint is not None:
-            names = eqx.filter_eval_shape(evaluate, state, measure_keys, jnp.array(0))
+            names = eqx.filter_eval_shape(in_one_vmap(measured), measure_keys, state, jnp.array(0))
             kept = Checkpoint(
                 Path(checkpoint),
                 {
@@ -168,14 +165,14 @@ def train(
                     "metrics": sorted({"loss", *names}),
                     "initial weights, learner or version of JAX": initialisation,
                     "task, learner, optimiser or version of JAX": fingerprint(
-                        _over_seeds(update, together=together), state, data_keys
+                        in_one_vmap(steps_of_one), data_keys, state, jnp.arange(1)
                     ),
-                    "measure or version of JAX": fingerprint(evaluate, state, measure_keys, jnp.array(0)),
+                    "measure or version of JAX": fingerprint(in_one_vmap(measured), measure_keys, state, jnp.array(0)),
                 },
             )
             found = kept.load(state, steps)
         if found is None:
-            now = {"loss": np.full(len(numbers), np.nan)} | evaluate(state, measure_keys, jnp.array(0))
+            now = {"loss": np.full(len(numbers), np.nan)} | evaluate(measure_keys, state, jnp.array(0))
             points, metrics = [0], {name: np.asarray(values)[:, None] for name, values in now.items()}
         else:
             points, state, metrics = found
@@ -185,8 +182,8 @@ def train(
             _require_finite(np.asarray(batch_losses), state[0], first, numbers)
             if first == 0:
                 _require_gradient(np.asarray(norms), numbers)
-            now = {"loss": np.asarray(batch_losses, np.float64).mean(axis=0)}
-            now |= evaluate(state, measure_keys, jnp.array(last))
+            now = {"loss": np.asarray(batch_losses, np.float64).mean(axis=1)}
+            now |= evaluate(measure_keys, state, jnp.array(last))
             points.append(last)
             metrics = {name: np.column_stack((values, now[name])) for name, values in metrics.items()}
             if kept is not None:
@@ -222,57 +219,31 @@ def in_precision(learners: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, learners)
 
 
-def _seed_numbers(seeds: int | Sequence[int]) -> list[int]:
-    """The seeds that are meant: 0 … n - 1, or those of the sequence; raises where these are no different whole numbers."""
-    if not isinstance(seeds, Sequence):
-        return list(range(count("seeds", seeds)))
-    numbers = [count("a seed", seed, at_least=0) for seed in seeds]
-    # The last number of 32 bits is that of measurements, see `mesalens.random.measurement_key`
-    if not numbers or len(set(numbers)) < len(numbers) or max(numbers) >= 2**32 - 1:
-        raise InputError(f"seeds are {seeds!r}; give one or more different whole numbers below {2**32 - 1}.")
-    return numbers
-
-
-def _over_seeds(function: Callable, *, together: bool) -> Callable:
-    """The function of each seed, over the leading axis of all arrays: in a `vmap`, or one seed after the other.
-
-    A batch of prompts keeps the cores of a CPU busy by itself, and XLA has no fast product there for weights that differ by seed.
-    """
-    if together:
-        return eqx.filter_vmap(function)
-
-    def one_by_one(*arguments):
-        arrays, others = eqx.partition(arguments, eqx.is_array)
-        return jax.lax.map(lambda of_seed: function(*eqx.combine(of_seed, others)), arrays)
-
-    return one_by_one
-
-
 def _require_finite(
-    batch_losses: Float[np.ndarray, "steps seeds"], parameters: PyTree, first: int, numbers: list[int]
+    batch_losses: Float[np.ndarray, "seeds steps"], parameters: PyTree, first: int, numbers: list[int]
 ) -> None:
     """Raises at the first step, counted from 1, whose loss is not finite, or whose update left weights that are not."""
     broken = ~np.isfinite(batch_losses)
     if broken.any():
-        step, seed = np.argwhere(broken)[0]
+        step, seed = np.argwhere(broken.T)[0]
     else:
         finite = np.all(
             [np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in jax.tree.leaves(parameters)], axis=0
         )
         if finite.all():
             return
-        step, seed = len(batch_losses) - 1, np.argmin(finite)
+        step, seed = batch_losses.shape[1] - 1, np.argmin(finite)
     raise TrainingDivergedError(
         f"training diverged: the loss or the weights were not finite at step {first + step + 1} (seed {numbers[seed]}); "
         "lower the learning rate, the initial scale or the scale of the task."
     )
 
 
-def _require_gradient(norms: Float[np.ndarray, "steps seeds"], numbers: list[int]) -> None:
+def _require_gradient(norms: Float[np.ndarray, "seeds steps"], numbers: list[int]) -> None:
     """Raises where the gradient of a seed is 0 at every step, so that nothing moves it."""
-    dead = ~norms.any(axis=0)
+    dead = ~norms.any(axis=1)
     if dead.any():
         raise InputError(
-            f"the gradient is 0 at each of the first {len(norms)} steps (seed {numbers[np.argmax(dead)]}), so that nothing is learned; "
+            f"the gradient is 0 at each of the first {norms.shape[1]} steps (seed {numbers[np.argmax(dead)]}), so that nothing is learned; "
             "raise the activation clip, or start from weights that are not all 0."
         )
