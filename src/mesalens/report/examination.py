@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import xarray as xr
 from jaxtyping import PyTree
 
@@ -80,6 +81,8 @@ def examine(
             findings = part.run(laboratory)
         parts.append((part, judge(claims, findings)))
         figures += findings.figures
+        for figure in findings.figures:
+            plt.close(figure.figure)  # pyplot would keep it, and warn after twenty; it can still be saved
         datasets |= findings.datasets
         learners |= findings.learners
         remarks += findings.remarks
