@@ -106,11 +106,13 @@ def best_step(task: ClassificationTask, key: Key[Array, ""], *, prompts: int = 2
     drawn, targets = task.sample(key, (prompts,))
 
     @jax.jit
-    def loss(step_size):
+    def loss(step_size, drawn, targets):
         logits = jax.vmap(LogisticDescent(step_size))(drawn)
         return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1))
 
-    found = scipy.optimize.minimize_scalar(lambda size: float(loss(size)), bounds=(0, 100), method="bounded")
+    found = scipy.optimize.minimize_scalar(
+        lambda size: float(loss(size, drawn, targets)), bounds=(0, 100), method="bounded"
+    )
     return LogisticDescent(jnp.asarray(found.x, jnp.float32))
 
 
