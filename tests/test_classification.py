@@ -50,6 +50,9 @@ def loss(weights, prompt):
     return -jnp.sum(prompt.ys * log_probabilities) / prompt.context_length
 
 
+gradient = jax.jit(jax.grad(loss))
+
+
 # Softmax regression
 
 
@@ -62,7 +65,7 @@ def test_logistic_descent_follows_the_gradient_of_the_cross_entropy(sizes, steps
         step_sizes = jnp.linspace(0.5, 2.0, steps)
         expected = [start]
         for step_size in step_sizes:
-            expected.append(expected[-1] - step_size * jax.grad(loss)(expected[-1], prompt))
+            expected.append(expected[-1] - step_size * gradient(expected[-1], prompt))
         learner = LogisticDescent(step_sizes, steps, initial_weights=start)
         np.testing.assert_allclose(learner.trajectory(prompt), expected, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(learner.iterates(prompt), jnp.stack(expected) @ prompt.query, rtol=1e-9, atol=1e-12)
@@ -74,7 +77,7 @@ def test_labels_may_have_any_mass():
         prompt = prompt_of(5, 3, 3, 0)
         counts = Prompt(prompt.xs, np.arange(15.0).reshape(5, 3), prompt.query)
         start = np.ones((3, 3)) * np.arange(3.0)[:, None]
-        expected = start - 0.1 * jax.grad(loss)(jnp.asarray(start), counts)
+        expected = start - 0.1 * gradient(jnp.asarray(start), counts)
         weights = LogisticDescent(0.1, initial_weights=start).weights(counts)
         np.testing.assert_allclose(weights, expected, rtol=1e-12)
 

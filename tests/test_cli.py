@@ -202,8 +202,9 @@ def test_reproduce_of_one_claim_judges_it_alone(tmp_path, capsys):
 
 
 def test_a_failed_claim_gives_exit_code_1(tmp_path, capsys, monkeypatch):
-    untrained = laboratory.Budget(steps=1, batch_size=8, seeds=5, prompts=5000, sizes=())
+    untrained = laboratory.Budget(steps=1, batch_size=8, seeds=5, prompts=200, sizes=())
     monkeypatch.setitem(STUDY.budgets, "quick", untrained)
+    monkeypatch.setattr(laboratory.Laboratory.trained, "__defaults__", (2, 3))
     code, printed, _ = run(capsys, "reproduce", "von-oswald-2023/training", "--out", tmp_path / "r")
     assert code == 1 and "FAIL" in printed
 

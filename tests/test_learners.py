@@ -25,6 +25,9 @@ def loss(weights, prompt):
     return jnp.sum((prompt.xs @ weights.T - prompt.ys) ** 2) / (2 * prompt.context_length)
 
 
+gradient = jax.jit(jax.grad(loss))
+
+
 @given(SIZES, st.sampled_from([1, 4]))
 @settings(max_examples=25, deadline=None)
 def test_gradient_descent_follows_the_gradient_of_the_loss(sizes, steps):
@@ -35,7 +38,7 @@ def test_gradient_descent_follows_the_gradient_of_the_loss(sizes, steps):
     step_sizes = jnp.linspace(0.05, 0.1, steps)
     weights = start
     for step_size in step_sizes:
-        weights = weights - step_size * jax.grad(loss)(weights, prompt) @ preconditioner
+        weights = weights - step_size * gradient(weights, prompt) @ preconditioner
     learner = GradientDescent(step_sizes, steps, initial_weights=start, preconditioner=preconditioner)
     np.testing.assert_allclose(learner(prompt), weights @ prompt.query, rtol=1e-3, atol=1e-4)
 

@@ -84,6 +84,7 @@ def test_training_gd_plus_plus_goes_down_to_its_best_rates(gd_plus_plus):
     assert trained.value == pytest.approx(float(best.value), rel=0.02)
 
 
+@pytest.mark.slow
 def test_rates_of_their_own_end_in_a_correction_of_nothing(gd_plus_plus):
     own = best_steps(BOUNDED, 2, shared=False, data_correction=True, key=random.key(6), prompts=10_000)
     assert own.step_size.shape == own.data_correction.shape == own.correction_error.shape == (2,)

@@ -12,7 +12,7 @@ from mesalens.studies.von_oswald_2023.laboratory import Budget, Laboratory
 from mesalens.theory import best_step_size, gradient_descent_transformer
 from mesalens.training import TrainingSettings
 
-SMALL = Budget(steps=1000, batch_size=512, seeds=5, prompts=20_000, sizes=((2, 6),))
+SMALL = Budget(steps=1000, batch_size=256, seeds=5, prompts=5000, sizes=((2, 6),))
 
 
 class SmallLaboratory(Laboratory):

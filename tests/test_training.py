@@ -33,7 +33,7 @@ def test_a_trainable_step_size_finds_the_exact_best_one():
         TASK,
         optax.adam(optax.cosine_decay_schedule(0.2, 400)),
         steps=400,
-        batch_size=4096,
+        batch_size=1024,
         seeds=4,
         key=jax.random.key(0),
     )

@@ -73,8 +73,8 @@ BUDGETS = {
         },
         {
             "softmax": _FALLING(3000, 512, 4, init_scale=0.02),
-            "sine": _FALLING(5000, 128, 3, clip=100.0, dim=1, init_scale=0.1),
-            "teachers": _FALLING(2000, 128, 3, clip=100.0, dim=3, context_length=20, init_scale=0.1),
+            "sine": _FALLING(5000, 128, 4, clip=100.0, dim=1, init_scale=0.1),
+            "teachers": _FALLING(2000, 128, 4, clip=100.0, dim=3, context_length=20, init_scale=0.1),
             "classification": _FALLING(1500, 512, 4, dim=5, context_length=20),
             "copying": _FALLING(4000, 512, 4, dim=5, context_length=5, init_scale=0.02, measurements=40),
         },
