@@ -76,6 +76,7 @@ def test_rates_of_gd_plus_plus_are_stationary_and_better_than_plain(gd_plus_plus
     assert np.all(errors < 0.1 * np.abs(rates))
 
 
+@pytest.mark.slow
 def test_training_gd_plus_plus_goes_down_to_its_best_rates(gd_plus_plus):
     start = GradientDescent(best_step_size(BOUNDED), 2, data_correction=0.0)
     run = train(lambda key: start, BOUNDED, optax.adam(0.1), steps=200, batch_size=1024, key=random.key(8))

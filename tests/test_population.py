@@ -40,6 +40,7 @@ def one_without_context(task):
     return float(np.trace(task.covariates.second_moment() @ task.functions.row_covariance()))
 
 
+@pytest.mark.slow
 def test_lbfgs_arrives_too():
     training = trained(optimiser=optax.lbfgs(), steps=50, every=50)
     assert training.metrics.risk.values[0, -1] / optimal_lsa(SMALL).risk - 1 < 1e-8
