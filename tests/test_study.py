@@ -12,7 +12,7 @@ from mesalens.studies.von_oswald_2023.laboratory import Budget, Laboratory
 from mesalens.theory import best_step_size, gradient_descent_transformer
 from mesalens.training import TrainingSettings
 
-SMALL = Budget(steps=1000, batch_size=256, seeds=5, prompts=5000, sizes=((2, 6),))
+SMALL = Budget(steps=1000, batch_size=256, seeds=4, prompts=5000, sizes=((2, 6),))
 
 
 class SmallLaboratory(Laboratory):
@@ -78,6 +78,7 @@ def test_a_step_size_that_is_off_by_a_fifth_fails(factor, sound):
         assert sound[name].outcome != "FAIL", name
 
 
+@pytest.mark.slow
 def test_a_wrong_sign_in_the_construction_fails_the_interpolation(sound):
     judged = verdicts(SmallLaboratory(SMALL, seed=1, construct=half_right("P")), "one-layer")
     assert judged["interpolation"].outcome == "FAIL"
@@ -85,7 +86,7 @@ def test_a_wrong_sign_in_the_construction_fails_the_interpolation(sound):
 
 
 def test_layers_that_did_not_train_fail_or_do_not_count():
-    untrained = Budget(steps=1, batch_size=8, seeds=5, prompts=5000, sizes=())
+    untrained = Budget(steps=1, batch_size=8, seeds=3, prompts=1000, sizes=())
     judged = verdicts(SmallLaboratory(untrained), "one-layer", "distractors")
     assert judged["training"].outcome == "FAIL"
     assert all(

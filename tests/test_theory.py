@@ -57,10 +57,11 @@ def test_exact_risk_of_one_step_lies_in_the_interval_of_a_simulation(name, facto
     theory = one_step_risk(task, start)
     step_size = factor * theory.best_step_size
     weights = None if start is None else jnp.asarray(start, jnp.float32)
-    simulated = risk(GradientDescent(step_size, initial_weights=weights), task, jax.random.key(1), prompts=400_000)
+    simulated = risk(GradientDescent(step_size, initial_weights=weights), task, jax.random.key(1), prompts=150_000)
     assert abs(float(simulated.value) - theory.at(step_size)) < 4.5 * float(simulated.standard_error)
 
 
+@pytest.mark.slow  # the parabola is simulated at three points above
 @pytest.mark.parametrize("name", TASKS)
 def test_best_step_size_is_where_the_simulated_risk_is_least(name):
     """Brute force: the least of the empirical risk over step sizes, on the same prompts, with the error of that minimiser."""
@@ -197,8 +198,15 @@ def test_one_corrected_step_from_a_start_has_its_layer():
     [
         ({"momentum": 0.1}, "momentum"),
         ({"data_correction": 0.1, "initial_weights": jnp.ones((1, 2))}, "initial weights"),
+        ({"initial_weights": jnp.ones((1, 3))}, r"initial_weights has shape \(1, 3\); give \(1, 2\)"),
+        ({"preconditioner": jnp.ones((2, 1))}, r"preconditioner has shape \(2, 1\); give \(2, 2\)"),
     ],
 )
 def test_descent_without_a_transformer_gets_a_sentence(given, sentence):
     with pytest.raises(InputError, match=sentence):
         gradient_descent_transformer(GradientDescent(0.5, 2, **given), dim=2, context_length=3)
+
+
+def test_a_context_without_examples_has_no_transformer():
+    with pytest.raises(InputError, match="context_length is 0"):
+        gradient_descent_transformer(GradientDescent(0.5), dim=2, context_length=0)

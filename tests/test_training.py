@@ -33,7 +33,7 @@ def test_a_trainable_step_size_finds_the_exact_best_one():
         TASK,
         optax.adam(optax.cosine_decay_schedule(0.2, 400)),
         steps=400,
-        batch_size=1024,
+        batch_size=512,
         seeds=4,
         key=jax.random.key(0),
     )
@@ -68,11 +68,8 @@ def three():
     return training
 
 
-def test_seeds_do_not_depend_on_how_many_there_are(three):
-    one = trained(1, steps=25)
+def test_seeds_differ(three):  # and do not depend on their company: test_checkpoint.py
     assert not np.allclose(three.learner(0).W_Q, three.learner(1).W_Q)
-    np.testing.assert_allclose(one.learner(0).W_Q, three.learner(0).W_Q, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(one.metrics.loss[0, 1:], three.metrics.loss[0, 1:], rtol=1e-4)
 
 
 def test_the_same_key_gives_the_same_bits_and_chunks_do_not_matter(three):

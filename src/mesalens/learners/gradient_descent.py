@@ -2,17 +2,15 @@
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from mesalens.checks import InputError, count
-from mesalens.learners.base import IterativeLearner, optional_array, take_steps
+from mesalens.learners.base import optional_array, take_steps
+from mesalens.learners.descent import Descent, require_rates, require_shape
 from mesalens.prompt import Prompt
 
 
-class GradientDescent(IterativeLearner):
+class GradientDescent(Descent):
     """k steps of gradient descent on the least-squares loss of the context, then `ŷ = W_k x_query`.
 
         L(W) = 1/(2n) Σ_i ‖W x_i - y_i‖²,      ∇L(W) = 1/n Σ_i (W x_i - y_i) x_i^T
@@ -29,14 +27,11 @@ class GradientDescent(IterativeLearner):
     `X^T X / n`: on an eigenvalue λ of that, M_k is μ_k with `μ_{k+1} = μ_k (1 - γ_k μ_k² λ)`, and the step size is `η_k μ_k²`: with
     γ > 0 large eigenvalues shrink towards small ones, and the loss that is left is better conditioned.
 
-    Raises `ValueError` where a rate has another shape, or is not finite.
+    Raises `ValueError` where a rate has another shape or is not finite, or W_0 or P does not fit the prompt.
 
     Source: von Oswald et al. (2023), Section 2 (P = I, one step size); Section 4 and Appendix A.10 (GD++).
     """
 
-    step_size: Float[Array, ""] | Float[Array, " steps"] = eqx.field(converter=jnp.asarray)
-    steps: int = eqx.field(static=True, default=1)
-    initial_weights: Float[Array, "m d"] | None = eqx.field(converter=optional_array, default=None, kw_only=True)
     preconditioner: Float[Array, "d d"] | None = eqx.field(converter=optional_array, default=None, kw_only=True)
     data_correction: Float[Array, ""] | Float[Array, " steps"] | None = eqx.field(
         converter=optional_array, default=None, kw_only=True
@@ -46,39 +41,15 @@ class GradientDescent(IterativeLearner):
     )
 
     def __check_init__(self):
-        count("steps", self.steps)
-        for name in ("step_size", "data_correction", "momentum"):
+        for name in ("data_correction", "momentum"):
             rate = getattr(self, name)
-            if rate is None:
-                continue
-            if rate.shape not in ((), (self.steps,)):
-                raise InputError(
-                    f"{name} has shape {rate.shape}; give one number, or one for each of {self.steps} steps."
-                )
-            if not isinstance(rate, jax.core.Tracer) and not np.isfinite(rate).all():
-                raise InputError(f"{name} is {rate.tolist()}; give finite numbers.")
+            if rate is not None:
+                require_rates(name, rate, self.steps)
 
-    def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
-        return self.weights(prompt) @ prompt.query
-
-    def iterates(self, prompt: Prompt) -> Float[Array, "iterates m"]:
-        return self.trajectory(prompt) @ prompt.query
-
-    def weights(self, prompt: Prompt) -> Float[Array, "m d"]:
-        """W_k, the weights after the last step."""
-        return self._descend(prompt)[1]
-
-    def trajectory(self, prompt: Prompt) -> Float[Array, "iterates m d"]:
-        """W_0, …, W_k, the weights before the first and after every step."""
-        start, _, after = self._descend(prompt)
-        return jnp.concatenate([start[None], after])
-
-    def _descend(self, prompt: Prompt) -> tuple[Array, Array, Array]:
-        """The first weights, the last, and those after every step."""
-        dtype = jnp.result_type(*jax.tree.leaves((self, prompt)))
-        start = jnp.zeros((prompt.outputs, prompt.dim)) if self.initial_weights is None else self.initial_weights
-        start = start.astype(dtype)
-        transform = None if self.data_correction is None else jnp.eye(prompt.dim, dtype=dtype)
+    def _descend(self, prompt: Prompt, start: Float[Array, "m d"]) -> tuple[Array, Array]:
+        if self.preconditioner is not None:
+            require_shape("the preconditioner", self.preconditioner, (prompt.dim, prompt.dim))
+        transform = None if self.data_correction is None else jnp.eye(prompt.dim, dtype=start.dtype)
         second_moment = None if transform is None else prompt.xs.T @ prompt.xs / prompt.context_length
 
         def step(state, rates):
@@ -102,7 +73,7 @@ class GradientDescent(IterativeLearner):
         )
         before = None if self.momentum is None else start
         (last, _, _), after = take_steps(step, (start, before, transform), rates, self.steps)
-        return start, last, after
+        return last, after
 
     def trainable(self) -> PyTree[bool]:
         """The rates alone: where descent starts and how it is preconditioned are given."""

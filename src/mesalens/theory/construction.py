@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mesalens.checks import InputError
+from mesalens.checks import InputError, count
 from mesalens.learners import GradientDescent
+from mesalens.learners.descent import require_shape
 from mesalens.models import LinearTransformer
 
 
@@ -24,7 +25,7 @@ def gradient_descent_transformer(
     a later layer has `M_k x_i` and `y_i - (W_k - W_0) x_i` to read, and the residual `y_i - W_k x_i` needs `W_0 x_i`; the fixed
     weights A with `A M_k = W_0` for every context's M_k do not exist. Momentum has none either: no layer carries the step before.
 
-    Raises `ValueError` for these two.
+    Raises `ValueError` for these two, where W_0 or P does not fit d and m, and for a context without examples.
 
     The paper states it for `P = I`; the preconditioner P of `GradientDescent` fits into the queries.
 
@@ -40,6 +41,14 @@ def gradient_descent_transformer(
             "there is no such transformer for GD++ from initial weights, as the changed covariates do not give W_0 x_i back; "
             "leave initial_weights or data_correction out."
         )
+    for name, size in (("dim", dim), ("outputs", outputs), ("context_length", context_length)):
+        count(name, size)
+    for name, matrix, shape in (
+        ("initial_weights", learner.initial_weights, (outputs, dim)),
+        ("the preconditioner", learner.preconditioner, (dim, dim)),
+    ):
+        if matrix is not None:
+            require_shape(name, matrix, shape)
     start = learner.initial_weights
     dtype = jnp.result_type(float) if start is None else start.dtype
     start_weights = jnp.zeros((outputs, dim), dtype) if start is None else start

@@ -23,7 +23,7 @@ from mesalens.prompt import Prompt
 from mesalens.studies.criterion import Evidence, above, every_seed_below, within
 from mesalens.studies.study import Claim, Figure, Findings, Part
 from mesalens.studies.von_oswald_2023.laboratory import Laboratory
-from mesalens.studies.von_oswald_2023.runs import for_each_seed
+from mesalens.studies.von_oswald_2023.runs import for_each_seed, furthest
 from mesalens.tasks import ClassificationTask, Gaussian, LinearFunctions
 from mesalens.theory import logistic_descent_transformer
 from mesalens.training import Training
@@ -142,14 +142,7 @@ def _construction(laboratory: Laboratory, task: ClassificationTask) -> xr.DataAr
     layer = logistic_descent_transformer(
         descent, dim=task.dim, outputs=task.outputs, context_length=task.context_length
     )
-
-    def furthest(key):
-        prompts, _ = task.sample(key, (200,))
-        expected = jax.vmap(descent)(prompts)
-        return abs(jax.vmap(layer)(prompts) - expected).max() / (expected**2).mean() ** 0.5
-
-    keys = jax.random.split(laboratory.key(9, 0), laboratory.seeds_of("classification"))
-    return xr.DataArray(np.asarray(jax.jit(jax.vmap(furthest))(keys)), dims="seed")
+    return furthest(layer, descent, task, laboratory.key(9, 0), laboratory.seeds_of("classification"))
 
 
 def _figure(layers: Training, descent: float, null: float) -> Figure:

@@ -5,7 +5,6 @@ exactly are `mesalens.theory.copying_transformer`. The margins were fixed before
 the budget `quick` were found with another seed, with which layers had been seen to come to the risk of gradient descent.
 """
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -17,7 +16,7 @@ from mesalens.models import Interleaved, Sinusoidal, Transformer
 from mesalens.studies.criterion import Evidence, above, every_seed_below, within
 from mesalens.studies.study import Claim, Figure, Findings, Part
 from mesalens.studies.von_oswald_2023.laboratory import Laboratory
-from mesalens.studies.von_oswald_2023.runs import beside, risk_over_training, share_of_gain
+from mesalens.studies.von_oswald_2023.runs import beside, furthest, risk_over_training, share_of_gain
 from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
 from mesalens.theory import OneStepRisk, copying_transformer, one_step_risk
 from mesalens.training import Training
@@ -162,14 +161,7 @@ def _construction(laboratory: Laboratory, task: RegressionTask, descent: Gradien
         positions=POSITIONS,
         sharpness=SHARPNESS,
     )
-
-    def furthest(key):
-        prompts, _ = task.sample(key, (200,))
-        expected = jax.vmap(descent)(prompts)
-        return abs(jax.vmap(model)(prompts) - expected).max() / (expected**2).mean() ** 0.5
-
-    keys = jax.random.split(laboratory.key(7, 0), laboratory.seeds_of("copying"))
-    return xr.DataArray(np.asarray(jax.jit(jax.vmap(furthest))(keys)), dims="seed")
+    return furthest(model, descent, task, laboratory.key(7, 0), laboratory.seeds_of("copying"))
 
 
 def _training_figure(training: Training, theory: OneStepRisk) -> Figure:

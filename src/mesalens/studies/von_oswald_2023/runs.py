@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from mesalens.analysis import alignment_at, expectation, squared_error
 from mesalens.analysis.risk import AnyLearner
+from mesalens.learners import Learner
 from mesalens.tasks import Task
 from mesalens.training import Training, clipped_adam
 
@@ -94,6 +95,17 @@ def beside(
         "cosine": mean["sensitivity_cosine"],
         "sensitivity_difference": mean["sensitivity_difference"] / mean["reference_sensitivity"],
     }
+
+
+def furthest(model: Learner, reference: Learner, task: Task, key: Key[Array, ""], seeds: int) -> xr.DataArray:
+    """The greatest |ŷ - ŷ_ref| over 200 prompts, in units of the root mean square of ŷ_ref, on prompts of every seed."""
+
+    def on_prompts(key):
+        prompts, _ = task.sample(key, (200,))
+        expected = jax.vmap(reference)(prompts)
+        return abs(jax.vmap(model)(prompts) - expected).max() / (expected**2).mean() ** 0.5
+
+    return xr.DataArray(np.asarray(jax.jit(jax.vmap(on_prompts))(jax.random.split(key, seeds))), dims="seed")
 
 
 def share_of_gain(risk: xr.DataArray, null_risk: float, reference_risk: float) -> xr.DataArray:
