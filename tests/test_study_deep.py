@@ -81,6 +81,7 @@ def test_the_part_runs_and_untrained_layers_confirm_nothing():
     laboratory = Laboratory(tiny)
     findings = deep.run(laboratory)
     assert set(findings.evidence) == {claim.name for claim in deep.CLAIMS}
+    assert "outside [0.05, 20] for the trained layer" in findings.remarks[-1]
     assert [figure.name for figure in findings.figures] == [
         "deep-risk",
         "deep-alignment",
@@ -96,6 +97,8 @@ def test_the_part_runs_and_untrained_layers_confirm_nothing():
             replace(findings, evidence={name: Evidence(e.values) for name, e in findings.evidence.items()}),
         )
     }
-    assert verdicts["two-layers-beat-descent"] == verdicts["five-layers-match-plus-plus"] == "FAIL"
-    assert "PASS" not in {verdicts[name] for name in verdicts if name.endswith(("-cosine", "-interpolation"))}
+    for name in ("two-layers-beat-descent", "five-layers-match-plus-plus"):
+        assert (findings.evidence[name].values > 0.5).all()  # far worse; two seeds are too few for a FAIL
+    confirming = ("-descent", "-match-plus-plus", "-cosine", "-interpolation")
+    assert "PASS" not in {verdicts[name] for name in verdicts if name.endswith(confirming)}
     plt.close("all")

@@ -9,7 +9,9 @@ import numpy as np
 import xarray as xr
 
 from mesalens.analysis import curvature, largest_stable_damping, nearest_learners, risk_by_depth, similarities
+from mesalens.checks import InputError
 from mesalens.learners import ChebyshevDescent, ConjugateGradient, GradientDescent, NewtonSchulz
+from mesalens.models import LinearTransformer
 from mesalens.studies.criterion import Evidence, above, below, within
 from mesalens.studies.study import Claim, Findings, Part
 from mesalens.studies.von_oswald_2023 import deep_figures
@@ -174,11 +176,15 @@ def beyond_depth(laboratory: Laboratory, two: DeepModels) -> tuple[xr.Dataset, d
         name: risk_by_depth(model, two.task, key, times=TIMES, dampings=DAMPINGS) for name, model in constructed.items()
     }
     of_seed = two.training.learner(two.shown())
-    stable = {
-        name: largest_stable_damping(model, two.task, key, times=TIMES, between=(0.05, 20.0), precision=0.05)
-        for name, model in {"the trained layer": of_seed, **constructed}.items()
-    }
-    words = ", ".join(f"{value:.2f} for {name}" for name, value in stable.items())
+
+    def stable(name: str, model: LinearTransformer) -> str:
+        try:
+            damping = largest_stable_damping(model, two.task, key, times=TIMES, between=(0.05, 20.0), precision=0.05)
+        except InputError:  # a layer that has learned nothing changes nothing, with any damping; that loses no study
+            return f"outside [0.05, 20] for {name}"
+        return f"{damping:.2f} for {name}"
+
+    words = ", ".join(stable(name, model) for name, model in {"the trained layer": of_seed, **constructed}.items())
     return (
         repeated,
         references,
