@@ -119,7 +119,7 @@ def test_only_the_step_size_is_trainable():
 
 
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 2e-6), (True, 1e-12)])
-@pytest.mark.parametrize(("n", "d", "m"), [(7, 3, 2), (4, 6, 3)])
+@pytest.mark.parametrize(("n", "d", "m"), [(7, 3, 2), pytest.param(1, 1, 5, marks=pytest.mark.slow), (4, 6, 3)])
 def test_the_construction_is_a_step_of_softmax_regression(n, d, m, x64, tolerance):
     with jax.enable_x64(x64):
         learner = LogisticDescent(1.7, initial_weights=np.zeros((m, d)) if m == 2 else None)

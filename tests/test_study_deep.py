@@ -78,7 +78,7 @@ def test_settings_follow_the_rules_of_the_paper():
 def test_the_part_runs_and_untrained_layers_confirm_nothing():
     five = replace(SETTINGS, layers=5, looped=False, plus_plus_steps=20)
     tiny = replace(BUDGETS["quick"], deep={"two-layers": SETTINGS, "five-layers": five})
-    laboratory = Laboratory(tiny)
+    laboratory = Laboratory(tiny, seeds=4)  # with two, no interval is narrow enough for a FAIL
     findings = deep.run(laboratory)
     assert set(findings.evidence) == {claim.name for claim in deep.CLAIMS}
     assert "outside [0.05, 20] for the trained layer" in findings.remarks[-1]
@@ -97,8 +97,7 @@ def test_the_part_runs_and_untrained_layers_confirm_nothing():
             replace(findings, evidence={name: Evidence(e.values) for name, e in findings.evidence.items()}),
         )
     }
-    for name in ("two-layers-beat-descent", "five-layers-match-plus-plus"):
-        assert (findings.evidence[name].values > 0.5).all()  # far worse; two seeds are too few for a FAIL
+    assert verdicts["two-layers-beat-descent"] == verdicts["five-layers-match-plus-plus"] == "FAIL"
     confirming = ("-descent", "-match-plus-plus", "-cosine", "-interpolation")
     assert "PASS" not in {verdicts[name] for name in verdicts if name.endswith(confirming)}
     plt.close("all")
