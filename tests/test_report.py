@@ -27,6 +27,7 @@ def examination(outcome="PASS", low=-0.001, high=0.001) -> Examination:
         remarks=["2 of 3 layers."],
         started=datetime(2026, 1, 2, tzinfo=UTC),
         seconds=12.3,
+        seconds_to_verdict={"one": 4.2},
     )
 
 
@@ -36,6 +37,7 @@ def test_the_page_escapes_everything(tmp_path):
     assert "<script" not in page and "<i>" not in page and "Title <b>" not in page
     assert "R &lt; R_0 &amp; &lt;script&gt;" in page
     assert "2 of 3 seeds" in page and "2 of 3 layers." in page and "0.5" in page
+    assert "(paper/one, 4 s after the begin)" in page
     assert "mesalens reproduce paper/one --budget quick --seeds 3 --seed 7" in page
 
 
@@ -46,8 +48,8 @@ def test_the_summary_is_json_without_infinities():
 
 
 def test_the_tally_counts_outcomes():
-    assert examination().tally() == "1 claims: 1 PASS"
-    assert examination("FAIL").tally() == "1 claims: 1 FAIL"
+    assert examination().tally() == "1 claim: 1 PASS"
+    assert examination("FAIL").tally() == "1 claim: 1 FAIL"
 
 
 def test_numbers_are_written_for_people():

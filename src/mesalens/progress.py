@@ -22,9 +22,13 @@ class _Rate(ProgressColumn):
 
 
 class ProgressReport:
-    """Shows how far long work has come; use it as a context. `start(title, total)` gives the function that takes steps done."""
+    """Shows how far long work has come; use it as a context. `start(title, total)` gives the function that takes steps done.
 
-    def __init__(self, seconds_between_lines: float = 5.0):
+    `check` is called after each report, where a training can be stopped without loss: it raises what should stop it.
+    """
+
+    def __init__(self, check: Callable[[], object] = lambda: None, seconds_between_lines: float = 5.0):
+        self._check = check
         self._seconds = seconds_between_lines
         columns = (
             TextColumn("{task.description}"),
@@ -55,11 +59,17 @@ class ProgressReport:
         """Begins one piece of work of `total` steps."""
         if self._bars is not None:
             bars, task = self._bars, self._bars.add_task(title, total=total)
-            return lambda done: bars.update(task, completed=done)
+
+            def show(done: int) -> None:
+                bars.update(task, completed=done)
+                self._check()
+
+            return show
         started = said = time.monotonic()
 
         def report(done: int) -> None:
             nonlocal said
+            self._check()
             now = time.monotonic()
             if now - said < self._seconds and done < total:
                 return

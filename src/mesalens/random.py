@@ -5,13 +5,15 @@ A small model's training step spends most of its time on drawing prompts. JAX ke
 `jax.random` takes these keys.
 """
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 from jaxtyping import Array, Float, Key, UInt32
 
-from mesalens.checks import InputError, count
+from mesalens.checks import InputError, count, one_of
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
@@ -59,18 +61,34 @@ _IMPLEMENTATION = define_prng_impl(
 )
 
 
-def key(seed: int) -> Key[Array, ""]:
-    """A key of the unrolled generator; a drop-in for `jax.random.key`.
+Generator = Literal["threefry", "rbg", "unsafe_rbg"]
 
-    Splitting and folding give the keys of `jax.random`; 32-bit draws of an even number of words are those of `jax.random` with
-    `jax_threefry_partitionable=False`, bit for bit.
+FASTEST: dict[str, Generator] = {"cpu": "threefry"}
+"""The fastest generator in a training step, by JAX's backend, where it was measured (docs/benchmarks.md); Threefry elsewhere."""
 
-    Raises `ValueError` for a seed below 0, or of more than 32 bits, of which JAX would drop the others.
+
+def key(seed: int, generator: Generator | None = None) -> Key[Array, ""]:
+    """A key of the unrolled generator, or of another of JAX's; a drop-in for `jax.random.key`.
+
+    `threefry` is unrolled. Splitting and folding give the keys of `jax.random`; 32-bit draws of an even number of words are those of
+    `jax.random` with `jax_threefry_partitionable=False`, bit for bit. `rbg` and `unsafe_rbg` are XLA's own generators: in a `vmap` over keys
+    they draw other numbers than without, and in another version of XLA perhaps too. Where none is given it is that in `FASTEST`.
+
+    Raises `ValueError` for a seed below 0, or of more than 32 bits, of which JAX would drop the others; and for an unknown generator.
     """
     if count("the seed", seed, at_least=0) >= 2**32:
         raise InputError(f"the seed is {seed}; give a whole number below {2**32}.")
+    if generator is None:
+        generator = FASTEST.get(jax.default_backend(), "threefry")
+    if one_of("generator", generator, get_args(Generator)) != "threefry":
+        return jax.random.key(seed, impl=generator)
     # What JAX makes of such a seed, without compiling a program for it
     return jax.random.wrap_key_data(jnp.asarray(np.array([0, seed], np.uint32)), impl=_IMPLEMENTATION)
+
+
+def generator_of(key: Key[Array, "..."]) -> str:
+    """The name of a key's generator."""
+    return "threefry" if str(jax.random.key_impl(unroll(key))) == "ufry" else str(jax.random.key_impl(key))
 
 
 def measurement_key(seed: int, *place: int) -> Key[Array, ""]:

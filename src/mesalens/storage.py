@@ -77,20 +77,44 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def replace_file(file: Path, content: bytes) -> None:
     """Writes a file anew: at whatever moment the process ends, it holds all that it held before or all of the content."""
+    with _replacing(file) as beside:
+        beside.write_bytes(content)
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    """A file beside another to write into, which takes its place when the block ends without an error."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
+        yield beside
+        with beside.open("rb+") as stream:
             os.fsync(stream.fileno())  # or a machine that goes down could keep the new name without the content
         beside.replace(file)
+        _keep_names(file.parent)
     finally:
         beside.unlink(missing_ok=True)
 
 
+def _keep_names(folder: Path) -> None:
+    """Has the disk keep the names in a folder, where the system can be asked for it."""
+    if hasattr(os, "O_DIRECTORY"):
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a process that was killed in `replace_file` left beside its file; nobody else may be writing there."""
+    for beside in folder.glob(".*.*"):
+        if beside.suffix[1:].isdigit() and beside.is_file():
+            beside.unlink()
+
+
 def save_arrays(tree: PyTree, file: Path) -> None:
     """Writes the arrays of a pytree to a safetensors file, each under its path in the tree (`W_Q`, `layers.0.weight`, …)."""
-    file.write_bytes(safetensors.numpy.save(named_arrays(tree)))  # save_file would let only the owner read
+    replace_file(file, safetensors.numpy.save(named_arrays(tree)))
 
 
 def load_arrays(tree: PyTree, file: Path) -> PyTree:
@@ -124,7 +148,8 @@ def with_arrays(tree: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
 
 def save_dataset(dataset: xr.Dataset, file: Path) -> None:
     """Writes a labelled dataset as netCDF."""
-    dataset.to_netcdf(file, engine="netcdf4")
+    with _replacing(file) as beside:
+        dataset.to_netcdf(beside, engine="netcdf4")
 
 
 def load_dataset(file: Path) -> xr.Dataset:

@@ -14,7 +14,7 @@ from mesalens.models import LinearTransformer
 from mesalens.prompt import Prompt
 from mesalens.random import unroll
 from mesalens.tasks import Task
-from mesalens.training.train import in_precision
+from mesalens.training.engine import in_precision
 
 
 def curvature(

@@ -10,7 +10,8 @@ def on(device: str | None):
     if device is None:
         return jax.default_device(None)
     try:
-        return jax.default_device(jax.devices(device)[0])
+        jax.devices(device)
+        return jax.default_device(device)  # by its name, so that a training may take all devices of that kind
     except RuntimeError:
         there = ", ".join(sorted({d.platform for d in jax.devices()}))
         raise InputError(f"there is no device {device!r} here; choose among: {there}.") from None

@@ -13,9 +13,18 @@ import tyro
 
 from mesalens.checks import InputError
 from mesalens.cli.matrices import matrix_file
+from mesalens.program_cache import keep_programs_if_possible
 
-COMMANDS = {"list": "list_", "reproduce": "reproduce", "optimum": "optimum", "train": "train", "compare": "compare"}
-"""Each is a function in the file of its name; only the one that is asked for is imported, as that takes time."""
+COMMANDS = {
+    "list": "list_",
+    "reproduce": "reproduce",
+    "optimum": "optimum",
+    "train": "train",
+    "sweep": "sweep",
+    "compare": "compare",
+}
+"""Each is a function in the file of its name, or what the `for_arguments` there makes of the command line; only the one that is asked
+for is imported, as that takes time."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with contextlib.redirect_stderr(said):
             command = tyro.extras.subcommand_cli_from_dict(
-                {name: _later(_command(name)) for name in asked or COMMANDS},
+                {name: _later(_command(name, arguments)) for name in asked or COMMANDS},
                 prog="mesalens",
                 description=sys.modules["mesalens"].__doc__,
                 args=arguments,
@@ -40,18 +49,27 @@ def main(arguments: list[str] | None = None) -> int:
         if stop.code not in (0, None):
             print(f"mesalens: {_sentence(said.getvalue())}", file=sys.stderr)
         raise
+    except InputError as error:
+        return _wrong(error)
     try:
+        if asked != ["list"]:
+            keep_programs_if_possible()
         return command()
     except InputError as error:
-        print(f"mesalens: {error}", file=sys.stderr)
-        return 2
+        return _wrong(error)
     except KeyboardInterrupt:
         print("mesalens: interrupted; nothing was kept.", file=sys.stderr)
         return 130
 
 
-def _command(name: str) -> Callable[..., int]:
-    return getattr(importlib.import_module(f"mesalens.cli.{name}"), COMMANDS[name])
+def _wrong(error: InputError) -> int:
+    print(f"mesalens: {error}", file=sys.stderr)
+    return 2
+
+
+def _command(name: str, arguments: list[str]) -> Callable[..., int]:
+    module = importlib.import_module(f"mesalens.cli.{name}")
+    return module.for_arguments(arguments) if hasattr(module, "for_arguments") else getattr(module, COMMANDS[name])
 
 
 def _later(function: Callable[..., int]) -> Callable[..., Callable[[], int]]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from mesalens import random
 from mesalens.checks import InputError, count
 from mesalens.cli.device import on
+from mesalens.cli.interruption import StoppedError, stoppable
 from mesalens.cli.output import Json, Positional, console, print_json
 from mesalens.progress import ProgressReport
 from mesalens.report import examine, summary, write_report
@@ -59,16 +60,19 @@ def reproduce(
         )
     try:
         with new_folder(out) as folder, on(device):
-            with ProgressReport() as progress:
+            with stoppable() as check, ProgressReport(check) as progress:
                 examination = examine(
                     chosen, part or None, budget, seeds=seeds, seed=seed, progress=progress, checkpoints=checkpoints
                 )
             write_report(examination, folder)
-    except KeyboardInterrupt:
-        if checkpoints is None:
-            raise
-        print("mesalens: interrupted; run the same command again to go on with its trainings.", file=sys.stderr)
-        return 130
+    except (StoppedError, KeyboardInterrupt) as stop:
+        word = (
+            "nothing was kept; with --checkpoints FOLDER a study goes on where it was."
+            if checkpoints is None
+            else "run the same command again to go on with its trainings."
+        )
+        print(f"mesalens: interrupted; {word}", file=sys.stderr)
+        return stop.exit_code if isinstance(stop, StoppedError) else 130
     except TrainingDivergedError as error:
         raise InputError(str(error)) from None
     if json:

@@ -23,7 +23,7 @@ def truncated_normal(
     return jnp.sqrt(scale / fan_in) / CUT_NORMAL * jax.nn.initializers.truncated_normal(1.0)(key, shape)
 
 
-def with_truncated_normals(part: Part, scale: float, *, key: Key[Array, ""]) -> Part:
+def with_truncated_normals(part: Part, scale: float | Float[Array, ""], *, key: Key[Array, ""]) -> Part:
     """The `eqx.nn.Linear` or `eqx.nn.MLP` with weights drawn so, of fan-in the number of their inputs, and biases 0."""
 
     def linears(part):

@@ -64,7 +64,7 @@ class LinearTransformer(IterativeLearner):
         heads: int = 1,
         looped: bool = False,
         key_size: int | None = None,
-        init_scale: float = 0.002,
+        init_scale: float | Float[Array, ""] = 0.002,
         initial_weights: Float[Array, "m d"] | None = None,
         activation_clip: float | None = None,
         key: Key[Array, ""],

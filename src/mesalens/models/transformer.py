@@ -98,7 +98,7 @@ class Transformer(IterativeLearner):
         combination: Combination = "concatenate",
         readout: bool = False,
         key_size: int | None = None,
-        init_scale: float = 0.002,
+        init_scale: float | Float[Array, ""] = 0.002,
         key: Key[Array, ""],
     ) -> "Transformer":
         """A transformer before training, its weights truncated normals of variance `init_scale / (layers · fan-in)`, biases 0.

@@ -11,3 +11,4 @@ from mesalens.plots.style import NEUTRAL as NEUTRAL
 from mesalens.plots.style import REFERENCE as REFERENCE
 from mesalens.plots.style import TRAINED as TRAINED
 from mesalens.plots.style import style as style
+from mesalens.plots.sweep import sweep_figure as sweep_figure

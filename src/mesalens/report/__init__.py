@@ -1,6 +1,5 @@
 """A study carried out, and the page about it."""
 
-from mesalens.report.environment import environment as environment
 from mesalens.report.examination import Examination as Examination
 from mesalens.report.examination import examine as examine
 from mesalens.report.write import summary as summary

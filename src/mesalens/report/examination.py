@@ -16,7 +16,10 @@ from mesalens.studies import Figure, Part, Study, Verdict, judge
 
 @dataclass(frozen=True)
 class Examination:
-    """What came out: verdicts by part, figures, labelled data and trained learners; and what went in."""
+    """What came out: verdicts by part, figures, labelled data and trained learners; and what went in.
+
+    `seconds_to_verdict` is, for each part, the time from the study's begin until its claims were judged.
+    """
 
     study: Study
     names: str | None
@@ -31,6 +34,7 @@ class Examination:
     remarks: list[str]
     started: datetime
     seconds: float
+    seconds_to_verdict: dict[str, float]
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -39,9 +43,7 @@ class Examination:
 
     def tally(self) -> str:
         """How many claims got which verdict, in words."""
-        outcomes = [verdict.judgement.outcome for verdict in self.verdicts]
-        counts = [(outcome, outcomes.count(outcome)) for outcome in ("PASS", "FAIL", "INCONCLUSIVE")]
-        return f"{len(outcomes)} claims: " + ", ".join(f"{number} {name}" for name, number in counts if number)
+        return tally(self.verdicts)
 
     def command(self) -> str:
         """The command line that does it again."""
@@ -71,15 +73,18 @@ def examine(
         seeds=seeds,
         seed=seed,
         progress=progress.start,
+        say=progress.say,
         checkpoints=None if checkpoints is None else checkpoints / study.name / budget,
     )
     started, clock = datetime.now(UTC), time.monotonic()
-    parts, figures, datasets, learners, remarks = [], [], {}, {}, []
+    parts, figures, datasets, learners, remarks, seconds = [], [], {}, {}, [], {}
     for part, claims in selected:
         progress.say(f"{study.name}/{part.name}: {part.title.lower()}")
         with plots.style():
             findings = part.run(laboratory)
         parts.append((part, judge(claims, findings)))
+        seconds[part.name] = time.monotonic() - clock
+        progress.say(f"{study.name}/{part.name}: {tally(parts[-1][1])}, {seconds[part.name]:.0f} s after the begin")
         figures += findings.figures
         for figure in findings.figures:
             plt.close(figure.figure)  # pyplot would keep it, and warn after twenty; it can still be saved
@@ -100,4 +105,14 @@ def examine(
         remarks=remarks,
         started=started,
         seconds=time.monotonic() - clock,
+        seconds_to_verdict=seconds,
+    )
+
+
+def tally(verdicts: list[Verdict]) -> str:
+    """How many claims got which verdict, in words."""
+    outcomes = [verdict.judgement.outcome for verdict in verdicts]
+    counts = [(outcome, outcomes.count(outcome)) for outcome in ("PASS", "FAIL", "INCONCLUSIVE")]
+    return f"{len(outcomes)} claim{'s' * (len(outcomes) != 1)}: " + ", ".join(
+        f"{number} {name}" for name, number in counts if number
     )

@@ -9,7 +9,7 @@ import jinja2
 import matplotlib.pyplot as plt
 
 from mesalens import plots
-from mesalens.report.environment import environment
+from mesalens.environment import environment
 from mesalens.report.examination import Examination
 from mesalens.storage import save_arrays, save_dataset
 
@@ -55,6 +55,7 @@ def summary(examination: Examination) -> dict[str, Any]:
                 "statement": verdict.claim.statement,
                 "estimator": verdict.claim.estimator,
                 "source": verdict.claim.source,
+                "seconds_to_verdict": round(examination.seconds_to_verdict[part.name], 1),
             }
             for part, verdicts in examination.parts
             for verdict in verdicts
@@ -83,6 +84,7 @@ def page(examination: Examination, figures: Path) -> str:
         date=f"{examination.started:%Y-%m-%d %H:%M} UTC",
         duration=f"{examination.seconds:.0f} s",
         parts=examination.parts,
+        seconds_to_verdict=examination.seconds_to_verdict,
         remarks=examination.remarks,
         figures=[
             {

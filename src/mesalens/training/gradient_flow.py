@@ -15,8 +15,9 @@ from mesalens.checks import InputError, count
 from mesalens.learners import Learner
 from mesalens.random import unroll
 from mesalens.tasks import Task
+from mesalens.training.engine import in_precision
 from mesalens.training.objective import population
-from mesalens.training.train import Training, in_precision
+from mesalens.training.training import Training
 
 MOST_STEPS = 100_000
 STATIONARY = 1e-9

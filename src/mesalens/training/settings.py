@@ -1,8 +1,6 @@
 """`TrainingSettings`: one training run, as a value that can be written down and read back."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import optax
@@ -17,8 +15,11 @@ from mesalens.tasks import CondensedTask, RegressionTask, Task
 from mesalens.tasks.matrix_file import Matrix
 from mesalens.tasks.settings import CovariateName, TaskSettings
 from mesalens.training.objective import Objective
-from mesalens.training.optimiser import clipped_adam
-from mesalens.training.train import Measure, Training, train
+from mesalens.training.optimiser import Schedule, clipped_adam, schedule
+from mesalens.training.problem import Measure, Problem
+from mesalens.training.stopping import Flat, NearOptimum, StoppingRule
+from mesalens.training.train import train
+from mesalens.training.training import Training
 
 PARTS = (
     "attention",
@@ -91,6 +92,10 @@ class TrainingSettings(TaskSettings):
     """draw S itself, for Gaussian covariates and linear functions: the cost does not grow with the context"""
     learning_rate: float = 1e-3
     """Adam's rate"""
+    schedule: Schedule = "constant"
+    """the rate over the steps: constant, or down to 0 along half a cosine or a line"""
+    warmup: int = 0
+    """steps in which the rate first rises from 0"""
     b2: float = 0.98
     """Adam's decay of the second moment"""
     clip: float = 1e-3
@@ -101,6 +106,12 @@ class TrainingSettings(TaskSettings):
     """where all random numbers come from"""
     every: int = 100
     """steps between two measurements"""
+    stop: Literal["never", "near-optimum", "flat"] = "never"
+    """before the last step: when the risk is near the exact optimum (one layer), or the loss is flat"""
+    tolerance: float = 0.01
+    """how near, or how flat, as a share of the risk"""
+    generator: random.Generator | None = None
+    """of random numbers: threefry, or XLA's rbg or unsafe_rbg (the fastest on the device by default)"""
 
     def task(self) -> RegressionTask:
         """The task, as theory reads it; raises `ValueError` too where it is to be condensed and cannot be."""
@@ -183,27 +194,38 @@ class TrainingSettings(TaskSettings):
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam on clipped gradients."""
-        return clipped_adam(self.learning_rate, clip=self.clip, b2=self.b2)
+        rate = schedule(self.schedule, self.learning_rate, steps=self.steps, warmup=self.warmup)
+        return clipped_adam(rate, clip=self.clip, b2=self.b2)
 
-    def train(
-        self,
-        *,
-        measure: Measure | None = None,
-        progress: Callable[[int], object] | None = None,
-        checkpoint: Path | None = None,
-    ) -> Training:
-        """Runs it; see `mesalens.training.train`."""
-        return train(
-            self.initialise,
-            self.task() if self.objective == "population" else self.sampled_task(),
-            self.optimiser(),
-            steps=self.steps,
-            batch_size=self.batch_size,
-            seeds=self.seeds,
-            key=random.key(self.seed),
-            every=self.every,
-            objective=self.objective,
-            measure=measure,
-            progress=progress,
-            checkpoint=checkpoint,
-        )
+    def stopping_rule(self) -> StoppingRule | None:
+        """When a run ends before its last step; raises `ValueError` where the optimum is not known."""
+        if self.stop == "near-optimum":
+            if self.layers > 1 or self.parts():
+                raise InputError(
+                    "the optimum is known for one layer of linear self-attention without further parts; stop where the loss is flat."
+                )
+            return NearOptimum(self.task(), self.tolerance)
+        return Flat(self.tolerance) if self.stop == "flat" else None
+
+    def problem(self, measure: Measure | None = None) -> Problem:
+        """What a run of these settings trains."""
+        task = self.task() if self.objective == "population" else self.sampled_task()
+        return Problem(self.initialise, task, self.optimiser(), measure)
+
+    def train(self, *, measure: Measure | None = None, **options: Any) -> Training:
+        """Runs it; the other options are those of `mesalens.training.train`."""
+        initialise, task, optimiser, _ = self.problem()
+        return train(initialise, task, optimiser, measure=measure, **self.shared(), **options)
+
+    def shared(self) -> dict[str, Any]:
+        """What `train` and `sweep` take by name."""
+        return {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "seeds": self.seeds,
+            "key": random.key(self.seed, self.generator),
+            "every": self.every,
+            "objective": self.objective,
+            "stop": self.stopping_rule(),
+            "description": self.model_dump(exclude={"steps", "seeds", "seed", "generator"}),
+        }

@@ -1,48 +1,27 @@
-"""The training loop: any learner, fresh prompts at each step, many seeds in one compiled call."""
+"""`train`: any learner on fresh prompts at each step, from many seeds at once."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
-import xarray as xr
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Key
 
 from mesalens.checks import InputError, count
 from mesalens.learners import Learner
-from mesalens.random import unroll
 from mesalens.tasks import Task
-from mesalens.training.checkpoint import Checkpoint, fingerprint
-from mesalens.training.objective import Objective, loss_of
-from mesalens.training.seeds import in_one_vmap, over_seeds, seed_numbers
-
-Measure = Callable[[Any, Key[Array, ""]], Mapping[str, Any]]
-
-
-class TrainingDivergedError(ArithmeticError):
-    """The loss or the weights were not finite; the message names the step and the seed."""
+from mesalens.training.engine import Runs, Settings, train_runs
+from mesalens.training.objective import Objective
+from mesalens.training.parallel import Batching
+from mesalens.training.problem import Measure, Problem
+from mesalens.training.stopping import StoppingRule
+from mesalens.training.training import Training
 
 
-@dataclass(frozen=True)
-class Training:
-    """What training leaves.
-
-    `learners` is one pytree, its trained arrays with a leading axis of seeds; `learner(i)` takes one out, `eqx.filter_vmap` maps
-    over all. `metrics` has the dimensions seed and step: `loss`, the mean loss of the batches since the step before (at step 0
-    there is none), and whatever was measured.
-    """
-
-    learners: PyTree
-    metrics: xr.Dataset
-
-    def learner(self, seed: int = 0) -> Any:
-        """The learner of one seed, by its place."""
-        return jax.tree.map(lambda leaf: leaf[seed] if eqx.is_array(leaf) else leaf, self.learners)
+def warn(line: str) -> None:
+    """Says a line where nobody said where it should go."""
+    warnings.warn(line, stacklevel=2)
 
 
 def train(
@@ -58,8 +37,13 @@ def train(
     every: int = 100,
     objective: Objective = "sampled",
     measure: Measure | None = None,
+    stop: StoppingRule | None = None,
+    batching: Batching | None = None,
+    memory: float | None = None,
     progress: Callable[[int], object] | None = None,
+    say: Callable[[str], object] = warn,
     checkpoint: Path | None = None,
+    description: Mapping[str, Any] | None = None,
 ) -> Training:
     """Trains `initialise(key)` on the task by gradients of E‖ŷ - y_query‖², all seeds at once.
 
@@ -75,175 +59,38 @@ def train(
 
     `every` steps are one compiled call; before the first and after each such call `measure(learner, key)` is evaluated for every
     seed, with keys of its own. `progress` is called with the number of steps done. A number n of seeds means 0 … n - 1, a
-    sequence those in it; seed i gets the same random numbers whatever its company.
+    sequence those in it; seed i gets the same random numbers whatever its company (with JAX's `rbg` generators in one `vmap` it does not).
 
-    Where a folder `checkpoint` is given, each such call leaves there all that the next one needs. The same call of `train` with that
-    folder then goes on from there: weights and metrics are those of a training that was never stopped, bit for bit, on the same
+    After `steps` a seed ends, or before: where the rule `stop` finds that it has converged; or where its loss, gradient or new weights are not
+    finite, in that step, which is not taken, so that the learner is as it was before. A line about that, as any other of importance, goes to `say`, a
+    warning where it is not given. The others go on. `Training.require_finite` raises where that is not welcome.
+
+    On a CPU each seed has a core of its own, as many at once as there are cores (`batching` "cores"); on an accelerator, or on several
+    devices, all are one `vmap` ("vmap"), sharded over the devices. Where that needs more than `memory` bytes (what is free, where it is not given), they
+    go in groups, and a line says so.
+
+    In a folder `checkpoint` the state is kept, every few seconds, at the end, and whenever something stops the training. The same call of
+    `train` with that folder then goes on from there: weights and metrics are those of a training that was never stopped, bit for bit, on the same
     machine. `steps` may grow (where they were no multiple of `every`, the metrics keep the point at which they ended); the optimiser's
-    schedules must not depend on them then.
+    schedules must not depend on them then. The last two states are kept; one that is damaged, with a line, gives way to the one before. `description` has
+    settings of the caller, in values that JSON has: they are kept too, and named where they differ.
 
     Raises `ValueError` for sizes below 1, a batch that cannot be parted so, seeds that are no different whole numbers, a learner with nothing to train, a seed whose
-    gradient is 0 at each of the first `every` steps, or a checkpoint that is damaged, of another training or of more steps;
-    `TrainingDivergedError` at the first loss that is not finite.
+    gradient is 0 at each of the first `every` steps, or a folder that cannot be written, is in use by another process, or keeps the states of another training,
+    of more steps, or damaged ones alone.
     """
-    for name, value in (("steps", steps), ("every", every)):
-        count(name, value)
-    numbers = seed_numbers(seeds)
-    if batch_size % count("microbatches", microbatches):
-        raise InputError(f"a batch of {batch_size} has no {microbatches} equal parts; give a divisor of its size.")
-    of_part = loss_of(objective, task, batch_size // microbatches)
-    loss = _mean_over_parts(of_part, microbatches)
-    optimiser = optax.with_extra_args_support(optimiser)
-    together = objective == "population" or jax.default_backend() != "cpu"
-
-    @eqx.filter_jit
-    def begin(key):
-        """The learners of all seeds, and two keys for each seed."""
-        seed_keys = jax.vmap(jax.random.fold_in, (None, 0))(unroll(key), jnp.asarray(numbers, jnp.uint32))
-        start_keys, data_keys, measure_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(seed_keys), 1, 0)
-        learners = eqx.filter_vmap(initialise)(start_keys)
-        # Arrays made of Python numbers have a weak type, which the first step would change: all would be compiled twice
-        strong = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype) if eqx.is_inexact_array(leaf) else leaf, learners)
-        return strong, data_keys, measure_keys
-
-    def update(carry, data_key):
-        """One step of one seed."""
-        parameters, frozen, optimiser_state = carry
-
-        def value(parameters):
-            return loss(eqx.combine(parameters, frozen, static), data_key)
-
-        def of_one(parameters, key):
-            return of_part(eqx.combine(parameters, frozen, static), key)
-
-        if microbatches == 1:
-            now, gradients = jax.value_and_grad(value)(parameters)
-        else:
-            now, gradients = _mean_over_parts(jax.value_and_grad(of_one), microbatches)(parameters, data_key)
-        changes, optimiser_state = optimiser.update(
-            gradients, optimiser_state, parameters, value=now, grad=gradients, value_fn=value
-        )
-        return (optax.apply_updates(parameters, changes), frozen, optimiser_state), (now, optax.tree.norm(gradients))
-
-    def steps_of_one(data_key, state, step_numbers):
-        """Many steps of one seed; returns the loss and the norm of the gradient of each."""
-        return jax.lax.scan(lambda carry, n: update(carry, jax.random.fold_in(data_key, n)), state, step_numbers)
-
-    def measured(measure_key, state, number):
-        parameters, frozen, _ = state
-        learner, key = eqx.combine(parameters, frozen, static), jax.random.fold_in(measure_key, number)
-        risk = {"risk": loss(learner, key)} if objective == "population" else {}
-        return risk | ({} if measure is None else dict(measure(learner, key)))
-
-    advance = over_seeds(steps_of_one, len(numbers), together=together, donate=True)
-    evaluate = over_seeds(measured, len(numbers), together=together)
-
-    learners, data_keys, measure_keys = begin(key)
-    initialisation = None if checkpoint is None else fingerprint(begin, key)
-    with jax.enable_x64(objective == "population"):
-        if objective == "population":
-            learners = in_precision(learners, jnp.float64)
-        parameters, others = eqx.partition(learners, learners.trainable())
-        frozen, static = eqx.partition(
-            others, eqx.is_array
-        )  # activations and the like cannot be carried through a loop
-        if not jax.tree.leaves(parameters):
-            raise InputError(f"{type(learners).__name__} has no trainable arrays; there is nothing to train.")
-        state = parameters, frozen, eqx.filter_jit(jax.vmap(optimiser.init))(parameters)
-
-        kept = found = None
-        if checkpoint is not None:
-            names = eqx.filter_eval_shape(in_one_vmap(measured), measure_keys, state, jnp.array(0))
-            kept = Checkpoint(
-                Path(checkpoint),
-                {
-                    "objective": objective,
-                    "key": jax.random.key_data(unroll(key)).tolist(),
-                    "seeds": numbers,
-                    "batch_size": batch_size,
-                    "every": every,
-                    "metrics": sorted({"loss", *names}),
-                    "initial weights, learner or version of JAX": initialisation,
-                    "task, learner, optimiser or version of JAX": fingerprint(
-                        in_one_vmap(steps_of_one), data_keys, state, jnp.arange(1)
-                    ),
-                    "measure or version of JAX": fingerprint(in_one_vmap(measured), measure_keys, state, jnp.array(0)),
-                },
-            )
-            found = kept.load(state, steps)
-        if found is None:
-            now = {"loss": np.full(len(numbers), np.nan)} | evaluate(measure_keys, state, jnp.array(0))
-            points, metrics = [0], {name: np.asarray(values)[:, None] for name, values in now.items()}
-        else:
-            points, state, metrics = found
-        while points[-1] < steps:
-            first, last = points[-1], min((points[-1] // every + 1) * every, steps)
-            state, (batch_losses, norms) = advance(data_keys, state, jnp.arange(first, last))
-            _require_finite(np.asarray(batch_losses), state[0], first, numbers)
-            if first == 0:
-                _require_gradient(np.asarray(norms), numbers)
-            now = {"loss": np.asarray(batch_losses, np.float64).mean(axis=1)}
-            now |= evaluate(measure_keys, state, jnp.array(last))
-            points.append(last)
-            metrics = {name: np.column_stack((values, now[name])) for name, values in metrics.items()}
-            if kept is not None:
-                kept.save(points, state, metrics)
-            if progress is not None:
-                progress(last)
-
-    dataset = xr.Dataset(
-        {name: (("seed", "step"), values) for name, values in metrics.items()},
-        coords={"seed": numbers, "step": points},
-    )
-    return Training(in_precision(eqx.combine(state[0], state[1], static), jnp.float32), dataset)
+    problem = Problem(initialise, task, optimiser, measure)
+    shared = Settings(steps, batch_size, microbatches, every, objective, stop, batching, memory, description or {})
+    runs = Runs(seed_numbers(seeds), {}, {})
+    return train_runs(lambda _: problem, runs, key, shared, checkpoint=checkpoint, progress=progress, say=say)
 
 
-def _mean_over_parts(function: Callable, parts: int) -> Callable:
-    """The mean of what a function of something and a key gives for each of the keys that a key is split into, one after the other."""
-    if parts == 1:
-        return function
-
-    def mean(subject, key):
-        def add(total, part_key):
-            return jax.tree.map(jnp.add, total, function(subject, part_key)), None
-
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, subject, key))
-        total, _ = jax.lax.scan(add, nothing, jax.random.split(key, parts))
-        return jax.tree.map(lambda leaf: leaf / parts, total)
-
-    return mean
-
-
-def in_precision(learners: PyTree, dtype: Any) -> PyTree:
-    """The same learners, with floating-point arrays of the given type."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, learners)
-
-
-def _require_finite(
-    batch_losses: Float[np.ndarray, "seeds steps"], parameters: PyTree, first: int, numbers: list[int]
-) -> None:
-    """Raises at the first step, counted from 1, whose loss is not finite, or whose update left weights that are not."""
-    broken = ~np.isfinite(batch_losses)
-    if broken.any():
-        step, seed = np.argwhere(broken.T)[0]
-    else:
-        finite = np.all(
-            [np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in jax.tree.leaves(parameters)], axis=0
-        )
-        if finite.all():
-            return
-        step, seed = batch_losses.shape[1] - 1, np.argmin(finite)
-    raise TrainingDivergedError(
-        f"training diverged: the loss or the weights were not finite at step {first + step + 1} (seed {numbers[seed]}); "
-        "lower the learning rate, the initial scale or the scale of the task."
-    )
-
-
-def _require_gradient(norms: Float[np.ndarray, "seeds steps"], numbers: list[int]) -> None:
-    """Raises where the gradient of a seed is 0 at every step, so that nothing moves it."""
-    dead = ~norms.any(axis=1)
-    if dead.any():
-        raise InputError(
-            f"the gradient is 0 at each of the first {norms.shape[1]} steps (seed {numbers[np.argmax(dead)]}), so that nothing is learned; "
-            "raise the activation clip, or start from weights that are not all 0."
-        )
+def seed_numbers(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds that are meant: 0 … n - 1, or those of the sequence; raises where these are no different whole numbers."""
+    if not isinstance(seeds, Sequence):
+        return list(range(count("seeds", seeds)))
+    numbers = [count("a seed", seed, at_least=0) for seed in seeds]
+    # The last number of 32 bits is that of measurements, see `mesalens.random.measurement_key`
+    if not numbers or len(set(numbers)) < len(numbers) or max(numbers) >= 2**32 - 1:
+        raise InputError(f"seeds are {seeds!r}; give one or more different whole numbers below {2**32 - 1}.")
+    return numbers
