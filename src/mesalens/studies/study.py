@@ -69,7 +69,7 @@ class Part:
 class Study:
     """A paper, its parts, and its budgets: the numbers that make a laboratory `quick` or like the `paper`'s own.
 
-    `laboratory(budget, seeds=, seed=, progress=, checkpoints=)` makes what the parts run in. `note` is for readers of the verdicts: the paper's own
+    `laboratory(budget, seeds=, seed=, progress=, say=, checkpoints=)` makes what the parts run in. `note` is for readers of the verdicts: the paper's own
     conventions, where they differ.
     """
 

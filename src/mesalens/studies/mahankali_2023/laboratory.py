@@ -38,6 +38,7 @@ from mesalens.theory import (
 )
 from mesalens.training import Training, train
 from mesalens.training.checkpoint import report_rest
+from mesalens.training.train import warn
 
 ProgressFactory = Callable[[str, int], Callable[[int], object]]
 
@@ -149,6 +150,7 @@ class Laboratory:
         seeds: int | None = None,
         seed: int = 0,
         progress: ProgressFactory = lambda title, total: lambda done: None,
+        say: Callable[[str], object] = warn,
         checkpoints: Path | None = None,
         step_size: Callable[[int, int, float], float] = isotropic_step_size,
         believed: Callable[[np.ndarray], np.ndarray] = lambda covariance: covariance,
@@ -162,6 +164,7 @@ class Laboratory:
         self.believed = believed
         self.families = families
         self._progress = progress
+        self._say = say
         self._trained: dict[tuple[str, str], TrainedLayers] = {}
 
     def key(self, *place: int) -> Key[Array, ""]:
@@ -224,8 +227,9 @@ class Laboratory:
                 every=max(steps // 20, 1),
                 objective=objective,
                 progress=report_rest(self._progress, title, steps, checkpoint),
+                say=self._say,
                 checkpoint=checkpoint,
-            )
+            ).require_finite()
             self._trained[objective, name] = TrainedLayers(task, moments, training)
         return self._trained[objective, name]
 

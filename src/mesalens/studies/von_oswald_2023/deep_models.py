@@ -19,6 +19,7 @@ from mesalens.tasks import RegressionTask
 from mesalens.theory import best_steps, gradient_descent_transformer, one_step_risk
 from mesalens.training import Training, TrainingSettings, clipped_adam, train
 from mesalens.training.checkpoint import report_rest
+from mesalens.training.train import warn
 
 MEASUREMENTS = 5
 """Points of a curve over training."""
@@ -122,6 +123,7 @@ def train_deep(
     seeds: int,
     seed: int,
     progress: Callable[[str, int], Callable[[int], object]],
+    say: Callable[[str], object] = warn,
     checkpoint: Path | None = None,
 ) -> DeepModels:
     """Trains the references and the transformers, and measures these against those.
@@ -146,7 +148,8 @@ def train_deep(
         return relative_to(references, model, interpolate(model, constructed), task, key, settings.prompts)
 
     report = report_rest(progress, f"{settings.name}, {seeds} seeds", settings.steps, checkpoint)
-    training = of_transformers.train(measure=measure, progress=report, checkpoint=checkpoint)
+    training = of_transformers.train(measure=measure, progress=report, say=say, checkpoint=checkpoint)
+    training.require_finite()
     last = training.metrics.isel(step=-1)
     risks = {name: float(last[f"{name}_risk"].mean()) for name in references}
     return DeepModels(settings.name, task, references, constructed, risks, training)
@@ -184,7 +187,7 @@ def train_plus_plus(
     optimiser = clipped_adam(settings.plus_plus_rate * settings.context_length, clip=1e-3, b2=0.98)
     steps = settings.plus_plus_steps
     training = train(start, task, optimiser, steps=steps, batch_size=512, key=key, every=steps, checkpoint=checkpoint)
-    return training.learner().descent
+    return training.require_finite().learner().descent
 
 
 def relative_to(
