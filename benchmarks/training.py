@@ -1,448 +1,316 @@
-"""How fast mesalens trains, beside the textbook way.
+"""How fast mesalens trains, beside the textbook way, how that grows, and how near it comes to what the machine can do.
 
-Both ways train L unshared layers of linear self-attention on the same regression task (d = 10, m = 1,
-x ~ U[-1/2, 1/2]^d, w ~ N(0, I), a fresh batch of prompts at each step) with the same optimiser (Adam at rate
-1e-3 with b2 = 0.98, gradients cut to norm 1e-3), in float32 and for one seed:
+Both ways train L unshared layers of linear self-attention on the same regression task (m = 1, x ~ U[-1/2, 1/2]^d, w ~ N(0, I), a fresh batch
+of prompts at each step) with the same optimiser (Adam with b2 = 0.98, gradients cut to norm 1e-3), in float32:
 
 - mesalens: `TrainingSettings(...).train()`, what users call, with its own checks between compiled chunks;
-- textbook: a Python loop around one jitted step, with a key for each example, and attention of every token to
-  all context tokens. It is written out below and uses nothing of mesalens.
+- textbook: a Python loop around one compiled step, with a key for each example, and attention of every token to all context
+  tokens (`textbook.py`, which uses nothing of mesalens).
 
-Before a case is timed, both are given the same weights and prompts and must agree on predictions, loss and
-gradients. Then they take turns in one process: a round is one compiled chunk of mesalens and, in the callback
-that mesalens makes after it, one block of textbook steps. Compilation is not timed. The ratio, textbook over
-mesalens, is taken in each round; printed are medians over the rounds, with the smallest and the largest.
+Before a cell is timed, both are given the same weights and prompts and must agree on predictions, loss and gradients. Then all ways and cells of
+a group take turns in one process, a block of steps each in every round. Ratios and exponents are taken in each round; printed are
+medians over the rounds, with the least and the greatest. A table of all sizes would have 192 cells; here one size varies at a time.
 
-Memory is XLA's own count for the largest program that each way compiles: arguments, results and temporary
-buffers, less the results that take the place of arguments. It leaves out Python, JAX and the compiler, which
-need hundreds of MB in both ways.
+- `cases`: the targets, one case a row;
+- `axes`: L, d and n one at a time, with the exponent b of the fit time ~ size^b. For n examples are drawn;
+- `seeds`: 1, 8 and 64 in one call; the textbook trains them one after the other;
+- `contexts`: contexts of n Gaussian examples drawn as S itself (`condensed`), mesalens alone; and the memory of a gradient on whole contexts of
+  10 000 examples in both ways (compiled, not run);
+- `verdict`: a part of a study from the command line, in a process of its own, with an empty and a filled cache of compiled programs.
 
-A second table has what a context costs as it grows, for mesalens alone: five layers, batch 256, Gaussian inputs and contexts drawn as
-S itself (`condensed`); and the memory of a step on whole contexts of 10 000 examples, batch 8, in both ways (compiled, not run).
+Times are of steps after the first chunk. *Compile* is, for mesalens, the first chunk with all that `train` does before it, less the median of
+later chunks; for the textbook, initial weights, tracing, lowering and compiling. No cache of compiled programs is used for either. *Memory* is
+XLA's own count for the largest program that each way compiles: arguments, results and temporary buffers, less the results that take the
+place of arguments. It leaves out Python, JAX and the compiler, which need hundreds of MB in both ways; and of several seeds on CPUs, of
+which each is a program of its own, it is that of one.
 
-    python benchmarks/training.py [--rounds N] [--json]
+Shares are what a step takes, counted by XLA for one step of one seed, times the seeds, over the median time of a step, over the limit that `limits.py` measures before and after the group. MFLOP:
+the program as it is written, with whole numbers (half of a shallow step draws random bits) and without exponentials and the like. MB moved: what the fused
+operations of the compiled program read and write, though much of it stays in a CPU's caches, so that the share may be above 1. MB needed: weights
+and Adam's moments read and written once, prompts written when drawn and read forwards and backwards. On a GPU half of the limit for these is wanted.
+
+    python benchmarks/training.py [--rounds N] [--tables cases axes seeds contexts verdict] [--json]
 """
 
 import argparse
-import functools
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
+import limits
 import numpy as np
-import optax
+import textbook
+from limits import spread
 from rich.console import Console
-from rich.table import Table
-
-from mesalens import LinearTransformer, Prompt, random
-from mesalens.report import environment
-from mesalens.tasks import Task
-from mesalens.training import TrainingSettings, batch_loss
-
-DIM = 10
-
-
-class Case(NamedTuple):
-    """What is trained, how many steps a round times, and how many times faster mesalens is to be."""
-
-    layers: int
-    context_length: int
-    batch_size: int
-    mesalens_steps: int
-    textbook_steps: int
-    target: float | None
-
-
-CASES = (
-    Case(1, 10, 2048, mesalens_steps=200, textbook_steps=30, target=5),
-    Case(5, 10, 2048, mesalens_steps=40, textbook_steps=8, target=5),
-    Case(1, 200, 256, mesalens_steps=150, textbook_steps=5, target=20),
-    Case(5, 200, 256, mesalens_steps=60, textbook_steps=2, target=40),
+from tables import SIZES, cost_table, exponent_table, growth_table, speed_table
+from verdict import sentence, time_to_verdict
+from ways import (
+    BLOCK_SECONDS,
+    Cell,
+    Mesalens,
+    Textbook,
+    TooDearError,
+    Way,
+    as_transformer,
+    check_same_work,
+    cost_of,
+    in_turns,
 )
 
+from mesalens import random
+from mesalens.training import batch_loss
 
-CONTEXT_LENGTHS = (10, 200, 10_000, 1_000_000)
-LONG = Case(5, 10_000, 8, mesalens_steps=1, textbook_steps=1, target=None)
-
-
-# The textbook way
-
-
-def draw_prompt(key, context_length):
-    """Tokens (x_i, y_i) of the context and (x_query, 0) of the query, one a row, and y_query."""
-    x_key, w_key = jax.random.split(key)
-    x = jax.random.uniform(x_key, (context_length + 1, DIM), minval=-0.5, maxval=0.5)
-    y = x @ jax.random.normal(w_key, (DIM,))
-    return jnp.column_stack([x, y.at[-1].set(0.0)]), y[-1]
+CASES = {
+    Cell(layers=1): 8,
+    Cell(layers=5): 5,
+    Cell(layers=1, context_length=200, batch_size=256): None,
+    Cell(layers=5, context_length=200, batch_size=256): 40,
+}
+"""Cells, and how many times faster than the textbook mesalens is to be."""
 
 
-def textbook_weights(key, layers, scale):
-    """Small random normals for the four factors of each layer."""
-    shape = (DIM + 1, DIM + 1)
-    return [
-        {
-            name: scale * jax.random.normal(k, shape)
-            for name, k in zip("QKVP", jax.random.split(layer_key, 4), strict=True)
-        }
-        for layer_key in jax.random.split(key, layers)
-    ]
+class Axis(NamedTuple):
+    """Cells in which one size varies, and the largest exponent that is wanted."""
+
+    of: str
+    values: Sequence[int]
+    base: Cell
+    target: float | None = None
+
+    def cells(self) -> list[Cell]:
+        """The base with each of the values."""
+        return [self.base._replace(**{SIZES[self.of]: value}) for value in self.values]
 
 
-def textbook_prediction(weights, tokens):
-    """Minus the y-part of the query token, after every layer has changed every token."""
-    for layer in weights:
-        queries, keys, values = tokens @ layer["Q"].T, tokens[:-1] @ layer["K"].T, tokens[:-1] @ layer["V"].T
-        scores = queries @ keys.T
-        tokens = tokens + (scores @ values) @ layer["P"].T
-    return -tokens[-1, -1]
+LENGTHS = (10, 50, 200, 1000)
+AXES = (
+    Axis("L", (1, 2, 5, 12), Cell()),
+    Axis("d", (5, 10, 20, 40), Cell()),
+    Axis("d", (5, 10, 20, 40), Cell(layers=5, batch_size=256)),
+    Axis("n", LENGTHS, Cell(batch_size=256), target=1.1),
+    Axis("n", LENGTHS, Cell(layers=5, batch_size=256), target=1.1),
+)
+SEEDS, SEEDS_TARGETS = Axis("seeds", (1, 8, 64), Cell()), {8: 6.0}
+CONTEXTS = Axis("n", LENGTHS, Cell(layers=5, batch_size=256, drawn=True), target=0.1)
+FAR = 1_000_000
+"""A context that is drawn too, beyond those of the fit."""
+LONG = Cell(layers=5, context_length=10_000, batch_size=8)
+TABLES = ("verdict", "cases", "axes", "seeds", "contexts")
+"""In the order in which they are measured: the process of `verdict` needs an accelerator's memory, which JAX takes at its first use."""
 
 
-def draw_batch(key, context_length, batch_size):
-    """Tokens and targets, with a key for each example."""
-    return jax.vmap(draw_prompt, (0, None))(jax.random.split(key, batch_size), context_length)
+def measure(cells: Sequence[Cell], rounds: int, *, compared: bool = True) -> list[dict[str, Any]]:
+    """The numbers of cells that take turns, in both ways or in mesalens alone; `not_run` says why the textbook was left out."""
+    costs = {cell: cost_of(cell) for cell in cells}
+    flops, moved = limits.arithmetic(), limits.bandwidth()
+    ways: dict[Any, Way] = {}
+    reasons: dict[Cell, dict[str, Any]] = {}
+    for cell in cells:
+        say(f"  {cell}")
+        if compared:
+            check_same_work(cell)
+        # For about BLOCK_SECONDS at a tenth of the limit, as small models run on CPUs; steps on a GPU, far below, are as many as may be
+        steps = BLOCK_SECONDS * 0.1 * flops / costs[cell].flops / cell.seeds
+        jax.clear_caches()  # each compiles all that a process does which runs it alone
+        ways[cell, "mesalens"] = Mesalens(cell, int(np.clip(steps, 20, 1000)), rounds + 1)
+        if compared:
+            jax.clear_caches()
+            try:
+                ways[cell, "textbook"] = Textbook(cell)
+            except TooDearError as error:
+                reasons[cell] = {"not_run": str(error)}
+    seconds = in_turns(ways, rounds)
+    flops, moved = max(flops, limits.arithmetic()), max(moved, limits.bandwidth())
+    peaks = {"flops": flops, "bytes_accessed": moved, "bytes_needed": moved}
+    results = []
+    for cell in cells:
+        of_ours, of_theirs = seconds[cell, "mesalens"], seconds.get((cell, "textbook"))
+        cost, per_second = costs[cell]._asdict(), cell.seeds / np.median(of_ours)
+        results.append(
+            cell._asdict()
+            | {
+                "mesalens": summary(cell, ways[cell, "mesalens"], of_ours),
+                "textbook": summary(cell, ways[cell, "textbook"], of_theirs)
+                if of_theirs is not None
+                else reasons.get(cell, {"not_run": "-"}),
+                "ratio": None if of_theirs is None else spread(of_theirs / of_ours),
+                "over_first": spread(of_ours / seconds[cells[0], "mesalens"]),
+                "cost": {name: value * cell.seeds for name, value in cost.items()},
+                "limits": {"flops": flops, "bytes": moved},
+                "shares": {name: float(value * per_second / peaks[name]) for name, value in cost.items()},
+            }
+        )
+    return results
 
 
-def textbook_loss(weights, tokens, targets):
-    """Mean squared error over a batch."""
-    predictions = jax.vmap(textbook_prediction, (None, 0))(weights, tokens)
-    return jnp.mean((predictions - targets) ** 2)
+def summary(cell: Cell, way: Way, seconds: np.ndarray) -> dict[str, Any]:
+    """One way in one cell."""
+    return {
+        "ms_per_step": spread(1e3 * seconds),
+        "prompts_per_second": cell.seeds * cell.batch_size / float(np.median(seconds)),
+        "compile_seconds": way.compile_seconds(),
+        "memory_bytes": way.memory,
+        "steps_per_round": way.steps,
+        "seconds": seconds.tolist(),
+    }
 
 
-def textbook_training(case: Case) -> Callable[[int], None]:
-    """The function that takes a number of steps further and waits until they are done."""
-    optimiser = optax.chain(optax.clip_by_global_norm(1e-3), optax.adam(1e-3, b2=0.98))
-    weights = textbook_weights(jax.random.key(0), case.layers, scale=(0.002 / case.layers / (DIM + 1)) ** 0.5)
-    state = weights, optimiser.init(weights), jax.random.key(1)
+def fit(axis: Axis, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The exponents of both ways over the cells of an axis, the textbook's over those in which it was run."""
+    of_axis = [result for result in results if result[SIZES[axis.of]] in axis.values]
+    ran = [result for result in of_axis if "not_run" not in result["textbook"]]
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state):
-        weights, optimiser_state, key = state
-        key, batch_key = jax.random.split(key)
-        batch = draw_batch(batch_key, case.context_length, case.batch_size)
-        loss, gradients = jax.value_and_grad(textbook_loss)(weights, *batch)
-        updates, optimiser_state = optimiser.update(gradients, optimiser_state)
-        return (optax.apply_updates(weights, updates), optimiser_state, key), loss
+    def exponent(way, results):
+        times = np.array([result[way]["seconds"] for result in results]).T
+        return spread(limits.exponents([result[SIZES[axis.of]] for result in results], times))
 
-    def advance(steps):
-        nonlocal state
-        for _ in range(steps):
-            state, _ = step(state)
-        jax.block_until_ready(state)
-
-    return advance
+    others = {name: field for name, field in SIZES.items() if name not in (axis.of, "seeds")}
+    return {
+        "axis": axis.of,
+        "sizes": [result[SIZES[axis.of]] for result in of_axis],
+        "at": ", ".join(f"{name} = {getattr(axis.base, field)}" for name, field in others.items()),
+        "drawn": axis.base.drawn,
+        "mesalens": exponent("mesalens", of_axis),
+        "target": axis.target,
+        "textbook": exponent("textbook", ran) if len(ran) > 2 else None,
+        "textbook_sizes": [result[SIZES[axis.of]] for result in ran],
+    }
 
 
-# The comparison
+def cases(rounds: int, show: Callable[..., None]) -> dict[str, Any]:
+    """Each case by itself."""
+    results = [measure([cell], rounds)[0] | {"target": target} for cell, target in CASES.items()]
+    show("The targets", speed_table(results), cost_table(results, gpu=on_gpu()))
+    return {"cells": results}
 
 
-class GivenPrompts(Task):
-    """One batch of the textbook's prompts, for mesalens' loss."""
-
-    tokens: jax.Array
-    targets: jax.Array
-
-    def sample(self, key, shape=()):
-        """Always that batch."""
-        prompts = Prompt(self.tokens[:, :-1, :DIM], self.tokens[:, :-1, DIM:], self.tokens[:, -1, :DIM])
-        return prompts, self.targets[:, None]
-
-
-def as_transformer(weights, layers: int) -> LinearTransformer:
-    """The textbook's weights, or their gradients, in mesalens' model."""
-    stacked = {name: jnp.stack([layer[name] for layer in weights])[:, None] for name in "QKVP"}
-    return LinearTransformer(stacked["Q"], stacked["K"], stacked["V"], stacked["P"], layers=layers)
-
-
-def check_same_work(case: Case, batch_size: int = 32) -> None:
-    """Raises `AssertionError` unless both ways compute the same from the same weights and prompts."""
-    scale = 0.1 * (10 / case.context_length) ** 0.25  # so large that every layer matters, and none explodes
-    weights = textbook_weights(jax.random.key(2), case.layers, scale)
-    key = jax.random.key(3)
-    batch = jax.jit(draw_batch, static_argnums=(1, 2))(key, case.context_length, batch_size)
-
-    @jax.jit
-    def textbook(weights, tokens, targets):
-        predictions = jax.vmap(textbook_prediction, (None, 0))(weights, tokens)
-        return predictions, *jax.value_and_grad(textbook_loss)(weights, tokens, targets)
-
-    @jax.jit
-    def mesalens(transformer, tokens, targets):
-        task = GivenPrompts(tokens, targets)
-        prompts, _ = task.sample(key)
-        loss_and_gradients = jax.value_and_grad(lambda t: batch_loss(t, task, key, batch_size))
-        return jax.vmap(transformer)(prompts)[:, 0], *loss_and_gradients(transformer)
-
-    predictions, loss, gradients = textbook(weights, *batch)
-    expected = predictions, loss, as_transformer(gradients, case.layers)
-    jax.tree.map(assert_close, mesalens(as_transformer(weights, case.layers), *batch), expected)
-
-
-def assert_close(ours, theirs) -> None:
-    """Finite, and equal up to the rounding of float32, small entries measured by the largest one."""
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max(), equal_nan=False)
-
-
-def live_programs() -> set[Any]:
-    """All that XLA has compiled and keeps."""
-    return set(jax.devices()[0].client.live_executables())
-
-
-def largest_memory(programs: set[Any]) -> int:
-    """Bytes of arguments, results and temporary buffers of the largest of the programs."""
-    stats = [program.get_compiled_memory_stats() for program in programs]
-    return max(
-        s.argument_size_in_bytes + s.output_size_in_bytes + s.temp_size_in_bytes - s.alias_size_in_bytes for s in stats
+def axes(rounds: int, show: Callable[..., None]) -> dict[str, Any]:
+    """Each axis by itself."""
+    groups = []
+    for axis in AXES:
+        say(f" {axis.of} from {axis.values[0]} to {axis.values[-1]}")
+        groups.append(measure(axis.cells(), rounds))
+    results = [result for group in groups for result in group]
+    fits = [fit(axis, group) for axis, group in zip(AXES, groups, strict=True)]
+    show(
+        "One size at a time; time ~ size^exponent",
+        speed_table(results),
+        cost_table(results, gpu=on_gpu()),
+        exponent_table(fits),
     )
+    return {"cells": results, "exponents": fits}
 
 
-def measure(case: Case, rounds: int) -> dict[str, Any]:
-    """Times both ways in turns."""
-    seconds: dict[str, list[float]] = {"mesalens": [], "textbook": []}
-    memory: dict[str, int] = {}
-
-    before = live_programs()
-    textbook = textbook_training(case)
-    textbook(2)
-    memory["textbook"] = largest_memory(live_programs() - before)
-    before = live_programs()
-
-    def after_chunk(done: int) -> None:
-        nonlocal resumed
-        reached = time.perf_counter()
-        if done == case.mesalens_steps:  # the chunk that was compiled
-            memory["mesalens"] = largest_memory(live_programs() - before)
-        else:
-            seconds["mesalens"].append((reached - resumed) / case.mesalens_steps)
-            seconds["textbook"].append(timed(textbook, case.textbook_steps))
-        resumed = time.perf_counter()
-
-    resumed = time.perf_counter()
-    TrainingSettings(
-        dim=DIM,
-        context_length=case.context_length,
-        layers=case.layers,
-        batch_size=case.batch_size,
-        steps=(rounds + 1) * case.mesalens_steps,
-        every=case.mesalens_steps,
-    ).train(progress=after_chunk)
-    return summary(case, seconds, memory)
-
-
-def cost_of_contexts(rounds: int) -> list[dict[str, Any]]:
-    """Milliseconds a step and memory at each context length, contexts drawn as S; the lengths take turns."""
-    every = 40
-    seconds: dict[int, list[float]] = {length: [] for length in CONTEXT_LENGTHS}
-    memory: dict[int, int] = {}
-
-    def chunks(length: int) -> Iterator[None]:
-        """One chunk of steps at a time."""
-        task = gaussian(length, 256).sampled_task()
-        settings = gaussian(length, 256)
-        learner, optimiser = settings.initialise(jax.random.key(0)), settings.optimiser()
-        state = learner, optimiser.init(eqx.filter(learner, eqx.is_array)), random.key(1)
-
-        @functools.partial(jax.jit, donate_argnums=0)
-        def advance(state):
-            def step(state, _):
-                learner, optimiser_state, key = state
-                key, batch_key = jax.random.split(key)
-                gradients = jax.grad(batch_loss)(learner, task, batch_key, settings.batch_size)
-                updates, optimiser_state = optimiser.update(gradients, optimiser_state)
-                learner = eqx.apply_updates(learner, updates)
-                return (learner, optimiser_state, key), None
-
-            return jax.lax.scan(step, state, length=every)[0]
-
-        before = live_programs()
-        state = jax.block_until_ready(advance(state))
-        memory[length] = largest_memory(live_programs() - before)
-        while True:
-            yield
-            started = time.perf_counter()
-            state = jax.block_until_ready(advance(state))
-            seconds[length].append((time.perf_counter() - started) / every)
-
-    running = {length: chunks(length) for length in CONTEXT_LENGTHS}
-    for of_length in running.values():
-        next(of_length)
-    for _ in range(rounds):
-        for of_length in running.values():
-            next(of_length)
-    first = np.array(seconds[CONTEXT_LENGTHS[0]])
-    return [
-        {
-            "context_length": length,
-            "ms_per_step": spread(1e3 * np.array(seconds[length])),
-            "relative_to_first": spread(np.array(seconds[length]) / first),
-            "memory_bytes": memory[length],
-        }
-        for length in CONTEXT_LENGTHS
-    ]
-
-
-def gaussian(context_length: int, batch_size: int, *, condensed: bool = True) -> TrainingSettings:
-    """Five layers on Gaussian inputs."""
-    return TrainingSettings(
-        dim=DIM,
-        context_length=context_length,
-        layers=5,
-        covariates="gaussian",
-        scale=1.0,
-        batch_size=batch_size,
-        condensed=condensed,
+def seeds(rounds: int, show: Callable[..., None]) -> dict[str, Any]:
+    """Many seeds in one call; a step is a step of all of them."""
+    results = measure(SEEDS.cells(), rounds)
+    fits = [fit(SEEDS, results)]
+    show(
+        "Seeds in one call; the textbook trains one after the other, of which one is timed and taken as many times",
+        growth_table(results, "seeds", SEEDS_TARGETS),
+        speed_table(results),
+        cost_table(results, gpu=on_gpu()),
+        exponent_table(fits),
     )
+    return {"cells": results, "exponents": fits}
+
+
+def contexts(rounds: int, show: Callable[..., None]) -> dict[str, Any]:
+    """Contexts drawn as S, and the memory that whole ones need."""
+    far = CONTEXTS.base._replace(context_length=FAR)
+    results = measure([*CONTEXTS.cells(), far], rounds, compared=False)
+    fits = [fit(CONTEXTS, results)]
+    long = memory_of_long_contexts()
+    words = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in long.items())
+    show(
+        "Gaussian contexts drawn as S, five layers, batch 256",
+        growth_table(results, "n", {}),
+        cost_table(results, gpu=on_gpu()),
+        exponent_table(fits),
+        f"One gradient on whole contexts of {LONG.context_length:,} examples, {LONG.layers} layers, batch {LONG.batch_size}: {words}.",
+    )
+    return {"cells": results, "exponents": fits, "memory_of_long_contexts": long}
 
 
 def memory_of_long_contexts() -> dict[str, int]:
-    """Bytes of one gradient on whole contexts of 10 000 examples, in both ways."""
-    key = jax.random.key(0)
-    weights = textbook_weights(key, LONG.layers, 0.01)
-    settings = gaussian(LONG.context_length, LONG.batch_size, condensed=False)
-    task = settings.task()
+    """Bytes of one gradient on whole contexts, in both ways."""
+    key, task = jax.random.key(0), LONG.settings().sampled_task()
+    weights = textbook.initial_weights(0, LONG.layers, LONG.dim, 0.01)
 
-    def textbook(weights):
-        return jax.grad(textbook_loss)(weights, *draw_batch(key, LONG.context_length, LONG.batch_size))
+    def theirs(weights):
+        batch = textbook.draw_batch(key, LONG.context_length, LONG.dim, LONG.batch_size)
+        return jax.grad(textbook.mean_loss)(weights, *batch)
 
-    def mesalens(transformer):
+    def ours(transformer):
         return jax.grad(batch_loss)(transformer, task, random.key(0), LONG.batch_size)
 
-    programs = {"textbook": (textbook, weights), "mesalens": (mesalens, as_transformer(weights, LONG.layers))}
+    programs = {"textbook": (theirs, weights), "mesalens": (ours, as_transformer(weights))}
     return {
-        name: largest_memory({jax.jit(function).lower(argument).compile().runtime_executable()})
+        name: limits.memory(jax.jit(function).lower(argument).compile().memory_analysis())
         for name, (function, argument) in programs.items()
     }
 
 
-def timed(advance: Callable[[int], None], steps: int) -> float:
-    """Seconds a step."""
-    started = time.perf_counter()
-    advance(steps)
-    return (time.perf_counter() - started) / steps
+def limits_in_words(results: list[dict[str, Any]]) -> list[str]:
+    """The range over the groups of what the machine did at most; nothing where none was measured."""
+    if not results:
+        return []
+    flops, moved = ([1e-9 * result["limits"][name] for result in results] for name in ("flops", "bytes"))
+    products = f"{min(flops):,.0f} to {max(flops):,.0f} GFLOP/s in a product of large float32 matrices"
+    return [f"Limits, beside each group: {products}, {min(moved):,.1f} to {max(moved):,.1f} GB/s to and from memory."]
 
 
-def summary(case: Case, seconds: dict[str, list[float]], memory: dict[str, int]) -> dict[str, Any]:
-    """The numbers of a case; those over rounds as median, least and greatest."""
-    ratios = np.divide(seconds["textbook"], seconds["mesalens"])
-    ways = {
-        way: {
-            "ms_per_step": spread(1e3 * np.array(seconds[way])),
-            "prompts_per_second": case.batch_size / float(np.median(seconds[way])),
-            "memory_bytes": memory[way],
-        }
-        for way in ("mesalens", "textbook")
-    }
-    sizes = {"layers": case.layers, "context_length": case.context_length, "batch_size": case.batch_size}
-    return {**sizes, **ways, "ratio": spread(ratios), "target": case.target}
+def on_gpu() -> bool:
+    """Whether JAX computes on one."""
+    return jax.default_backend() == "gpu"
 
 
-def spread(values) -> dict[str, float]:
-    """Median, least and greatest."""
-    return {"median": float(np.median(values)), "min": float(np.min(values)), "max": float(np.max(values))}
-
-
-def conditions(rounds: int) -> dict[str, str]:
-    """Where, when and with what the numbers were taken."""
-    found = {**environment(), "Optax": version("optax"), "Equinox": version("equinox")}
-    return {**found, "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "rounds": str(rounds)}
-
-
-def table(results: list[dict[str, Any]]) -> Table:
-    """One row a case."""
-    heads = ("L", "n", "batch", "mesalens\nms/step", "textbook\nms/step", "ratio", "target")
-    heads += ("mesalens\nprompts/s", "textbook\nprompts/s", "mesalens\nMB", "textbook\nMB")
-    shown = Table(*heads, box=None, pad_edge=False)
-    for column in shown.columns:
-        column.justify = "right"
-        column.no_wrap = True
-    for result in results:
-        ours, theirs = result["mesalens"], result["textbook"]
-        shown.add_row(
-            *(str(result[size]) for size in ("layers", "context_length", "batch_size")),
-            with_spread(ours["ms_per_step"], ".2f"),
-            with_spread(theirs["ms_per_step"], ".1f"),
-            with_spread(result["ratio"], ".1f"),
-            verdict(result),
-            *(f"{way['prompts_per_second']:,.0f}" for way in (ours, theirs)),
-            *(f"{way['memory_bytes'] / 1e6:.1f}" for way in (ours, theirs)),
-        )
-    return shown
-
-
-def context_table(contexts: list[dict[str, Any]]) -> Table:
-    """One row a context length."""
-    shown = Table("n", "ms/step", "over n = 10", "MB", box=None, pad_edge=False)
-    for column in shown.columns:
-        column.justify = "right"
-    for at in contexts:
-        ratio = with_spread(at["relative_to_first"], ".2f")
-        shown.add_row(
-            f"{at['context_length']:,}", with_spread(at["ms_per_step"], ".2f"), ratio, f"{at['memory_bytes'] / 1e6:.1f}"
-        )
-    return shown
-
-
-def with_spread(values: dict[str, float], form: str) -> str:
-    """A median and its range over rounds."""
-    return f"{values['median']:{form}} [{values['min']:{form}}..{values['max']:{form}}]".replace("[", r"\[")
-
-
-def verdict(result: dict[str, Any]) -> str:
-    """The least ratio that is wanted, and whether the median reaches it."""
-    if result["target"] is None:
-        return "none"
-    return f">= {result['target']:g}: {'met' if result['ratio']['median'] >= result['target'] else 'MISSED'}"
+def say(words: str) -> None:
+    """What is being measured, apart from the results."""
+    print(words, file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    """Measures every case and prints what came out."""
+    """Measures what was asked for and prints each table when it is there."""
     parser = argparse.ArgumentParser(description="How fast mesalens trains, beside the textbook way.")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each case (7)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each table (5)")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="what is measured (all)")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON alone")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
+    console = Console(width=200, highlight=False)
 
-    results = []
-    for case in CASES:
-        print(
-            f"L = {case.layers}, n = {case.context_length}, batch {case.batch_size} ...",
-            file=sys.stderr,
-            flush=True,
-        )
-        check_same_work(case)
-        results.append(measure(case, options.rounds))
+    def show(title: str, *parts) -> None:
+        if not options.json:
+            for part in (title, *parts):
+                console.print("", part, sep="\n", soft_wrap=True)
 
-    print("contexts drawn as S ...", file=sys.stderr, flush=True)
-    contexts, long = cost_of_contexts(options.rounds), memory_of_long_contexts()
+    found: dict[str, Any] = {}
+    if "verdict" in options.tables:
+        say("verdict")
+        found["verdict"] = time_to_verdict()
+        show("Time to a verdict", sentence(found["verdict"]))
 
-    found = conditions(options.rounds)
+    # A program from a cache would not show what compiling costs
+    jax.config.update("jax_enable_compilation_cache", False)
+    of_table = {"cases": cases, "axes": axes, "seeds": seeds, "contexts": contexts}
+    for name in (name for name in TABLES if name in options.tables and name in of_table):
+        say(name)
+        found[name] = of_table[name](options.rounds, show)
+
+    conditions = limits.conditions(options.rounds)
     if options.json:
-        print(
-            json.dumps(
-                {"conditions": found, "cases": results, "contexts": contexts, "memory_of_long_contexts": long}, indent=2
-            )
-        )
+        print(json.dumps({"conditions": conditions} | found, indent=2))
         return
-    Console(width=150, highlight=False).print(table(results))
-    print("\nMedian [min..max] over rounds; ratio = textbook / mesalens, round by round.")
-    print("MB: arguments, results and temporary buffers of the largest compiled program, counted by XLA.")
-    print(
-        "\nFive layers, batch 256, Gaussian inputs, contexts drawn as S; times over the time at n = 10, round by round."
+    show(
+        "Conditions",
+        r"Median \[least..greatest] over rounds. Shares of the limits are fractions of 1.",
+        *limits_in_words([cell for table in found.values() if "cells" in table for cell in table["cells"]]),
+        "; ".join(f"{name}: {value}" for name, value in conditions.items() if value),
     )
-    Console(width=150, highlight=False).print(context_table(contexts))
-    print(
-        f"\nOne gradient on whole contexts of {LONG.context_length} examples, five layers, batch {LONG.batch_size}: "
-        + ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in long.items())
-        + "."
-    )
-    print("; ".join(f"{name}: {value}" for name, value in found.items()))
 
 
 if __name__ == "__main__":

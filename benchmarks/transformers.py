@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mesalens import Prompt, Transformer, random
+from mesalens.environment import environment
 from mesalens.models import Interleaved, Sinusoidal
-from mesalens.report import environment
 from mesalens.tasks import LinearFunctions, RegressionTask, SineWaves, Task, Uniform
 
 BATCH, STEPS = 2048, 10

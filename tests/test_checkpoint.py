@@ -1,12 +1,9 @@
 """A training that is stopped goes on where it was, and ends with the bits of one that was not."""
 
+import contextlib
 import dataclasses
 import json
 import re
-import shutil
-import signal
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,98 +12,37 @@ import optax
 import pytest
 import safetensors.numpy
 import xarray as xr
-from jax.experimental.compilation_cache import compilation_cache
+from small_training import TASK, StoppedError, assert_same, initialise, measure, trained
 
-from mesalens import InputError, LinearTransformer, cli, random, storage
+from mesalens import InputError, random, storage
 from mesalens.progress import ProgressReport
 from mesalens.studies.mahankali_2023 import laboratory as mahankali
-from mesalens.studies.von_oswald_2023 import STUDY, deep_models
+from mesalens.studies.von_oswald_2023 import deep_models
 from mesalens.studies.von_oswald_2023 import laboratory as von_oswald
 from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
-from mesalens.training import clipped_adam, load_run, train
-from mesalens.training.checkpoint import Checkpoint, report_rest, steps_done
+from mesalens.training import checkpoint, clipped_adam
+from mesalens.training.checkpoint import Checkpoint, checksum, read_state, report_rest, states, steps_done
 
-TASK = RegressionTask(Uniform(3, 0.5), LinearFunctions(3), context_length=5)
-ADAM = clipped_adam(1e-2, clip=1e-3)
+pytest_plugins = ["small_training"]
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 # A state with random keys, numbers of 16 bits and counters
 NOISY = optax.chain(optax.add_noise(1e-4, 0.5, jax.random.key(7)), optax.adam(1e-2, mu_dtype=jnp.bfloat16))
 
 
-class StoppedError(Exception):
-    """What stops a training here."""
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
-def initialise(key, **options):
-    return LinearTransformer.initialise(3, key=key, **options)
-
-
-def measure(learner, key):
-    return {"norm": jnp.sum(learner.W_Q**2), "draw": jax.random.uniform(key)}
-
-
-def trained(folder=None, stop=None, said=None, **options):
-    def progress(done):
-        if said is not None:
-            said.append(done)
-        if done == stop:
-            raise StoppedError
-
-    options = {"initialise": initialise, "task": TASK, "optimiser": ADAM, "seeds": 2, "steps": 25, **options}
-    options = {"batch_size": 32, "every": 10, "measure": measure, "key": random.key(1), **options}
-    return train(**options, progress=progress, checkpoint=folder)
-
-
-def assert_same(one, other):
-    """Bit for bit, weights and metrics."""
-    xr.testing.assert_identical(one.metrics, other.metrics)
-    for a, b in zip(jax.tree.leaves(one.learners), jax.tree.leaves(other.learners), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Programs are kept, as most trainings here are the same one; that of a process that is killed is compiled anew."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def whole():
-    return trained()
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stopped")
-    with pytest.raises(StoppedError):
-        trained(folder, stop=10)
-    return folder
-
-
-@pytest.fixture
-def kept(stopped, tmp_path):
-    """The folder of a training that was stopped after 10 of 25 steps."""
-    return shutil.copytree(stopped, tmp_path / "kept")
-
-
-def test_a_training_that_is_stopped_twice_ends_with_the_same_bits(whole, kept):
-    said = []
-    with pytest.raises(StoppedError):
-        trained(kept, stop=20, said=said)
-    assert steps_done(kept) == 20
-    assert_same(trained(kept, said=said), whole)
-    assert said == [20, 25]
-    assert [path.name for path in kept.iterdir()] == ["state.safetensors"]
+def test_a_training_that_is_stopped_twice_ends_with_the_same_bits(whole, tmp_path):
+    done = []
+    for stop in (10, 20):
+        with pytest.raises(StoppedError):
+            trained(tmp_path, stop=stop, done=done)
+        assert steps_done(tmp_path) == stop
+    assert_same(trained(tmp_path, done=done), whole)
+    assert done == [10, 20, 25]
+    assert names(tmp_path) == ["000000000020.safetensors", "000000000025.safetensors", "in-use.lock"]
 
 
 @pytest.mark.slow
@@ -122,14 +58,18 @@ def test_so_does_one_of_any_objective_optimiser_and_learner(tmp_path, options):
     options = {"steps": 15, **options}
     with pytest.raises(StoppedError):
         trained(tmp_path, stop=10, **options)
-    said = []
-    assert_same(trained(tmp_path, said=said, **options), trained(**options))
-    assert said == [15]
+    done = []
+    assert_same(trained(tmp_path, done=done, **options), trained(**options))
+    assert done == [15]
 
 
 def test_a_finished_training_is_read_again(whole, kept):
     trained(kept)
     assert_same(trained(kept, stop=25), whole)  # no step is taken that could stop it
+
+
+def test_the_same_seed_gives_the_same_bits_twice(whole):  # and in two processes: test_kill.py
+    assert_same(trained(), whole)
 
 
 def test_more_steps_go_on_from_fewer(tmp_path, whole):
@@ -143,54 +83,85 @@ def test_more_steps_go_on_from_fewer(tmp_path, whole):
 
 
 def test_fewer_steps_than_are_done_get_a_sentence(kept):
-    with pytest.raises(InputError, match="keeps a training after 10 steps; give at least as many"):
-        trained(kept, steps=9)
+    with pytest.raises(InputError, match="keeps a training after 20 steps; give at least as many"):
+        trained(kept, steps=19)
+
+
+def test_states_follow_each_other_no_faster_than_is_said_and_the_last_is_always_kept(tmp_path, monkeypatch):
+    def kept_with(seconds, **options):
+        """What is kept after each report, and at the end."""
+        monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", seconds)
+        folder, seen = tmp_path / f"{seconds}{options}", []
+        with contextlib.suppress(StoppedError):
+            trained(folder, progress=lambda _: seen.append(steps_done(folder)), every=5, **options)
+        return [*seen, steps_done(folder)]
+
+    assert kept_with(1e9) == [5, 5, 5, 5, 25, 25]
+    assert kept_with(1e9, stop=15) == [5, 5, 5, 15]
 
 
 @pytest.mark.parametrize(
-    ("change", "name"),
+    ("change", "sentence"),
     [
-        ({"key": random.key(2)}, "key"),
-        ({"seeds": 3}, "seeds"),
-        ({"seeds": [1, 0]}, "seeds"),
-        ({"batch_size": 33}, "batch_size"),
-        ({"every": 5}, "every"),
-        ({"objective": "population"}, "objective"),
-        ({"measure": None}, "metrics"),
-        ({"measure": lambda learner, key: measure(learner, jax.random.fold_in(key, 1))}, "measure"),
-        ({"optimiser": clipped_adam(1.1e-2, clip=1e-3)}, "optimiser"),
-        ({"initialise": lambda key: initialise(key, init_scale=0.003)}, "initial weights"),
-        ({"initialise": lambda key: initialise(key, heads=2)}, "learner"),
-        ({"task": RegressionTask(Uniform(3, 0.6), LinearFunctions(3), context_length=5)}, "task"),
-        ({"task": RegressionTask(Uniform(3, 0.5), LinearFunctions(3, mean=np.ones((1, 3))), context_length=5)}, "task"),
+        ({"key": random.key(2)}, "key is [0, 1] there and [0, 2] here"),
+        ({"seeds": 3}, "seed is [0, 1] there and [0, 1, 2] here"),
+        ({"seeds": [1, 0]}, "seed is [0, 1] there and [1, 0] here"),
+        ({"batch_size": 33, "every": 5}, "batch_size is 32 there and 33 here; every is 10 there and 5 here"),
+        ({"batch_size": 34, "microbatches": 2}, "batch_size is 32 there and 34 here; microbatches is 1 there and 2 here"),
+        ({"objective": "population"}, "objective is sampled there and population here"),
+        ({"key": jax.random.key(1, impl="rbg")}, "generator is threefry there and rbg here"),
+        ({"description": {"learning_rate": 0.01}}, "learning_rate is not set there and 0.01 here"),
+        ({"measure": None}, "metrics is ['draw', 'loss', 'norm'] there and ['loss'] here"),
+        ({"measure": lambda learner, key: measure(learner, jax.random.fold_in(key, 1))}, "the measure differ"),
+        ({"optimiser": clipped_adam(1.1e-2, clip=1e-3)}, "the task, learner or optimiser differ"),
+        ({"initialise": lambda key: initialise(key, init_scale=0.003)}, "the initial weights or learners differ"),
+        ({"initialise": lambda key: initialise(key, heads=2)}, "the task, learner or optimiser differ"),
+        ({"task": dataclasses.replace(TASK, covariates=Uniform(3, 0.6))}, "the task, learner or optimiser differ"),
+        (
+            {"task": RegressionTask(Uniform(3, 0.5), LinearFunctions(3, mean=np.ones((1, 3))), context_length=5)},
+            "the task, learner or optimiser differ",
+        ),
     ],
-)
-def test_the_state_of_another_training_is_refused_and_stays(kept, change, name):
-    before = (kept / "state.safetensors").read_bytes()
-    with pytest.raises(InputError, match=rf"another training \(the two differ in .*{name}.*\); ask for that one"):
+)  # fmt: skip
+def test_the_state_of_another_training_is_refused_by_what_differs_and_stays(kept, change, sentence):
+    before = {file: file.read_bytes() for file in states(kept)}
+    with pytest.raises(InputError) as caught:
         trained(kept, **change)
-    assert (kept / "state.safetensors").read_bytes() == before
+    assert re.search(
+        rf"20\.safetensors is the state of another training \(.*{re.escape(sentence)}.*\)", str(caught.value)
+    )
+    assert "Give another folder, or delete" in str(caught.value)
+    assert {file: file.read_bytes() for file in states(kept)} == before
 
 
-def without_names(content):
-    arrays = safetensors.numpy.load(content)
-    return safetensors.numpy.save(arrays)
+def of_other_versions(file, **other):
+    """Makes a state one that other versions left."""
+    about, arrays = read_state(file)
+    about["environment"].update(other)
+    text = json.dumps(about)
+    file.write_bytes(safetensors.numpy.save(arrays, {"about": text, "sha256": checksum(arrays, text)}))
 
 
-def without_weights(content):
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    arrays = {name: array for name, array in safetensors.numpy.load(content).items() if name != "state.0.P"}
-    return safetensors.numpy.save(arrays, header["__metadata__"])
+def test_a_state_of_another_version_goes_on_with_a_line_that_names_it(whole, kept):
+    for file in states(kept):
+        of_other_versions(file, JAX="0.0.1")
+    said, other = [], {"initialise": lambda key: initialise(key, init_scale=0.003)}
+    # Digests of programs are of no use then: that of the initial weights, which are used no more, is another one here
+    assert_same(trained(kept, say=said.append, **other), whole)
+    assert said == [f"The training goes on, but not bit for bit (JAX is 0.0.1 there and {jax.__version__} here)."]
+    for file in states(kept):
+        of_other_versions(file, JAX="0.0.1")
+    with pytest.raises(InputError, match="every is 10 there and 5 here"):
+        trained(kept, every=5)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda c: c[:-9], lambda c: b"", lambda c: b"x" * 100, without_names, without_weights]
-)
-def test_a_damaged_state_gets_a_sentence(kept, damage):
-    file = kept / "state.safetensors"
-    file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(InputError, match=r"state.safetensors is damaged \(.*; delete .* to begin anew"):
-        trained(kept)
+def test_a_training_records_what_its_bits_depend_on(whole):
+    known = whole.metrics.attrs
+    assert known["JAX"] == jax.__version__ and known["generator"] == "threefry"
+    assert known["device"].startswith(jax.default_backend())
+    assert known.keys() >= {"mesalens", "jaxlib", "Equinox", "Optax", "machine", "cores", "XLA_FLAGS"}
+    rbg = trained(key=jax.random.key(1, impl="rbg"), steps=1, measure=None)
+    assert rbg.metrics.generator == "rbg"
 
 
 def test_single_numbers_and_keys_keep_their_shape_and_type():
@@ -202,25 +173,17 @@ def test_single_numbers_and_keys_keep_their_shape_and_type():
         assert jnp.all(again[name] == tree[name])
 
 
-def test_what_cannot_be_written_gets_a_sentence_and_leaves_the_older_state(tmp_path, kept, whole, monkeypatch):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="file cannot be written"):
-        trained(tmp_path / "file")
-    with monkeypatch.context() as full:
-        full.setattr(storage.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(InputError, match=r"cannot be written \(No space left"):
-            trained(kept)
-    assert [path.name for path in kept.iterdir()] == ["state.safetensors"] and steps_done(kept) == 10
-    assert_same(trained(kept), whole)
-
-
 @pytest.mark.parametrize("name", ["file", "file/below", "n" * 300])
 def test_a_place_for_no_state_gets_a_sentence_before_anything_is_trained(tmp_path, name):
+    def hold(place):
+        with Checkpoint(place, {}).held():
+            assert Checkpoint(place, {}).load((), 1) is None
+
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match=r"(written|read) \(.*\); give another folder"):
-        Checkpoint(tmp_path / name, {}).load((), 1)
-    assert Checkpoint(tmp_path / "new" / "folder", {}).load((), 1) is None
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        hold(tmp_path / name)
+    hold(tmp_path / "new" / "folder")
+    assert names(tmp_path) == ["file"]
     with pytest.raises(InputError, match="name too long"):
         steps_done(tmp_path / ("n" * 300))
 
@@ -234,7 +197,7 @@ def test_chosen_seeds_are_those_of_a_longer_run(whole):
 
 def test_a_seed_has_the_same_bits_in_any_company_that_fills_the_cores(monkeypatch):
     def on_cores(cores, seeds):
-        monkeypatch.setattr("mesalens.training.seeds._cores", lambda: cores)
+        monkeypatch.setattr("mesalens.training.parallel.cores", lambda: cores)
         return trained(seeds=seeds)
 
     alone, company, parted = on_cores(1, [1]), on_cores(2, [5, 1]), on_cores(3, [1])
@@ -272,117 +235,8 @@ def test_the_report_is_of_the_steps_that_are_left(tmp_path, kept, capsys):
         report_rest(progress.start, "rest", 25, kept)(25)
     assert re.findall(r"(.*): (\d+/\d+) steps", capsys.readouterr().err) == [
         ("whole", "25/25"),
-        ("rest, from step 10", "15/15"),
+        ("rest, from step 20", "5/5"),
     ]
-
-
-# The command line
-
-SMALL = ("--dim", 2, "--context-length", 3, "--steps", 20, "--batch-size", 16, "--every", 5, "--seeds", 2)
-
-
-def run(capsys, *arguments):
-    """Exit code and standard error of one command."""
-    code = cli.main([str(argument) for argument in arguments])
-    return code, capsys.readouterr().err
-
-
-@pytest.fixture
-def interrupt(monkeypatch):
-    """`interrupt(n)`: Ctrl-C right after the n-th state was left."""
-
-    def after(states):
-        def save(self, *arguments):
-            nonlocal states
-            original(self, *arguments)
-            states -= 1
-            if states == 0:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(Checkpoint, "save", save)
-
-    original = Checkpoint.save
-    yield after
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    assert cli.main([str(a) for a in ("train", *SMALL, "--out", folder)]) == 0
-    assert [path.name for path in folder.parent.iterdir()] == ["run"]  # no state is left
-    return load_run(folder)[1]
-
-
-def test_train_goes_on_after_an_interruption(tmp_path, capsys, interrupt, finished):
-    out = tmp_path / "runs" / "x"
-    interrupt(2)
-    code, err = run(capsys, "train", *SMALL, "--out", out)
-    assert code == 130 and "mesalens: interrupted; run the same command again to go on from step 10.\n" in err
-    assert [path.name for path in out.parent.iterdir()] == [".x.unfinished"]
-    code, err = run(capsys, "train", *SMALL, "--learning-rate", 2e-3, "--out", out)
-    assert (
-        code == 2 and ".x.unfinished keeps the state of another training (the two differ in task, learner, opt" in err
-    )
-    code, err = run(capsys, "train", *SMALL, "--out", out)
-    assert code == 0 and "going on from step 10 of 20" in err and "from step 10: 10/10 steps" in err
-    assert [path.name for path in out.parent.iterdir()] == ["x"]
-    assert_same(load_run(out)[1], finished)
-
-
-def test_an_interruption_before_anything_is_kept_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Checkpoint, "load", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    code, err = run(capsys, "train", *SMALL, "--out", tmp_path / "x")
-    assert code == 130 and err.endswith("mesalens: interrupted; nothing was kept.\n")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_train_goes_on_after_it_was_killed_in_the_middle_of_writing(tmp_path, capsys, finished):
-    killed_at_third_state = """
-import os, signal, sys
-states = 0
-def fsync(file):
-    global states
-    states += 1
-    if states == 3:
-        os.truncate(file, 100)
-        os.kill(os.getpid(), signal.SIGKILL)
-os.fsync = fsync
-from mesalens import cli
-cli.main(sys.argv[1:])
-"""
-    arguments = [str(argument) for argument in ("train", *SMALL, "--out", tmp_path / "x")]
-    killed = subprocess.run([sys.executable, "-c", killed_at_third_state, *arguments], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert any(path.stat().st_size == 100 for path in (tmp_path / ".x.unfinished").iterdir())
-    code, err = run(capsys, *arguments)
-    assert code == 0 and "going on from step 10 of 20" in err
-    assert_same(load_run(tmp_path / "x")[1], finished)
-    assert not (tmp_path / ".x.unfinished").exists()
-
-
-@pytest.mark.slow
-def test_a_run_that_diverges_keeps_no_state(tmp_path, capsys):
-    rate = ("--learning-rate", 1e30, "--every", 1)
-    code, err = run(capsys, "train", *SMALL, *rate, "--out", tmp_path / "x")
-    assert code == 2 and "not finite at step" in err
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_reproduce_goes_on_with_the_trainings_of_a_study(tmp_path, capsys, interrupt, monkeypatch):
-    tiny = von_oswald.Budget(steps=200, batch_size=8, seeds=2, prompts=100, sizes=())
-    monkeypatch.setitem(STUDY.budgets, "quick", tiny)
-    asked = ("reproduce", "von-oswald-2023/training", "--checkpoints", tmp_path / "kept", "--out", tmp_path / "report")
-    interrupt(1)
-    code, err = run(capsys, *asked)
-    assert code == 130 and "interrupted; run the same command again to go on with its trainings." in err
-    state = tmp_path / "kept" / "von-oswald-2023" / "quick" / "one-layer-d10-n10"
-    assert steps_done(state) == 100 and not (tmp_path / "report").exists()
-    code, err = run(capsys, *asked)
-    assert code in (0, 1) and "2 seeds, from step 100: 100/100 steps" in err
-    assert steps_done(state) == 200 and (tmp_path / "report" / "index.html").exists()
 
 
 def left_and_taken_up(make, budget, folder, train):

@@ -1,11 +1,21 @@
-"""The unrolled generator is JAX's Threefry."""
+"""The unrolled generator is JAX's Threefry; and what holds of the others too."""
+
+from typing import get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import scipy.stats
+import xarray as xr
 from jax.random import key_data
 
-from mesalens import random
+from mesalens import GradientDescent, InputError, random
+from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask
+from mesalens.training import TrainingSettings, train
+
+GENERATORS = get_args(random.Generator)
 
 
 def test_bits_are_those_of_jax_without_the_partitionable_layout():
@@ -52,3 +62,105 @@ def test_measurements_share_no_key_with_training():
     training = set().union(*(below(jax.random.fold_in(random.key(3), run)) for run in range(6)))
     measuring = below(random.measurement_key(3)) | {tuple(key_data(random.measurement_key(3)).tolist())}
     assert not training & measuring
+
+
+def test_a_key_is_of_the_generator_that_is_asked_for_by_default_the_fastest_one(monkeypatch):
+    for generator in GENERATORS:
+        assert random.generator_of(random.key(3, generator)) == generator
+    for generator in ("rbg", "unsafe_rbg"):
+        np.testing.assert_array_equal(key_data(random.key(3, generator)), key_data(jax.random.key(3, impl=generator)))
+    np.testing.assert_array_equal(key_data(random.key(3)), key_data(random.key(3, "threefry")))
+    monkeypatch.setitem(random.FASTEST, jax.default_backend(), "rbg")
+    assert random.generator_of(random.key(3)) == "rbg"
+    monkeypatch.delitem(random.FASTEST, jax.default_backend())
+    assert random.generator_of(random.key(3)) == "threefry"
+
+
+def test_jaxs_own_threefry_has_the_name_of_the_unrolled_one():
+    assert random.generator_of(jax.random.key(1, impl="threefry2x32")) == "threefry"
+    assert random.generator_of(jax.random.split(random.key(1, "rbg"), 3)) == "rbg"
+
+
+@pytest.mark.parametrize(
+    ("seed", "sentence"),
+    [
+        (-1, "the seed is -1; give a whole number that is at least 0"),
+        (2**32, "the seed is 4294967296; give a whole number below 4294967296"),
+    ],
+)
+def test_seeds_that_are_none_get_a_sentence_with_each_generator(seed, sentence):
+    for generator in GENERATORS:
+        with pytest.raises(InputError, match=sentence):
+            random.key(seed, generator)
+    assert not np.array_equal(key_data(random.key(2**32 - 1)), key_data(random.key(0)))
+
+
+def test_an_unknown_generator_gets_a_sentence():
+    unchecked = getattr(random.key, "__wrapped__", random.key)  # tests check types, and users need not
+    with pytest.raises(InputError, match=r"there is no generator named 'threefri'; did you mean threefry\?"):
+        unchecked(0, "threefri")
+    with pytest.raises(ValueError, match="threefry"):
+        TrainingSettings(generator="threefri")
+
+
+DRAWS = 20_000
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_draws_have_their_law_and_know_nothing_of_each_other(generator):
+    """Eleven tests at the level of 10⁻⁵: of three good generators one fails by chance in 3000 times."""
+    key = random.key(12, generator)
+    one, other = jax.random.split(key)
+    uniform, normal = (np.asarray(draw(one, (DRAWS,))) for draw in (jax.random.uniform, jax.random.normal))
+    numbers = jnp.arange(4000, dtype=jnp.uint32)
+    # One draw of each of many keys, one after the other: under vmap XLA's generators draw from one key alone
+    of_folded = np.asarray(
+        jax.jit(lambda key: jax.lax.map(lambda i: jax.random.uniform(jax.random.fold_in(key, i)), numbers))(key)
+    )
+    folded = [np.asarray(jax.random.normal(jax.random.fold_in(key, i), (DRAWS,))) for i in (0, 1)]
+    after_split = np.asarray(jax.random.normal(other, (DRAWS,)))
+    bits = np.asarray(jax.random.bits(key, (DRAWS,)))
+    ones = (bits[:, None] >> np.arange(32, dtype=np.uint32) & 1).sum()
+    values = {
+        "uniform": scipy.stats.kstest(uniform, "uniform").pvalue,
+        "normal": scipy.stats.kstest(normal, "norm").pvalue,
+        "mean": 2 * scipy.stats.norm.sf(abs(normal.mean()) * np.sqrt(DRAWS)),
+        "variance": 2 * min(law(np.sum(normal.astype(float) ** 2)) for law in chi_squared_tails(DRAWS)),
+        "bits": scipy.stats.binomtest(int(ones), 32 * DRAWS).pvalue,
+        "neighbours": scipy.stats.pearsonr(normal[:-1], normal[1:]).pvalue,
+        "halves": scipy.stats.pearsonr(normal[: DRAWS // 2], normal[DRAWS // 2 :]).pvalue,
+        "folded keys": scipy.stats.pearsonr(*folded).pvalue,
+        "split keys": scipy.stats.pearsonr(normal, after_split).pvalue,
+        "law over folded keys": scipy.stats.kstest(of_folded, "uniform").pvalue,
+        "neighbouring folded keys": scipy.stats.pearsonr(of_folded[:-1], of_folded[1:]).pvalue,
+    }
+    assert min(values.values()) > 1e-5, values
+
+
+def chi_squared_tails(degrees):
+    return scipy.stats.chi2(degrees).cdf, scipy.stats.chi2(degrees).sf
+
+
+def test_with_the_generator_of_xla_a_seed_has_the_same_bits_in_any_company_on_cores(monkeypatch):
+    monkeypatch.setattr("mesalens.training.parallel.cores", lambda: 1)  # which no product is parted among
+
+    def trained(seeds, **options):
+        return train(
+            lambda key: GradientDescent(0.1 + 0.1 * jax.random.uniform(key)),
+            RegressionTask(Gaussian(2), LinearFunctions(2), context_length=3),
+            optax.adam(1e-2),
+            steps=6,
+            batch_size=8,
+            every=3,
+            seeds=seeds,
+            key=random.key(1, "rbg"),
+            batching="cores",
+            measure=lambda learner, key: {"draw": jax.random.uniform(key)},
+            **options,
+        )
+
+    alone, company = trained([1]), trained([5, 1, 0])
+    assert alone.metrics.attrs["generator"] == "rbg"
+    xr.testing.assert_identical(alone.metrics, company.metrics.sel(seed=[1]))
+    np.testing.assert_array_equal(alone.learners.step_size[0], company.learners.step_size[1])
+    assert len(np.unique(company.metrics.draw)) == company.metrics.draw.size

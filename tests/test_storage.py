@@ -1,4 +1,7 @@
-"""Folders appear whole or not at all."""
+"""Folders and files appear whole or not at all."""
+
+import os
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -6,7 +9,7 @@ import numpy as np
 import pytest
 
 from mesalens import InputError, LinearTransformer
-from mesalens.storage import load_arrays, new_folder, save_arrays
+from mesalens.storage import load_arrays, new_folder, remove_unfinished, replace_file, save_arrays
 
 
 def test_a_folder_appears_when_the_block_ends(tmp_path):
@@ -43,6 +46,34 @@ def test_a_name_that_is_taken_meanwhile_loses_no_results(tmp_path):
     assert f"the results lie in {folder}, move them" in str(caught.value)
     assert (folder / "x").read_text() == "1"
     assert (tmp_path / "out" / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("moment", ["fsync", "write", "rename"])
+def test_a_file_holds_what_it_held_until_the_whole_of_the_new_is_written(tmp_path, monkeypatch, moment):
+    def fail(*_):
+        assert file.read_text() == "old"
+        raise OSError(28, "No space left on device")
+
+    file = tmp_path / "x"
+    file.write_text("old")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        owner, name = {"fsync": (os, "fsync"), "write": (Path, "write_bytes"), "rename": (Path, "replace")}[moment]
+        patch.setattr(owner, name, fail)
+        replace_file(file, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and file.read_text() == "old"
+    replace_file(file, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and file.read_text() == "new"
+
+
+def test_what_was_left_unfinished_beside_files_is_removed_and_nothing_else(tmp_path):
+    for name in (".x.safetensors.4711", ".settings.json.1"):
+        (tmp_path / name).write_text("half")
+    mine = {"x.1", ".hidden", ".x.conf", "x.safetensors"}
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".folder.1").mkdir()
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == mine | {".folder.1"}
 
 
 def test_arrays_come_back_bit_for_bit_under_their_names(tmp_path):

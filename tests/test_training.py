@@ -5,11 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import xarray as xr
 
 from mesalens import GradientDescent, InputError, LeastSquares, LinearTransformer, random
 from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask, Uniform
 from mesalens.theory import best_step_size, one_step_risk
 from mesalens.training import TrainingDivergedError, TrainingSettings, batch_loss, clipped_adam, train
+
+pytest_plugins = ["small_training"]
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 TASK = RegressionTask(Uniform(3, 0.5), LinearFunctions(3), context_length=5)
 
@@ -110,25 +114,121 @@ def test_what_is_not_trainable_stays():
     np.testing.assert_array_equal(training.learner().initial_weights, start)
 
 
-def test_divergence_stops_with_the_step_and_the_seed():
-    def explode_at_step_17(updates, state, parameters=None):
-        return jax.tree.map(lambda u: jnp.where(state == 16, jnp.nan, 0 * u), updates), state + 1
+# Divergence
 
-    optimiser = optax.GradientTransformation(lambda parameters: jnp.array(0), explode_at_step_17)
-    with pytest.raises(TrainingDivergedError, match=r"not finite at step 18 \(seed 0\); lower"):
-        train(
-            lambda key: GradientDescent(1.0),
-            TASK,
-            optimiser,
-            steps=40,
-            batch_size=4,
-            seeds=2,
-            key=random.key(0),
-            every=10,
-        )
-    # When it is the last update of all that breaks the weights, no loss is left to show it
-    with pytest.raises(TrainingDivergedError, match="step 17"):
-        train(lambda key: GradientDescent(1.0), TASK, optimiser, steps=17, batch_size=4, key=random.key(0))
+
+def diverging(at, above=0.15, **options):
+    """Steps of gradient descent from random step sizes; those that are above a number then get a weight that is not finite at a step."""
+
+    def update(gradients, state, step_size):
+        broken = jnp.where((state == at - 1) & (step_size.step_size > above), jnp.nan, 0)
+        return jax.tree.map(lambda g: broken - 1e-4 * g, gradients), state + 1
+
+    options = {
+        "steps": 40,
+        "seeds": 4,
+        "every": 10,
+        "measure": lambda learner, key: {"draw": jax.random.uniform(key)},
+    } | options
+    return train(
+        lambda key: GradientDescent(jax.random.uniform(key)),
+        TASK,
+        optax.GradientTransformation(lambda parameters: jnp.array(0), update),
+        batch_size=4,
+        key=random.key(0),
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def finite():
+    """Nothing diverges."""
+    training = diverging(17, above=np.inf)
+    assert training.require_finite() is training and training.diverged() == []
+    return training
+
+
+def test_only_the_seed_that_diverges_stops_and_the_others_end_with_the_bits_that_they_have_without_it(finite):
+    said = []
+    training = diverging(17, say=said.append)
+    metrics, steps = training.metrics, np.asarray(training.learners.step_size)
+    diverged, others = np.array([0, 3]), np.array([1, 2])
+    assert metrics.ending.values.tolist() == ["diverged", "all steps", "all steps", "diverged"]
+    assert metrics.steps_taken.values.tolist() == [16, 40, 40, 16]
+    assert said == [
+        f"seed {seed}: diverged, as the loss, the gradient or the weights were not finite at step 17; it stays as it was after step 16, and "
+        "others go on. Lower the learning rate, the initial scale or the scale of the task."
+        for seed in diverged
+    ]
+    np.testing.assert_array_equal(steps[others], finite.learners.step_size[others])
+    np.testing.assert_array_equal(steps[diverged], diverging(17, above=np.inf, steps=16).learners.step_size[diverged])
+    for name in ("loss", "draw"):
+        np.testing.assert_array_equal(metrics[name][others], finite.metrics[name][others])
+        np.testing.assert_array_equal(metrics[name][diverged, :2], finite.metrics[name][diverged, :2])
+        assert np.isnan(metrics[name][diverged, 2:]).all()
+    sentence = (
+        r"seed 0 after step 16; seed 3 after step 16\. Lower the learning rate, the initial scale or the scale of"
+    )
+    with pytest.raises(TrainingDivergedError, match=sentence):
+        training.require_finite()
+
+
+def test_divergence_is_said_once_and_survives_a_training_that_is_stopped(tmp_path):
+    said = []
+
+    def stop(done):
+        if done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        diverging(17, say=said.append, checkpoint=tmp_path, progress=stop)
+    again = diverging(17, say=said.append, checkpoint=tmp_path)
+    assert [line.partition(":")[0] for line in said] == ["seed 0", "seed 3"]
+    once = diverging(17, say=said.append)
+    xr.testing.assert_identical(again.metrics, once.metrics)
+    np.testing.assert_array_equal(again.learners.step_size, once.learners.step_size)
+
+
+def test_a_training_ends_where_every_seed_has_diverged():
+    done = []
+    with pytest.warns(UserWarning, match=r"seed \d: diverged, .* at step 11; it stays as it was after step 10"):
+        training = diverging(11, above=0.0, progress=done.append)
+    assert done == [10, 20] and training.metrics.step.values.tolist() == [0, 10, 20]
+    assert training.metrics.steps_taken.values.tolist() == [10] * 4
+    assert np.isfinite(training.learners.step_size).all()
+
+
+@pytest.mark.parametrize("steps", [4, 9])
+def test_a_gradient_that_is_not_finite_is_found_where_loss_and_weights_are(steps):
+    """The optimiser leaves it out, and all goes on as if nothing were wrong; the last step of all is judged too."""
+
+    @jax.custom_jvp
+    def smooth(x):
+        return x
+
+    @smooth.defjvp
+    def _(primals, tangents):
+        return primals[0], jnp.where(primals[0] > 0.5, jnp.nan, 1) * tangents[0]
+
+    class Broken(GradientDescent):
+        def __call__(self, prompt):
+            return GradientDescent(smooth(self.step_size))(prompt)
+
+    said = []
+    training = train(
+        lambda key: Broken(jnp.array(0.495)),
+        TASK,
+        optax.chain(
+            optax.zero_nans(),
+            optax.GradientTransformation(lambda _: (), lambda g, s, p: (jax.tree.map(lambda _: 0.002, g), s)),
+        ),
+        steps=steps,
+        batch_size=4,
+        key=random.key(0),
+        say=said.append,
+    )
+    assert training.diverged() == ["seed 0 after step 3"] and "not finite at step 4" in said[0]
+    np.testing.assert_allclose(training.learner().step_size, 0.501, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -139,8 +239,15 @@ def test_divergence_stops_with_the_step_and_the_seed():
     ],
 )
 def test_steps_that_are_far_too_large_are_named_for_deep_learners(made, rate):
-    with pytest.raises(TrainingDivergedError, match=r"at step [1-9]\d? \(seed [01]\); lower the learning rate"):
-        train(made, TASK, clipped_adam(rate, clip=1e-3), steps=20, batch_size=8, seeds=2, key=random.key(0), every=20)
+    said = []
+    options = {"steps": 20, "batch_size": 8, "seeds": 2, "every": 20, "key": random.key(0), "say": said.append}
+    training = train(made, TASK, clipped_adam(rate, clip=1e-3), **options)
+    with pytest.raises(
+        TrainingDivergedError, match=r"seed 0 after step \d+; seed 1 after step \d+\. Lower the learning"
+    ):
+        training.require_finite()
+    assert len(said) == 2 and (training.metrics.steps_taken < 20).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(training.learners))
 
 
 @pytest.mark.parametrize("cut", [{"activation_clip": 1e-30}, {}])

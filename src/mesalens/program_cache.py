@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import platformdirs
+from jax.experimental.compilation_cache import compilation_cache
 
 from mesalens.storage import require_writable
 
@@ -36,6 +37,7 @@ def keep_programs(folder: Path | None = None) -> Path:
         "jax_compilation_cache_max_size": MOST_BYTES,
     }.items():
         jax.config.update(name, value)
+    compilation_cache.reset_cache()  # or JAX would stay with a folder that it has used before
     return chosen
 
 

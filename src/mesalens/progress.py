@@ -66,14 +66,16 @@ class ProgressReport:
 
             return show
         started = said = time.monotonic()
+        most = 0
 
         def report(done: int) -> None:
-            nonlocal said
+            nonlocal said, most
             self._check()
             now = time.monotonic()
-            if now - said < self._seconds and done < total:
+            # What was done before this run, as of a sweep that goes on, is below 0
+            if done <= most or (now - said < self._seconds and done < total):
                 return
-            said = now
+            said, most = now, done
             rate = done / (now - started)
             self.say(f"{title}: {done}/{total} steps, {rate:,.0f} steps/s, {(total - done) / rate:.0f} s left")
 

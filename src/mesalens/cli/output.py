@@ -18,5 +18,6 @@ def console() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """JSON alone on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=np.ndarray.tolist))
+    """JSON alone on standard output; a number that is not finite, of which JSON has none, is null."""
+    known = json.loads(json.dumps(value, default=np.ndarray.tolist), parse_constant=lambda _: None)
+    print(json.dumps(known, indent=2, ensure_ascii=False))

@@ -15,7 +15,7 @@ from mesalens.cli.interruption import StoppedError, stoppable
 from mesalens.progress import ProgressReport
 from mesalens.training import Training, TrainingSettings
 from mesalens.training.checkpoint import differences, report_rest, steps_done
-from mesalens.training.run_folder import METRICS, begin_run, finished, load_dataset, load_settings, save_run, states_of
+from mesalens.training.run_folder import METRICS, begun, finished, load_dataset, load_settings, save_run, states_of
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 Work = Callable[..., Training]
@@ -61,26 +61,26 @@ def carry_out(
         _require_same(settings, stored, folder)
     with on(device):
         settings.stopping_rule()
-        begin_run(folder, settings)
-        if finished(folder, settings.steps):
-            print(f"mesalens: {folder} is finished; to go on, give more --steps.", file=sys.stderr)
-            return load_dataset(folder / METRICS)
-        state = states_of(folder)
-        try:
-            with stoppable() as check, ProgressReport(check) as progress:
-                if done := steps_done(state):
-                    progress.say(f"going on from step {done} of {steps}, where the run was stopped")
-                report = report_rest(progress.start, title, steps, state)
-                training = work(progress=report, say=progress.say, checkpoint=state)
-        except (StoppedError, KeyboardInterrupt) as stop:
-            done = steps_done(state)
-            print(
-                f"mesalens: stopped after step {done} of {steps}; go on with: mesalens {command} --resume {folder}",
-                file=sys.stderr,
-            )
-            return stop.exit_code if isinstance(stop, StoppedError) else 130
-        save_run(folder, settings, training)
-        return training.metrics
+        with begun(folder, settings):
+            if finished(folder, settings.steps):
+                print(f"mesalens: {folder} is finished; to go on, give more --steps.", file=sys.stderr)
+                return load_dataset(folder / METRICS)
+            state = states_of(folder)
+            try:
+                with stoppable() as check, ProgressReport(check) as progress:
+                    if done := steps_done(state):
+                        progress.say(f"going on from step {done} of {steps}, where the run was stopped")
+                    report = report_rest(progress.start, title, steps, state)
+                    training = work(progress=report, say=progress.say, checkpoint=state)
+            except (StoppedError, KeyboardInterrupt) as stop:
+                done = steps_done(state)
+                print(
+                    f"mesalens: stopped after step {done} of {steps}; go on with: mesalens {command} --resume {folder}",
+                    file=sys.stderr,
+                )
+                return stop.exit_code if isinstance(stop, StoppedError) else 130
+            save_run(folder, settings, training)
+            return training.metrics
 
 
 def _require_same(settings: Settings, stored: Settings, folder: Path) -> None:

@@ -52,6 +52,7 @@ class Checkpoint:
     environment: Mapping[str, str] = field(default_factory=dict)
     say: Callable[[str], object] = print
     _saved: float = field(default=-np.inf, init=False)
+    _of_no_use: set[Path] = field(default_factory=set, init=False)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -98,6 +99,7 @@ class Checkpoint:
                 raise InputError(
                     f"{self.folder} keeps a training after {kept.points[-1]} steps; give at least as many, or another folder."
                 )
+            self._of_no_use = set(found[: len(wrong)])
             return kept
         if wrong:
             raise InputError(
@@ -123,9 +125,12 @@ class Checkpoint:
         }
         about = json.dumps(about)
         content = safetensors.numpy.save(arrays, {"about": about, "sha256": checksum(arrays, about)})
+        file = self.folder / f"{kept.points[-1]:012d}.safetensors"
         try:
-            replace_file(self.folder / f"{kept.points[-1]:012d}.safetensors", content)
-            for old in states(self.folder)[2:]:
+            replace_file(file, content)
+            self._of_no_use.discard(file)
+            # What was passed over is not counted, or a single state would be left beside it
+            for old in [other for other in states(self.folder) if other not in self._of_no_use][2:]:
                 old.unlink()
         except OSError as error:
             raise InputError(
@@ -136,7 +141,9 @@ class Checkpoint:
 
     def _read(self, file: Path, state: PyTree) -> Kept:
         about, arrays = read_state(file)
-        if different := self._differences(about):
+        with _damage(file):
+            different = self._differences(about)
+        if different:
             raise InputError(f"{file} is the state of another training ({'; '.join(different)}).")
         with _damage(file):
             points = arrays.pop("points").tolist()
@@ -159,7 +166,7 @@ class Checkpoint:
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """What differs between two settings, each in words: `learning_rate is 0.001 there and 0.002 here`."""
-    here = json.loads(json.dumps(dict(here)))
+    there, here = (json.loads(json.dumps(dict(of))) for of in (there, here))
     return [
         f"{name} is {there.get(name, 'not set')} there and {here.get(name, 'not set')} here"
         for name in {**there, **here}

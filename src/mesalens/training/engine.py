@@ -100,7 +100,8 @@ def train_runs(
         frozen, static = eqx.partition(others, eqx.is_array)
         start = jax.jit(jax.vmap(lambda own, parameters: problem_of(own.values).optimiser.init(parameters)))
         nothing = jnp.zeros(len(runs), jnp.int32)
-        state = State(parameters, frozen, start(own, parameters), nothing, nothing)
+        # To each its own memory, which is given away step by step
+        state = jax.tree.map(jnp.copy, State(parameters, frozen, start(own, parameters), nothing, nothing))
         advance, measure = _of_one(problem_of, loss_for, settings, static)
 
         keeping, kept = None, None
@@ -199,7 +200,7 @@ def _losses(problem_of: Callable, runs: Runs, settings: Settings) -> Callable[[P
     if settings.objective != "population":
         return lambda problem: loss_of(settings.objective, problem.task, settings.batch_size // settings.microbatches)
     points = [
-        problem_of(jax.tree.map(lambda leaf, i=i: leaf[i], runs.values)).task
+        problem_of(jax.tree.map(lambda leaf, i=i: leaf[i].item() if leaf.ndim == 1 else leaf[i], runs.values)).task
         for i in range(len(runs) // len(runs.seeds))
     ]
     if not all(eqx.tree_equal(points[0], other) for other in points):

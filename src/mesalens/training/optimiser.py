@@ -41,9 +41,11 @@ def schedule(name: Schedule, learning_rate: Number, *, steps: int, warmup: int =
     """The learning rate over the steps: constant, or down to 0 at the last, along half a cosine or a line; after a rise from 0, linear, in
     the first `warmup` steps.
 
-    Raises `ValueError` for an unknown name, or a warm-up that is not shorter than the training.
+    Raises `ValueError` for an unknown name, a rate not above 0, no steps, or a warm-up that is not shorter than the training.
     """
     one_of("schedule", name, ("constant", "cosine", "linear"))
+    positive("learning_rate", learning_rate)
+    count("steps", steps)
     if count("warmup", warmup, at_least=0) >= steps:
         raise InputError(f"the learning rate rises for {warmup} steps, and there are {steps}; give fewer.")
     if name == "constant" and not warmup:

@@ -63,9 +63,13 @@ class OverRuns:
         program = jitted.lower(*_at(0, (own, state)), shared).compile()
         workers = self.at_once = min(self.at_once or self._fitting(program, 1), self.runs, cores())
 
+        config: Any = jax.config
+        exact = config.jax_enable_x64  # threads do not know of it by themselves
+
         def of_each(own: PyTree, state: PyTree, shared: PyTree, places: list[int]) -> PyTree:
             def of_one(place):
-                return jax.block_until_ready(program(*_at(place, (own, state)), shared))
+                with jax.enable_x64(exact):
+                    return jax.block_until_ready(program(*_at(place, (own, state)), shared))
 
             with ThreadPoolExecutor(workers) as pool:
                 return _stacked(list(pool.map(of_one, places)))
@@ -91,9 +95,10 @@ class OverRuns:
 
         shards = len(self._devices)
         whole = -(-self.runs // shards) * shards
-        group = whole if self.at_once is None else self.at_once
+        known = self.at_once is not None and self.at_once % shards == 0
+        group = self.at_once if known and self.at_once is not None else whole
         program = compiled(group)
-        while self.at_once is None and group > shards and (fitting := self._fitting(program, group)) < group:
+        while not known and group > shards and (fitting := self._fitting(program, group)) < group:
             group = max(fitting // shards, 1) * shards
             program = compiled(group)
         self.at_once = group

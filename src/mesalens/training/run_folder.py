@@ -1,7 +1,7 @@
 """A training run on disk: settings, states while it is on its way, weights and metrics once it is finished."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,14 +44,39 @@ def begin_run(folder: Path, settings: TrainingSettings) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / SETTINGS).is_file():
             raise InputError(f"{folder} is not empty; give the name of a new folder, so that nothing is lost.")
-        stored = load_settings(folder)
-        if found := differences(stored.model_dump(exclude={"steps"}), settings.model_dump(exclude={"steps"})):
+        stored = load_settings(folder, type(settings))
+        found = differences(stored.model_dump(exclude={"steps"}), settings.model_dump(exclude={"steps"}))
+        if settings.steps < stored.steps:
+            found.append(f"steps is {stored.steps} there and {settings.steps} here")
+        if found:
             raise InputError(
                 f"{folder} keeps a run with other settings ({'; '.join(found)}); give another folder, or the same settings to go on with it."
             )
     folder.mkdir(parents=True, exist_ok=True)
     with _writing(folder):
         replace_file(folder / SETTINGS, (settings.model_dump_json(indent=2) + "\n").encode())
+
+
+@contextmanager
+def begun(folder: Path, settings: TrainingSettings) -> Iterator[None]:
+    """`begin_run`; where the block raises `ValueError` before it has kept a further step, all is as it was."""
+    folder = Path(folder)
+    require_writable(folder)
+    file, missing = folder / SETTINGS, [place for place in (folder, *folder.parents) if not place.exists()]
+    before, done = file.read_bytes() if file.is_file() else None, steps_done(states_of(folder))
+    begin_run(folder, settings)
+    try:
+        yield
+    except InputError:
+        if steps_done(states_of(folder)) == done:
+            with suppress(OSError):
+                if before is None:
+                    file.unlink(missing_ok=True)
+                    for place in missing:
+                        place.rmdir()
+                else:
+                    replace_file(file, before)
+        raise
 
 
 def finished(folder: Path, steps: int) -> bool:
@@ -71,8 +96,8 @@ def save_run(folder: Path, settings: TrainingSettings, training: Training) -> No
     """
     with _writing(folder):
         replace_file(folder / SETTINGS, (settings.model_dump_json(indent=2) + "\n").encode())
-        save_dataset(training.metrics, folder / METRICS)
         save_arrays(training.learners, folder / WEIGHTS)
+        save_dataset(training.metrics, folder / METRICS)  # the last, as they say that the run is finished
 
 
 def load_settings(folder: Path, model: type[Model] = TrainingSettings) -> Model:

@@ -141,5 +141,6 @@ def _line(losses: Float[np.ndarray, "runs window"]) -> _Line:
     slopes = losses @ times / (times @ times)
     residuals = losses - means[:, None] - slopes[:, None] * times
     errors = np.sqrt((residuals**2).sum(axis=1) / (window - 2) / (times @ times))
-    span = (window - 1) / means
-    return _Line(slopes * span, scipy.stats.t.ppf(0.975, window - 2) * errors * span)
+    with np.errstate(divide="ignore", invalid="ignore"):  # nothing is a share of a loss of 0
+        span = (window - 1) / means
+        return _Line(slopes * span, scipy.stats.t.ppf(0.975, window - 2) * errors * span)

@@ -62,6 +62,7 @@ def sweep(
     if not axes or any(name in ("seed", "step") for name in axes):
         raise InputError("nothing is varied but seeds and steps; give an axis with another name, or call train.")
     split = {name: _split(name, values) for name, values in vary.items()}
+    _require_problems(build, vary)
     grid = np.indices([len(labels) for labels in axes.values()]).reshape(len(axes), -1)
     values = {
         name: jax.tree.map(lambda leaf, place=place: leaf[place], split[name][0])
@@ -83,18 +84,27 @@ def _labels(name: str, values: Axis) -> list[Any]:
     return labels
 
 
+def _require_problems(build: Callable[..., Problem], vary: Mapping[str, Axis]) -> None:
+    """Builds with each value as it is: checks let pass what JAX traces."""
+    trees = {name: list(of.values()) if isinstance(of, Mapping) else list(of) for name, of in vary.items()}
+    first = {name: of[0] for name, of in trees.items()}
+    for name, of in trees.items():
+        for value in of:
+            build(**first | {name: value})
+
+
 def _number(name: str, value: Any) -> Any:
     if isinstance(value, bool) or not np.isscalar(value) or not np.isreal(value) or not np.isfinite(value):
         raise InputError(
             f"{value!r} among the values of {name} is no finite number; give others than numbers by labels: {{label: value}}."
         )
-    return value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _split(name: str, values: Axis) -> tuple[PyTree, PyTree]:
     """What differs along an axis, stacked, and a value that has the rest; the first is None where the second has all."""
     trees = list(values.values()) if isinstance(values, Mapping) else list(values)
-    if not stackable(trees):
+    if isinstance(values, Mapping) and not stackable(trees):
         raise InputError(
             f"the values of {name} do not agree in all that is not a number (shapes, families, context lengths); give each a sweep of its own."
         )

@@ -11,7 +11,7 @@ import pydantic
 import xarray as xr
 from jaxtyping import PyTree
 
-from mesalens.checks import InputError, one_of
+from mesalens.checks import InputError, one_of, positive
 from mesalens.tasks.settings import TaskSettings
 from mesalens.training.checkpoint import PART
 from mesalens.training.problem import Measure, Problem
@@ -23,7 +23,7 @@ from mesalens.training.training import Training
 TRACED = ("learning_rate", "b2", "clip", "init_scale")
 """The settings that JAX traces: an axis of the one program, whatever else is varied."""
 
-NOT_VARIED = ("seed", "seeds", "steps", "every", "generator", "stop", "tolerance")
+NOT_VARIED = ("seed", "seeds", "steps", "every", "generator", "objective", "stop", "tolerance")
 """What all runs of a sweep share."""
 
 
@@ -53,11 +53,7 @@ def sweep_settings(
 
     Raises `ValueError` for unknown settings, values that they do not take, and where weights differ in shape.
     """
-    vary = {name: _values(settings, name, values) for name, values in vary.items()}
-    if not vary:
-        raise InputError("nothing is varied; give a setting with its values, as learning_rate=1e-3,3e-3.")
-    calls = _calls(settings, vary)
-    _require_one_shape(calls)
+    vary, calls = _plan(settings, vary)
     found: dict[tuple[Any, ...], Training] = {}
     for number, call in enumerate(calls):
         done = number * settings.steps
@@ -78,8 +74,18 @@ def sweep_settings(
 
 
 def programs(settings: TrainingSettings, vary: Mapping[str, Sequence[Any]]) -> int:
-    """In how many compiled programs a sweep is carried out."""
-    return len(_calls(settings, {name: _values(settings, name, values) for name, values in vary.items()}))
+    """In how many compiled programs a sweep is carried out; raises `ValueError` where it cannot be."""
+    return len(_plan(settings, vary)[1])
+
+
+def _plan(settings: TrainingSettings, vary: Mapping[str, Sequence[Any]]) -> tuple[dict[str, list[Any]], list[_Call]]:
+    """The values of each setting, as it takes them, and the programs."""
+    read = {name: _values(settings, name, values) for name, values in vary.items()}
+    if not read:
+        raise InputError("nothing is varied; give a setting with its values, as learning_rate=1e-3,3e-3.")
+    calls = _calls(settings, read)
+    _require_one_shape(calls)
+    return read, calls
 
 
 def _values(settings: TrainingSettings, name: str, values: Sequence[Any]) -> list[Any]:
@@ -96,6 +102,8 @@ def _values(settings: TrainingSettings, name: str, values: Sequence[Any]) -> lis
         raise InputError(f"{name} does not take {first['input']!r}: {first['msg'].lower()}.") from None
     if not read or len(set(read)) < len(read):
         raise InputError(f"the values of {name} are {', '.join(map(str, values))}; give one or more, each once.")
+    if name == "init_scale":  # JAX traces it, and the check of a learner lets it pass
+        return [positive(name, value) for value in read]
     return read
 
 
@@ -128,7 +136,11 @@ def _combinations(vary: Mapping[str, list[Any]], names: list[str]) -> list[dict[
 def _train(call: _Call, vary: Mapping[str, list[Any]], measure: Measure | None, **options: Any) -> Training:
     """The runs of one program: its tasks, by their places, × what is traced × seeds."""
     settings = call.settings
-    tasks = {str(place): settings.model_copy(update=point).problem().task for place, point in enumerate(call.points)}
+    of_tasks = [name for name in vary if name in TaskSettings.model_fields]
+    tasks = {
+        _words({name: point[name] for name in of_tasks}) or "all": settings.model_copy(update=point).problem().task
+        for point in call.points
+    }
 
     def build(task, **values):
         own = settings.model_copy(update=values)

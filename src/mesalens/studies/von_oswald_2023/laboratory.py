@@ -24,8 +24,8 @@ from mesalens.training import Training, TrainingSettings, train
 from mesalens.training.checkpoint import report_rest
 from mesalens.training.objective import Objective
 from mesalens.training.problem import Measure
-from mesalens.training.train import warn
 from mesalens.training.settings import PARTS
+from mesalens.training.train import warn
 
 ProgressFactory = Callable[[str, int], Callable[[int], object]]
 
@@ -164,9 +164,8 @@ class TrainedLayers:
         if self.settings.stop == "never":
             return words
         converged = metrics.steps_taken.where(metrics.ending == "converged", drop=True).astype(int).values
-        return (
-            f"{words} {len(converged)} came within {self.settings.tolerance:.2%} of the exact optimum"
-            + (f", after {converged.min()} to {converged.max()} steps." if len(converged) else ".")
+        return f"{words} {len(converged)} came within {self.settings.tolerance:.2%} of the exact optimum" + (
+            f", after {converged.min()} to {converged.max()} steps." if len(converged) else "."
         )
 
 

@@ -1,0 +1,275 @@
+"""mesalens and the textbook way as two trainings that take turns in one process, and the check that both do the same."""
+
+import functools
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import textbook
+from limits import bytes_accessed, largest_memory, live_programs, memory, operations
+
+from mesalens import LinearTransformer, Prompt, random
+from mesalens.tasks import Task
+from mesalens.training import TrainingSettings, batch_loss
+
+BLOCK_SECONDS = 0.3
+"""About how long a way trains in a round."""
+MOST_BYTES, MOST_SECONDS = 4e9, 6.0
+"""The textbook way is left out where its step needs more memory or time."""
+WRITTEN_OUT = 5
+"""More layers than this may be a loop, of which XLA counts one pass."""
+
+
+class Cell(NamedTuple):
+    """What is trained: L unshared layers with one head, m = 1, the optimiser and batch of `TrainingSettings`.
+
+    Examples are drawn from x ~ U[-1/2, 1/2]^d, or, where S is drawn itself, from Gaussian inputs of such a scale that S
+    is as large at every n.
+    """
+
+    layers: int = 1
+    context_length: int = 10
+    dim: int = 10
+    seeds: int = 1
+    batch_size: int = 2048
+    drawn: bool = False
+
+    def settings(self, **more: Any) -> TrainingSettings:
+        """The training as mesalens has it."""
+        task: dict[str, Any] = {}
+        if self.drawn:
+            task = {"covariates": "gaussian", "scale": (10 / self.context_length) ** 0.5, "condensed": True}
+        return TrainingSettings(
+            layers=self.layers,
+            context_length=self.context_length,
+            dim=self.dim,
+            seeds=self.seeds,
+            batch_size=self.batch_size,
+            learning_rate=textbook.LEARNING_RATE,
+            **task,
+            **more,
+        )
+
+    def __str__(self):
+        drawn = ", S drawn" if self.drawn else ""
+        seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
+        return (
+            f"L = {self.layers}, n = {self.context_length:,}, d = {self.dim}, {seeds}, batch {self.batch_size}{drawn}"
+        )
+
+
+class Cost(NamedTuple):
+    """What one step of one seed takes.
+
+    `flops` are those of the program as it is written (what the compiler computes twice counts once), `bytes_accessed` those of the
+    compiled program, with what fused operations hand to each other. `bytes_needed` are what has to move even so where a batch is larger than
+    the caches: weights and Adam's moments read and written once, prompts and targets written when they are drawn and read forwards and
+    backwards. (A program that keeps prompts in registers needs less.)
+    """
+
+    flops: float
+    bytes_accessed: float
+    bytes_needed: float
+
+
+def cost_of(cell: Cell) -> Cost:
+    """What a step of one seed takes. It is compiled alone, since a loop over steps would count as one pass, and not run."""
+    if cell.layers > WRITTEN_OUT:  # all layers but the first and the last cost the same
+        fewer, few = (np.array(cost_of(cell._replace(layers=WRITTEN_OUT - less))) for less in (1, 0))
+        return Cost(*(few + (cell.layers - WRITTEN_OUT) * (few - fewer)).tolist())
+    settings = cell.settings()
+    task, optimiser = settings.sampled_task(), settings.optimiser()
+
+    def start():
+        learner = settings.initialise(jax.random.key(0))
+        return learner, optimiser.init(eqx.filter(learner, eqx.is_array))
+
+    def step(weights, key):
+        learner, optimiser_state = weights
+        loss, gradients = jax.value_and_grad(batch_loss)(learner, task, key, cell.batch_size)
+        updates, optimiser_state = optimiser.update(gradients, optimiser_state)
+        return (eqx.apply_updates(learner, updates), optimiser_state), loss
+
+    weights, key = jax.eval_shape(start), random.key(0)
+    prompts = jax.eval_shape(lambda key: task.sample(key, (cell.batch_size,)), key)
+    lowered = jax.jit(step).lower(weights, key)
+    return Cost(
+        operations(lowered),
+        bytes_accessed(lowered.compile(compiler_options=quickly())),
+        2 * size_in_bytes(weights) + 3 * size_in_bytes(prompts),
+    )
+
+
+def quickly() -> dict[str, Any]:
+    """Options to compile what is not timed: the same operations, fused alike, with less work on the machine code of CPUs."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def size_in_bytes(shapes) -> float:
+    """Bytes of a pytree of shapes."""
+    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)))
+
+
+class TakesTurns(Protocol):
+    """Something that goes on when it is asked to."""
+
+    def block(self) -> float:
+        """Seconds a step, over a block of steps."""
+        ...
+
+
+class Mesalens:
+    """`TrainingSettings.train()`, what users call, with what it does between its compiled chunks. A block is a chunk.
+
+    It runs in a thread of its own, which waits in the callback after a chunk until the next is asked for: after the one that compiles, `blocks` of so many steps.
+    """
+
+    def __init__(self, cell: Cell, steps: int, blocks: int):
+        self.steps, self._taken, self._last = steps, 0, (blocks + 1) * steps
+        self._asked, self._done = queue.SimpleQueue(), queue.SimpleQueue()
+        self._seconds: list[float] = []
+        settings = cell.settings(steps=self._last, every=steps)
+        threading.Thread(target=self._train, args=(settings,), daemon=True).start()
+        before = live_programs()
+        self._first = self._chunk()
+        self.memory = largest_memory(live_programs() - before)
+        """bytes of the largest program that it has compiled"""
+
+    def block(self) -> float:
+        """Seconds a step, over a block of steps."""
+        self._seconds.append(self._chunk())
+        return self._seconds[-1] / self.steps
+
+    def compile_seconds(self) -> float:
+        """The first chunk, with all that comes before it, less the median of the later ones."""
+        return self._first - float(np.median(self._seconds))
+
+    def _chunk(self) -> float:
+        started = time.perf_counter()
+        self._asked.put(None)
+        if (error := self._done.get()) is not None:
+            raise error
+        return self._reached - started
+
+    def _train(self, settings: TrainingSettings) -> None:
+        self._asked.get()
+        try:
+            settings.train(progress=self._after_chunk)
+        except BaseException as error:  # for the thread that waits
+            self._done.put(error)
+        else:
+            ended = self._taken == self._last
+            self._done.put(None if ended else RuntimeError(f"the training ended after {self._taken} steps"))
+
+    def _after_chunk(self, done: int) -> None:
+        self._reached, self._taken = time.perf_counter(), done
+        if done < self._last:  # what comes after the last chunk is done before the others go on
+            self._done.put(None)
+            self._asked.get()
+
+
+class TooDearError(Exception):
+    """A way is not run; the message says why."""
+
+
+class Textbook:
+    """The textbook way, whose seeds are trained one after the other: one is run, and its time taken that many times."""
+
+    def __init__(self, cell: Cell):
+        started = time.perf_counter()
+        step, self._state = textbook.training(cell.layers, cell.context_length, cell.dim, cell.batch_size)
+        self._compile_seconds = time.perf_counter() - started
+        self._step, self._seeds = step, cell.seeds
+        self.memory = memory(step.memory_analysis())
+        if self.memory > MOST_BYTES:
+            raise TooDearError(f"not run: would need {self.memory / 1e9:.1f} GB")
+        self.steps = 1
+        self.block()
+        seconds = min(self.block() for _ in range(2)) / cell.seeds
+        if seconds > MOST_SECONDS:
+            raise TooDearError(f"not run: {seconds:.1f} s a step")
+        self.steps = int(np.clip(BLOCK_SECONDS / seconds, 1, 1000))
+
+    def block(self) -> float:
+        """Seconds a step, over a block of steps."""
+        started = time.perf_counter()
+        for _ in range(self.steps):
+            self._state = self._step(self._state)
+        jax.block_until_ready(self._state)
+        return (time.perf_counter() - started) / self.steps * self._seeds
+
+    def compile_seconds(self) -> float:
+        """Initial weights, tracing, lowering and compiling its step."""
+        return self._compile_seconds
+
+
+Way = Mesalens | Textbook
+
+
+def in_turns(ways: Mapping[Any, TakesTurns], rounds: int) -> dict[Any, np.ndarray]:
+    """Seconds a step of each way, one value a round: in every round each takes a block of steps. One round before them does not count."""
+    seconds = [[way.block() for way in ways.values()] for _ in range(rounds + 1)][1:]
+    return dict(zip(ways, np.array(seconds).T, strict=True))
+
+
+class GivenPrompts(Task):
+    """One batch of the textbook's prompts, for mesalens' loss."""
+
+    tokens: jax.Array
+    targets: jax.Array
+
+    def sample(self, key, shape=()):
+        """Always that batch."""
+        context, query = self.tokens[:, :-1], self.tokens[:, -1]
+        return Prompt(context[..., :-1], context[..., -1:], query[:, :-1]), self.targets[:, None]
+
+
+def as_transformer(weights) -> LinearTransformer:
+    """The textbook's weights, or their gradients, in mesalens' model."""
+    stacked = {name: jnp.stack([layer[name] for layer in weights])[:, None] for name in "QKVP"}
+    return LinearTransformer(stacked["Q"], stacked["K"], stacked["V"], stacked["P"], layers=len(weights))
+
+
+def weights_to_compare(cell: Cell):
+    """Weights so large that every layer matters, and so small that none explodes."""
+    scale = 0.1 * (10 / cell.context_length) ** 0.25 * (11 / (cell.dim + 1)) ** 0.5
+    return textbook.initial_weights(2, cell.layers, cell.dim, scale)
+
+
+def check_same_work(cell: Cell, transformer: LinearTransformer | None = None) -> None:
+    """Raises `AssertionError` unless both ways compute the same from the same weights and prompts: predictions, loss and gradients.
+
+    `transformer` is what is compared with the textbook, the same weights where it is not given.
+    """
+    weights, key = weights_to_compare(cell), jax.random.key(3)
+    batch_size = 32 if cell.context_length <= 200 else 4
+    draw = jax.jit(textbook.draw_batch, static_argnums=(1, 2, 3), compiler_options=quickly())
+    batch = draw(key, cell.context_length, cell.dim, batch_size)
+
+    @functools.partial(jax.jit, compiler_options=quickly())
+    def theirs(weights, tokens, targets):
+        predictions = jax.vmap(textbook.prediction, (None, 0))(weights, tokens)
+        return predictions, *jax.value_and_grad(textbook.mean_loss)(weights, tokens, targets)
+
+    @functools.partial(jax.jit, compiler_options=quickly())
+    def ours(transformer, tokens, targets):
+        task = GivenPrompts(tokens, targets)
+        loss_and_gradients = jax.value_and_grad(lambda t: batch_loss(t, task, key, batch_size))
+        return transformer.batch(task.sample(key)[0])[:, 0], *loss_and_gradients(transformer)
+
+    predictions, loss, gradients = theirs(weights, *batch)
+    expected = predictions, loss, as_transformer(gradients)
+    jax.tree.map(assert_close, ours(transformer or as_transformer(weights), *batch), expected)
+
+
+def assert_close(ours, theirs) -> None:
+    """Finite, and equal up to the rounding of float32, small entries measured by the largest one."""
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max(), equal_nan=False)

@@ -1,0 +1,98 @@
+"""The small training that tests of states, faults, signals and kills share; a plugin that these name, for its fixtures.
+
+They import it too, before pytest could rewrite its assertions: PYTEST_DONT_REWRITE.
+"""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from jax.experimental.compilation_cache import compilation_cache
+
+from mesalens import LinearTransformer, random
+from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
+from mesalens.training import checkpoint, clipped_adam, train
+
+TASK = RegressionTask(Uniform(3, 0.5), LinearFunctions(3), context_length=5)
+ADAM = clipped_adam(1e-2, clip=1e-3)
+
+
+class StoppedError(Exception):
+    """What stops a training here."""
+
+
+def initialise(key, **options):
+    return LinearTransformer.initialise(3, key=key, **options)
+
+
+def measure(learner, key):
+    return {"norm": jnp.sum(learner.W_Q**2), "draw": jax.random.uniform(key)}
+
+
+def trained(folder=None, stop=None, done=None, progress=lambda done: None, **options):
+    """Two seeds for 25 steps, or so long until `stop` steps are done; the list `done` takes what is reported."""
+
+    def report(steps):
+        if done is not None:
+            done.append(steps)
+        progress(steps)
+        if steps == stop:
+            raise StoppedError
+
+    options = {"initialise": initialise, "task": TASK, "optimiser": ADAM, "seeds": 2, "steps": 25, **options}
+    options = {"batch_size": 32, "every": 10, "measure": measure, "key": random.key(1), **options}
+    return train(**options, progress=report, checkpoint=folder)
+
+
+def assert_same(one, other):
+    """Bit for bit, weights and metrics."""
+    xr.testing.assert_identical(one.metrics, other.metrics)
+    for a, b in zip(jax.tree.leaves(one.learners), jax.tree.leaves(other.learners), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Programs are kept, as most trainings here are the same one, and not where those of the user are."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "programs"),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def whole(compiled_once):
+    """A training that nothing stopped."""
+    return trained()
+
+
+@pytest.fixture(scope="module")
+def stopped(compiled_once, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", 0)
+        trained(folder, stop=20)
+    return folder
+
+
+@pytest.fixture
+def kept(stopped, tmp_path):
+    """The folder of a training that was stopped after 20 of 25 steps: its states are those after 10 and 20."""
+    return shutil.copytree(stopped, tmp_path / "kept")
+
+
+@pytest.fixture
+def kept_at_once(monkeypatch):
+    """Every state is kept, however fast they follow each other."""
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", 0)

@@ -1,0 +1,171 @@
+"""The benchmarks compare what is the same, count what they say, and print what they found."""
+
+import importlib
+import io
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+limits, tables, training, ways = map(importlib.import_module, ("limits", "tables", "training", "ways"))
+sys.path.pop(0)
+
+TINY = ways.Cell(layers=2, context_length=3, dim=2, batch_size=4)
+
+
+def printed(table):
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(table)
+    return stream.getvalue()
+
+
+def result(cell, seconds, textbook_seconds=None, **more):
+    """A result of `measure` with these seconds a step in each round."""
+
+    def way(values):
+        return {
+            "ms_per_step": limits.spread(1e3 * np.array(values)),
+            "prompts_per_second": 1000.0,
+            "compile_seconds": 2.0,
+            "memory_bytes": 3_000_000,
+            "seconds": values,
+        }
+
+    ran = textbook_seconds is not None
+    return (
+        cell._asdict()
+        | {
+            "mesalens": way(seconds),
+            "textbook": way(textbook_seconds) if ran else {"not_run": "not run: would need 6.0 GB"},
+            "ratio": limits.spread(np.divide(textbook_seconds, seconds)) if ran else None,
+            "over_first": limits.spread(np.divide(seconds, 0.001)),
+            "cost": {"flops": 1e6, "bytes_accessed": 2e6, "bytes_needed": 3e6},
+            "shares": {"flops": 0.1, "bytes_accessed": 0.2, "bytes_needed": 0.6},
+            "limits": {"flops": 1e11, "bytes": 3e10},
+        }
+        | more
+    )
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_both_ways_compute_the_same(layers):
+    ways.check_same_work(TINY._replace(layers=layers))
+
+
+def test_a_changed_weight_is_noticed():
+    transformer = ways.as_transformer(ways.weights_to_compare(TINY))
+    changed = eqx.tree_at(lambda t: t.W_K, transformer, transformer.W_K.at[0, 0, 0, 0].multiply(1.1))
+    with pytest.raises(AssertionError, match="Mismatched"):
+        ways.check_same_work(TINY, changed)
+
+
+def test_exponents_of_a_power_law():
+    sizes = np.array([10, 50, 200, 1000])
+    seconds = np.array([[2.0], [3.0]]) * sizes ** np.array([[1.5], [0.25]])
+    np.testing.assert_allclose(limits.exponents(sizes, seconds), [1.5, 0.25])
+
+
+def test_operations_and_bytes_of_a_product():
+    m, k, n = 3, 5, 7
+    lowered = jax.jit(jnp.matmul).lower(jnp.ones((m, k)), jnp.ones((k, n)))
+    assert limits.operations(lowered) == 2 * m * n * k
+    assert limits.bytes_accessed(lowered.compile()) == 4 * (m * k + k * n + m * n)
+
+
+def test_limits_are_positive():
+    assert limits.arithmetic(64) > 0
+    assert limits.bandwidth(1000) > 0
+
+
+def test_bytes_that_a_step_needs():
+    cell = TINY._replace(layers=1)
+    weights = 4 * (4 * 3 * 3)  # four factors, D = 3
+    prompts = 4 * cell.batch_size * (3 * 2 + 3 + 2 + 1)  # xs, ys, query and target
+    count_of_steps = 4
+    assert ways.cost_of(cell).bytes_needed == 2 * (3 * weights + count_of_steps) + 3 * prompts
+
+
+def test_many_layers_cost_what_is_counted_from_fewer(monkeypatch):
+    cell = TINY._replace(layers=4, dim=1, batch_size=64)
+    counted = np.array(ways.cost_of(cell))
+    monkeypatch.setattr(ways, "WRITTEN_OUT", 3)
+    np.testing.assert_allclose(np.array(ways.cost_of(cell)), counted, rtol=0.05)
+
+
+def test_a_training_waits_for_its_turn():
+    way = ways.Mesalens(TINY, steps=2, blocks=2)
+    first, second = way.block(), way.block()
+    assert first > 0 and second > 0
+    assert way.compile_seconds() > 0
+    assert way.memory > 0
+
+
+def test_an_error_of_a_training_is_raised():
+    with pytest.raises(ValueError, match="batch_size"):
+        ways.Mesalens(TINY._replace(batch_size=0), steps=2, blocks=1)
+
+
+def test_the_textbook_says_why_it_is_not_run(monkeypatch):
+    monkeypatch.setattr(ways, "MOST_BYTES", 0)
+    with pytest.raises(ways.TooDearError, match=r"would need 0.0 GB"):
+        ways.Textbook(TINY)
+
+
+def test_ways_take_turns():
+    order = []
+
+    class Way:
+        def __init__(self, name):
+            self.name = name
+
+        def block(self):
+            order.append(self.name)
+            return float(len(order))
+
+    seconds = ways.in_turns({"a": Way("a"), "b": Way("b")}, 2)
+    assert order == ["a", "b"] * 3
+    assert seconds["a"].tolist() == [3, 5] and seconds["b"].tolist() == [4, 6]  # the first round does not count
+
+
+def test_rows_of_cells():
+    rows = [
+        result(ways.Cell(), [0.001, 0.002], [0.01, 0.02], target=8),
+        result(ways.Cell(layers=5), [0.001, 0.002], [0.004, 0.008], target=5),
+        result(ways.Cell(context_length=1000), [0.001, 0.002]),
+    ]
+    first, second, third = printed(tables.speed_table(rows)).splitlines()[2:]
+    assert "1.50 [1.00..2.00]" in first and "10.0 [10.0..10.0]" in first and ">= 8: met" in first
+    assert ">= 5: MISSED" in second
+    assert "not run: would need 6.0 GB" in third and "met" not in third
+    assert "target" not in printed(tables.cost_table(rows, gpu=False))
+    assert printed(tables.cost_table(rows, gpu=True)).count(">= 0.5: met") == 3
+
+
+def test_limits_in_words():
+    assert training.limits_in_words([]) == []
+    (words,) = training.limits_in_words([result(ways.Cell(), [0.1])])
+    assert "100 to 100 GFLOP/s" in words and "30.0 to 30.0 GB/s" in words
+
+
+def test_growth_with_its_target():
+    rows = [result(ways.Cell(seeds=seeds), [0.001 * seeds] * 2) for seeds in (1, 8)]
+    first, second = printed(tables.growth_table(rows, "seeds", {8: 6.0})).splitlines()[1:]
+    assert "<=" not in first and "<= 6: MISSED" in second
+
+
+def test_a_fit_leaves_out_what_was_not_run():
+    axis = training.Axis("n", (10, 50, 200, 1000), ways.Cell(), target=1.1)
+    results = [
+        result(cell, [1e-3 * n, 2e-3 * n], [1e-4 * n**2, 1e-4 * n**2] if n < 1000 else None)
+        for n, cell in zip(axis.values, axis.cells(), strict=True)
+    ]
+    found = training.fit(axis, results)
+    assert found["mesalens"]["median"] == pytest.approx(1) and found["textbook"]["median"] == pytest.approx(2)
+    assert found["textbook_sizes"] == [10, 50, 200]
+    assert "<= 1.1: met" in printed(tables.exponent_table([found]))
