@@ -24,6 +24,7 @@ lint: setup
 
 benchmark: setup
 	.venv/bin/python benchmarks/training.py
+	.venv/bin/python benchmarks/generators.py
 	.venv/bin/python benchmarks/transformers.py
 
 setup: .venv/up-to-date

@@ -65,6 +65,7 @@ def compiled_once(tmp_path_factory):
     before = {name: getattr(jax.config, name) for name in options}
     for name, value in options.items():
         jax.config.update(name, value)
+    compilation_cache.reset_cache()  # or JAX would stay with a folder that it has used before
     yield
     for name, value in before.items():
         jax.config.update(name, value)

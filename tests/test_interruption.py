@@ -1,5 +1,6 @@
 """`mesalens train` that is stopped, killed or diverges: what it leaves, what it says, and how the run goes on."""
 
+import functools
 import json
 import shutil
 import signal
@@ -205,10 +206,19 @@ def test_results_that_are_missing_are_made_again_from_the_state(again, capsys, f
 
 def test_a_run_that_is_stopped_between_its_results_is_not_finished(again, capsys, monkeypatch):
     """Weights of 25 steps beside metrics of 20, and never taken for results of either."""
+    written = []
+
+    def write(original, value, file):
+        if written:
+            raise KeyboardInterrupt
+        original(value, file)
+        written.append(file.name)
+
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "save_dataset", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        code = run(capsys, "train", "--resume", again, "--steps", 25)[0]
-    assert code == 130
+        for name in ("save_arrays", "save_dataset"):
+            patch.setattr(run_folder, name, functools.partial(write, getattr(run_folder, name)))
+        code, err = run(capsys, "train", "--resume", again, "--steps", 25)
+    assert code == 130 and "stopped after step 25 of 25; go on with" in err and len(written) == 1
     code, err = run(capsys, "compare", again)
     assert code == 2 and "is not finished (step 25 of 25)" in err
     assert run(capsys, "train", "--resume", again)[0] == 0

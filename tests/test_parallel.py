@@ -17,7 +17,7 @@ from small_training import StoppedError, assert_same
 from mesalens import GradientDescent, LinearTransformer, random
 from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask
 from mesalens.theory import layer_risks, task_moments
-from mesalens.training import Problem, StoppingRule, clipped_adam, parallel, sweep, train
+from mesalens.training import StoppingRule, clipped_adam, parallel, train
 from mesalens.training.parallel import OverRuns
 
 pytest_plugins = ["small_training"]
@@ -194,25 +194,6 @@ def test_trainings_on_cores_and_in_a_vmap_whole_or_in_groups_agree_also_where_so
     assert_same_training(on_cores, whole)
     assert_same_training(trained(**options, batching="vmap", memory=1.0), whole)
     assert said and all(line.startswith("one run needs") for line in said)
-
-
-def test_arrays_that_are_the_same_may_be_given_away_one_by_one():
-    """The values of an axis are needed to the end; the learners begin as they are, and the optimiser keeps how learners began."""
-    found = [
-        sweep(
-            lambda step_size: Problem(lambda key: GradientDescent(step_size), TASK, optax.contrib.dog(10 * step_size)),
-            {"step_size": [0.1, 0.2]},
-            steps=4,
-            batch_size=16,
-            every=2,
-            seeds=2,
-            key=random.key(0),
-            batching=batching,
-        )
-        for batching in ("cores", "vmap")
-    ]
-    np.testing.assert_allclose(found[0].learners.step_size, found[1].learners.step_size, rtol=1e-5)
-    assert len(np.unique(found[0].learners.step_size)) == 4
 
 
 def test_the_risk_itself_is_made_small_in_double_precision_on_cores_too():

@@ -238,22 +238,22 @@ def explosive(rate, folder=None, say=None, **others):
 
 def test_a_point_that_diverges_stops_alone_and_is_named():
     said = []
-    found = explosive([0.01, 1e30], say=said.append)
-    assert found.metrics.ending.values.tolist() == [["all steps"] * 2, ["diverged"] * 2]
+    found = explosive([1e30, 0.01], say=said.append)
+    assert found.metrics.ending.values.tolist() == [["diverged"] * 2, ["all steps"] * 2]
     assert len(said) == 2
     for seed, line in enumerate(said):
-        last = int(found.metrics.steps_taken[1, seed])
+        last = int(found.metrics.steps_taken[0, seed])
         assert re.match(
             rf"rate 1e\+30, seed {seed}: diverged, as the loss, the gradient or the weights were not finite at step {last + 1}; it stays as "
             rf"it was after step {last}, and others go on",
             line,
         )
         # Until then it has losses, after it none; and its weights are those of the last good step
-        assert np.isfinite(found.metrics.loss[1, seed, 1 : last + 1]).all()
-        assert np.isnan(found.metrics.loss[1, seed, last + 1 :]).all()
+        assert np.isfinite(found.metrics.loss[0, seed, 1 : last + 1]).all()
+        assert np.isnan(found.metrics.loss[0, seed, last + 1 :]).all()
     assert np.isfinite(found.learners.step_size).all()
-    np.testing.assert_array_equal(found.metrics.loss[0], explosive([0.01], say=pytest.fail).metrics.loss[0])
-    taken = found.metrics.steps_taken.values[1]
+    np.testing.assert_array_equal(found.metrics.loss[1], explosive([0.01], say=pytest.fail).metrics.loss[0])
+    taken = found.metrics.steps_taken.values[0]
     assert found.diverged() == [f"rate 1e+30, seed {seed} after step {taken[seed]}" for seed in (0, 1)]
     with pytest.raises(TrainingDivergedError, match=r"training diverged: rate 1e\+30, seed 0 after step \d+; rate 1e"):
         found.require_finite()

@@ -72,6 +72,7 @@ def carry_out(
                         progress.say(f"going on from step {done} of {steps}, where the run was stopped")
                     report = report_rest(progress.start, title, steps, state)
                     training = work(progress=report, say=progress.say, checkpoint=state)
+                save_run(folder, settings, training)
             except (StoppedError, KeyboardInterrupt) as stop:
                 done = steps_done(state)
                 print(
@@ -79,7 +80,6 @@ def carry_out(
                     file=sys.stderr,
                 )
                 return stop.exit_code if isinstance(stop, StoppedError) else 130
-            save_run(folder, settings, training)
             return training.metrics
 
 
