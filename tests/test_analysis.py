@@ -147,6 +147,7 @@ def test_interpolation_needs_models_of_one_shape_and_one_head():
         interpolate(two_heads, two_heads)
 
 
+@pytest.mark.slow
 def test_risks_under_shift_are_the_exact_ones():
     """Each shift as a task with an exact risk of its own."""
     descent = GradientDescent(1.3)

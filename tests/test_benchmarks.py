@@ -91,6 +91,7 @@ def test_bytes_that_a_step_needs():
     assert ways.cost_of(cell).bytes_needed == 2 * (3 * weights + count_of_steps) + 3 * prompts
 
 
+@pytest.mark.slow
 def test_many_layers_cost_what_is_counted_from_fewer(monkeypatch):
     cell = TINY._replace(layers=4, dim=1, batch_size=64)
     counted = np.array(ways.cost_of(cell))

@@ -195,6 +195,7 @@ def test_chosen_seeds_are_those_of_a_longer_run(whole):
     xr.testing.assert_identical(turned.metrics.sortby("seed"), whole.metrics)
 
 
+@pytest.mark.slow
 def test_a_seed_has_the_same_bits_in_any_company_that_fills_the_cores(monkeypatch):
     def on_cores(cores, seeds):
         monkeypatch.setattr("mesalens.training.parallel.cores", lambda: cores)

@@ -204,6 +204,7 @@ def test_at_temperature_zero_the_class_is_the_largest_logit():
     np.testing.assert_array_equal(eqx.filter_jit(lambda t: t.sample(jax.random.key(5), (3, 200)))(cold)[1], targets)
 
 
+@pytest.mark.slow
 def test_a_prompt_has_one_function_and_classes_are_alike():
     task = ClassificationTask(Gaussian(2), TwoLayerNetworks(2, 3), context_length=2)
     prompts, targets = task.sample(jax.random.key(6), (20_000,))
@@ -255,6 +256,7 @@ def test_without_a_guess_it_is_the_logarithm_of_the_classes():
     assert abs(float(guess.value) - 1 / 4) < 5 * float(guess.standard_error)
 
 
+@pytest.mark.slow
 def test_the_objective_is_the_cross_entropy_of_a_batch():
     learner, key = LogisticDescent(2.0, 2), jax.random.key(8)
     of_batch = loss_of("cross-entropy", TASK, 64)(learner, key)
@@ -267,6 +269,7 @@ def test_the_objective_is_the_cross_entropy_of_a_batch():
     assert abs(float(estimate.value) - float(fresh)) < 5 * np.sqrt(2) * float(estimate.standard_error)
 
 
+@pytest.mark.slow
 def test_objectives_by_name():
     learner, key = GradientDescent(0.3), jax.random.key(0)
     prompts, targets = REGRESSION.sample(key, (32,))

@@ -132,6 +132,7 @@ def test_deep_layers_on_a_million_examples_are_compared_without_drawing_them(tmp
     assert abs(descent["risk"]["value"] - 0.1) < 5 * descent["risk"]["standard_error"]
 
 
+@pytest.mark.slow
 def test_two_layers_on_interleaved_tokens_stand_beside_one_step_which_they_are_by_construction(tmp_path, capsys):
     out = tmp_path / "run"
     code, _, _ = run(
@@ -196,6 +197,7 @@ def test_reproduce_leaves_a_self_contained_page(tmp_path, capsys, monkeypatch):
     assert {path.suffix for path in (out / "weights").iterdir()} == {".safetensors"}
 
 
+@pytest.mark.slow
 def test_reproduce_of_one_claim_judges_it_alone(tmp_path, capsys):
     code, printed, err = run(
         capsys, "reproduce", "von-oswald-2023/construction-float64", "--seeds", 2, "--out", tmp_path / "r"

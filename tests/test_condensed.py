@@ -129,6 +129,7 @@ def test_a_batch_of_condensed_prompts_is_mapped_over():
     assert jax.vmap(lambda prompt: sensitivity(descent, prompt))(batch).shape == (4, 2, 3)
 
 
+@pytest.mark.slow
 def test_given_the_function_s_is_wishart(n=7):
     """E[S_ij S_kl] = n² Ω_ij Ω_kl + n (Ω_ik Ω_jl + Ω_il Ω_jk), Ω = E[e e^T | W]."""
     W, sigma, noise = 0.7 * WEIGHTS, 0.64 * SIGMA, 0.3
@@ -226,6 +227,7 @@ def test_risk_of_a_step_is_the_exact_one():
     assert abs(float(estimate.value) - theory.best_risk) < 5 * float(estimate.standard_error)
 
 
+@pytest.mark.slow
 def test_training_on_condensed_prompts():
     settings = TrainingSettings(
         dim=3, context_length=500, covariates="gaussian", scale=1.0, steps=20, batch_size=64, every=10, condensed=True

@@ -88,6 +88,7 @@ def test_similarity_against_numpy(drawn):
     np.testing.assert_allclose(alike.layer_risk, np.mean(np.sum((rows - target[:, None]) ** 2, -1), 0), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_learner_is_like_itself_and_one_that_overflows_is_like_nothing():
     layer = gd_plus_plus(1.2, 0.2, 3)
     own = similarity(layer, layer, TASK, KEY, prompts=50)

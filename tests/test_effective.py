@@ -43,6 +43,7 @@ def test_the_step_of_the_construction_is_its_preconditioner():
         learned_preconditioner(gradient_descent_transformer(GradientDescent(0.5, 2), dim=2, context_length=3))
 
 
+@pytest.mark.slow
 def test_the_step_is_the_part_of_a_layer_that_changes_sign_with_the_labels():
     layer = jax.tree.map(lambda leaf: leaf[0], random_layers(1))
     prompt, _ = TASK.sample(random.key(3))
@@ -58,6 +59,7 @@ def test_one_step_from_moments_is_the_exact_one():
     assert same.best_step_size == pytest.approx(exact.best_step_size, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_distances_are_those_of_predictions_on_prompts():
     layers = random_layers(2)
     others = jax.tree.map(lambda leaf: leaf[::-1], layers)
@@ -76,6 +78,7 @@ def test_distances_are_those_of_predictions_on_prompts():
     )
 
 
+@pytest.mark.slow
 def test_the_best_step_of_rank_one_is_between_the_best_step_and_none_and_has_the_stated_risk():
     moments = exact_moments(TASK)
     P, risk = best_rank_one_step(moments)

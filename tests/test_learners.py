@@ -250,6 +250,7 @@ def test_a_learner_in_steps_ends_at_its_last_iterate_and_has_slopes(name):
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope(prompts)))
 
 
+@pytest.mark.slow
 def test_one_step_of_each_is_the_first_of_several():
     prompt = prompt_of(5, 3, 2, 14)
     for one, several in (

@@ -14,12 +14,14 @@ from mesalens.theory import best_step_size, best_steps
 TASK = RegressionTask(Gaussian(2), LinearFunctions(2), context_length=5, noise=GaussianNoise(0.2))
 
 
+@pytest.mark.slow
 def test_one_step_has_the_exact_size_within_its_error():
     found = best_steps(TASK, 1, key=random.key(1))
     assert abs(found.step_size - best_step_size(TASK)) < 4.5 * found.standard_error
     assert 0 < found.standard_error < 0.1 * found.step_size
 
 
+@pytest.mark.slow
 def test_three_steps_of_one_size_are_where_a_scan_is_least():
     found = best_steps(TASK, 3, key=random.key(2))
     sizes = np.linspace(0.6, 1.4, 9) * found.step_size
@@ -58,6 +60,7 @@ def gd_plus_plus():
     return best_steps(BOUNDED, 2, data_correction=True, key=random.key(6), prompts=10_000)
 
 
+@pytest.mark.slow
 def test_rates_of_gd_plus_plus_are_stationary_and_better_than_plain(gd_plus_plus):
     plain = best_steps(BOUNDED, 2, key=random.key(6), prompts=10_000)
     assert gd_plus_plus.risk.value < 0.9 * plain.risk.value

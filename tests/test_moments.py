@@ -330,6 +330,7 @@ def test_simulated_moments_agree_with_exact_ones_within_their_standard_errors(na
     assert np.max(errors["second"] / np.abs(exact["second"]).max()) > 1e-5
 
 
+@pytest.mark.slow
 def test_the_precision_that_was_asked_for_is_reached_and_progress_is_told():
     _, said = simulated("gaussian, m = 2")
     totals = [total for _, total in (entry for entry in said if isinstance(entry, tuple))]

@@ -282,6 +282,7 @@ def test_the_risk_is_known_for_one_layer_of_the_tasks_size():
 # What it implements
 
 
+@pytest.mark.slow
 def test_a_prior_mean_makes_it_another_learner_and_the_layer_has_the_stated_risk():
     for task in (WITH_MEAN, MEAN_2):
         best = optimal_lsa(task)
@@ -492,6 +493,7 @@ def test_the_bayes_risk_is_that_of_bayesian_regression_and_below_the_optimal_lay
     assert exact.value < lower_bound(exact_moments(task))
 
 
+@pytest.mark.slow
 def test_bayesian_regression_with_an_isotropic_prior_is_ridge():
     task = linear(Gaussian(3), 2, n=5, noise=0.4, scale=1.5)
     with jax.enable_x64(True):
@@ -536,6 +538,7 @@ def test_the_risk_does_not_depend_on_the_frame_and_lies_between_the_bound_and_no
 
 @settings(max_examples=8, deadline=None)
 @given(n=st.integers(1, 5), m=st.integers(1, 2), k=st.integers(0, 2), seed=st.integers(0, 10**6))
+@pytest.mark.slow
 def test_with_a_prior_mean_the_risk_lies_between_the_bound_and_the_best_step(n, m, k, seed):
     mean = np.random.default_rng(seed).normal(size=(m, 2))
     best = optimal_lsa(linear(Exponential(2), m, n=n, noise=0.2, distractors=(min(k, n), 0.5), mean=mean), starts=2)

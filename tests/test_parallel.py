@@ -212,6 +212,7 @@ def test_the_risk_itself_is_made_small_in_double_precision_on_cores_too():
     np.testing.assert_allclose(found.metrics.risk[:, -1], layer_risks(found.learners, task_moments(TASK)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_vmap_whose_states_are_given_away_is_kept_and_goes_on_bit_for_bit(tmp_path):
     with pytest.raises(StoppedError):
         trained(tmp_path, stop_at=15, batching="vmap")

@@ -22,6 +22,7 @@ def trained(task=SMALL, initialise=None, optimiser=None, **options):
     return train(initialise or paper_like(task.dim), task, optimiser or optax.adam(1e-2), **options)
 
 
+@pytest.mark.slow
 def test_at_ten_inputs_and_ten_examples_it_comes_within_a_billionth_of_the_optimum():
     task = RegressionTask(Uniform(10, 0.5), LinearFunctions(10), context_length=10)
     optimum = optimal_lsa(task).risk
@@ -46,6 +47,7 @@ def test_lbfgs_arrives_too():
     assert training.metrics.risk.values[0, -1] / optimal_lsa(SMALL).risk - 1 < 1e-8
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_weights_of_the_sampled_objective():
     still = optax.sgd(0.0)
     population = trained(optimiser=still, seeds=2, steps=1, every=1)

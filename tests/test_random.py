@@ -141,6 +141,7 @@ def chi_squared_tails(degrees):
     return scipy.stats.chi2(degrees).cdf, scipy.stats.chi2(degrees).sf
 
 
+@pytest.mark.slow
 def test_with_the_generator_of_xla_a_seed_has_the_same_bits_in_any_company_on_cores(monkeypatch):
     monkeypatch.setattr("mesalens.training.parallel.cores", lambda: 1)  # which no product is parted among
 

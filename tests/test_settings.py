@@ -95,6 +95,7 @@ def kept(settings, folder):
     return learners
 
 
+@pytest.mark.slow
 def test_a_run_with_every_part_is_read_back(tmp_path):
     settings = TrainingSettings(seeds=2, init_scale=1.0, **EVERYTHING)
     assert settings.parts() == list(PARTS)

@@ -129,6 +129,7 @@ def test_a_batch_is_what_each_prompt_gives_in_value_and_gradient(n, d, m, option
         assert np.abs(stream[:, 1:]).max() == model.activation_clip < np.abs(stream[:, 0]).max()
 
 
+@pytest.mark.slow
 def test_one_layer_by_the_code_of_many_is_one_layer():
     model, prompts = made(3, 2, layers=1, heads=2), prompts_of(5, 3, 2)
     once = jax.vmap(model)(prompts)
@@ -147,6 +148,7 @@ def test_one_step_of_gd_plus_plus_is_one_of_gradient_descent():
 
 
 @pytest.mark.parametrize(("clip", "factor"), [(None, 2), pytest.param(10.0, 30, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_memory_grows_with_n_and_not_with_its_square(clip, factor):
     """The rows of tokens are counted; without a clip, only S is carried from layer to layer."""
     n, d, layers, batch = 10_000, 10, 5, 8

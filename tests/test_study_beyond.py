@@ -89,6 +89,7 @@ def test_the_first_step_is_the_first_and_missing_where_there_is_none():
     np.testing.assert_array_equal(copying.first_step(reached), [10.0, np.nan])
 
 
+@pytest.mark.slow
 def test_the_product_of_heads_is_the_identity_for_a_pair_that_is_a_step():
     model = softmax_descent_transformer(GradientDescent(0.5), dim=3, scale=0.1)
     training = train(

@@ -81,6 +81,7 @@ def test_a_wrong_step_size_fails(factor, laboratory, sound):
     assert isotropic.certificates(laboratory).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_a_wrong_covariance_fails(laboratory, sound):
     judged = outcomes(another(laboratory, believed=lambda sigma: sigma + 0.1 * np.eye(len(sigma))), "covariance")
     assert judged["preconditioner"] == judged["learned-preconditioner"] == "FAIL"

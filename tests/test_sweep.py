@@ -204,6 +204,7 @@ def test_axes_take_numbers_of_all_kinds(tmp_path):
     np.testing.assert_array_equal(found.learner(1, base=0.25, power=1).step_size, sizes[1, 1, 1])
 
 
+@pytest.mark.slow
 def test_the_risk_itself_is_made_small_for_one_task_at_many_learning_rates():
     exact = options(objective="population", seeds=1, steps=1)
     found = sweep(lambda learning_rate: build(learning_rate, 0.5), {"learning_rate": RATES}, **exact)
@@ -354,6 +355,7 @@ def test_settings_that_cannot_be_varied_get_a_sentence(vary, sentence):
             programs(SETTINGS, vary)
 
 
+@pytest.mark.slow
 def test_each_noise_level_ends_near_its_own_optimum():
     """One is there long before the other, whose values stand on where the first has none of its own."""
     near = SETTINGS.model_copy(
@@ -526,6 +528,7 @@ def test_words_of_the_command_line_are_read_with_dashes_and_blanks():
 
 
 @pytest.mark.parametrize("rates", [pytest.param("1e-3,1e30", marks=pytest.mark.slow), "1e30"])
+@pytest.mark.slow
 def test_the_exit_code_is_1_where_every_run_diverged(capsys, tmp_path, rates):
     out = tmp_path / "sweep"
     small = (*SMALL[:4], "--steps", 4, "--batch-size", 4, "--every", 1, "--clip", 1e30)

@@ -84,6 +84,7 @@ def test_sinusoidal_encodings_are_sines_and_cosines_of_a_geometric_series_of_fre
 
 @given(waves=st.integers(1, 5), longest=st.floats(2, 1e5), ahead=st.integers(-4, 4))
 @settings(max_examples=30, deadline=None)
+@pytest.mark.slow
 def test_one_rotation_takes_every_row_to_the_next(waves, longest, ahead):
     positions = Sinusoidal(2 * waves, longest)
     encodings, step = np.asarray(positions(5)), positions.step(1)

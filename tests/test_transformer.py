@@ -388,6 +388,7 @@ def trained():
     return one, train(lambda key: one, task, optax.sgd(0.1), key=KEY, **options)
 
 
+@pytest.mark.slow
 def test_training_changes_every_part_but_where_the_query_starts(trained):
     before, training = trained
     then, now = named_arrays(before), named_arrays(training.learners)
