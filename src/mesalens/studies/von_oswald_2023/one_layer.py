@@ -96,9 +96,10 @@ def loss_figure(layers: TrainedLayers) -> Figure:
     figure, axes = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
     for seed in metrics.seed.values:
         label = "trained layers, one line a seed" if seed == 0 else None
+        line = metrics.risk.sel(seed=seed, step=slice(0, int(metrics.steps_taken.sel(seed=seed))))
         axes.plot(
-            metrics.step,
-            metrics.risk.sel(seed=seed),
+            line.step,
+            line,
             color=plots.TRAINED,
             alpha=0.6,
             linewidth=1,
@@ -116,6 +117,11 @@ def loss_figure(layers: TrainedLayers) -> Figure:
         f"Risk over training of {metrics.sizes['seed']} layers, measured on fresh prompts, against the exact risk of one step of gradient "
         "descent with its best step size (dashed), which comes from moments of the task and not from a simulation. A layer starts at the risk of "
         "predicting 0 (dotted), and one that trains ends on the dashed line. "
+        + (
+            "A line ends where the layer's exact risk has come near enough to the optimum. "
+            if layers.settings.stop != "never"
+            else ""
+        )
         + (f"Here {missing} had not left the upper half at the last step." if missing else "Here all of them do."),
         figure,
     )
