@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mesalens import InputError, Prompt
 from mesalens.learners import NadarayaWatson
+from mesalens.learners.base import predict
 from mesalens.tasks import GaussianNoise, LinearFunctions, RegressionTask, Sphere
 from mesalens.training import train
 
@@ -47,7 +48,9 @@ def test_it_is_one_head_of_softmax_attention(sizes):
 
 def test_a_number_is_that_times_the_identity():
     prompt = prompt_of(6, 3, 2, 0)
-    np.testing.assert_allclose(NadarayaWatson(0.7)(prompt), NadarayaWatson(0.7 * jnp.eye(3))(prompt), rtol=1e-5)
+    np.testing.assert_allclose(
+        NadarayaWatson(0.7)(prompt), NadarayaWatson(0.7 * jnp.eye(3))(prompt), rtol=1e-5
+    )
 
 
 @given(SIZES)
@@ -55,7 +58,9 @@ def test_a_number_is_that_times_the_identity():
 def test_from_the_mean_label_to_that_of_the_largest_inner_product(sizes):
     with jax.enable_x64(True):
         prompt = prompt_of(*sizes)
-        np.testing.assert_allclose(NadarayaWatson(0.0)(prompt), np.mean(prompt.ys, axis=0), rtol=1e-12)
+        np.testing.assert_allclose(
+            NadarayaWatson(0.0)(prompt), np.mean(prompt.ys, axis=0), rtol=1e-12
+        )
         nearest = np.argmax(np.asarray(prompt.xs) @ np.asarray(prompt.query))
         np.testing.assert_allclose(NadarayaWatson(1e9)(prompt), prompt.ys[nearest], rtol=1e-12)
 
@@ -68,13 +73,19 @@ def test_on_a_sphere_it_is_the_smoother_with_the_gaussian_kernel(sizes, bandwidt
         prompt = prompt_of(*sizes)
         xs = radius * prompt.xs / jnp.linalg.norm(prompt.xs, axis=1, keepdims=True)
         smoothed = NadarayaWatson(bandwidth**-2)(Prompt(xs, prompt.ys, prompt.query))
-        kernel = np.exp(-np.sum((np.asarray(xs) - np.asarray(prompt.query)) ** 2, axis=1) / (2 * bandwidth**2))
-        np.testing.assert_allclose(smoothed, kernel @ np.asarray(prompt.ys) / kernel.sum(), rtol=1e-6, atol=1e-9)
+        kernel = np.exp(
+            -np.sum((np.asarray(xs) - np.asarray(prompt.query)) ** 2, axis=1) / (2 * bandwidth**2)
+        )
+        np.testing.assert_allclose(
+            smoothed, kernel @ np.asarray(prompt.ys) / kernel.sum(), rtol=1e-6, atol=1e-9
+        )
 
 
 @pytest.mark.slow
 def test_training_changes_metric_and_gain():
-    task = RegressionTask(Sphere(2), LinearFunctions(2), context_length=20, noise=GaussianNoise(0.01))
+    task = RegressionTask(
+        Sphere(2), LinearFunctions(2), context_length=20, noise=GaussianNoise(0.01)
+    )
     training = train(
         lambda key: NadarayaWatson(1.0),
         task,
@@ -94,12 +105,15 @@ def test_training_changes_metric_and_gain():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: NadarayaWatson(jnp.ones(3)), r"the metric has shape \(3,\)"),
-        (lambda: NadarayaWatson(1.0, gain=jnp.ones(2)), r"the gain has shape \(2,\)"),
-        (lambda: NadarayaWatson(float("nan")), "the metric is nan; give finite numbers"),
-        (lambda: NadarayaWatson(1.0, gain=float("inf")), "the gain is inf"),
-        (lambda: NadarayaWatson(jnp.eye(2))(prompt_of(4, 3, 1, 0)), r"shape \(2, 2\) and the prompt d = 3"),
-        (lambda: NadarayaWatson(1.0)(prompt_of(9, 3, 1, 0).condense()), "weighs single examples"),
+        (lambda: NadarayaWatson(jnp.ones(3)), r"metric .*\(3,\)"),
+        (lambda: NadarayaWatson(1.0, gain=jnp.ones(2)), r"gain .*\(2,\)"),
+        (lambda: NadarayaWatson(float("nan")), "metric .*nan"),
+        (lambda: NadarayaWatson(1.0, gain=float("inf")), "gain .*inf"),
+        (lambda: NadarayaWatson(jnp.eye(2))(prompt_of(4, 3, 1, 0)), r"metric .*\(3, 3\).*\(2, 2\)"),
+        (
+            lambda: predict(NadarayaWatson(1.0), prompt_of(9, 3, 1, 0).condense()),
+            "NadarayaWatson .*condensed",
+        ),
     ],
 )
 def test_bad_input_gets_a_sentence(make, sentence):

@@ -1,4 +1,4 @@
-"""What may enter: each check returns its value or raises `InputError` with one sentence that says what to mend."""
+"""Checks of input: each returns its value, or raises `InputError` saying what to fix."""
 
 import difflib
 import math
@@ -9,91 +9,109 @@ import jax.core
 import numpy as np
 from jaxtyping import Float
 
+LARGEST_COUNT = 2**31 - 1
+"""XLA indexes with 32 bits."""
+
+SCALES = (1e-8, 1e8)
+"""Scales whose fourth powers, of which losses and moments consist, are float32 numbers."""
+
 
 class InputError(ValueError):
-    """A value that a person gave cannot be used; the message is one sentence: what is wrong, and how to mend it."""
+    """A value that the user gave cannot be used; one sentence says what is wrong."""
 
 
-def count(name: str, value: int, *, at_least: int = 1) -> int:
-    """An integer that is `at_least` so large."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
-        raise InputError(f"{name} is {value!r}; give a whole number that is at least {at_least}.")
+def count(name: str, value: int, *, at_least: int = 1, at_most: int = LARGEST_COUNT) -> int:
+    """An integer from `at_least` to `at_most`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"{name} must be an integer of at least {at_least}; got {value!r}.")
+    if not at_least <= value <= at_most:
+        raise InputError(f"{name} must be from {at_least} to {at_most}; got {value}.")
     return int(value)
 
 
 def positive(name: str, value: Any) -> Any:
-    """A finite number above zero. Values that JAX is tracing pass: they were checked, or are computed."""
-    if not isinstance(value, jax.core.Tracer) and not (_is_finite(value) and value > 0):
-        raise InputError(f"{name} is {value!r}; give a number above 0.")
-    return value
+    """A finite number above 0. Values that JAX is tracing pass."""
+    return _number(name, value, lambda number: number > 0, "a positive number")
 
 
 def non_negative(name: str, value: Any) -> Any:
-    """A finite number that is not below zero. Values that JAX is tracing pass."""
-    if not isinstance(value, jax.core.Tracer) and not (_is_finite(value) and value >= 0):
-        raise InputError(f"{name} is {value!r}; give a number that is 0 or above.")
-    return value
+    """A finite number of at least 0. Values that JAX is tracing pass."""
+    return _number(name, value, lambda number: number >= 0, "a number of at least 0")
 
 
 def finite(name: str, value: Any) -> Any:
     """A finite number. Values that JAX is tracing pass."""
-    if not isinstance(value, jax.core.Tracer) and not _is_finite(value):
-        raise InputError(f"{name} is {value!r}; give a finite number.")
+    return _number(name, value, lambda number: True, "a finite number")
+
+
+def fraction(name: str, value: Any) -> Any:
+    """A number in [0, 1). Values that JAX is tracing pass."""
+    return _number(name, value, lambda number: 0 <= number < 1, "at least 0 and below 1")
+
+
+def scale(name: str, value: Any) -> Any:
+    """A number in `SCALES`. Values that JAX is tracing pass."""
+    low, high = SCALES
+    return _number(name, value, lambda number: low <= number <= high, f"from {low:g} to {high:g}")
+
+
+def _number(name: str, value: Any, holds: Any, words: str) -> Any:
+    if isinstance(value, jax.core.Tracer):
+        return value
+    try:
+        valid = not isinstance(value, bool | np.bool) and math.isfinite(value) and holds(value)
+    except (TypeError, OverflowError):
+        valid = False
+    if not valid:
+        raise InputError(f"{name} must be {words}; got {value!r}.")
     return value
 
 
-def _is_finite(value: Any) -> bool:
-    """Whether it is one number, and finite; a word or a list is none."""
-    try:
-        return math.isfinite(value)
-    except (TypeError, OverflowError):
-        return False
-
-
-def as_matrix(value: Any, name: str = "the covariance") -> Float[np.ndarray, "..."] | None:
+def as_matrix(value: Any, name: str = "covariance") -> Float[np.ndarray, "..."] | None:
     """The value in float64, or None as it is; lists of rows are welcome."""
+    if value is None:
+        return None
     try:
-        return None if value is None else np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} is not a matrix of numbers; give its rows, each of d numbers.") from None
+        array = np.asarray(value)
+    except ValueError:  # rows of several lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{name} must be a matrix of real numbers; got {array.dtype} values.")
+    return array.astype(np.float64)
 
 
 def matrix(name: str, value: Any, shape: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
     """A matrix of the given shape with finite entries."""
-    value = as_matrix(value, name)
-    if value.shape != shape:
-        raise InputError(f"{name} has shape {value.shape}; give {shape}.")
-    if not np.isfinite(value).all():
-        raise InputError(f"{name} holds values that are not finite; replace them by numbers.")
-    return value
+    array = as_matrix(value, name)
+    if array is None or array.shape != shape:
+        raise InputError(f"{name} must have shape {shape}; got {np.shape(value)}.")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} must have finite entries.")
+    return array
 
 
-def covariance(name: str, matrix: Any, size: int) -> Float[np.ndarray, "size size"]:
-    """A covariance: square of the given size, finite, symmetric, positive semi-definite; returned symmetric to the bit."""
-    matrix = as_matrix(matrix, name)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"{name} has shape {matrix.shape}; a covariance is square, here ({size}, {size}).")
-    if matrix.shape[0] != size:
-        raise InputError(f"{name} has shape {matrix.shape}; the dimension is {size}, so give ({size}, {size}).")
-    if not np.isfinite(matrix).all():
-        raise InputError(f"{name} holds values that are not finite; replace them by numbers.")
-    scale = np.abs(matrix).max()
-    if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-9 * scale):
-        worst = np.abs(matrix - matrix.T).max()
-        raise InputError(f"{name} is not symmetric (entries differ by up to {worst:.3g}); give (M + M^T) / 2.")
-    smallest = np.linalg.eigvalsh(matrix)[0]
-    if smallest < -1e-9 * scale:
+def covariance(name: str, value: Any, size: int) -> Float[np.ndarray, "size size"]:
+    """A positive semi-definite matrix of the given size; returned symmetric to the bit."""
+    array = matrix(name, value, (size, size))
+    largest = np.abs(array).max()
+    if largest and not SCALES[0] ** 2 <= largest <= SCALES[1] ** 2:
+        low, high = (bound**2 for bound in SCALES)
+        raise InputError(f"{name} must have entries from {low:g} to {high:g}; got {largest:g}.")
+    if not np.allclose(array, array.T, rtol=0, atol=1e-9 * largest):
+        worst = np.abs(array - array.T).max()
+        raise InputError(f"{name} must be symmetric; its entries differ by up to {worst:.3g}.")
+    smallest = np.linalg.eigvalsh(array)[0]
+    if smallest < -1e-9 * largest:
         raise InputError(
-            f"{name} is not positive semi-definite (smallest eigenvalue {smallest:.3g}); "
-            "a covariance has no eigenvalue below 0."
+            f"{name} must be positive semi-definite; its least eigenvalue is {smallest:.3g}."
         )
-    return (matrix + matrix.T) / 2
+    return (array + array.T) / 2
 
 
 def one_of(kind: str, name: str, known: Iterable[str]) -> str:
     """A name among the known ones; the error names the nearest."""
     known = list(known)
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
-        raise InputError(f"there is no {kind} named {name!r}; did you mean {' or '.join(nearest)}?")
+        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
+        raise InputError(f"there is no {kind} {name!r}; did you mean {' or '.join(nearest)}?")
     return name

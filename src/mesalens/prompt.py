@@ -1,6 +1,7 @@
-"""`Prompt`: what every in-context learner reads."""
+"""`Prompt` and `CondensedPrompt`: what in-context learners read."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -10,47 +11,27 @@ from mesalens.checks import InputError, count
 class Prompt(eqx.Module):
     """A context of labelled examples and one query, `(x_1, y_1), …, (x_n, y_n), x_query`.
 
-    The target, `y_query`, travels beside the prompt and never in it: a learner cannot see it.
+    The target `y_query` is kept beside the prompt, never in it: a learner cannot see it.
 
-    `xs` are the n covariates of the context, `ys` their labels (a vector of m outputs each; m = 1 is a column), `query`
-    is the covariate whose label is asked for. A batch of prompts has leading axes on all three; learners take one
-    prompt, so map them over a batch with `jax.vmap`.
+    `xs` are the n covariates of the context and `ys` their labels, vectors of m outputs (a single
+    output is a column). `query` is the covariate whose label is asked for. A batch of prompts has
+    leading axes on all three. Learners take one prompt; map them over a batch with `jax.vmap`.
 
-    A *condensed* prompt has `examples`, the n that its rows stand for: rows fewer than n with the same `S = Σ_i e_i e_i^T`,
-    `e_i = (x_i, y_i)`. A learner may read one if it sees the context through S and n alone and takes n from `context_length`:
-    linear transformers, gradient descent, ridge regression, least squares, the Bayes predictor of linear functions. A learner that
-    sees single examples, as softmax attention, kernel regression and logistic descent do, must not: the rows are no examples.
-
-    Raises `ValueError` where the three do not belong together, or there are more rows than examples.
+    Raises:
+        ValueError: if the three shapes do not fit each other.
     """
 
     xs: Float[Array, "*batch n d"] = eqx.field(converter=jnp.asarray)
     ys: Float[Array, "*batch n m"] = eqx.field(converter=jnp.asarray)
     query: Float[Array, "*batch d"] = eqx.field(converter=jnp.asarray)
-    examples: int | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self):
-        if self.xs.ndim < 2 or self.ys.ndim < 2 or self.xs.shape[:-1] != self.ys.shape[:-1]:
-            raise InputError(
-                f"xs has shape {self.xs.shape} and ys {self.ys.shape}; give (…, n, d) and (…, n, m) with the same n "
-                "(labels with a single output are a column, ys[:, None])."
-            )
-        if self.query.shape != (*self.xs.shape[:-2], self.xs.shape[-1]):
-            raise InputError(
-                f"query has shape {self.query.shape}; the covariates in xs have {self.xs.shape[-1]} entries."
-            )
-        if self.examples is not None:
-            count("the number of examples that the rows stand for", self.examples, at_least=self.xs.shape[-2])
+        _require_shapes(self.xs, self.ys, self.query)
 
     @property
     def context_length(self) -> int:
-        """n, the number of labelled examples; of a condensed prompt, those that its rows stand for."""
-        return self.xs.shape[-2] if self.examples is None else self.examples
-
-    @property
-    def condensed(self) -> bool:
-        """Whether the rows only have the S of the examples, and are not the examples themselves."""
-        return self.examples is not None
+        """n, the number of labelled examples."""
+        return self.xs.shape[-2]
 
     @property
     def dim(self) -> int:
@@ -62,12 +43,83 @@ class Prompt(eqx.Module):
         """m, the number of entries of a label."""
         return self.ys.shape[-1]
 
-    def condense(self) -> "Prompt":
-        """The prompt with at most d + m rows and the same n and S: those of R in `[X Y] = Q R`, since `S = R^T R`.
+    @property
+    def rows(self) -> tuple[Float[Array, "*batch r d"], Float[Array, "*batch r m"]]:
+        """X and Y with `S = [X Y]^T [X Y]`, all that a learner with `sees_only_sum` may read."""
+        return self.xs, self.ys
 
-        A prompt with no more rows than that comes back as it is.
-        """
-        if self.xs.shape[-2] <= self.dim + self.outputs:
-            return self
+    def condense(self) -> "CondensedPrompt":
+        """The condensed prompt with the same n, S and query; its rows are R of `[X Y] = Q R`."""
         rows = jnp.linalg.qr(jnp.concatenate([self.xs, self.ys], axis=-1), mode="r")
-        return Prompt(rows[..., : self.dim], rows[..., self.dim :], self.query, examples=self.context_length)
+        return CondensedPrompt(
+            rows[..., : self.dim], rows[..., self.dim :], self.query, self.context_length
+        )
+
+
+class CondensedPrompt(eqx.Module):
+    """A prompt without its examples: `S = Σ_i e_i e_i^T` with `e_i = (x_i, y_i)`, n, and the query.
+
+    S is stored by rows with the same sum of outer products, at most d + m of them however large n
+    is. A learner that sees the context through S and n alone (its class sets `sees_only_sum`) reads
+    `rows` and `context_length`. Reading `xs` or `ys` raises: there are no examples to read.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or there are more rows than examples.
+    """
+
+    x_rows: Float[Array, "*batch r d"] = eqx.field(converter=jnp.asarray)
+    y_rows: Float[Array, "*batch r m"] = eqx.field(converter=jnp.asarray)
+    query: Float[Array, "*batch d"] = eqx.field(converter=jnp.asarray)
+    context_length: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        _require_shapes(self.x_rows, self.y_rows, self.query)
+        count("context_length", self.context_length, at_least=self.x_rows.shape[-2])
+
+    @property
+    def xs(self) -> Float[Array, "*batch n d"]:
+        """Raises `ValueError`: a condensed prompt has no examples."""
+        raise no_examples("A function that reads xs or ys")
+
+    @property
+    def ys(self) -> Float[Array, "*batch n m"]:
+        """Raises `ValueError`: a condensed prompt has no examples."""
+        return self.xs
+
+    @property
+    def dim(self) -> int:
+        """d, the number of entries of a covariate."""
+        return self.x_rows.shape[-1]
+
+    @property
+    def outputs(self) -> int:
+        """m, the number of entries of a label."""
+        return self.y_rows.shape[-1]
+
+    @property
+    def rows(self) -> tuple[Float[Array, "*batch r d"], Float[Array, "*batch r m"]]:
+        """X and Y with `S = [X Y]^T [X Y]`."""
+        return self.x_rows, self.y_rows
+
+
+AnyPrompt = Prompt | CondensedPrompt
+
+
+def no_examples(reader: str) -> InputError:
+    """The error of a reader of single examples that meets a condensed prompt."""
+    return InputError(
+        f"{reader} needs the examples, and a condensed prompt holds only S and n; use the task "
+        "that is not condensed, or a learner that sees the context through S alone."
+    )
+
+
+def _require_shapes(xs: jax.Array, ys: jax.Array, query: jax.Array) -> None:
+    if xs.ndim < 2 or ys.ndim < 2 or xs.shape[:-1] != ys.shape[:-1]:
+        raise InputError(
+            f"xs has shape {xs.shape} and ys {ys.shape}; give (…, n, d) and (…, n, m) with the "
+            "same n (a single output is a column, ys[:, None])."
+        )
+    if query.shape != (*xs.shape[:-2], xs.shape[-1]):
+        raise InputError(
+            f"query has shape {query.shape}; give {(*xs.shape[:-2], xs.shape[-1])}, as xs asks."
+        )

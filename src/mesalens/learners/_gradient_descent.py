@@ -1,0 +1,77 @@
+"""Gradient descent on the context, plain, with momentum, and GD++."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mesalens.learners.base import optional_array, take_steps
+from mesalens.learners.descent import Descent, require_shape
+from mesalens.prompt import AnyPrompt
+
+
+class GradientDescent(Descent):
+    """k steps of gradient descent on the least-squares loss of the context: `ŷ = W_k x_query`.
+
+        L(W) = 1/(2n) Σ_i ‖W x_i - y_i‖²,      ∇L(W) = 1/n Σ_i (W x_i - y_i) x_i^T
+        W_{k+1} = W_k - η_k ∇L(W_k) M_k^T P M_k + β_k (W_k - W_{k-1})
+        M_{k+1} = (I - γ_k/n M_k X^T X M_k^T P) M_k,      M_0 = I
+
+    With `data_correction` γ this is GD++, which transforms the data after every step,
+    `x_j <- (I - γ_k/n Σ_i x_i x_i^T P) x_j`, the query included, so that `M_k x` replaces x.
+    Without it M_k = I. The last γ and the first β have no effect.
+
+    GD++ is gradient descent with a preconditioner that is learned from the data. With P = I every
+    M_k is a polynomial in `X^T X / n`. On an eigenvalue λ of that matrix M_k is μ_k with
+    `μ_{k+1} = μ_k (1 - γ_k μ_k² λ)`, and the step size is `η_k μ_k²`. With γ > 0 large eigenvalues
+    shrink towards small ones, so that the remaining loss is better conditioned.
+
+    Args:
+        step_size: η, one number for all steps or one for each, as γ and β.
+        steps: k.
+        initial_weights: W_0, of shape (m, d); zero by default.
+        preconditioner: P, of shape (d, d); the identity by default.
+        data_correction: γ; none by default.
+        momentum: β, of the heavy ball with W_{-1} = W_0; none by default.
+
+    Raises:
+        ValueError: if a rate has another shape or is not finite, or W_0 or P does not fit the
+            prompt.
+
+    Source: von Oswald et al. (2023), Section 2 (P = I, one step size); Section 4 and Appendix A.10
+    (GD++).
+    """
+
+    sees_only_sum = True
+    rates = ("step_size", "data_correction", "momentum")
+
+    preconditioner: Float[Array, "d d"] | None = optional_array()
+    data_correction: Float[Array, ""] | Float[Array, " steps"] | None = optional_array()
+    momentum: Float[Array, ""] | Float[Array, " steps"] | None = optional_array()
+
+    def _descend(self, prompt: AnyPrompt, start: Float[Array, "m d"]) -> tuple[Array, Array]:
+        (X, Y), n = prompt.rows, prompt.context_length
+        P = self.preconditioner
+        if P is not None:
+            require_shape("preconditioner", P, (prompt.dim, prompt.dim))
+        transform = None if self.data_correction is None else jnp.eye(prompt.dim, dtype=start.dtype)
+        second_moment = None if transform is None else X.T @ X / n
+
+        def step(state, rates):
+            weights, before, transform = state
+            step_size, correction, momentum = rates
+            change = (weights @ X.T - Y.T) @ X / n
+            if transform is not None:
+                reading = transform if P is None else P @ transform
+                change = change @ transform.T @ reading
+                moment = transform @ second_moment @ transform.T
+                transform = transform - correction * (moment @ reading)
+            elif P is not None:
+                change = change @ P
+            after = weights - step_size * change
+            if before is not None:
+                after = after + momentum * (weights - before)
+                before = weights
+            return (after, before, transform), after
+
+        state = (start, None if self.momentum is None else start, transform)
+        (last, _, _), after = take_steps(step, state, self._rates(), self.steps)
+        return last, after

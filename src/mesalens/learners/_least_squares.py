@@ -1,0 +1,20 @@
+"""Minimum-norm least squares on the context."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mesalens.learners.base import Learner
+from mesalens.prompt import AnyPrompt
+
+
+class LeastSquares(Learner):
+    """`ŷ = W x_query` with `W = (X^+ Y)^T`, the minimiser of `Σ_i ‖W x_i - y_i‖²` of least norm.
+
+    It is the Bayes predictor for labels without noise and W with an isotropic Gaussian prior, and
+    the limit of gradient descent with small steps from zero.
+    """
+
+    sees_only_sum = True
+
+    def __call__(self, prompt: AnyPrompt) -> Float[Array, " m"]:
+        return prompt.query @ jnp.linalg.lstsq(*prompt.rows)[0]

@@ -1,0 +1,36 @@
+"""Ridge regression on the context."""
+
+import jax.numpy as jnp
+import jax.scipy.linalg
+from jaxtyping import Array, Float
+
+from mesalens.checks import positive
+from mesalens.learners.base import Learner
+from mesalens.prompt import AnyPrompt
+
+
+class Ridge(Learner):
+    """`ŷ = W x_query` with `W = Y^T X (X^T X + penalty I)^-1`.
+
+    W minimises `Σ_i ‖W x_i - y_i‖² + penalty ‖W‖²`. If the rows of W are drawn from N(0, τ² I)
+    and the noise variance is σ², it is the Bayes predictor at `penalty = σ²/τ²`. The limit of a
+    vanishing penalty is `LeastSquares`.
+
+    Args:
+        penalty: a positive number.
+
+    Raises:
+        ValueError: if the penalty is not positive.
+    """
+
+    sees_only_sum = True
+
+    penalty: float | Float[Array, ""]
+
+    def __check_init__(self):
+        positive("penalty", self.penalty)
+
+    def __call__(self, prompt: AnyPrompt) -> Float[Array, " m"]:
+        X, Y = prompt.rows
+        gram = X.T @ X + self.penalty * jnp.eye(prompt.dim)
+        return Y.T @ (X @ jax.scipy.linalg.solve(gram, prompt.query, assume_a="pos"))
