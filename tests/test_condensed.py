@@ -1,23 +1,38 @@
 """Condensed prompts: few rows with the S of many examples, and S drawn itself with the right law."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import scipy.stats
 
-from mesalens import GradientDescent, InputError, LeastSquares, LinearTransformer, Prompt, Ridge, random
+from mesalens import (
+    GradientDescent,
+    InputError,
+    LeastSquares,
+    LinearTransformer,
+    Prompt,
+    Ridge,
+    random,
+)
 from mesalens.analysis import risk, sensitivity
 from mesalens.learners import BayesianRegression
+from mesalens.prompt import CondensedPrompt
 from mesalens.tasks import (
     CondensedTask,
     Constants,
     Distractors,
     Gaussian,
     GaussianNoise,
+    HeteroscedasticNoise,
+    LaplaceNoise,
     LinearFunctions,
     RegressionTask,
+    StudentTNoise,
     Uniform,
 )
 from mesalens.theory import one_step_risk
@@ -36,11 +51,15 @@ def task_of(n, *, covariance=LAMBDA, mean=WEIGHTS, noise=0.3, outputs=2):
 
 def prompt_of(n=40, d=3, m=2, batch=()):
     rng = np.random.default_rng(0)
-    return Prompt(rng.normal(size=(*batch, n, d)), rng.normal(size=(*batch, n, m)), rng.normal(size=(*batch, d)))
+    return Prompt(
+        rng.normal(size=(*batch, n, d)),
+        rng.normal(size=(*batch, n, m)),
+        rng.normal(size=(*batch, d)),
+    )
 
 
 def tokens(prompt):
-    return np.concatenate([prompt.xs, prompt.ys], axis=-1).astype(np.float64)
+    return np.concatenate(prompt.rows, axis=-1).astype(np.float64)
 
 
 def second_moments(prompt):
@@ -52,7 +71,11 @@ def second_moments(prompt):
 def draw(task, prompts, seed=0):
     """S, query and target of many prompts, in float64."""
     drawn, targets = jax.jit(lambda key: task.sample(key, (prompts,)))(random.key(seed))
-    return second_moments(drawn), np.asarray(drawn.query, np.float64), np.asarray(targets, np.float64)
+    return (
+        second_moments(drawn),
+        np.asarray(drawn.query, np.float64),
+        np.asarray(targets, np.float64),
+    )
 
 
 def assert_mean(terms, exact, errors=5.0):
@@ -65,24 +88,27 @@ def test_condense_keeps_n_and_s():
     with jax.enable_x64(True):
         prompt = prompt_of(batch=(4,))
         condensed = prompt.condense()
-        np.testing.assert_allclose(second_moments(condensed), second_moments(prompt), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            second_moments(condensed), second_moments(prompt), rtol=1e-12, atol=1e-12
+        )
         np.testing.assert_array_equal(condensed.query, prompt.query)
-    assert condensed.xs.shape == (4, 5, 3)
-    assert condensed.ys.shape == (4, 5, 2)
+    assert isinstance(condensed, CondensedPrompt)
+    assert condensed.x_rows.shape == (4, 5, 3)
+    assert condensed.y_rows.shape == (4, 5, 2)
     assert condensed.context_length == prompt.context_length == 40
-    assert condensed.condensed
-    assert not prompt.condensed
 
 
-def test_few_rows_come_back_as_they_are():
-    few = prompt_of(n=5)
-    assert few.condense() is few
+def test_a_condensed_prompt_has_no_examples():
     condensed = prompt_of(n=6).condense()
-    assert condensed.condense() is condensed
+    for read in (lambda: condensed.xs, lambda: condensed.ys):
+        with pytest.raises(InputError, match="condensed"):
+            read()
 
 
 def transformer(layers):
-    learner = LinearTransformer.initialise(3, 2, layers=layers, init_scale=0.5, key=random.key(layers))
+    learner = LinearTransformer.initialise(
+        3, 2, layers=layers, init_scale=0.5, key=random.key(layers)
+    )
     return jax.tree.map(lambda leaf: leaf.astype(float), learner)
 
 
@@ -103,19 +129,29 @@ def test_learners_that_see_s_and_n_answer_alike():
 
     with jax.enable_x64(True):
         prompt = prompt_of()
-        of_examples, of_condensed = (eqx.filter_jit(answers)(p) for p in (prompt, prompt.condense()))
+        of_examples, of_condensed = (
+            eqx.filter_jit(answers)(p) for p in (prompt, prompt.condense())
+        )
     for name, expected in of_examples.items():
         np.testing.assert_allclose(
-            of_condensed[name], expected, rtol=1e-11, atol=1e-11 * np.abs(expected).max(), err_msg=name
+            of_condensed[name],
+            expected,
+            rtol=1e-11,
+            atol=1e-11 * np.abs(expected).max(),
+            err_msg=name,
         )
 
 
 def test_gradients_are_alike():
     with jax.enable_x64(True):
         prompt, target, three = prompt_of(), jnp.array([0.3, -1.0]), transformer(3)
-        gradient = eqx.filter_jit(eqx.filter_grad(lambda learner, p: jnp.sum((learner(p) - target) ** 2)))
+        gradient = eqx.filter_jit(
+            eqx.filter_grad(lambda learner, p: jnp.sum((learner(p) - target) ** 2))
+        )
         of_examples, of_condensed = gradient(three, prompt), gradient(three, prompt.condense())
-    for now, before in zip(jax.tree.leaves(of_condensed), jax.tree.leaves(of_examples), strict=True):
+    for now, before in zip(
+        jax.tree.leaves(of_condensed), jax.tree.leaves(of_examples), strict=True
+    ):
         np.testing.assert_allclose(now, before, rtol=1e-10, atol=1e-11 * np.abs(before).max())
 
 
@@ -124,7 +160,7 @@ def test_a_batch_of_condensed_prompts_is_mapped_over():
     descent = GradientDescent(0.3)
     mapped = jax.vmap(descent)(batch)
     for i in range(4):
-        one = Prompt(batch.xs[i], batch.ys[i], batch.query[i], examples=40)
+        one = CondensedPrompt(batch.x_rows[i], batch.y_rows[i], batch.query[i], 40)
         np.testing.assert_allclose(mapped[i], descent(one), rtol=1e-5)
     assert jax.vmap(lambda prompt: sensitivity(descent, prompt))(batch).shape == (4, 2, 3)
 
@@ -156,7 +192,9 @@ def test_context_and_target_share_the_function():
         s = S[:, :3, 3 + k]
         assert_mean(np.einsum("pi,p,pj->pij", query, target[:, k], s), n * sigma @ prior @ sigma)
         assert_mean(np.einsum("pi,pj->pij", s, s), both)
-        assert_mean(np.einsum("pi,p,pj->pij", query, target[:, k], S[:, :3, 4 - k]), 0)  # the other output's function
+        assert_mean(
+            np.einsum("pi,p,pj->pij", query, target[:, k], S[:, :3, 4 - k]), 0
+        )  # the other output's function
 
 
 def functionals(task, seed):
@@ -165,11 +203,18 @@ def functionals(task, seed):
     projection = np.random.default_rng(1).normal(size=(3, S.shape[-1], S.shape[-1]))
     eigenvalues = np.linalg.eigvalsh(S)
     prediction = 0.05 * np.einsum("pij,pi->pj", S[:, :3, 3:], query)
-    values = {f"projection {i}": np.einsum("ij,pij->p", direction, S) for i, direction in enumerate(projection)}
+    values = {
+        f"projection {i}": np.einsum("ij,pij->p", direction, S)
+        for i, direction in enumerate(projection)
+    }
     values |= {f"entry {i}, {i}": S[:, i, i] for i in range(S.shape[-1])}
     values |= {f"descent {k}": prediction[:, k] for k in range(prediction.shape[1])}
     values |= {f"loss {k}": (prediction - target)[:, k] for k in range(prediction.shape[1])}
-    values |= {"trace": np.trace(S, axis1=1, axis2=2), "greatest": eigenvalues[:, -1], "target": target[:, 0]}
+    values |= {
+        "trace": np.trace(S, axis1=1, axis2=2),
+        "greatest": eigenvalues[:, -1],
+        "target": target[:, 0],
+    }
     if task.task.noise.variance if isinstance(task, CondensedTask) else task.noise.variance:
         return values | {"log det": np.log(eigenvalues).sum(1), "least": eigenvalues[:, 0]}
     return values | {"log det of inputs": np.linalg.slogdet(S[:, :3, :3])[1]}
@@ -194,17 +239,28 @@ def test_the_direct_draw_has_the_law_of_examples(options):
 
 
 @pytest.mark.parametrize(
-    ("n", "noise", "rows"), [(3, 0.0, 3), (4, 0.0, 3), (5, 0.3, 5), (6, 0.3, 5), (5, jnp.array(0.0), 5)]
+    ("n", "noise", "rows"),
+    [(3, 0.0, 3), (4, 0.0, 3), (2, 0.3, 2), (5, 0.3, 5), (6, 0.3, 5), (5, jnp.array(0.0), 5)],
 )
-def test_a_context_is_condensed_where_that_saves_rows(n, noise, rows):
+def test_prompts_are_condensed_for_every_n_with_no_more_rows_than_examples(n, noise, rows):
     task = CondensedTask(task_of(n, noise=noise))
     prompts, targets = jax.eval_shape(lambda: task.sample(random.key(0), (2, 7)))
-    assert prompts.xs.shape == (2, 7, rows, 3)
-    assert prompts.ys.shape == (2, 7, rows, 2)
+    assert isinstance(prompts, CondensedPrompt)
+    assert prompts.x_rows.shape == (2, 7, rows, 3)
+    assert prompts.y_rows.shape == (2, 7, rows, 2)
     assert targets.shape == (2, 7, 2)
-    assert prompts.condensed == (n > rows)
     assert prompts.context_length == task.context_length == n
     assert (task.dim, task.outputs) == (3, 2)
+
+
+def test_few_rows_are_the_examples_of_the_task():
+    task = task_of(4)
+    (condensed, target), (prompt, same) = (
+        each.sample(random.key(1), (3,)) for each in (CondensedTask(task), task)
+    )
+    np.testing.assert_array_equal(condensed.x_rows, prompt.xs)
+    np.testing.assert_array_equal(condensed.y_rows, prompt.ys)
+    np.testing.assert_array_equal(target, same)
 
 
 def test_a_million_examples():
@@ -223,17 +279,22 @@ def test_a_million_examples():
 def test_risk_of_a_step_is_the_exact_one():
     task = task_of(1000, mean=None)
     theory = one_step_risk(task)
-    estimate = risk(GradientDescent(theory.best_step_size), CondensedTask(task), random.key(5), prompts=40_000)
+    estimate = risk(
+        GradientDescent(theory.best_step_size), CondensedTask(task), random.key(5), prompts=40_000
+    )
     assert abs(float(estimate.value) - theory.best_risk) < 5 * float(estimate.standard_error)
 
 
 @pytest.mark.slow
 def test_training_on_condensed_prompts():
     settings = TrainingSettings(
-        dim=3, context_length=500, covariates="gaussian", scale=1.0, steps=20, batch_size=64, every=10, condensed=True
+        task={"dim": 3, "context_length": 500, "covariates": "gaussian", "condensed": True},
+        steps=20,
+        batch_size=64,
+        every=10,
     )
     assert isinstance(settings.sampled_task(), CondensedTask)
-    assert isinstance(settings.task(), RegressionTask)
+    assert isinstance(settings.exact_task(), RegressionTask)
     assert np.isfinite(settings.train().metrics.loss.isel(step=-1)).all()
     assert isinstance(TrainingSettings().sampled_task(), RegressionTask)
 
@@ -245,7 +306,10 @@ def test_chi_squared_has_its_law(nu):
     np.testing.assert_allclose(draws.mean(), nu, rtol=5 * np.sqrt(2 / nu / len(draws)))
     assert draws.var() == pytest.approx(2 * nu, rel=5 * np.sqrt((2 + 12 / nu) / len(draws)))
     for tail in (1e-3, 1e-4):
-        for beyond in (draws > scipy.stats.chi2.isf(tail, nu), draws < scipy.stats.chi2.ppf(tail, nu)):
+        for beyond in (
+            draws > scipy.stats.chi2.isf(tail, nu),
+            draws < scipy.stats.chi2.ppf(tail, nu),
+        ):
             assert abs(beyond.sum() - tail * len(draws)) < 5 * np.sqrt(tail * len(draws))
 
 
@@ -267,16 +331,36 @@ def distracted(count):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: CondensedTask(RegressionTask(Uniform(2), LinearFunctions(2), context_length=9)), "has Uniform"),
-        (lambda: CondensedTask(RegressionTask(Gaussian(2), Constants(2), context_length=9)), "and Constants"),
+        (
+            lambda: CondensedTask(RegressionTask(Uniform(2), LinearFunctions(2), context_length=9)),
+            "covariates.*Uniform",
+        ),
+        (
+            lambda: CondensedTask(RegressionTask(Gaussian(2), Constants(2), context_length=9)),
+            "functions.*Constants",
+        ),
         (lambda: CondensedTask(distracted(1)), "distractors"),
         (lambda: CondensedTask(distracted(jnp.array(0))), "distractors"),
-        (lambda: Prompt(np.ones((3, 2)), np.ones((3, 1)), np.ones(2), examples=2), "stand for is 2"),
-        (lambda: random.chi_squared(random.key(0), 0.0, (2,)), "degrees of freedom are 0.0"),
-        (lambda: TrainingSettings(condensed=True).task(), "has Uniform"),
+        (
+            lambda: CondensedPrompt(np.ones((3, 2)), np.ones((3, 1)), np.ones(2), 2),
+            "context_length.*2",
+        ),
+        *(
+            (
+                lambda noise=noise: CondensedTask(dataclasses.replace(task_of(9), noise=noise)),
+                f"noise.*{type(noise).__name__}",
+            )
+            for noise in (LaplaceNoise(0.3), StudentTNoise(0.3), HeteroscedasticNoise(0.3))
+        ),
+        (lambda: CondensedTask(task_of(9).functions), "task.*RegressionTask"),
+        (lambda: random.chi_squared(random.key(0), 0.0, (2,)), "degrees"),
+        (lambda: TrainingSettings(task={"condensed": True}).sampled_task(), "Uniform"),
     ],
 )
-def test_bad_input_gets_a_sentence(make, sentence):
+def test_bad_input_gets_a_sentence(make, sentence, monkeypatch):
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # as where types are not checked
     with pytest.raises(InputError, match=sentence) as caught:
         make()
     assert str(caught.value).endswith(".")

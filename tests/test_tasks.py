@@ -1,8 +1,11 @@
 """Tasks: what is drawn has the moments that are stated."""
 
+import os
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import scipy.stats
@@ -10,16 +13,22 @@ import scipy.stats
 from mesalens import InputError, Prompt
 from mesalens.tasks import (
     Cauchy,
+    ClassificationTask,
     Covariates,
     Distractors,
     Exponential,
     Gaussian,
     GaussianNoise,
+    HeteroscedasticNoise,
     Laplace,
+    LaplaceNoise,
     LinearFunctions,
+    Noise,
     RegressionTask,
     Sphere,
     StudentT,
+    StudentTNoise,
+    Task,
     Uniform,
     read_matrix,
 )
@@ -46,7 +55,10 @@ def moments_by_enumeration(marginal, weight):
     second = np.array([[expected(a, b) for b in range(dim)] for a in range(dim)])
     fourth = np.array(
         [
-            [sum(weight[j, k] * expected(j, k, a, b) for j in range(dim) for k in range(dim)) for b in range(dim)]
+            [
+                sum(weight[j, k] * expected(j, k, a, b) for j in range(dim) for k in range(dim))
+                for b in range(dim)
+            ]
             for a in range(dim)
         ]
     )
@@ -63,7 +75,12 @@ def test_moments_of_independent_covariates_against_enumeration(name):
 
 @pytest.mark.parametrize(
     "covariates",
-    [*(family for family, _ in FAMILIES.values()), Gaussian(3, 0.5, covariance=SIGMA), Sphere(3, 0.7), Sphere(1, 0.7)],
+    [
+        *(family for family, _ in FAMILIES.values()),
+        Gaussian(3, 0.5, covariance=SIGMA),
+        Sphere(3, 0.7),
+        Sphere(1, 0.7),
+    ],
 )
 def test_samples_have_the_stated_moments(covariates):
     x = np.asarray(covariates.sample(jax.random.key(0), (400_000,)), np.float64)
@@ -76,7 +93,9 @@ def test_samples_have_the_stated_moments(covariates):
         ),
     ):
         error = terms.std(axis=0) / np.sqrt(len(x))
-        assert np.all(np.abs(terms.mean(axis=0) - exact) < 5 * error + 1e-6)  # on a sphere x² may not vary
+        assert np.all(
+            np.abs(terms.mean(axis=0) - exact) < 5 * error + 1e-6
+        )  # on a sphere x² may not vary
 
 
 @pytest.mark.parametrize(
@@ -85,7 +104,10 @@ def test_samples_have_the_stated_moments(covariates):
         (StudentT(3, 0.7), scipy.stats.t(5, scale=0.7)),
         (StudentT(3, degrees_of_freedom=1.5), scipy.stats.t(1.5)),
         (Cauchy(3, 2.0), scipy.stats.cauchy(scale=2.0)),
-        (Sphere(3, 2.0), scipy.stats.uniform(-2 * 3**0.5, 4 * 3**0.5)),  # Archimedes: a coordinate on S² is uniform
+        (
+            Sphere(3, 2.0),
+            scipy.stats.uniform(-2 * 3**0.5, 4 * 3**0.5),
+        ),  # Archimedes: a coordinate on S² is uniform
     ],
 )
 def test_marginal_laws(covariates, marginal):
@@ -121,7 +143,9 @@ def test_sphere_has_one_radius(dim):
         *((family, name == "gaussian") for name, (family, _) in FAMILIES.items()),
     ],
 )
-def test_mirrored_covariates_have_the_same_moments_where_and_only_where_invariant(covariates, invariant):
+def test_mirrored_covariates_have_the_same_moments_where_and_only_where_invariant(
+    covariates, invariant
+):
     assert covariates.rotation_invariant is invariant
     normal = np.array([1.0, 0.4, -0.7])
     x = np.asarray(covariates.sample(jax.random.key(15), (400_000,)), np.float64)
@@ -141,7 +165,7 @@ def test_covariates_with_only_a_sample_know_no_moments():
     assert not signs.rotation_invariant
     assert signs.finite_moments == np.inf
     for moment in (signs.second_moment, lambda: signs.fourth_moment(WEIGHT)):
-        with pytest.raises(InputError, match=r"Signs states no exact moments; simulate them.*\.$"):
+        with pytest.raises(InputError, match="Signs"):
             moment()
 
 
@@ -177,7 +201,9 @@ def test_weights_have_the_prior_covariance_row_by_row():
 
 
 def test_noise_is_on_every_label_and_on_the_target():
-    task = RegressionTask(Gaussian(2, 1e-6), LinearFunctions(2), context_length=3, noise=GaussianNoise(0.49))
+    task = RegressionTask(
+        Gaussian(2, 1e-6), LinearFunctions(2), context_length=3, noise=GaussianNoise(0.49)
+    )
     prompts, targets = task.sample(jax.random.key(4), (50_000,))
     assert float(prompts.ys.std()) == pytest.approx(0.7, rel=0.02)
     assert float(targets.std()) == pytest.approx(0.7, rel=0.02)
@@ -185,7 +211,9 @@ def test_noise_is_on_every_label_and_on_the_target():
 
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_exactly_k_labels_are_replaced_anywhere_in_the_context(count):
-    task = RegressionTask(Gaussian(2), LinearFunctions(2), context_length=5, distractors=Distractors(count, 4.0))
+    task = RegressionTask(
+        Gaussian(2), LinearFunctions(2), context_length=5, distractors=Distractors(count, 4.0)
+    )
     clean = eqx.tree_at(lambda t: t.distractors, task, Distractors(0))
     prompts, targets = task.sample(jax.random.key(5), (20_000,))
     pure, pure_targets = clean.sample(jax.random.key(5), (20_000,))
@@ -199,7 +227,9 @@ def test_exactly_k_labels_are_replaced_anywhere_in_the_context(count):
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_sampling_is_reproducible_and_single_precision(batch, seed=11):
-    task = RegressionTask(Uniform(2), LinearFunctions(2), context_length=3, noise=GaussianNoise(0.1))
+    task = RegressionTask(
+        Uniform(2), LinearFunctions(2), context_length=3, noise=GaussianNoise(0.1)
+    )
     one, again = (task.sample(jax.random.key(seed), (batch,)) for _ in range(2))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(one))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, again))
@@ -217,32 +247,49 @@ def test_vmap_over_keys_draws_independent_prompts():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Gaussian(2, covariance=np.ones((2, 3))), "square"),
-        (lambda: Gaussian(2, covariance=np.eye(3)), r"the dimension is 2, so give \(2, 2\)"),
-        (lambda: Gaussian(2, covariance=[[1.0, 0.5], [0.4, 1.0]]), "not symmetric"),
-        (lambda: Gaussian(2, covariance=[[1.0, 2.0], [2.0, 1.0]]), "not positive semi-definite"),
-        (lambda: Gaussian(2, covariance=[[1.0, np.nan], [np.nan, 1.0]]), "not finite"),
-        (lambda: Gaussian(2, covariance="abc"), "not a matrix of numbers"),
-        (lambda: LinearFunctions(2, covariance=-np.eye(2)), "the weights is not positive semi-definite"),
-        (lambda: Uniform(0), "dim is 0"),
-        (lambda: Uniform(2, -1.0), "scale is -1.0"),
-        (lambda: StudentT(2, degrees_of_freedom=0.0), "the degrees of freedom is 0.0"),
+        (lambda: Gaussian(2, covariance=np.ones((2, 3))), r"covariance.*\(2, 3\)"),
+        (lambda: Gaussian(2, covariance=np.eye(3)), r"covariance.*\(2, 2\).*\(3, 3\)"),
+        (lambda: Gaussian(2, covariance=[[1.0, 0.5], [0.4, 1.0]]), "covariance.*symmetric"),
+        (
+            lambda: Gaussian(2, covariance=[[1.0, 2.0], [2.0, 1.0]]),
+            "covariance.*positive semi-definite",
+        ),
+        (lambda: Gaussian(2, covariance=[[1.0, np.nan], [np.nan, 1.0]]), "covariance.*finite"),
+        (lambda: Gaussian(2, covariance="abc"), "covariance"),
+        (
+            lambda: LinearFunctions(2, covariance=-np.eye(2)),
+            "covariance.*positive semi-definite",
+        ),
+        (lambda: Uniform(0), "dim.*0"),
+        (lambda: Uniform(2, -1.0), "scale.*-1.0"),
+        (lambda: StudentT(2, degrees_of_freedom=0.0), "degrees_of_freedom.*0.0"),
         (
             lambda: StudentT(2, degrees_of_freedom=4.0).central_moments(),
-            "StudentT with 4 degrees of freedom has no finite",
+            "StudentT.*4",
         ),
-        (lambda: Cauchy(2).fourth_moment(np.eye(2)), "Cauchy with 1 degrees of freedom has no finite fourth moment"),
-        (lambda: LinearFunctions(2, 0), "outputs is 0"),
-        (lambda: GaussianNoise(-0.1), "noise variance is -0.1"),
-        (lambda: Distractors(-1), "distractors is -1"),
-        (lambda: RegressionTask(Uniform(2), LinearFunctions(3), context_length=4), "give both the same"),
-        (lambda: RegressionTask(Uniform(2), LinearFunctions(2), context_length=0), "context length is 0"),
         (
-            lambda: RegressionTask(Uniform(2), LinearFunctions(2), context_length=3, distractors=Distractors(4)),
-            "4 distractors in a context of 3",
+            lambda: Cauchy(2).fourth_moment(np.eye(2)),
+            "Cauchy.*1",
         ),
-        (lambda: Prompt(np.ones((3, 2)), np.ones((4, 1)), np.ones(2)), "same n"),
-        (lambda: Prompt(np.ones((3, 2)), np.ones((3, 1)), np.ones(3)), "have 2 entries"),
+        (lambda: LinearFunctions(2, 0), "outputs.*0"),
+        (lambda: GaussianNoise(-0.1), "variance.*-0.1"),
+        (lambda: Distractors(-1), "distractors.*-1"),
+        (
+            lambda: RegressionTask(Uniform(2), LinearFunctions(3), context_length=4),
+            "dim 2.*dim 3",
+        ),
+        (
+            lambda: RegressionTask(Uniform(2), LinearFunctions(2), context_length=0),
+            "context_length.*0",
+        ),
+        (
+            lambda: RegressionTask(
+                Uniform(2), LinearFunctions(2), context_length=3, distractors=Distractors(4)
+            ),
+            "distractors.*context_length=3.*4",
+        ),
+        (lambda: Prompt(np.ones((3, 2)), np.ones((4, 1)), np.ones(2)), "xs.*ys"),
+        (lambda: Prompt(np.ones((3, 2)), np.ones((3, 1)), np.ones(3)), "query"),
     ],
 )
 def test_bad_input_gets_a_sentence(make, sentence):
@@ -250,6 +297,161 @@ def test_bad_input_gets_a_sentence(make, sentence):
         make()
     assert isinstance(caught.value, ValueError)
     assert str(caught.value).endswith(".")
+
+
+NOISES = {  # name: the noise, and the law of ε at x
+    "gaussian": (GaussianNoise(0.49), lambda x: scipy.stats.norm(scale=0.7)),
+    "laplace": (LaplaceNoise(0.5), lambda x: scipy.stats.laplace(scale=0.5)),
+    "student": (StudentTNoise(0.6, 9.0), lambda x: scipy.stats.t(9, scale=(0.6 * 7 / 9) ** 0.5)),
+    "heteroscedastic": (
+        HeteroscedasticNoise(0.3, 2.0),
+        lambda x: scipy.stats.norm(scale=(0.3 * (1 + 2 * np.mean(x**2))) ** 0.5),
+    ),
+}
+POINTS = np.array([[0.0, 0.0, 0.0], [1.0, -0.5, 2.0], [-2.0, 0.3, 0.1]])
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_noise_has_its_law_and_the_stated_moments_at_every_input(name):
+    noise, law = NOISES[name]
+    xs = jnp.broadcast_to(jnp.asarray(POINTS, jnp.float32), (200_000, 3, 3))
+    labels = jnp.full((200_000, 3, 2), 1.5)
+    drawn = np.asarray(noise(jax.random.key(16), labels, xs) - labels, np.float64)
+    constant, growth = noise.conditional_variance(3)
+    cumulants = []
+    for place, x in enumerate(POINTS):
+        assert scipy.stats.kstest(drawn[:20_000, place].ravel(), law(x).cdf).pvalue > 1e-4
+        variance, excess = law(x).stats("vk")
+        assert constant + x @ growth @ x == pytest.approx(variance, rel=1e-12)
+        terms = drawn[:, place] ** 2
+        assert np.all(abs(terms.mean(0) - variance) < 5 * terms.std(0) / len(terms) ** 0.5)
+        cumulants.append(excess * variance**2)
+    np.testing.assert_allclose(cumulants, noise.fourth_cumulant(), rtol=1e-12)
+    # labels are independent, also between outputs
+    ranks = scipy.stats.rankdata(np.abs(drawn.reshape(-1, 6)), axis=0)
+    assert np.abs(np.corrcoef(ranks.T) - np.eye(6)).max() < 5 / 200_000**0.5
+    assert noise.knows_moments and noise.symmetric and noise.rotation_invariant
+    assert noise.gaussian == (name in ("gaussian", "heteroscedastic"))
+    assert noise.homoscedastic == (name != "heteroscedastic")
+    assert noise.finite_moments == (9 if name == "student" else np.inf)
+
+
+@pytest.mark.parametrize(
+    "family", [GaussianNoise, LaplaceNoise, StudentTNoise, HeteroscedasticNoise]
+)
+def test_noise_of_variance_zero_is_none_and_variances_may_be_traced(family):
+    labels, xs = jnp.ones((4, 3, 1)), jnp.ones((4, 3, 2))
+    assert family(0.0)(jax.random.key(0), labels, xs) is labels
+    traced = jax.jit(lambda v: family(v)(jax.random.key(0), labels, xs))
+    np.testing.assert_allclose(traced(0.3), family(0.3)(jax.random.key(0), labels, xs), rtol=1e-6)
+
+
+class Clicks(Noise):
+    """One-sided noise that states nothing."""
+
+    def __call__(self, key, labels, xs):
+        return labels + jax.random.exponential(key, labels.shape) - 1
+
+
+def test_own_noise_needs_only_a_call_and_promises_nothing():
+    clicks = Clicks()
+    task = RegressionTask(Gaussian(2, 1e-6), LinearFunctions(2), context_length=3, noise=clicks)
+    prompts, targets = task.sample(jax.random.key(4), (50_000,))
+    for drawn in (prompts.ys, targets):
+        assert float(drawn.min()) > -1.001
+        assert float(drawn.std()) == pytest.approx(1, rel=0.03)
+    assert not (clicks.knows_moments or clicks.gaussian or clicks.symmetric or clicks.homoscedastic)
+    assert not (task.sign_symmetric or task.rotation_invariant)
+    for moment in (lambda: clicks.conditional_variance(2), clicks.fourth_cumulant):
+        with pytest.raises(InputError, match="Clicks"):
+            moment()
+
+
+def test_a_task_has_the_symmetries_that_all_its_factors_have():
+    def symmetries(covariates=None, functions=None, noise=None):
+        task = RegressionTask(
+            covariates or Gaussian(2),
+            functions or LinearFunctions(2),
+            context_length=3,
+            noise=noise or LaplaceNoise(0.1),
+        )
+        return task.sign_symmetric, task.rotation_invariant
+
+    assert symmetries() == (True, True)
+    assert symmetries(covariates=Uniform(2)) == (True, False)
+    assert symmetries(functions=LinearFunctions(2, mean=[[1.0, 0.0]])) == (False, False)
+    assert symmetries(noise=Clicks()) == (False, False)
+
+
+def test_a_task_of_ones_own_says_its_sizes_by_fields_or_properties():
+    class Fixed(Task):
+        dim: int
+        outputs: int
+
+        @property
+        def context_length(self):
+            return 3
+
+        def sample(self, key, shape=()):
+            prompt = Prompt(
+                jnp.ones((*shape, 3, 2)), jnp.ones((*shape, 3, 1)), jnp.ones((*shape, 2))
+            )
+            return prompt, jnp.ones((*shape, 1))
+
+    class Sizeless(Task):
+        def sample(self, key, shape=()):
+            return Fixed(2, 1).sample(key, shape)
+
+    fixed = Fixed(2, 1)
+    assert (fixed.dim, fixed.outputs, fixed.context_length) == (2, 1, 3)
+    assert not (fixed.sign_symmetric or fixed.rotation_invariant)
+    with pytest.raises(TypeError, match="context_length"):
+        Sizeless()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: task_with(covariates=LinearFunctions(2)),
+            "covariates.*Covariates.*LinearFunctions",
+        ),
+        (lambda: task_with(functions=Gaussian(2)), "functions.*Functions.*Gaussian"),
+        (lambda: task_with(covariates=Gaussian), "covariates.*Covariates"),
+        (lambda: task_with(noise=0.5), "noise.*Noise.*0.5"),
+        (lambda: task_with(distractors=2), "distractors.*Distractors.*2"),
+        (
+            lambda: ClassificationTask(Gaussian(2), Gaussian(2), context_length=3),
+            "functions.*Gaussian",
+        ),
+        (lambda: task_with(context_length="5"), "context_length.*'5'"),
+        (lambda: GaussianNoise("much"), "variance.*'much'"),
+        (lambda: GaussianNoise(1e300), "variance.*1e.300"),
+        (lambda: GaussianNoise(1e-320), "variance"),
+        (lambda: Distractors(1, 1e40), "variance.*1e.40"),
+        (lambda: StudentTNoise(0.3, 2.0), "degrees_of_freedom.*2.0"),
+        (lambda: StudentTNoise(0.3, 4.0).fourth_cumulant(), "StudentTNoise.*4"),
+        (lambda: HeteroscedasticNoise(0.3, -1.0), "growth.*-1.0"),
+        (lambda: LinearFunctions(2, scale=1e200), "scale.*1e.200"),
+        (lambda: LinearFunctions(2, mean=[[1e300, 0.0]]), "mean.*1e.300"),
+        (lambda: Gaussian(2, 1e-40), "scale.*1e-40"),
+        (lambda: Gaussian(2, covariance=1e300 * np.eye(2)), "covariance.*1e.300"),
+        (lambda: Gaussian(2, covariance=1e-320 * np.eye(2)), "covariance.*e-32"),
+    ],
+)
+def test_factors_of_another_kind_and_sizes_beyond_float32_get_a_sentence(
+    make, sentence, monkeypatch
+):
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # as where types are not checked
+    with pytest.raises(InputError, match=sentence):
+        make()
+
+
+def task_with(**factors):
+    options = {"covariates": Gaussian(2), "functions": LinearFunctions(2), "context_length": 3}
+    return RegressionTask(**(options | factors))
 
 
 def test_matrices_are_read_from_csv_and_npy_and_nothing_pickled(tmp_path):
@@ -262,4 +464,65 @@ def test_matrices_are_read_from_csv_and_npy_and_nothing_pickled(tmp_path):
     (tmp_path / "cut.npy").write_bytes((tmp_path / "m.npy").read_bytes()[:40])
     for name in ("p.npy", "words.csv", "cut.npy", "missing.csv"):
         with pytest.raises(InputError, match=name):
+            read_matrix(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff1,0.5\n0.5,2\n",  # Excel
+        "1.0e+00 5.0e-01\n5.0e-01 2.0\n",  # np.savetxt
+        "  1\t 0.5 \n\n 0.5\t2 \n",
+        "a,b\n1,0.5\n0.5,2\n",
+        "# the first\n1, 0.5,\n0.5, 2,\n",
+        '"x 1","x 2"\r\n"1","0.5"\r\n"0.5","2"\r\n',
+    ],
+)
+def test_text_as_other_programs_write_it_is_read(tmp_path, text):
+    (tmp_path / "m.csv").write_text(text, "utf-8")
+    np.testing.assert_array_equal(read_matrix(tmp_path / "m.csv"), [[1, 0.5], [0.5, 2]])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1,2\n3\n", "1,x\n2,3\n", "1,,2\n", "1;2\n3;4\n", "1,inf\n", "\x00"]
+)
+def test_text_that_is_not_a_matrix_gets_a_sentence_of_ours(tmp_path, text):
+    (tmp_path / "m.csv").write_text(text, "utf-8")
+    with pytest.raises(InputError, match=r"m.csv") as caught:
+        read_matrix(tmp_path / "m.csv")
+    assert "usecols" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        SIGMA + 1j,
+        SIGMA > 0,
+        SIGMA.astype("datetime64[s]"),
+        SIGMA.astype(str),
+        np.zeros(2, [("a", float), ("b", int)]),
+        SIGMA[0],
+        np.full((2, 2), np.nan),
+        np.zeros((0, 0)),
+    ],
+    ids=["complex", "bool", "dates", "text", "records", "vector", "nan", "empty"],
+)
+def test_arrays_that_are_not_real_matrices_get_a_sentence(tmp_path, array):
+    np.save(tmp_path / "m.npy", array)
+    with pytest.raises(InputError, match=r"m.npy"):
+        read_matrix(tmp_path / "m.npy")
+
+
+def test_pipes_devices_large_files_and_headers_that_promise_too_much_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    with (tmp_path / "large.csv").open("wb") as file:
+        file.truncate(65 * 2**20)
+    with (tmp_path / "promise.npy").open("wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)}
+        np.lib.format.write_array_header_1_0(file, header)
+    np.savez(tmp_path / "several.npz", a=SIGMA, b=SIGMA)
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    for name in ("pipe.csv", "zero.csv", "large.csv", "promise.npy", "several.npy", "."):
+        with pytest.raises(InputError, match=r"file|matrix"):
             read_matrix(tmp_path / name)

@@ -1,5 +1,9 @@
 """Distributions over prompts: covariates × functions × noise × distractors × context length."""
 
+from mesalens.tasks._checks import require_moments as require_moments
+from mesalens.tasks._classes import require_classes as require_classes
+from mesalens.tasks.base import FactoredTask as FactoredTask
+from mesalens.tasks.base import Task as Task
 from mesalens.tasks.classification import ClassificationTask as ClassificationTask
 from mesalens.tasks.condensed import CondensedTask as CondensedTask
 from mesalens.tasks.covariates import Cauchy as Cauchy
@@ -21,7 +25,13 @@ from mesalens.tasks.functions import OwnFunctions as OwnFunctions
 from mesalens.tasks.functions import RotatedPolynomials as RotatedPolynomials
 from mesalens.tasks.functions import SineWaves as SineWaves
 from mesalens.tasks.functions import TwoLayerNetworks as TwoLayerNetworks
+from mesalens.tasks.matrix_file import Matrix as Matrix
 from mesalens.tasks.matrix_file import read_matrix as read_matrix
 from mesalens.tasks.noise import GaussianNoise as GaussianNoise
-from mesalens.tasks.task import RegressionTask as RegressionTask
-from mesalens.tasks.task import Task as Task
+from mesalens.tasks.noise import HeteroscedasticNoise as HeteroscedasticNoise
+from mesalens.tasks.noise import LaplaceNoise as LaplaceNoise
+from mesalens.tasks.noise import Noise as Noise
+from mesalens.tasks.noise import StudentTNoise as StudentTNoise
+from mesalens.tasks.regression import RegressionTask as RegressionTask
+from mesalens.tasks.settings import ClassificationSettings as ClassificationSettings
+from mesalens.tasks.settings import RegressionSettings as RegressionSettings

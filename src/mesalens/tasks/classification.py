@@ -5,54 +5,41 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import InputError, count, non_negative
+from mesalens.checks import InputError, non_negative
 from mesalens.prompt import Prompt
-from mesalens.tasks.covariates import Covariates
-from mesalens.tasks.functions import Functions
-from mesalens.tasks.task import Task
+from mesalens.tasks.base import FactoredTask
 
 
-class ClassificationTask(Task):
-    """Covariates × functions × temperature × context length: the m entries of f(x) are the logits of m classes.
+class ClassificationTask(FactoredTask):
+    """Covariates × functions × temperature: the m entries of f(x) are the logits of m classes.
 
-        x_i ~ covariates,  f ~ functions,  c_i ~ softmax(f(x_i) / temperature),   i = 1 … n and the query;
+        x_i ~ covariates,  f ~ functions,  c_i ~ softmax(f(x_i) / temperature),
+        i = 1 … n and the query;
 
-    labels and the target are one-hot, `y_i = e_{c_i}`. At temperature 0 the class is the largest logit, the first of equals. A class is
-    drawn as the largest entry of `f(x) + temperature · g`, g of independent standard Gumbel variables, which has this law.
+    labels and the target are one-hot, `y_i = e_{c_i}`. At temperature 0 the class is the largest
+    logit, the first of equal ones. A class is drawn as the largest entry of
+    `f(x) + temperature · g`, g of independent standard Gumbel variables, which has this law.
 
-    Raises `ValueError` where there are fewer than two outputs, sizes do not match, or the temperature is no number or below 0.
+    Raises:
+        ValueError: if there are fewer than two outputs, a factor is of the wrong kind, sizes
+            differ, or the temperature is not a finite number of at least 0.
     """
 
-    covariates: Covariates
-    functions: Functions
-    context_length: int = eqx.field(static=True, kw_only=True)
     temperature: float | Float[Array, ""] = eqx.field(default=0.0, kw_only=True)
 
     def __check_init__(self):
-        count("the context length", self.context_length)
-        non_negative("the temperature", self.temperature)
-        if self.covariates.dim != self.functions.dim:
+        super().__check_init__()  # before the rest, which relies on it; Equinox would call it last
+        non_negative("temperature", self.temperature)
+        if self.outputs < 2:
             raise InputError(
-                f"the covariates have dimension {self.covariates.dim} and the functions take {self.functions.dim}; "
-                "give both the same."
-            )
-        if self.functions.outputs < 2:
-            raise InputError(
-                f"the functions have {self.functions.outputs} output, and each class needs a logit; give functions of two outputs or more."
+                f"functions must have at least 2 outputs, a logit for each class; "
+                f"got {self.outputs}."
             )
 
-    @property
-    def dim(self) -> int:
-        """d, the number of entries of a covariate."""
-        return self.covariates.dim
-
-    @property
-    def outputs(self) -> int:
-        """m, the number of classes."""
-        return self.functions.outputs
-
-    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> tuple[Prompt, Float[Array, "*shape m"]]:
-        """Independent prompts, `shape` many, each with its target; float32."""
+    def sample(
+        self, key: Key[Array, ""], shape: tuple[int, ...] = ()
+    ) -> tuple[Prompt, Float[Array, "*shape m"]]:
+        """Independent prompts with leading axes `shape`, and the target of each; float32."""
         covariate_key, function_key, class_key = jax.random.split(key, 3)
         xs = self.covariates.sample(covariate_key, (*shape, self.context_length + 1))
         logits = self.functions(function_key, xs)

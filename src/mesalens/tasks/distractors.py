@@ -1,30 +1,38 @@
-"""Distractors: context labels that have nothing to do with the function."""
+"""`Distractors`: context labels that are independent of the function."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from mesalens.checks import count, non_negative
+from mesalens.checks import count
+from mesalens.tasks._checks import variance
 
 
 class Distractors(eqx.Module):
-    """`count` labels of the context, at random places, are replaced by independent N(0, variance)."""
+    """`count` labels of the context, at random places, become independent draws of N(0, variance).
+
+    Raises:
+        ValueError: if `count` is not an integer of at least 0, or `variance` is out of range.
+    """
 
     count: int | Int[Array, ""] = 0
     variance: float | Float[Array, ""] = 1.0
 
     def __check_init__(self):
         if not isinstance(self.count, jax.Array):
-            count("the number of distractors", self.count, at_least=0)
-        non_negative("the variance of the distractors", self.variance)
+            count("distractors", self.count, at_least=0)
+        variance("variance", self.variance)
 
-    def __call__(self, key: Key[Array, ""], labels: Float[Array, "*shape n m"]) -> Float[Array, "*shape n m"]:
+    def __call__(
+        self, key: Key[Array, ""], labels: Float[Array, "*shape n m"]
+    ) -> Float[Array, "*shape n m"]:
         """The labels of a context, `count` of the n replaced."""
         if isinstance(self.count, int) and self.count == 0:
             return labels
         place_key, label_key = jax.random.split(key)
+        # The rank of each label in a random order: `count` may be traced, so it cannot be a shape
         order = jnp.argsort(jax.random.uniform(place_key, labels.shape[:-1]), axis=-1)
-        replaced = jnp.argsort(order, axis=-1) < self.count  # the rank of each label in a random order
+        replaced = jnp.argsort(order, axis=-1) < self.count
         noise = jnp.sqrt(self.variance) * jax.random.normal(label_key, labels.shape)
         return jnp.where(replaced[..., None], noise, labels)

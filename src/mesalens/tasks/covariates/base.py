@@ -7,15 +7,20 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import InputError, count, positive
+from mesalens.checks import InputError, count, scale
 
 
 class Covariates(eqx.Module):
-    """A distribution of x in R^d whose draws are independent. For covariates of your own, write `sample`.
+    """A distribution of x in R^d whose draws are independent.
 
-    A class that knows its second and fourth moments exactly states both; of the others they can be simulated.
+    For covariates of your own, write `sample`: their moments are then simulated. A class that knows
+    its second and fourth moments states both.
 
-    `scale` multiplies every draw, so that a task with inputs scaled by α is the same task with `scale * α`.
+    `scale` multiplies every draw, so that a task with inputs scaled by α is the same task with
+    `scale * α`.
+
+    Raises:
+        ValueError: if `dim` is below 1, or `scale` is not from 1e-8 to 1e8.
     """
 
     dim: int = eqx.field(static=True)
@@ -23,30 +28,44 @@ class Covariates(eqx.Module):
 
     def __check_init__(self):
         count("dim", self.dim)
-        positive("scale", self.scale)
+        scale("scale", self.scale)
 
     @abc.abstractmethod
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
         """Independent draws of x, float32."""
 
     def second_moment(self) -> Float[np.ndarray, "d d"]:
-        """E[x x^T], in float64. Raises `ValueError` where the class does not state it, or it is infinite."""
+        """E[x x^T], in float64.
+
+        Raises:
+            ValueError: if the class does not state it, or it is infinite.
+        """
         raise self._states_no_moments()
 
     def fourth_moment(self, weight: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
-        """E[(x^T G x) x x^T] for a symmetric weight G, in float64. Raises as `second_moment` does."""
+        """E[(x^T G x) x x^T] for a symmetric weight G, in float64.
+
+        Raises:
+            ValueError: if the class does not state it, or it is infinite.
+        """
         raise self._states_no_moments()
 
     def standardised(self) -> tuple["Covariates", Float[np.ndarray, "d r"]]:
-        """Covariates z and a matrix R with `x = R z` in law, E[z z^T] well conditioned. Here x itself and the identity."""
+        """Covariates z and a matrix R with `x = R z` in law and E[z z^T] well conditioned.
+
+        By default x itself and the identity.
+        """
         return self, np.eye(self.dim)
 
     def _states_no_moments(self) -> InputError:
-        return InputError(f"{type(self).__name__} states no exact moments; simulate them, or write both in the class.")
+        return InputError(
+            f"{type(self).__name__} states no exact moments; simulate them, or write "
+            "second_moment and fourth_moment in the class."
+        )
 
     @property
     def knows_moments(self) -> bool:
-        """Whether the class states its second and its fourth moment."""
+        """Whether the class states both of its moments."""
         family = type(self)
         return (
             family.second_moment is not Covariates.second_moment
@@ -67,18 +86,19 @@ class Covariates(eqx.Module):
 class IndependentCovariates(Covariates):
     """Covariates whose coordinates are independent and identically distributed.
 
-    With mean vector μ (all entries equal) and central moments c2, c3, c4 of one coordinate, writing x = μ + z:
+    With the mean vector μ (all entries equal) and the central moments c2, c3, c4 of a coordinate:
 
         E[x x^T] = c2 I + μ μ^T
 
-        E[(x^T G x) x x^T] = (μ^T G μ) (c2 I + μ μ^T) + c2 tr(G) μ μ^T + 2 c2 (G μ μ^T + μ μ^T G)
+        E[(x^T G x) x x^T] = (μ^T G μ) (c2 I + μ μ^T) + c2 tr(G) μ μ^T
+                           + 2 c2 (G μ μ^T + μ μ^T G)
                            + c3 (g μ^T + μ g^T + 2 diag(G μ))
-                           + c2² (tr(G) I + 2 G) + (c4 - 3 c2²) diag(g),        g the diagonal of G.
+                           + c2² (tr(G) I + 2 G) + (c4 - 3 c2²) diag(g),      g the diagonal of G.
     """
 
     @abc.abstractmethod
     def central_moments(self) -> tuple[float, float, float, float]:
-        """Mean, c2, c3 and c4 of one coordinate."""
+        """The mean, c2, c3 and c4 of a coordinate."""
 
     def second_moment(self) -> Float[np.ndarray, "d d"]:
         mean, c2, _, _ = self.central_moments()

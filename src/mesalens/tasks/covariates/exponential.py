@@ -1,4 +1,4 @@
-"""Exponential covariates: one-sided, so with a mean that is not zero."""
+"""Exponential covariates: one-sided, with a mean other than zero."""
 
 import jax
 from jaxtyping import Array, Float, Key
@@ -7,7 +7,10 @@ from mesalens.tasks.covariates.base import IndependentCovariates
 
 
 class Exponential(IndependentCovariates):
-    """x_i ~ Exp with mean `scale`, independent. c2 = scale², c3 = 2 scale³, c4 = 9 scale⁴; E[x_i²] = 2 scale²."""
+    """x_i ~ Exp with mean `scale`, independent.
+
+    c2 = scale², c3 = 2 scale³, c4 = 9 scale⁴; E[x_i²] = 2 scale².
+    """
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
         return self.scale * jax.random.exponential(key, (*shape, self.dim))

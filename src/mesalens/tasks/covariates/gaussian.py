@@ -11,24 +11,28 @@ from mesalens.tasks.covariates.base import Covariates
 
 
 class Gaussian(Covariates):
-    """x ~ N(0, scale² Σ), Σ = `covariance` (the identity where it is not given; singular ones are fine).
+    """x ~ N(0, scale² Σ), Σ = `covariance` (the identity by default; it may be singular).
 
-        E[x x^T] = Σ,    E[(x^T G x) x x^T] = 2 Σ G Σ + tr(G Σ) Σ        (Isserlis; at scale 1)
+        E[x x^T] = Σ,    E[(x^T G x) x x^T] = 2 Σ G Σ + tr(G Σ) Σ     (Isserlis; at scale 1)
 
-    Raises `ValueError` where the covariance is not square of size d, symmetric and positive semi-definite.
+    Raises:
+        ValueError: if `covariance` is not d × d, symmetric and positive semi-definite, or its
+            largest entry is not from 1e-16 to 1e16.
     """
 
-    covariance: Float[np.ndarray, "d d"] | None = eqx.field(converter=as_matrix, default=None, kw_only=True)
+    covariance: Float[np.ndarray, "d d"] | None = eqx.field(
+        converter=as_matrix, default=None, kw_only=True
+    )
 
     def __post_init__(self):
         if self.covariance is not None:
-            self.covariance = covariance("the covariance of the covariates", self.covariance, self.dim)
+            self.covariance = covariance("covariance", self.covariance, self.dim)
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
         return self.coloured(jax.random.normal(key, (*shape, self.dim)))
 
     def coloured(self, z: Float[Array, "*shape d"]) -> Float[Array, "*shape d"]:
-        """The x = scale Σ^½ z that is N(0, scale² Σ) where z is N(0, I)."""
+        """`scale Σ^½ z`, which is N(0, scale² Σ) if z is N(0, I)."""
         x = self.scale * z
         return x if self.covariance is None else x @ square_root(self.covariance)
 
@@ -40,14 +44,18 @@ class Gaussian(Covariates):
         return 2 * sigma @ weight @ sigma + np.trace(weight @ sigma) * sigma
 
     def standardised(self) -> tuple["Gaussian", Float[np.ndarray, "d r"]]:
-        """The z ~ N(0, I_r) and R with R R^T = scale² Σ, r the rank of Σ to rounding. Raises `ValueError` for Σ = 0."""
+        """The law of z ~ N(0, I_r), and R with R R^T = scale² Σ, r the rank of Σ to rounding.
+
+        Raises:
+            ValueError: if Σ = 0.
+        """
         if self.covariance is None:
             return Gaussian(self.dim), float(self.scale) * np.eye(self.dim)
         eigenvalues, eigenvectors = np.linalg.eigh(self.covariance)
-        kept = eigenvalues > self.dim * np.finfo(float).eps * eigenvalues[-1]
-        if not kept.any():
-            raise InputError("the covariance of the covariates is zero, so every x is 0; give one that is not.")
-        R = float(self.scale) * eigenvectors[:, kept] * np.sqrt(eigenvalues[kept])
+        spanned = eigenvalues > self.dim * np.finfo(float).eps * eigenvalues[-1]
+        if not spanned.any():
+            raise InputError("covariance must not be zero: every x would be 0.")
+        R = float(self.scale) * eigenvectors[:, spanned] * np.sqrt(eigenvalues[spanned])
         return Gaussian(R.shape[1]), R
 
     @property
@@ -56,12 +64,18 @@ class Gaussian(Covariates):
 
 
 def square_root(covariance: Float[np.ndarray | Array, "d d"]) -> Float[Array, "d d"]:
-    """The symmetric R with R R = covariance, which exists for singular covariances too; in float64 where it is not traced."""
+    """The symmetric R with R R = covariance, which may be singular; float32, or as enabled."""
+    # NumPy computes in float64, which JAX does not by default; a traced matrix has to stay in JAX
     xp = np if isinstance(covariance, np.ndarray) else jnp
     eigenvalues, eigenvectors = xp.linalg.eigh(covariance)
-    return jnp.asarray((eigenvectors * xp.sqrt(xp.maximum(eigenvalues, 0))) @ eigenvectors.T, jnp.result_type(float))
+    return jnp.asarray(
+        (eigenvectors * xp.sqrt(xp.maximum(eigenvalues, 0))) @ eigenvectors.T,
+        jnp.result_type(float),
+    )
 
 
 def isotropic(covariance: Float[np.ndarray, "d d"] | None) -> bool:
-    """The covariance is a multiple of the identity, to the bit; None stands for the identity."""
-    return covariance is None or np.array_equal(covariance, covariance[0, 0] * np.eye(len(covariance)))
+    """Whether the covariance is exactly a multiple of the identity, for which None stands."""
+    return covariance is None or np.array_equal(
+        covariance, covariance[0, 0] * np.eye(len(covariance))
+    )

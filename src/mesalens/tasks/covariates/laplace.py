@@ -7,7 +7,10 @@ from mesalens.tasks.covariates.base import IndependentCovariates
 
 
 class Laplace(IndependentCovariates):
-    """x_i ~ Laplace(0, scale), density exp(-|x|/scale) / (2 scale), independent. c2 = 2 scale², c3 = 0, c4 = 24 scale⁴."""
+    """x_i ~ Laplace(0, scale), density exp(-|x|/scale) / (2 scale), independent.
+
+    c2 = 2 scale², c3 = 0, c4 = 24 scale⁴.
+    """
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
         return self.scale * jax.random.laplace(key, (*shape, self.dim))

@@ -9,7 +9,7 @@ from mesalens.tasks.covariates.base import Covariates
 
 
 class Sphere(Covariates):
-    """x uniform on the sphere of radius scale √d: a Gaussian vector with its length fixed. At d = 1, x = ± scale.
+    """x uniform on the sphere of radius scale √d, for d = 1 on {-scale, scale}.
 
     E[x x^T] = scale² I,    E[(x^T G x) x x^T] = scale⁴ d/(d + 2) (tr(G) I + 2 G)
     """
@@ -22,7 +22,12 @@ class Sphere(Covariates):
         return self.scale**2 * np.eye(self.dim)
 
     def fourth_moment(self, weight: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
-        return self.scale**4 * self.dim / (self.dim + 2) * (np.trace(weight) * np.eye(self.dim) + 2 * weight)
+        return (
+            self.scale**4
+            * self.dim
+            / (self.dim + 2)
+            * (np.trace(weight) * np.eye(self.dim) + 2 * weight)
+        )
 
     @property
     def rotation_invariant(self) -> bool:

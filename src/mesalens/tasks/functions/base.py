@@ -5,13 +5,19 @@ import abc
 import equinox as eqx
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import count, positive
+from mesalens.checks import count, scale
+
+RandomKey = Key[Array, ""]
 
 
 class Functions(eqx.Module):
-    """A family of functions f: R^d -> R^m with a prior; a prompt is labelled by one draw of f.
+    """A family of functions f: R^d -> R^m with a prior; each prompt is labelled by one draw of f.
 
-    `scale` multiplies every draw, so that a task with functions scaled by α is the same task with `scale * α`.
+    For functions of your own, write `__call__`, or use `OwnFunctions`. `scale` multiplies every
+    draw, so that a task with functions scaled by α is the same task with `scale * α`.
+
+    Raises:
+        ValueError: if `dim` or `outputs` is below 1, or `scale` is not from 1e-8 to 1e8.
     """
 
     dim: int = eqx.field(static=True)
@@ -21,11 +27,18 @@ class Functions(eqx.Module):
     def __check_init__(self):
         count("dim", self.dim)
         count("outputs", self.outputs)
-        positive("the scale of the functions", self.scale)
+        scale("scale", self.scale)
 
     @abc.abstractmethod
-    def __call__(self, key: Key[Array, ""], xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
-        """Draws one f for each prompt and returns its values at the n inputs of that prompt, float32."""
+    def __call__(
+        self, key: RandomKey, xs: Float[Array, "*shape n d"]
+    ) -> Float[Array, "*shape n m"]:
+        """The values at n inputs of one draw of f for each prompt, float32.
+
+        Args:
+            key: of the random numbers; the same key gives the same functions.
+            xs: the inputs of a batch of prompts.
+        """
 
     @property
     def sign_symmetric(self) -> bool:
@@ -36,3 +49,11 @@ class Functions(eqx.Module):
     def rotation_invariant(self) -> bool:
         """Whether f and f∘R are equally likely for every orthogonal R. False promises nothing."""
         return False
+
+
+class IsotropicFunctions(Functions):
+    """Families in which f and f∘R are equally likely for every orthogonal R."""
+
+    @property
+    def rotation_invariant(self) -> bool:
+        return True

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from mesalens.checks import count, finite, one_of
-from mesalens.tasks.functions.base import Functions
+from mesalens.tasks.functions.base import IsotropicFunctions, RandomKey
 from mesalens.tasks.functions.linear import LinearFunctions
 
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], bool]] = {  # φ, and whether it is odd
@@ -25,13 +25,16 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], bool]] = {  # φ, and whe
 }
 
 
-class TwoLayerNetworks(Functions):
-    """f(x) = scale / √H Σ_h a_h φ(w_h · x),  w_h ~ N(0, I / d),  the m entries of each a_h ~ N(`readout_mean`, 1).
+class TwoLayerNetworks(IsotropicFunctions):
+    """f(x) = scale / √H Σ_h a_h φ(w_h · x),  w_h ~ N(0, I / d),  a_hk ~ N(readout_mean, 1).
 
-    H = `hidden`, φ = `activation`. The entries of f(x) share the hidden layer; with relu and readout mean 0 these are the
-    networks of Garg et al. (2022), up to scale. Sign-symmetric where the readout mean is 0 or φ is odd; rotation-invariant.
+    H = `hidden`, φ = `activation`. The m entries of f(x) share the hidden layer. With relu and
+    readout mean 0 these are the networks of Garg et al. (2022), up to scale. Sign-symmetric if the
+    readout mean is 0 or φ is odd; rotation-invariant.
 
-    Raises `ValueError` where there is no hidden unit, or no such activation.
+    Raises:
+        ValueError: if `hidden` is below 1, there is no such `activation`, or `readout_mean` is not
+            finite.
     """
 
     hidden: int = eqx.field(static=True, default=32, kw_only=True)
@@ -39,22 +42,24 @@ class TwoLayerNetworks(Functions):
     readout_mean: float = eqx.field(static=True, default=0.0, kw_only=True)
 
     def __check_init__(self):
-        count("the number of hidden units", self.hidden)
+        count("hidden", self.hidden)
         one_of("activation", self.activation, ACTIVATIONS)
-        finite("the readout mean", self.readout_mean)
+        finite("readout_mean", self.readout_mean)
 
-    def __call__(self, key: Key[Array, ""], xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(
+        self, key: RandomKey, xs: Float[Array, "*shape n d"]
+    ) -> Float[Array, "*shape n m"]:
         hidden_key, readout_key = jax.random.split(key)
         activation, _ = ACTIVATIONS[self.activation]
-        units = activation(LinearFunctions(self.dim, self.hidden, scale=self.dim**-0.5)(hidden_key, xs))
-        readout = self.readout_mean + jax.random.normal(readout_key, (*xs.shape[:-2], self.outputs, self.hidden))
+        units = activation(
+            LinearFunctions(self.dim, self.hidden, scale=self.dim**-0.5)(hidden_key, xs)
+        )
+        readout = self.readout_mean + jax.random.normal(
+            readout_key, (*xs.shape[:-2], self.outputs, self.hidden)
+        )
         return self.scale * self.hidden**-0.5 * jnp.einsum("...nh,...mh->...nm", units, readout)
 
     @property
     def sign_symmetric(self) -> bool:
         _, odd = ACTIVATIONS[self.activation]
         return self.readout_mean == 0 or odd
-
-    @property
-    def rotation_invariant(self) -> bool:
-        return True

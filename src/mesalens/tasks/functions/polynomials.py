@@ -6,10 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count, finite
-from mesalens.tasks.functions.base import Functions
+from mesalens.tasks.functions.base import IsotropicFunctions, RandomKey
 
 
 def _as_pairs(terms: Any) -> tuple[tuple[float, tuple[int, ...]], ...]:
@@ -17,19 +17,22 @@ def _as_pairs(terms: Any) -> tuple[tuple[float, tuple[int, ...]], ...]:
         return tuple((float(coefficient), tuple(powers)) for coefficient, powers in terms)
     except (TypeError, ValueError):
         raise InputError(
-            "the terms are not pairs of a coefficient and powers; write z_1³ - z_1 as ((1.0, (3,)), (-1.0, (1,)))."
+            f"terms must be pairs of a coefficient and powers, as ((1.0, (3,)), (-1.0, (1,))) for "
+            f"z_1³ - z_1; got {terms!r}."
         ) from None
 
 
-class RotatedPolynomials(Functions):
-    """f(x) = scale p(U x),  U ∈ O(d) Haar-distributed, one U for each of the m outputs,  p(z) = Σ_t c_t Π_i z_i^{k_ti}.
+class RotatedPolynomials(IsotropicFunctions):
+    """f(x) = scale p(U x),  U ∈ O(d) Haar-distributed, one U for each of the m outputs.
 
-    `terms` are the pairs (c_t, k_t); coordinates past the end of k_t have power 0. Left out, p(z) = z_1³ - z_1. Of U only the
-    rows that p uses are drawn.
+    `terms` are the pairs (c_t, k_t) of `p(z) = Σ_t c_t Π_i z_i^{k_ti}`; coordinates past the end of
+    k_t have power 0. By default p(z) = z_1³ - z_1. Of U only the rows that p uses are drawn.
 
-    Sign-symmetric where every term has odd degree, as -U is as likely as U; rotation-invariant.
+    Sign-symmetric if every term has odd degree, as -U is as likely as U; rotation-invariant.
 
-    Raises `ValueError` where there is no term, a coefficient is not finite, or the powers are not at most d whole numbers ≥ 0.
+    Raises:
+        ValueError: if there is no term, a coefficient is not finite, or the powers of a term are
+            not at most d integers of at least 0.
     """
 
     terms: tuple[tuple[float, tuple[int, ...]], ...] = eqx.field(
@@ -38,18 +41,19 @@ class RotatedPolynomials(Functions):
 
     def __check_init__(self):
         if not self.terms:
-            raise InputError("the polynomial has no terms; give at least one pair of a coefficient and powers.")
+            raise InputError("terms must have at least one pair of a coefficient and powers.")
         for coefficient, powers in self.terms:
-            finite("a coefficient of the polynomial", coefficient)
+            finite("a coefficient of terms", coefficient)
             if len(powers) > self.dim:
                 raise InputError(
-                    f"a term of the polynomial has {len(powers)} powers and the dimension is {self.dim}; give one for "
-                    "each coordinate at most."
+                    f"terms must have at most dim={self.dim} powers each; got {len(powers)}."
                 )
             for power in powers:
-                count("a power of the polynomial", power, at_least=0)
+                count("a power of terms", power, at_least=0)
 
-    def __call__(self, key: Key[Array, ""], xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(
+        self, key: RandomKey, xs: Float[Array, "*shape n d"]
+    ) -> Float[Array, "*shape n m"]:
         used = max(1, *(len(powers) for _, powers in self.terms))
         columns = jax.random.orthogonal(key, self.dim, (*xs.shape[:-2], self.outputs), m=used)
         z = jnp.einsum("...nd,...mdi->i...nm", xs, columns)
@@ -61,7 +65,3 @@ class RotatedPolynomials(Functions):
     @property
     def sign_symmetric(self) -> bool:
         return all(sum(powers) % 2 == 1 for _, powers in self.terms)
-
-    @property
-    def rotation_invariant(self) -> bool:
-        return True

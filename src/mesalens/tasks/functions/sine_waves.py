@@ -6,10 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, finite
-from mesalens.tasks.functions.base import Functions
+from mesalens.tasks.functions.base import Functions, RandomKey
 
 
 def _as_range(bounds: Any) -> tuple[float, float]:
@@ -18,37 +18,45 @@ def _as_range(bounds: Any) -> tuple[float, float]:
         return float(low), float(high)
     except (TypeError, ValueError):
         raise InputError(
-            f"{bounds!r} is no range of amplitudes or phases; give its two ends, as in (0.1, 0.5)."
+            f"amplitude and phase must be ranges, as (0.1, 0.5); got {bounds!r}."
         ) from None
 
 
 class SineWaves(Functions):
-    """f(x) = scale a sin(x + φ) of one number x,  a ~ U(`amplitude`),  φ ~ U(`phase`),  both drawn anew for each of the m outputs.
+    """f(x) = scale a sin(x + φ) of one number x,  a ~ U(amplitude),  φ ~ U(phase).
 
-    As -f has the phase φ + π, these are sign-symmetric where phases fill whole turns or amplitudes are symmetric about 0: not with the
-    default phases, from half a turn. As f(-x) has the phase π - φ, they are rotation-invariant, which for one number is to be as likely
-    as their mirror images, where phases fill whole turns or are symmetric about π/2 or -π/2: as the default ones are.
+    Both are drawn independently for each of the m outputs. As -f has the phase φ + π, these are
+    sign-symmetric if phases fill whole turns or amplitudes are symmetric about 0, unlike the
+    default phases, which fill half a turn. As f(-x) has the phase π - φ, they are
+    rotation-invariant (for one number: as likely as their mirror images) if phases fill whole turns
+    or are symmetric about π/2 or -π/2, as the default ones are.
 
-    Raises `ValueError` where the dimension is not 1, or a range is not two finite numbers in order.
+    Raises:
+        ValueError: if `dim` is not 1, or a range is not two finite numbers in order.
 
-    Source: von Oswald et al. (2023), Section 4, with x ~ U[-5, 5] and n = 10 in the released code (non_linear_regression.ipynb).
-    That code draws a and φ with the same random key, so that there φ = π (a - 0.1) / 0.4; here they are independent.
+    Source: von Oswald et al. (2023), Section 4, with x ~ U[-5, 5] and n = 10 in the released code
+    (non_linear_regression.ipynb). That code draws a and φ with the same random key, so that there
+    φ = π (a - 0.1) / 0.4; here they are independent.
     """
 
     dim: int = eqx.field(static=True, default=1)
-    amplitude: tuple[float, float] = eqx.field(converter=_as_range, static=True, default=(0.1, 0.5), kw_only=True)
-    phase: tuple[float, float] = eqx.field(converter=_as_range, static=True, default=(0.0, math.pi), kw_only=True)
+    amplitude: tuple[float, float] = eqx.field(
+        converter=_as_range, static=True, default=(0.1, 0.5), kw_only=True
+    )
+    phase: tuple[float, float] = eqx.field(
+        converter=_as_range, static=True, default=(0.0, math.pi), kw_only=True
+    )
 
     def __check_init__(self):
         if self.dim != 1:
-            raise InputError(f"sine waves are functions of one number, and dim is {self.dim}; give dim 1.")
+            raise InputError(f"dim must be 1 for sine waves; got {self.dim}.")
         for name, (low, high) in (("amplitude", self.amplitude), ("phase", self.phase)):
-            finite(f"the least {name}", low)
-            finite(f"the largest {name}", high)
-            if low > high:
-                raise InputError(f"the {name} is drawn from {low} to {high}; give the smaller end first.")
+            if finite(name, low) > finite(name, high):
+                raise InputError(f"{name} must have its smaller end first; got {(low, high)}.")
 
-    def __call__(self, key: Key[Array, ""], xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(
+        self, key: RandomKey, xs: Float[Array, "*shape n d"]
+    ) -> Float[Array, "*shape n m"]:
         amplitude_key, phase_key = jax.random.split(key)
         shape = (*xs.shape[:-2], 1, self.outputs)
         (least, largest), (first, last) = self.amplitude, self.phase

@@ -1,0 +1,88 @@
+"""`Task`: a distribution over prompts, and `FactoredTask`: covariates × functions."""
+# Pyright does not know that properties may implement Equinox's abstract variables
+# pyright: reportIncompatibleVariableOverride=false, reportIncompatibleMethodOverride=false
+
+import abc
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+from jaxtyping import Array, Float, Key
+
+from mesalens.checks import InputError, count
+from mesalens.prompt import AnyPrompt
+from mesalens.tasks._checks import member
+from mesalens.tasks.covariates import Covariates
+from mesalens.tasks.functions import Functions
+
+
+class Task(eqx.Module):
+    """A distribution over prompts with targets.
+
+    A subclass gives `dim` (d, entries of a covariate), `outputs` (m, entries of a label) and
+    `context_length` (n, examples in a prompt), as fields or properties, and writes `sample`.
+    """
+
+    if TYPE_CHECKING:  # which would count abstract variables among the constructor's parameters
+
+        @property
+        def dim(self) -> int: ...
+
+        @property
+        def outputs(self) -> int: ...
+
+        @property
+        def context_length(self) -> int: ...
+
+    else:
+        dim: eqx.AbstractVar[int]
+        outputs: eqx.AbstractVar[int]
+        context_length: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def sample(
+        self, key: Key[Array, ""], shape: tuple[int, ...] = ()
+    ) -> tuple[AnyPrompt, Float[Array, "*shape m"]]:
+        """Independent prompts with leading axes `shape`, and the target `y_query` of each."""
+
+    @property
+    def sign_symmetric(self) -> bool:
+        """Whether negating all labels and the target keeps the law. False promises nothing."""
+        return False
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether rotating all inputs keeps the law. False promises nothing."""
+        return False
+
+
+class FactoredTask(Task):
+    """A task whose inputs come from `covariates` and whose labels depend on f ~ `functions`.
+
+    Raises:
+        ValueError: if a factor is of the wrong kind, the dimensions differ, or `context_length` is
+            below 1.
+    """
+
+    covariates: Covariates
+    functions: Functions
+    context_length: int = eqx.field(static=True, kw_only=True)
+
+    def __check_init__(self):
+        count("context_length", self.context_length)
+        member("covariates", self.covariates, Covariates)
+        member("functions", self.functions, Functions)
+        if self.covariates.dim != self.functions.dim:
+            raise InputError(
+                f"covariates have dim {self.covariates.dim} and functions dim "
+                f"{self.functions.dim}; give both the same."
+            )
+
+    @property
+    def dim(self) -> int:
+        """d, the number of entries of a covariate."""
+        return self.covariates.dim
+
+    @property
+    def outputs(self) -> int:
+        """m, the number of entries of a label."""
+        return self.functions.outputs

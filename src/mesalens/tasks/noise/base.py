@@ -1,0 +1,142 @@
+"""`Noise`: what is added to the labels of a regression task."""
+
+import abc
+import math
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mesalens.checks import InputError
+from mesalens.tasks._checks import variance
+from mesalens.tasks.functions.base import RandomKey
+
+
+class Noise(eqx.Module):
+    """A law of the noise ε in `y = f(x) + ε`, independent of f and, given x, between labels.
+
+    For noise of your own, write `__call__`: its moments are then simulated. A class that knows them
+    states `conditional_variance` and `fourth_cumulant` as well, which promises that E[ε | x] = 0
+    and that the m entries of ε are independent and identically distributed given x.
+    """
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        key: RandomKey,
+        labels: Float[Array, "*shape n m"],
+        xs: Float[Array, "*shape n d"],
+    ) -> Float[Array, "*shape n m"]:
+        """The labels with noise, float32.
+
+        Args:
+            key: of the random numbers.
+            labels: f(x), those of a context and its query, for a batch of prompts.
+            xs: the covariates of the labels.
+        """
+
+    def conditional_variance(self, dim: int) -> tuple[Any, Float[np.ndarray, "d d"]]:
+        """The c and G with `E[ε_k² | x] = c + x^T G x`, for x of `dim` entries; G is symmetric.
+
+        Raises:
+            ValueError: if the class does not state it.
+        """
+        raise self._states_no_moments()
+
+    def fourth_cumulant(self) -> float:
+        """κ4, the mean over x of `E[ε_k⁴ | x] - 3 E[ε_k² | x]²`.
+
+        Raises:
+            ValueError: if the class does not state it, or it is infinite.
+        """
+        raise self._states_no_moments()
+
+    def _states_no_moments(self) -> InputError:
+        return InputError(
+            f"{type(self).__name__} states no exact moments; simulate them, or write "
+            "conditional_variance and fourth_cumulant in the class."
+        )
+
+    @property
+    def knows_moments(self) -> bool:
+        """Whether the class states both of its moments."""
+        family = type(self)
+        return (
+            family.conditional_variance is not Noise.conditional_variance
+            and family.fourth_cumulant is not Noise.fourth_cumulant
+        )
+
+    @property
+    def finite_moments(self) -> float:
+        """E|ε|^k is finite for every k below this, if it is for the covariates."""
+        return math.inf
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether ε is normal given x. False promises nothing."""
+        return False
+
+    @property
+    def homoscedastic(self) -> bool:
+        """Whether the law of ε does not depend on x. False promises nothing."""
+        return False
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether ε and -ε have the same law given x. False promises nothing."""
+        return False
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether the law of ε given x is that given R x, R orthogonal. False promises nothing."""
+        return False
+
+
+class ScaledNoise(Noise):
+    """Noise `ε = √variance(x) ζ`, ζ from a symmetric law of variance 1 that does not depend on x.
+
+    Where `variance` is the number 0 nothing is drawn.
+
+    Raises:
+        ValueError: if `variance` is neither 0 nor from 1e-16 to 1e16.
+    """
+
+    variance: float | Float[Array, ""] = 1.0
+
+    def __check_init__(self):
+        variance("variance", self.variance)
+
+    @abc.abstractmethod
+    def standard(self, key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+        """Independent draws of ζ, float32."""
+
+    def variance_at(self, xs: Float[Array, "*shape n d"]) -> float | Float[Array, "..."]:
+        """E[ε_k² | x], which broadcasts to the labels."""
+        return self.variance
+
+    def __call__(
+        self,
+        key: RandomKey,
+        labels: Float[Array, "*shape n m"],
+        xs: Float[Array, "*shape n d"],
+    ) -> Float[Array, "*shape n m"]:
+        if isinstance(self.variance, float | int) and self.variance == 0:
+            return labels
+        return labels + jnp.sqrt(self.variance_at(xs)) * self.standard(key, labels.shape)
+
+    def conditional_variance(self, dim: int) -> tuple[Any, Float[np.ndarray, "d d"]]:
+        return self.variance, np.zeros((dim, dim))
+
+    @property
+    def homoscedastic(self) -> bool:
+        return True
+
+    @property
+    def symmetric(self) -> bool:
+        return True
+
+    @property
+    def rotation_invariant(self) -> bool:
+        return True

@@ -1,0 +1,22 @@
+"""Gaussian noise."""
+
+import jax
+from jaxtyping import Array, Float
+
+from mesalens.tasks.noise.base import RandomKey, ScaledNoise
+
+
+class GaussianNoise(ScaledNoise):
+    """ε ~ N(0, variance), independent for every label, that of the query included."""
+
+    variance: float | Float[Array, ""] = 0.0
+
+    def standard(self, key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+        return jax.random.normal(key, shape)
+
+    def fourth_cumulant(self) -> float:
+        return 0.0
+
+    @property
+    def gaussian(self) -> bool:
+        return True

@@ -1,0 +1,35 @@
+"""Gaussian noise whose variance depends on the input."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mesalens.tasks._checks import variance
+from mesalens.tasks.noise.gaussian import GaussianNoise
+
+
+class HeteroscedasticNoise(GaussianNoise):
+    """ε | x ~ N(0, σ²(x)),  σ²(x) = variance (1 + growth ‖x‖² / d).
+
+    Raises:
+        ValueError: if `variance` or `growth` is neither 0 nor from 1e-16 to 1e16.
+    """
+
+    variance: float | Float[Array, ""] = 1.0
+    growth: float | Float[Array, ""] = eqx.field(default=1.0)
+
+    def __check_init__(self):
+        variance("growth", self.growth)
+
+    def variance_at(self, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n 1"]:
+        return self.variance * (1 + self.growth * jnp.mean(xs**2, axis=-1, keepdims=True))
+
+    def conditional_variance(self, dim: int) -> tuple[Any, Float[np.ndarray, "d d"]]:
+        return self.variance, float(self.variance * self.growth) / dim * np.eye(dim)
+
+    @property
+    def homoscedastic(self) -> bool:
+        return False

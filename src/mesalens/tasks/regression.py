@@ -1,0 +1,63 @@
+"""`RegressionTask`: labels are values of a function plus noise."""
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Key
+
+from mesalens.checks import InputError
+from mesalens.prompt import Prompt
+from mesalens.tasks._checks import member
+from mesalens.tasks.base import FactoredTask
+from mesalens.tasks.distractors import Distractors
+from mesalens.tasks.noise import GaussianNoise, Noise
+
+
+class RegressionTask(FactoredTask):
+    """Covariates × functions × noise × distractors × context length, each chosen freely.
+
+        x_i ~ covariates,  f ~ functions,  y_i = f(x_i) + noise,   i = 1 … n and the query;
+
+    then `distractors` replace some labels of the context, never the target. The target is the label
+    of the query with its noise, so no learner has a risk below the variance of that noise.
+
+    Raises:
+        ValueError: if a factor is of the wrong kind, sizes differ, or there are more distractors
+            than examples.
+    """
+
+    noise: Noise = eqx.field(default_factory=GaussianNoise, kw_only=True)
+    distractors: Distractors = eqx.field(default_factory=Distractors, kw_only=True)
+
+    def __check_init__(self):
+        super().__check_init__()  # before the rest, which relies on it; Equinox would call it last
+        member("noise", self.noise, Noise)
+        count = member("distractors", self.distractors, Distractors).count
+        if isinstance(count, int) and count > self.context_length:
+            raise InputError(
+                f"distractors must be at most context_length={self.context_length}; got {count}."
+            )
+
+    def sample(
+        self, key: Key[Array, ""], shape: tuple[int, ...] = ()
+    ) -> tuple[Prompt, Float[Array, "*shape m"]]:
+        """Independent prompts with leading axes `shape`, and the target of each; float32.
+
+        One draw of a whole batch is faster than `jax.vmap` over keys, and as good.
+        """
+        covariate_key, function_key, noise_key, distractor_key = jax.random.split(key, 4)
+        xs = self.covariates.sample(covariate_key, (*shape, self.context_length + 1))
+        ys = self.noise(noise_key, self.functions(function_key, xs), xs)
+        context = self.distractors(distractor_key, ys[..., :-1, :])
+        return Prompt(xs[..., :-1, :], context, xs[..., -1, :]), ys[..., -1, :]
+
+    @property
+    def sign_symmetric(self) -> bool:
+        """Whether f and -f are equally likely and the noise is symmetric (distractors are)."""
+        return self.functions.sign_symmetric and self.noise.symmetric
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether covariates, functions and noise are all rotation-invariant."""
+        return all(
+            factor.rotation_invariant for factor in (self.covariates, self.functions, self.noise)
+        )
