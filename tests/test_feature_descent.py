@@ -5,6 +5,7 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -18,24 +19,37 @@ exactly = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
 
 def prompt_of(n, d, m) -> Prompt:
     rng = np.random.default_rng(1)
-    return Prompt(*(jnp.asarray(rng.uniform(-1, 1, shape), float) for shape in ((n, d), (n, m), (d,))))
+    return Prompt(
+        *(jnp.asarray(rng.uniform(-1, 1, shape), float) for shape in ((n, d), (n, m), (d,)))
+    )
 
 
 def embedding_of(d, m, size) -> Embedding:
     """A projection of tokens to a size and an MLP, all weights and biases normal."""
     rng = np.random.default_rng(2)
     shapes = eqx.filter_eval_shape(
-        lambda: Embedding(eqx.nn.Linear(d + m, size, key=KEY), eqx.nn.MLP(size, size, 5, 1, jnp.tanh, key=KEY))
+        lambda: Embedding(
+            eqx.nn.Linear(d + m, size, key=KEY), eqx.nn.MLP(size, size, 5, 1, jnp.tanh, key=KEY)
+        )
     )
     return jax.tree.map(
-        lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), float) if hasattr(leaf, "shape") else leaf, shapes
+        lambda leaf: (
+            jnp.asarray(0.5 * rng.normal(size=leaf.shape), float)
+            if hasattr(leaf, "shape")
+            else leaf
+        ),
+        shapes,
     )
 
 
 def embedded(embedding, token):
     first, last = embedding.mlp.layers
     row = np.asarray(embedding.projection.weight @ token + embedding.projection.bias)
-    return row + np.asarray(last.weight) @ np.tanh(np.asarray(first.weight) @ row + first.bias) + np.asarray(last.bias)
+    return (
+        row
+        + np.asarray(last.weight) @ np.tanh(np.asarray(first.weight) @ row + first.bias)
+        + np.asarray(last.bias)
+    )
 
 
 @eqx.filter_jit
@@ -46,11 +60,16 @@ def results(learner, prompt):
 def test_it_is_descent_on_features_of_x_and_y_written_with_loops():
     with jax.enable_x64(True):
         prompt, embedding, step_sizes = prompt_of(5, 2, 2), embedding_of(2, 2, 6), [0.5, 0.3, 0.8]
-        rows = [embedded(embedding, np.concatenate(pair)) for pair in zip(prompt.xs, prompt.ys, strict=True)]
+        rows = [
+            embedded(embedding, np.concatenate(pair))
+            for pair in zip(prompt.xs, prompt.ys, strict=True)
+        ]
         query = embedded(embedding, np.concatenate([prompt.query, [0, 0]]))
         weights, expected = np.zeros((2, 4)), [-query[4:]]
         for step_size in step_sizes:
-            weights = weights - step_size / 5 * sum(np.outer(weights @ row[:4] - row[4:], row[:4]) for row in rows)
+            weights = weights - step_size / 5 * sum(
+                np.outer(weights @ row[:4] - row[4:], row[:4]) for row in rows
+            )
             expected.append(weights @ query[:4] - query[4:])
         learner = FeatureDescent(embedding, GradientDescent(jnp.array(step_sizes), 3), outputs=2)
         prediction, iterates = results(learner, prompt)
@@ -62,7 +81,9 @@ def test_it_is_descent_on_features_of_x_and_y_written_with_loops():
     "descent",
     [
         lambda: GradientDescent(0.7),
-        lambda: GradientDescent(jnp.array([0.5, 0.3]), 2, preconditioner=jnp.arange(16.0).reshape(4, 4) / 9),
+        lambda: GradientDescent(
+            jnp.array([0.5, 0.3]), 2, preconditioner=jnp.arange(16.0).reshape(4, 4) / 9
+        ),
         lambda: GradientDescent(jnp.array([0.5, 0.3, 0.8]), 3, data_correction=0.2),
         lambda: GradientDescent(0.5, 3),
     ],
@@ -91,17 +112,26 @@ def test_on_features_that_are_x_and_y_it_is_the_descent_itself_from_whatever_sta
     prompt = prompt_of(5, 3, 2)
     descent = GradientDescent(0.4, 2, initial_weights=jnp.arange(6.0).reshape(2, 3))
     for found, expected in zip(
-        results(FeatureDescent(Embedding(), descent, outputs=2), prompt), results(descent, prompt), strict=True
+        results(FeatureDescent(Embedding(), descent, outputs=2), prompt),
+        results(descent, prompt),
+        strict=True,
     ):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_training_changes_the_embedding_and_the_rates_alone():
     descent = GradientDescent(
-        0.5, 2, initial_weights=jnp.ones((1, 5)), preconditioner=jnp.eye(5), data_correction=0.1, momentum=0.2
+        0.5,
+        2,
+        initial_weights=jnp.ones((1, 5)),
+        preconditioner=jnp.eye(5),
+        data_correction=0.1,
+        momentum=0.2,
     )
     mask = FeatureDescent(embedding_of(2, 1, 6), descent).trainable()
-    assert sum(jax.tree.leaves(mask.embedding)) == 2 + 4  # of the projection, and of the two layers of the MLP
+    assert (
+        sum(jax.tree.leaves(mask.embedding)) == 2 + 4
+    )  # of the projection, and of the two layers of the MLP
     assert mask.embedding.mlp.activation is False
     assert mask.descent.initial_weights is mask.descent.preconditioner is False
     assert mask.descent.step_size is mask.descent.data_correction is mask.descent.momentum is True
@@ -109,7 +139,8 @@ def test_training_changes_the_embedding_and_the_rates_alone():
 
 def test_encodings_behind_are_features_and_not_the_label():
     plain, encoded = (
-        FeatureDescent(Embedding(positions=positions), GradientDescent(0.5)) for positions in (None, Sinusoidal(4))
+        FeatureDescent(Embedding(positions=positions), GradientDescent(0.5))
+        for positions in (None, Sinusoidal(4))
     )
     prompt = Prompt(np.ones((3, 2)), np.ones((3, 1)), np.ones(2))
     features, start = encoded.features(prompt)
@@ -118,7 +149,10 @@ def test_encodings_behind_are_features_and_not_the_label():
     np.testing.assert_array_equal(start, [0])
 
 
-def test_prompts_that_it_cannot_read_get_a_sentence():
+def test_prompts_that_it_cannot_read_get_a_sentence(monkeypatch):
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # as where types are not checked
     learner = FeatureDescent(Embedding(), GradientDescent(0.5))
     prompt = Prompt(np.ones((9, 2)), np.ones((9, 1)), np.ones(2))
     with pytest.raises(InputError, match="condensed"):

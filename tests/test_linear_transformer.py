@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesalens import InputError, LinearTransformer, Prompt
+from mesalens.models import Factors
 
 
-def made(dim, outputs, seed, **shape) -> LinearTransformer:
+def made(dim, outputs, seed, key_size=None, **shape) -> LinearTransformer:
     start = jax.random.normal(jax.random.key(seed + 1), (outputs, dim))
-    return LinearTransformer.initialise(
-        dim, outputs, init_scale=0.5, initial_weights=start, key=jax.random.key(seed), **shape
-    )
+    structure = partial(Factors.initialise, key_size=key_size)
+    options = {"init_scale": 0.5, "initial_weights": start, "structure": structure, **shape}
+    return LinearTransformer.initialise(dim, outputs, key=jax.random.key(seed), **options)
 
 
 def prompt_of(n, d, m, seed) -> Prompt:
@@ -47,10 +48,14 @@ def both_forms(model, prompt):
 )
 @given(seed=st.integers(0, 999))
 @settings(max_examples=10, deadline=None)
-def test_fast_form_equals_token_by_token_in_value_and_gradient(n, d, m, layers, heads, looped, seed):
+def test_fast_form_equals_token_by_token_in_value_and_gradient(
+    n, d, m, layers, heads, looped, seed
+):
     with jax.enable_x64(True):
         model = made(d, m, seed, layers=layers, heads=heads, looped=looped, key_size=d + 2)
-        (value, reference), (gradient, reference_gradient) = both_forms(model, prompt_of(n, d, m, seed))
+        (value, reference), (gradient, reference_gradient) = both_forms(
+            model, prompt_of(n, d, m, seed)
+        )
         close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
         close(value, reference)
         jax.tree.map(close, gradient, reference_gradient)
@@ -60,11 +65,11 @@ def test_one_layer_against_the_formula_written_with_loops():
     model, prompt = made(3, 2, 0, heads=2), prompt_of(5, 3, 2, 0)
     tokens = np.concatenate([prompt.xs, prompt.ys], axis=1)
     query = np.concatenate([prompt.query, -model.initial_weights @ prompt.query])
-    changed = query.copy()
+    changed, weights = query.copy(), model.weights
     for head in range(2):
         for token in tokens:
-            score = (model.W_K[0, head] @ token) @ (model.W_Q[0, head] @ query)
-            changed += np.asarray(model.P[0, head] @ (model.W_V[0, head] @ token)) * score
+            score = (weights.W_K[0, head] @ token) @ (weights.W_Q[0, head] @ query)
+            changed += np.asarray(weights.P[0, head] @ (weights.W_V[0, head] @ token)) * score
     np.testing.assert_allclose(model(prompt), -changed[3:], rtol=1e-4, atol=1e-5)
 
 
@@ -80,15 +85,18 @@ def test_the_context_never_sees_the_query():
     model, prompt = made(3, 1, 5, layers=3), prompt_of(6, 3, 1, 5)
     other = Prompt(prompt.xs, prompt.ys, prompt.query + 10)
     np.testing.assert_allclose(
-        model.residual_stream(prompt)[:, :-1], model.residual_stream(other)[:, :-1], rtol=1e-5, atol=1e-6
+        model.residual_stream(prompt)[:, :-1],
+        model.residual_stream(other)[:, :-1],
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
 def test_a_looped_model_equals_an_unshared_one_with_the_same_layer_repeated():
     looped = made(3, 1, 6, layers=3, looped=True)
-    assert looped.looped and looped.W_Q.shape[0] == 1
-    repeat = [jnp.repeat(w, 3, axis=0) for w in (looped.W_Q, looped.W_K, looped.W_V, looped.P)]
-    unshared = LinearTransformer(*repeat, layers=3, initial_weights=looped.initial_weights)
+    assert looped.looped and looped.stored == 1
+    repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, 3, axis=0), looped.weights)
+    unshared = LinearTransformer(repeated, layers=3, initial_weights=looped.initial_weights)
     assert not unshared.looped
     prompt = prompt_of(5, 3, 1, 6)
     np.testing.assert_allclose(looped(prompt), unshared(prompt), rtol=1e-5)
@@ -97,13 +105,18 @@ def test_a_looped_model_equals_an_unshared_one_with_the_same_layer_repeated():
 def test_effective_matrices_make_the_same_model():
     model, prompt = made(3, 2, 7, layers=2, heads=2), prompt_of(5, 3, 2, 7)
     A, B = model.effective()
-    rebuilt = LinearTransformer.from_effective(A, B, layers=2, outputs=2, initial_weights=model.initial_weights)
+    rebuilt = LinearTransformer.from_effective(
+        A, B, layers=2, outputs=2, initial_weights=model.initial_weights
+    )
     np.testing.assert_allclose(rebuilt(prompt), model(prompt), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [1, 4])
 def test_initial_weights_have_the_papers_variance_and_are_truncated(layers):
-    model = LinearTransformer.initialise(60, layers=layers, heads=2, key_size=30, key=jax.random.key(0))
+    structure = partial(Factors.initialise, key_size=30)
+    model = LinearTransformer.initialise(
+        60, layers=layers, heads=2, structure=structure, key=jax.random.key(0)
+    ).weights
     for weights, fan_in in ((model.W_Q, 61), (model.W_K, 61), (model.W_V, 61), (model.P, 60)):
         assert weights.shape[0] == layers
         deviation = np.sqrt(0.002 / layers / fan_in)
@@ -114,38 +127,50 @@ def test_initial_weights_have_the_papers_variance_and_are_truncated(layers):
 def test_the_start_is_not_trained():
     mask = made(3, 1, 0).trainable()
     assert mask.initial_weights is False
-    assert mask.W_Q is mask.W_K is mask.W_V is mask.P is True
+    assert mask.weights.W_Q is mask.weights.W_K is mask.weights.W_V is mask.weights.P is True
 
 
 @pytest.mark.parametrize(
-    ("sizes", "sentence"),
+    ("sizes", "keywords"),
     [
-        ({"layers": 0}, "layers is 0"),
-        ({"heads": 0}, "heads is 0"),
-        ({"key_size": 0}, "key_size"),
-        ({"init_scale": 0.0}, "init_scale"),
+        ({"layers": 0}, "layers.*0"),
+        ({"heads": 0}, "heads.*0"),
+        ({"structure": partial(Factors.initialise, key_size=0)}, "key_size.*0"),
+        ({"init_scale": 0.0}, r"init_scale.*0\.0"),
+        ({"initial_weights": jnp.ones((2, 1))}, r"initial_weights.*\(1, 2\).*\(2, 1\)"),
+        ({"activation_clip": -1.0}, r"activation_clip.*-1\.0"),
     ],
 )
-def test_bad_sizes_get_a_sentence(sizes, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_bad_sizes_get_a_sentence(sizes, keywords):
+    with pytest.raises(InputError, match=keywords):
         LinearTransformer.initialise(2, key=jax.random.key(0), **sizes)
 
 
 @pytest.mark.parametrize(
-    ("times", "damping", "sentence"),
-    [(0, 1.0, "times is 0"), (2, -0.5, "damping is -0.5"), (2, 0.0, "damping is 0.0"), (2, np.nan, "damping is nan")],
+    ("times", "damping", "keywords"),
+    [
+        (0, 1.0, "times.*0"),
+        (2, -0.5, r"damping.*-0\.5"),
+        (2, 0.0, r"damping.*0\.0"),
+        (2, np.nan, "damping.*nan"),
+    ],
 )
-def test_bad_repetitions_get_a_sentence(times, damping, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_bad_repetitions_get_a_sentence(times, damping, keywords):
+    with pytest.raises(InputError, match=keywords):
         made(3, 1, 0).repeated(times, damping=damping)
 
 
+def test_layers_with_weights_of_their_own_cannot_be_repeated():
+    with pytest.raises(InputError, match=r"2 layers.*looped"):
+        made(3, 1, 0, layers=2).repeated(2)
+
+
 def test_a_prompt_of_another_size_gets_a_sentence():
-    with pytest.raises(InputError, match="reads d = 3 and m = 1, and the prompt has d = 4"):
+    with pytest.raises(InputError, match=r"d = 3.*d = 4"):
         made(3, 1, 0)(prompt_of(5, 4, 1, 0))
 
 
 def test_weights_for_another_number_of_layers_get_a_sentence():
     model = made(3, 1, 0, layers=2)
-    with pytest.raises(InputError, match="weights for 2 layers in a transformer of 3"):
-        LinearTransformer(model.W_Q, model.W_K, model.W_V, model.P, layers=3)
+    with pytest.raises(InputError, match=r"weights.*2 layers.*3"):
+        LinearTransformer(model.weights, layers=3)

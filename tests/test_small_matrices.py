@@ -11,7 +11,14 @@ import pytest
 
 from mesalens import GradientDescent, LinearTransformer, Prompt
 from mesalens.models.linear_transformer import FEW_LAYERS
-from mesalens.models.small_matrices import LARGEST, gram, product, squared, times_symmetric, times_weights
+from mesalens.models.small_matrices import (
+    LARGEST,
+    gram,
+    product,
+    squared,
+    times_symmetric,
+    times_weights,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +29,11 @@ def in_double():
 
 def close(found, expected):
     jax.tree.map(
-        lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-10, atol=1e-11 * (1 + np.abs(e).max())), found, expected
+        lambda f, e: np.testing.assert_allclose(
+            f, e, rtol=1e-10, atol=1e-11 * (1 + np.abs(e).max())
+        ),
+        found,
+        expected,
     )
 
 
@@ -30,14 +41,21 @@ def drawn(r, D, lead=()):
     """Rows, other rows, symmetric matrices, shared weights, and what gradients of F W are taken with."""
     rng = np.random.default_rng(r + D)
     shapes = ((3, r, D), (3, r, D), (3, D, D), (D, D + 2), (3, r, D + 2))
-    rows, others, S, weights, upstream = (jnp.asarray(rng.normal(size=(*lead, *shape))) for shape in shapes)
+    rows, others, S, weights, upstream = (
+        jnp.asarray(rng.normal(size=(*lead, *shape))) for shape in shapes
+    )
     return rows, others, S + S.swapaxes(-1, -2), weights, upstream
 
 
 def written(rows, others, S, weights, first):
     """Those with derivatives of their own, then the others."""
     own = gram(rows, first), times_symmetric(rows, S), times_weights(rows, weights)
-    return own, (squared(rows, others), squared(rows, rows), product(rows, S), product(rows, weights))
+    return own, (
+        squared(rows, others),
+        squared(rows, rows),
+        product(rows, S),
+        product(rows, weights),
+    )
 
 
 def plain(rows, others, S, weights, first, einsum=jnp.einsum):
@@ -53,7 +71,9 @@ def gradients(form, rows, others, S, weights, upstream, first):
 
     def loss(rows, S, weights):
         values, _ = form(rows, others, S, weights, first)
-        return sum(jnp.sum(v * u) for v, u in zip(values, (symmetric, others, upstream), strict=True))
+        return sum(
+            jnp.sum(v * u) for v, u in zip(values, (symmetric, others, upstream), strict=True)
+        )
 
     symmetric = jnp.cos(S)
     return jax.grad(loss, argnums=(0, 1, 2))(rows, S, weights)
@@ -65,11 +85,17 @@ def test_products_and_their_gradients_are_those_of_the_formula(r, D):
 
     @jax.jit
     def both(*arrays):
-        return written(*arrays[:4], first), gradients(written, *arrays, first), gradients(plain, *arrays, first)
+        return (
+            written(*arrays[:4], first),
+            gradients(written, *arrays, first),
+            gradients(plain, *arrays, first),
+        )
 
     values, found, (of_rows, of_S, of_weights) = both(*arrays)
     close(values, plain(*arrays[:4], first, einsum=np.einsum))
-    close(found, (of_rows, (of_S + of_S.swapaxes(1, 2)) / 2, of_weights))  # by convention, symmetric
+    close(
+        found, (of_rows, (of_S + of_S.swapaxes(1, 2)) / 2, of_weights)
+    )  # by convention, symmetric
 
 
 def test_an_axis_of_seeds_is_one_more():
@@ -77,13 +103,21 @@ def test_an_axis_of_seeds_is_one_more():
     of_each = jax.jit(partial(gradients, written, first=3))
     found = jax.vmap(of_each)(*arrays)
     for seed in range(2):
-        close(jax.tree.map(lambda leaf, seed=seed: leaf[seed], found), of_each(*(array[seed] for array in arrays)))
+        close(
+            jax.tree.map(lambda leaf, seed=seed: leaf[seed], found),
+            of_each(*(array[seed] for array in arrays)),
+        )
 
 
 def made(d, m, **options) -> LinearTransformer:
     start = jax.random.normal(jax.random.key(1), (m, d))
     model = LinearTransformer.initialise(
-        d, m, init_scale=0.3 * options.get("layers", 1), initial_weights=start, key=jax.random.key(0), **options
+        d,
+        m,
+        init_scale=0.3 * options.get("layers", 1),
+        initial_weights=start,
+        key=jax.random.key(0),
+        **options,
     )
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model)
 
@@ -104,11 +138,17 @@ def prompts_of(n, d, m) -> Prompt:
     ],
 )
 def test_a_batch_is_what_each_prompt_gives_in_value_and_gradient(n, d, m, options):
-    model, prompts, upstream = made(d, m, **options), prompts_of(n, d, m), jnp.arange(2.0 * m).reshape(2, m) - 1
+    model, prompts, upstream = (
+        made(d, m, **options),
+        prompts_of(n, d, m),
+        jnp.arange(2.0 * m).reshape(2, m) - 1,
+    )
     ways = {
         "batch": lambda model, prompts: model.batch(prompts),
         "call": lambda model, prompts: jax.vmap(model)(prompts),
-        "tokens": lambda model, prompts: jax.vmap(type(model).token_by_token, (None, 0))(model, prompts),
+        "tokens": lambda model, prompts: jax.vmap(type(model).token_by_token, (None, 0))(
+            model, prompts
+        ),
     }
     if n > d + m and model.activation_clip is None:
         ways |= {"condensed": lambda model, prompts: model.batch(prompts.condense())}
@@ -119,7 +159,9 @@ def test_a_batch_is_what_each_prompt_gives_in_value_and_gradient(n, d, m, option
             values, back = jax.vjp(lambda model: way(model, prompts), model)
             return values, back(upstream)
 
-        return {name: of(way) for name, way in ways.items()}, jax.vmap(model.residual_stream)(prompts)
+        return {name: of(way) for name, way in ways.items()}, jax.vmap(model.residual_stream)(
+            prompts
+        )
 
     found, stream = every(model, prompts)
     reference = found.pop("tokens")
@@ -147,14 +189,18 @@ def test_one_step_of_gd_plus_plus_is_one_of_gradient_descent():
     close(corrected.batch(prompts), GradientDescent(0.4).batch(prompts))
 
 
-@pytest.mark.parametrize(("clip", "factor"), [(None, 2), pytest.param(10.0, 30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("clip", "factor"), [(None, 2), pytest.param(10.0, 30, marks=pytest.mark.slow)]
+)
 @pytest.mark.slow
 def test_memory_grows_with_n_and_not_with_its_square(clip, factor):
     """The rows of tokens are counted; without a clip, only S is carried from layer to layer."""
     n, d, layers, batch = 10_000, 10, 5, 8
     model, prompts = eqx.filter_eval_shape(
         lambda: (
-            LinearTransformer.initialise(d, layers=layers, activation_clip=clip, key=jax.random.key(0)),
+            LinearTransformer.initialise(
+                d, layers=layers, activation_clip=clip, key=jax.random.key(0)
+            ),
             Prompt(*(jnp.zeros((batch, *shape)) for shape in ((n, d), (n, 1), (d,)))),
         )
     )

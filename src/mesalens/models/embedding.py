@@ -14,15 +14,17 @@ Combination = Literal["add", "concatenate"]
 
 
 class Embedding(eqx.Module):
-    """Rows e to rows `h = E e`, then `h <- h + MLP(h)`, then positional encodings c added or put behind, `(h, c)`.
+    """Rows e to rows `h = E e`, then `h <- h + MLP(h)`, then positional encodings c: `(h, c)`.
 
-    Each of the three may be missing; without any of them rows stay as they are. The y-part of h, from which a prediction is read, is
-    the last m of the entries before those of the encoding.
+    Encodings are put behind the rows or added to them (`combination`). Each of the three parts is
+    optional; without any of them rows stay as they are. The y-part of h, from which a prediction is
+    read, is the last m of the entries before those of the encoding.
 
-    Raises `ValueError` for another combination than "add" and "concatenate", and when it is called where encodings that are to be added
-    have another width than the rows.
+    Raises:
+        ValueError: for an unknown combination, and on a call if encodings to be added have another
+            width than the rows.
 
-    Source: von Oswald et al. (2023), Section 4 (input projection and MLP), Section 5 (encodings that are put behind).
+    Source: von Oswald et al. (2023), Section 4 (projection and MLP), Section 5 (encodings).
     """
 
     projection: eqx.nn.Linear | None = None
@@ -31,17 +33,24 @@ class Embedding(eqx.Module):
     combination: Combination = eqx.field(static=True, default="concatenate", kw_only=True)
 
     def __check_init__(self):
-        one_of("combination of tokens and positions", self.combination, ("add", "concatenate"))
+        one_of("combination", self.combination, ("add", "concatenate"))
 
     def token_width(self, tokens: int) -> int:
-        """The entries of a row before encodings are put behind, for tokens of a width."""
+        """The entries of a row before encodings are put behind it, for tokens of a width."""
         return tokens if self.projection is None else int(self.projection.out_features)
 
     def width(self, tokens: int) -> int:
         """The entries of a row, for tokens of a width."""
-        if self.positions is None or self.combination == "add":
-            return self.token_width(tokens)
-        return self.token_width(tokens) + self.positions.size
+        width = self.token_width(tokens)
+        if self.positions is None:
+            return width
+        if self.combination == "concatenate":
+            return width + self.positions.size
+        if self.positions.size != width:
+            raise InputError(
+                f"positions of size {self.positions.size} cannot be added to rows {width} wide."
+            )
+        return width
 
     def __call__(self, rows: Float[Array, "rows D"]) -> Float[Array, "rows width"]:
         embedded = rows if self.projection is None else jax.vmap(self.projection)(rows)
@@ -52,22 +61,22 @@ class Embedding(eqx.Module):
                 embedded = embedded + jax.vmap(_after(self.projection, self.mlp))(rows)
         if self.positions is None:
             return embedded
+        self.width(rows.shape[1])  # raises where encodings cannot be added
         encodings = self.positions(len(rows)).astype(embedded.dtype)
         if self.combination == "concatenate":
             return jnp.concatenate([embedded, encodings], axis=1)
-        if encodings.shape[1] != embedded.shape[1]:
-            raise InputError(
-                f"encodings of size {encodings.shape[1]} cannot be added to rows of width {embedded.shape[1]}; give both the same."
-            )
         return embedded + encodings
 
 
 def _after(projection: eqx.nn.Linear, mlp: eqx.nn.MLP) -> eqx.nn.MLP:
-    """MLP ∘ E with their two adjacent matrices multiplied, which halves the work where tokens are few entries wide."""
+    """MLP ∘ E with their adjacent matrices multiplied: half the work for narrow tokens."""
     first = mlp.layers[0]
     weight, bias = first.weight @ projection.weight, first.bias
     if projection.bias is not None:
         bias = first.weight @ projection.bias + (0 if bias is None else bias)
     return eqx.tree_at(
-        lambda m: (m.layers[0].weight, m.layers[0].bias), mlp, (weight, bias), is_leaf=lambda leaf: leaf is None
+        lambda m: (m.layers[0].weight, m.layers[0].bias),
+        mlp,
+        (weight, bias),
+        is_leaf=lambda leaf: leaf is None,
     )

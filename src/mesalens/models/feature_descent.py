@@ -1,31 +1,32 @@
-"""`FeatureDescent`: gradient descent on learned features, what an MLP and one attention layer are compared with."""
+"""`FeatureDescent`: gradient descent on learned features."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from mesalens.checks import InputError
 from mesalens.learners import GradientDescent
 from mesalens.learners.base import IterativeLearner
 from mesalens.models.embedding import Embedding
-from mesalens.models.tokens import Joint
+from mesalens.models.tokens import Joint, require_sizes
 from mesalens.prompt import Prompt
 
 
 class FeatureDescent(IterativeLearner):
     """Gradient descent on the features that an embedding makes of joint tokens.
 
-        h_i = Embedding(x_i, y_i) = (φ_i, t_i),     h_q = Embedding(x_q, 0) = (φ_q, t_q),     t the y-part, φ all else
+        h_i = Embedding(x_i, y_i) = (φ_i, t_i),   h_q = Embedding(x_q, 0) = (φ_q, t_q)
         W_k = k steps of descent on 1/(2n) Σ_i ‖W φ_i - t_i‖² from W_0,     ŷ = W_k φ_q - t_q
 
-    Where descent starts at 0, before the first step ŷ is `-t_q`, what the embedding alone says, and this is a transformer with the same
-    embedding whose attention has the weights of `mesalens.theory.gradient_descent_transformer`. Training changes the embedding and
-    the rates of descent.
+    with t the y-part of a row. If descent starts at 0, the prediction before the first step is
+    `-t_q`, what the embedding alone says, and this is a transformer with the same embedding whose
+    attention has the weights of `mesalens.theory.gradient_descent_transformer`. Training changes
+    the embedding and the rates.
 
-    Raises `ValueError` for a condensed prompt, whose rows are no examples, or one of another number of outputs.
+    Raises:
+        ValueError: for a prompt with another number of outputs.
 
-    Source: von Oswald et al. (2023), Section 4, Proposition 2 and Figure 4 (MLP and one step of gradient descent).
+    Source: von Oswald et al. (2023), Section 4, Proposition 2 and Figure 4.
     """
 
     embedding: Embedding
@@ -34,14 +35,7 @@ class FeatureDescent(IterativeLearner):
 
     def features(self, prompt: Prompt) -> tuple[Prompt, Float[Array, " m"]]:
         """The prompt of features `(φ_i, t_i)`, φ_q, and t_q."""
-        if prompt.condensed:
-            raise InputError(
-                "the rows of a condensed prompt are no examples, which an MLP has to see; give the examples."
-            )
-        if prompt.outputs != self.outputs:
-            raise InputError(
-                f"the learner is for m = {self.outputs}, the prompt has m = {prompt.outputs}; give both the same."
-            )
+        require_sizes(prompt, prompt.dim, self.outputs)
         rows = self.embedding(Joint()(prompt))
         end = self.embedding.token_width(prompt.dim + prompt.outputs)
         labels = rows[:, end - self.outputs : end]

@@ -1,6 +1,7 @@
 """`LinearTransformer`: layers of linear self-attention, without softmax, norm or MLP."""
 
-import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -9,49 +10,54 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from mesalens.checks import InputError, count, positive
 from mesalens.learners.base import IterativeLearner
-from mesalens.models.initial_weights import truncated_normal
 from mesalens.models.small_matrices import gram, times_symmetric, times_weights
-from mesalens.models.tokens import Joint
-from mesalens.prompt import Prompt
+from mesalens.models.tokens import Joint, require_sizes
+from mesalens.models.weights import Factors, LinearWeights, Merged
+from mesalens.models.weights.base import Effective, Sizes
+from mesalens.prompt import AnyPrompt
 
 FEW_LAYERS = 13
-"""Up to so many layers are written out, which runs faster (twelve on a CPU 1.6 times); more are a loop, which compiles sooner."""
+"""Up to this many layers are written out, which runs faster (twelve on a CPU: 1.6 times); more are
+a loop, which compiles sooner."""
+
+
+MOST_LAYERS = 10_000
+"""Layers and heads are written out in programs, so that there cannot be many more."""
 
 
 class LinearTransformer(IterativeLearner):
-    """L layers of linear self-attention with H heads on the tokens `e_i = (x_i, y_i)` of width D = d + m.
+    """L layers of linear self-attention with H heads on tokens `e_i = (x_i, y_i)`, D = d + m wide.
 
-    Keys and values come from the context only. With `A_h = W_K,h^T W_Q,h`, `B_h = P_h W_V,h` and `S = Σ_i e_i e_i^T`, a layer
-    changes every token, the query's included, by
+    Keys and values come from the context only. With the effective matrices A_h and B_h of `weights`
+    (for separate factors `A = W_K^T W_Q`, `B = P W_V`) and `S = Σ_i e_i e_i^T`, a layer changes
+    every token, the query's included, by
 
-        e_j  <-  e_j + Σ_h P_h Σ_i (W_V,h e_i) (W_K,h e_i · W_Q,h e_j)  =  e_j + Σ_h B_h S A_h e_j ,
+        e_j  <-  e_j + Σ_h B_h Σ_i e_i (e_i · A_h e_j)  =  e_j + Σ_h B_h S A_h e_j ,
 
-    and the prediction is minus the y-part of the query token after the last layer. The weights are those of the paper: the
-    factors are what is trained. A looped transformer keeps one layer's weights and applies it `layers` times.
+    and the prediction is minus the y-part of the query token after the last layer. A looped
+    transformer stores the weights of one layer and applies it `layers` times.
 
-    `initial_weights` is W_0 of the query token, zero where it is not given; training leaves it as it is. After every layer the entries
-    of all tokens are cut to ±`activation_clip` where it is given.
+    `initial_weights` is W_0 of the query token `(x_q, -W_0 x_q)`, zero by default; training leaves
+    it as it is. With `activation_clip`, entries of all tokens are clipped to ± that after a layer.
 
     Source: von Oswald et al. (2023), Section 2 and Proposition 1.
     """
 
-    W_Q: Float[Array, "stored H K D"]
-    W_K: Float[Array, "stored H K D"]
-    W_V: Float[Array, "stored H K D"]
-    P: Float[Array, "stored H D K"]
+    weights: LinearWeights
     layers: int = eqx.field(static=True, kw_only=True)
     outputs: int = eqx.field(static=True, default=1, kw_only=True)
     initial_weights: Float[Array, "m d"] | None = eqx.field(default=None, kw_only=True)
     activation_clip: float | None = eqx.field(static=True, default=None, kw_only=True)
 
+    sees_only_sum: ClassVar[bool] = True
+
     def __check_init__(self):
         count("layers", self.layers)
         if self.activation_clip is not None:
-            positive("the activation clip", self.activation_clip)
-        if self.W_Q.shape[0] not in (1, self.layers):
+            positive("activation_clip", self.activation_clip)
+        if self.stored not in (1, self.layers):
             raise InputError(
-                f"there are weights for {self.W_Q.shape[0]} layers in a transformer of {self.layers}; "
-                "give those of every layer, or of one that is looped."
+                f"weights are of {self.stored} layers; give those of all {self.layers}, or of one."
             )
 
     @classmethod
@@ -63,179 +69,208 @@ class LinearTransformer(IterativeLearner):
         layers: int = 1,
         heads: int = 1,
         looped: bool = False,
-        key_size: int | None = None,
-        init_scale: float | Float[Array, ""] = 0.002,
+        structure: Callable[..., LinearWeights] = Factors.initialise,
         initial_weights: Float[Array, "m d"] | None = None,
         activation_clip: float | None = None,
+        init_scale: float | Float[Array, ""] = 0.002,
         key: Key[Array, ""],
     ) -> "LinearTransformer":
-        """Weights as before training: truncated normals of variance `init_scale / (layers · fan-in)`.
+        """A transformer before training: weights of variance `init_scale / (layers · fan-in)`.
 
-        `key_size` is K, the width D where it is not given. Raises `ValueError` where a size is below 1 or the scale not above 0.
+        Args:
+            dim: d.
+            outputs: m.
+            layers: L.
+            heads: H.
+            looped: Whether one layer's weights serve all layers.
+            structure: What makes the weights, such as `Sparse.initialise` or, for factors of rank
+                3, `functools.partial(Factors.initialise, key_size=3)`.
+            initial_weights: W_0, m × d.
+            activation_clip: The largest entry of a token after a layer.
+            init_scale: The variance of a weight times layers and fan-in.
+            key: A random key.
+
+        Raises:
+            ValueError: if a size is below 1, `init_scale` is not positive, or W_0 is not m × d.
 
         Source of the initial variance: the released code of von Oswald et al. (2023).
         """
-        for name, value in (("dim", dim), ("outputs", outputs), ("layers", layers), ("heads", heads)):
+        for name, value in {"dim": dim, "outputs": outputs}.items():
             count(name, value)
-        width = dim + outputs
-        key_size = width if key_size is None else count("key_size", key_size)
-        variance = positive("init_scale", init_scale) / layers
-        stored = 1 if looped else layers
-
-        keys = jax.random.split(key, 4)
-        reading = (stored, heads, key_size, width)
+        count("layers", layers, at_most=MOST_LAYERS)
+        count("heads", heads, at_most=MOST_LAYERS)
+        start = Joint(initial_weights).start(dim, outputs)
+        weights = structure(
+            Sizes(1 if looped else layers, heads, dim, outputs),
+            scale=positive("init_scale", init_scale) / layers,
+            key=key,
+        )
         return cls(
-            W_Q=truncated_normal(keys[0], reading, width, variance),
-            W_K=truncated_normal(keys[1], reading, width, variance),
-            W_V=truncated_normal(keys[2], reading, width, variance),
-            P=truncated_normal(keys[3], (stored, heads, width, key_size), heads * key_size, variance),
+            weights,
             layers=layers,
             outputs=outputs,
-            initial_weights=initial_weights,
+            initial_weights=start,
             activation_clip=activation_clip,
         )
 
     @classmethod
     def from_effective(
-        cls,
-        A: Float[Array, "stored H D D"],
-        B: Float[Array, "stored H D D"],
-        *,
-        layers: int,
-        outputs: int = 1,
-        initial_weights: Float[Array, "m d"] | None = None,
+        cls, A: Float[Array, "stored H D D"], B: Float[Array, "stored H D D"], **options
     ) -> "LinearTransformer":
-        """A transformer with the given effective matrices: `W_Q = A`, `P = B`, and `W_K`, `W_V` the identity."""
-        eye = jnp.broadcast_to(jnp.eye(A.shape[-1], dtype=A.dtype), A.shape)
-        return cls(W_Q=A, W_K=eye, W_V=eye, P=B, layers=layers, outputs=outputs, initial_weights=initial_weights)
+        """A transformer with the given effective matrices (`Merged`), and options of the class."""
+        return cls(Merged(A, B), **options)
+
+    @property
+    def stored(self) -> int:
+        """The number of layers with weights of their own."""
+        return jax.eval_shape(self.effective)[0].shape[0]
 
     @property
     def dim(self) -> int:
         """d, the number of entries of a covariate."""
-        return self.W_Q.shape[-1] - self.outputs
+        return jax.eval_shape(self.effective)[0].shape[-1] - self.outputs
 
     @property
     def looped(self) -> bool:
         """Whether one layer's weights serve all layers."""
-        return self.W_Q.shape[0] == 1 and self.layers > 1
+        return self.stored == 1 and self.layers > 1
 
-    def effective(self) -> tuple[Float[Array, "stored H D D"], Float[Array, "stored H D D"]]:
-        """`A = W_K^T W_Q` and `B = P W_V`, for each stored layer and head."""
-        return jnp.swapaxes(self.W_K, -1, -2) @ self.W_Q, self.P @ self.W_V
+    def effective(self) -> Effective:
+        """A and B, for each stored layer and head."""
+        return self.weights.effective()
 
     def trainable(self) -> PyTree[bool]:
-        """The four factors; not W_0."""
+        """The parameters of the weights; not W_0."""
         every = super().trainable()
-        return every if self.initial_weights is None else eqx.tree_at(lambda t: t.initial_weights, every, False)
+        if self.initial_weights is None:
+            return every
+        return eqx.tree_at(lambda model: model.initial_weights, every, False)
 
-    def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
-        """The prediction, in O(n D) for one layer and O(n D² + L D³) for more (O(L n D²) where activations are clipped).
+    def __call__(self, prompt: AnyPrompt) -> Float[Array, " m"]:
+        """The prediction, in O(n D) for one layer and O(n D² + L D³) for more.
 
-        The context enters only through S. A layer multiplies every token by `T = I + Σ_h B_h S A_h`, hence `S <- T S T^T`: only
-        the query token and S are carried from layer to layer, and one layer does not even need S.
+        One layer does not even need S. (Clipping needs all tokens: O(L n D²).)
         """
-        if self.activation_clip is not None:
+        if self.layers > 1 or self.activation_clip is not None:
             return self.iterates(prompt)[-1]
         context, token = self._tokens(prompt)
         A, B = self.effective()
-        if self.layers == 1:
-            return -(token + _attend(context, A[0], B[0], token))[prompt.dim :]
+        return -(token + _attend(context, A[0], B[0], token))[prompt.dim :]
 
-        S = context.T @ context
-        for layer in range(self.layers):
-            a, b = (A[0], B[0]) if self.looped else (A[layer], B[layer])
-            update = jnp.einsum("hij,jk,hkl->il", b, S, a)
+    def iterates(self, prompt: AnyPrompt) -> Float[Array, "layers_and_input m"]:
+        """What would be predicted from the query token before the first and after every layer.
+
+        The context enters only through S: a layer multiplies every token by
+        `T = I + Σ_h B_h S A_h`, hence `S <- T S T^T`, and only S and the query token are carried
+        from layer to layer.
+        """
+        if self.activation_clip is not None:
+            return -self.residual_stream(prompt)[:, -1, prompt.dim :]
+        context, query = self._tokens(prompt)
+
+        def layer(carry, matrices):
+            S, token = carry
+            update = jnp.einsum("hij,jk,hkl->il", matrices[1], S, matrices[0])
             token = token + update @ token
-            if layer + 1 < self.layers:
-                S = S + update @ S
-                S = S + S @ update.T
-        return -token[prompt.dim :]
+            S = S + update @ S
+            return (S + S @ update.T, token), token
 
-    def batch(self, prompts: Prompt) -> Float[Array, "batch m"]:
-        """The predictions for a batch, several times faster than by `jax.vmap` where there is more than one layer.
+        _, tokens = _through(layer, (context.T @ context, query), self._each_layer())
+        return -jnp.concatenate([query[None], jnp.asarray(tokens)])[:, prompt.dim :]
 
-        Rows F of tokens become `F T^T = F + Σ_h F A_h^T S B_h^T`, three products of small matrices. Where the context has no more than
-        twice the rows of S (or activations are clipped, which S does not know of) the rows are the tokens, and `S = F^T F` anew in each
-        layer; else they are those of S itself, and twice that is `T S T^T`.
+    def batch(self, prompts: AnyPrompt) -> Float[Array, "batch m"]:
+        """The predictions for a batch, several times faster than `jax.vmap` for several layers.
+
+        Rows F of tokens become `F T^T = F + Σ_h F A_h^T S B_h^T`, three products of small matrices.
+        If the context has at most twice the rows of S (or activations are clipped, of which S knows
+        nothing) the rows are the tokens, with `S = F^T F` anew in each layer; else they are those
+        of S itself, and doing it twice gives `T S T^T`.
         """
         if self.layers == 1 and self.activation_clip is None:
             return jax.vmap(self)(prompts)
         context, query = jax.vmap(self._tokens)(prompts)
-        A, B = self.effective()
         examples = context.shape[1]
-        of_tokens = self.activation_clip is not None or examples <= 2 * context.shape[2]
+        *before, last = self._each_layer()
 
-        def tokens_after(tokens, weights):
-            return self._clip(_rows_after(tokens, gram(tokens, examples), *weights)), None
+        def tokens_after(tokens, matrices):
+            return self._clip(_rows_after(tokens, gram(tokens, examples), *matrices)), None
 
-        def sum_after(carry, weights):
+        def sum_after(carry, matrices):
             S, query = carry
-            rows = _rows_after(jnp.concatenate([S, query[:, None]], axis=1), S, *weights)
-            return (_rows_after(jnp.swapaxes(rows[:, :-1], 1, 2), S, *weights), rows[:, -1]), None
+            rows = _rows_after(jnp.concatenate([S, query[:, None]], axis=1), S, *matrices)
+            S = _rows_after(jnp.swapaxes(rows[:, :-1], 1, 2), S, *matrices)
+            return (S, rows[:, -1]), None
 
-        each = [(A[0], B[0]) if self.looped else (A[number], B[number]) for number in range(self.layers)]
-        if of_tokens:
-            tokens = _through(tokens_after, jnp.concatenate([context, query[:, None]], axis=1), each[:-1])
-            query = tokens[:, -1] + jax.vmap(_attend, (0, None, None, 0))(tokens[:, :-1], *each[-1], tokens[:, -1])
+        if self.activation_clip is not None or examples <= 2 * context.shape[2]:
+            rows = jnp.concatenate([context, query[:, None]], axis=1)
+            tokens, _ = _through(tokens_after, rows, before)
+            context, query = tokens[:, :-1], tokens[:, -1]
+            added = jax.vmap(_attend, (0, None, None, 0))(context, *last, query)
         else:
-            S, query = _through(sum_after, (gram(context, examples), query), each[:-1])
-            query = query + jax.vmap(_attend_by_sum, (0, None, None, 0))(S, *each[-1], query)
-        return -self._clip(query)[:, prompts.dim :]
+            (S, query), _ = _through(sum_after, (gram(context, examples), query), before)
+            added = jax.vmap(_attend_by_sum, (0, None, None, 0))(S, *last, query)
+        return -self._clip(query + added)[:, prompts.dim :]
 
-    def iterates(self, prompt: Prompt) -> Float[Array, "layers_and_input m"]:
-        """What would be predicted from the query token before the first and after every layer."""
-        return -self.residual_stream(prompt)[:, -1, prompt.dim :]
+    def repeated(
+        self, times: int, *, damping: float | Float[Array, ""] = 1.0
+    ) -> "LinearTransformer":
+        """One layer applied `times` times, each time `e <- e + λ Σ_h B_h S A_h e`, λ the damping.
 
-    def repeated(self, times: int, *, damping: float = 1.0) -> "LinearTransformer":
-        """A looped transformer (or one layer) applied `times` times, each time `e <- e + λ Σ_h B_h S A_h e` with the damping λ.
-
-        Raises `ValueError` for layers with weights of their own, less than one time, or a damping not above 0.
+        Raises:
+            ValueError: if layers have weights of their own, `times` is below 1, or the damping is
+                not positive.
         """
         count("times", times)
-        positive("the damping", damping)
-        if self.W_Q.shape[0] != 1:
+        positive("damping", damping)
+        if self.stored != 1:
             raise InputError(
-                f"the transformer has {self.layers} layers with weights of their own, and no order in which to repeat them; give a looped one."
+                f"the {self.layers} layers have weights of their own; give a looped transformer."
             )
-        return dataclasses.replace(self, P=damping * self.P, layers=times)
+        A, B = self.effective()
+        return LinearTransformer(
+            Merged(A, damping * B),
+            layers=times,
+            outputs=self.outputs,
+            initial_weights=self.initial_weights,
+            activation_clip=self.activation_clip,
+        )
 
-    def token_by_token(self, prompt: Prompt) -> Float[Array, " m"]:
-        """The same prediction, from the residual stream of all tokens: the reference for `__call__`, in O(L n² D)."""
+    def token_by_token(self, prompt: AnyPrompt) -> Float[Array, " m"]:
+        """The prediction from the residual stream: the reference for `__call__`, in O(L n² D)."""
         return -self.residual_stream(prompt)[-1, -1, prompt.dim :]
 
-    def residual_stream(self, prompt: Prompt) -> Float[Array, "layers_and_input context_and_query D"]:
-        """All tokens before the first and after every layer, the query's last: attention as it is written in textbooks."""
+    def residual_stream(self, prompt: AnyPrompt) -> Float[Array, "layers_and_input rows D"]:
+        """All tokens before the first and after every layer, the query's last.
+
+        Attention as in textbooks: every token attends to every token of the context.
+        """
         context, token = self._tokens(prompt)
-        tokens = jnp.concatenate([context, token[None]])
-        stream = [tokens]
-        for layer in range(self.layers):
-            stored = 0 if self.looped else layer
-            queries = jnp.einsum("hkd,jd->hjk", self.W_Q[stored], tokens)
-            keys = jnp.einsum("hkd,id->hik", self.W_K[stored], tokens[:-1])
-            values = jnp.einsum("hkd,id->hik", self.W_V[stored], tokens[:-1])
-            attention = jnp.einsum("hjk,hik->hji", queries, keys)
-            tokens = self._clip(tokens + jnp.einsum("hdk,hji,hik->jd", self.P[stored], attention, values))
-            stream.append(tokens)
+        stream = [jnp.concatenate([context, token[None]])]
+        for A, B in self._each_layer():
+            tokens = stream[-1]
+            attention = jnp.einsum("id,hde,je->hji", tokens[:-1], A, tokens)
+            added = jnp.einsum("hde,hji,ie->jd", B, attention, tokens[:-1])
+            stream.append(self._clip(tokens + added))
         return jnp.stack(stream)
+
+    def _each_layer(self) -> list[tuple[Float[Array, "H D D"], Float[Array, "H D D"]]]:
+        A, B = self.effective()
+        return [(A[0], B[0])] * self.layers if len(A) == 1 else list(zip(A, B, strict=True))
 
     def _clip(self, tokens: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         limit = self.activation_clip
         return tokens if limit is None else jnp.clip(tokens, -limit, limit)
 
-    def _tokens(self, prompt: Prompt) -> tuple[Float[Array, "n D"], Float[Array, " D"]]:
-        if (prompt.dim, prompt.outputs) != (self.dim, self.outputs):
-            raise InputError(
-                f"the transformer reads d = {self.dim} and m = {self.outputs}, and the prompt has d = {prompt.dim} and "
-                f"m = {prompt.outputs}; give both the same."
-            )
+    def _tokens(self, prompt: AnyPrompt) -> tuple[Float[Array, "n D"], Float[Array, " D"]]:
+        require_sizes(prompt, self.dim, self.outputs)
         tokens = Joint(self.initial_weights)
         return tokens.context(prompt), tokens.query(prompt)
 
 
 def _attend(context, A, B, token):
     """Σ_h B_h S A_h e_q by two products with the context, without forming S."""
-    mixed = jnp.einsum("ni,hn->hi", context, jnp.einsum("ni,hi->hn", context, A @ token))
-    return jnp.einsum("hij,hj->i", B, mixed)
+    scores = jnp.einsum("ni,hi->hn", context, A @ token)
+    return jnp.einsum("hij,hj->i", B, jnp.einsum("ni,hn->hi", context, scores))
 
 
 def _attend_by_sum(S, A, B, token):
@@ -245,15 +280,19 @@ def _attend_by_sum(S, A, B, token):
 
 def _rows_after(rows, S, A, B):
     """F T^T = F + Σ_h F A_h^T S B_h^T for a batch of rows F: what a layer makes of them."""
+    heads = zip(A, B, strict=True)
     return rows + sum(
-        times_weights(times_symmetric(times_weights(rows, a.T), S), b.T) for a, b in zip(A, B, strict=True)
+        times_weights(times_symmetric(times_weights(rows, a.T), S), b.T) for a, b in heads
     )
 
 
-def _through(layer, carry, weights):
-    """What layers make of the carry: one after the other, or in a loop where they are many."""
-    if len(weights) >= FEW_LAYERS:
-        return jax.lax.scan(layer, carry, jax.tree.map(lambda *of_layers: jnp.stack(of_layers), *weights))[0]
-    for of_layer in weights:
-        carry, _ = layer(carry, of_layer)
-    return carry
+def _through(layer, carry, matrices):
+    """`jax.lax.scan` of layers, written out if they are few; returns the carry and the outputs."""
+    if len(matrices) >= FEW_LAYERS:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *matrices)
+        return jax.lax.scan(layer, carry, stacked)
+    outputs = []
+    for pair in matrices:
+        carry, output = layer(carry, pair)
+        outputs.append(output)
+    return carry, jnp.stack(outputs) if outputs and outputs[0] is not None else None

@@ -27,19 +27,23 @@ class Positions(eqx.Module):
 class Sinusoidal(Positions):
     """Entries 2k and 2k + 1 of row p are `sin(ω_k p)` and `cos(ω_k p)`, ω_k = longest^(-2k/size).
 
-    One step along the rows is a rotation R, the same everywhere, `c(p + 1) = R c(p)`, and `c(p) · c(p') = Σ_k cos(ω_k (p - p'))` is
-    largest where p = p': with both, attention finds the next row or the one before (`mesalens.theory.copying_transformer`).
+    One step along the rows is a rotation R, the same everywhere, `c(p + 1) = R c(p)`, and
+    `c(p) · c(p') = Σ_k cos(ω_k (p - p'))` is largest at p = p': with both, attention finds the next
+    row or the one before (`mesalens.theory.copying_transformer`).
 
-    Raises `ValueError` where the size is odd. Source: Vaswani et al. (2017), Section 3.5 (longest = 10 000).
+    Raises:
+        ValueError: if `entries`, the size, is odd.
+
+    Source: Vaswani et al. (2017), Section 3.5 (longest = 10 000).
     """
 
     entries: int = eqx.field(static=True)
     longest: float = eqx.field(static=True, default=10_000.0)
 
     def __check_init__(self):
-        positive("the longest wave length", self.longest)
-        if count("the size of an encoding", self.entries) % 2:
-            raise InputError(f"the size of a sinusoidal encoding is {self.entries}; give an even number.")
+        positive("longest", self.longest)
+        if count("entries", self.entries) % 2:
+            raise InputError(f"entries must be even; got {self.entries}.")
 
     @property
     def size(self) -> int:
@@ -51,7 +55,8 @@ class Sinusoidal(Positions):
 
     def __call__(self, rows: int) -> Float[Array, "rows size"]:
         angles = np.arange(rows)[:, None] * self.frequencies()
-        return jnp.asarray(np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(rows, self.entries), float)
+        pairs = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+        return jnp.asarray(pairs.reshape(rows, self.entries), float)
 
     def step(self, rows: int) -> Float[np.ndarray, "size size"]:
         """R to the power `rows`: `c(p + rows) = R^rows c(p)`, float64."""
@@ -63,17 +68,20 @@ class Sinusoidal(Positions):
 
 
 class Learned(Positions):
-    """An encoding for each row that training finds; at first normal, of standard deviation 0.02.
+    """A trained encoding for each row; at first normal, with standard deviation 0.02.
 
-    Raises `ValueError` for more rows than there are encodings. Source: as in GPT-2 (Radford et al., 2019).
+    Raises:
+        ValueError: on a call for more rows than there are encodings.
+
+    Source: as in GPT-2 (Radford et al., 2019).
     """
 
     table: Float[Array, "longest size"]
 
     @classmethod
     def initialise(cls, rows: int, size: int, *, key: Key[Array, ""]) -> "Learned":
-        """Encodings as before training."""
-        shape = count("the number of rows", rows), count("the size of an encoding", size)
+        """Encodings before training."""
+        shape = count("rows", rows), count("size", size)
         return cls(0.02 * jax.random.normal(key, shape))
 
     @property
@@ -81,8 +89,5 @@ class Learned(Positions):
         return self.table.shape[1]
 
     def __call__(self, rows: int) -> Float[Array, "rows size"]:
-        if rows > len(self.table):
-            raise InputError(
-                f"the prompt has {rows} rows and there are learned encodings for {len(self.table)}; give a shorter context."
-            )
+        count("rows", rows, at_most=len(self.table))
         return self.table[:rows]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count
-from mesalens.prompt import Prompt
+from mesalens.prompt import AnyPrompt, CondensedPrompt, Prompt, no_examples
 
 
 class Tokens(eqx.Module):
@@ -17,14 +17,16 @@ class Tokens(eqx.Module):
     """
 
     def __call__(self, prompt: Prompt) -> Float[Array, "rows D"]:
-        """All rows, the query's last."""
+        """All rows, the query's last; raises `ValueError` for a condensed prompt."""
+        if isinstance(prompt, CondensedPrompt):  # whose rows are not examples
+            raise no_examples(type(self).__name__)
         return jnp.concatenate([self.context(prompt), self.query(prompt)[None]])
 
     @abc.abstractmethod
     def context(self, prompt: Prompt) -> Float[Array, "context_rows D"]:
         """The rows of the n examples."""
 
-    def query(self, prompt: Prompt) -> Float[Array, " D"]:
+    def query(self, prompt: AnyPrompt) -> Float[Array, " D"]:
         """The row of the query, `(x_q, 0)`."""
         return jnp.concatenate([prompt.query, jnp.zeros(prompt.outputs, prompt.query.dtype)])
 
@@ -34,43 +36,55 @@ class Tokens(eqx.Module):
 
     @abc.abstractmethod
     def prompt(self, rows: Float[Array, "rows D"], *, outputs: int = 1) -> Prompt:
-        """The prompt whose rows these are. Raises `ValueError` where there is no such prompt."""
+        """The prompt whose rows these are.
+
+        Raises:
+            ValueError: if there is no such prompt.
+        """
 
 
 class Joint(Tokens):
     """x and y in one token: `e_i = (x_i, y_i)`, and `e_q = (x_q, -W_0 x_q)`; n + 1 rows.
 
-    `initial_weights` is W_0, zero where it is not given. Source: von Oswald et al. (2023), Section 2.
+    `initial_weights` is W_0, zero by default. Source: von Oswald et al. (2023), Section 2.
     """
 
     initial_weights: Float[Array, "m d"] | None = None
 
-    def context(self, prompt: Prompt) -> Float[Array, "n D"]:
-        return jnp.concatenate([prompt.xs, prompt.ys], axis=1)
+    def context(self, prompt: AnyPrompt) -> Float[Array, "n D"]:
+        return jnp.concatenate(prompt.rows, axis=1)
 
-    def query(self, prompt: Prompt) -> Float[Array, " D"]:
-        if self.initial_weights is None:
+    def query(self, prompt: AnyPrompt) -> Float[Array, " D"]:
+        start = self.start(prompt.dim, prompt.outputs)
+        if start is None:
             return super().query(prompt)
-        if self.initial_weights.shape != (prompt.outputs, prompt.dim):
+        return jnp.concatenate([prompt.query, -start @ prompt.query])
+
+    def start(self, dim: int, outputs: int) -> Float[Array, "m d"] | None:
+        """W_0 as an array, or None; raises `ValueError` if it is not m × d."""
+        if self.initial_weights is None:
+            return None
+        start = jnp.asarray(self.initial_weights, float)
+        if start.shape != (outputs, dim):
             raise InputError(
-                f"W_0 has shape {self.initial_weights.shape}; this prompt needs ({prompt.outputs}, {prompt.dim})."
+                f"initial_weights must have shape ({outputs}, {dim}); got {start.shape}."
             )
-        return jnp.concatenate([prompt.query, -self.initial_weights @ prompt.query])
+        return start
 
     def rows(self, context_length: int) -> int:
         return context_length + 1
 
     def prompt(self, rows: Float[Array, "rows D"], *, outputs: int = 1) -> Prompt:
-        dim = _covariates_of(rows, outputs)
+        dim = _covariate_entries(rows, outputs)
         return Prompt(rows[:-1, :dim], rows[:-1, dim:], rows[-1, :dim])
 
 
 class Interleaved(Tokens):
-    """x and y in tokens of their own, `(x_1, 0), (0, y_1), (x_2, 0), (0, y_2), …, (x_q, 0)`; 2n + 1 rows.
+    """x and y in tokens of their own, `(x_1, 0), (0, y_1), …, (x_q, 0)`; 2n + 1 rows.
 
-    The standard construction, in which a learner has to find out first which y belongs to which x. Source: von Oswald et al. (2023),
-    Section 5. (Their released code gives both kinds d entries and puts y into the last of them; here each has entries of its own,
-    so that rows can be read back.)
+    A learner first has to find out which y belongs to which x. Source: von Oswald et al. (2023),
+    Section 5. (Their released code gives both kinds d entries and puts y into the last of them;
+    here each has entries of its own, so that rows can be read back.)
     """
 
     def context(self, prompt: Prompt) -> Float[Array, "twice_n D"]:
@@ -82,18 +96,23 @@ class Interleaved(Tokens):
         return 2 * context_length + 1
 
     def prompt(self, rows: Float[Array, "rows D"], *, outputs: int = 1) -> Prompt:
-        dim = _covariates_of(rows, outputs)
+        dim = _covariate_entries(rows, outputs)
         if len(rows) % 2 == 0:
-            raise InputError(
-                f"there are {len(rows)} rows; an interleaved prompt has two for each example and one for the query."
-            )
+            raise InputError(f"an interleaved prompt has an odd number of rows; got {len(rows)}.")
         return Prompt(rows[:-1:2, :dim], rows[1::2, dim:], rows[-1, :dim])
 
 
-def _covariates_of(rows: Float[Array, "rows D"], outputs: int) -> int:
-    """d, which is what the labels leave of the width."""
-    if not 0 < count("outputs", outputs) < rows.shape[1]:
+def require_sizes(prompt: AnyPrompt, dim: int, outputs: int) -> None:
+    """Raises `ValueError` if a prompt does not have the d and m that a model is for."""
+    if (prompt.dim, prompt.outputs) != (dim, outputs):
         raise InputError(
-            f"rows of width {rows.shape[1]} have no room for {outputs} outputs and a covariate; give fewer."
+            f"the model is for d = {dim} and m = {outputs}; the prompt has d = {prompt.dim} and "
+            f"m = {prompt.outputs}."
         )
+
+
+def _covariate_entries(rows: Float[Array, "rows D"], outputs: int) -> int:
+    """d: the width less the entries of the labels."""
+    if not 0 < count("outputs", outputs) < rows.shape[1]:
+        raise InputError(f"outputs={outputs} leaves no covariates in rows {rows.shape[1]} wide.")
     return rows.shape[1] - outputs

@@ -1,62 +1,67 @@
 """`Transformer`: attention, norm, MLP, positions and tokens, each a free choice."""
 
-from collections.abc import Sequence
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from mesalens.checks import InputError, count, one_of, positive
+from mesalens.checks import InputError, count, positive
 from mesalens.learners.base import IterativeLearner
-from mesalens.models.attention import Attention, Kernel, Keys, seen
+from mesalens.models.attention import Attention, AttentionKind, SoftmaxAttention
 from mesalens.models.embedding import Combination, Embedding
 from mesalens.models.initial_weights import with_truncated_normals
-from mesalens.models.linear_transformer import LinearTransformer
+from mesalens.models.linear_transformer import MOST_LAYERS, LinearTransformer
 from mesalens.models.positions import Positions
-from mesalens.models.tokens import Joint, Tokens
+from mesalens.models.tokens import Joint, Tokens, require_sizes
+from mesalens.models.visibility import ContextOnly, Visibility
+from mesalens.models.weights import Factors
 from mesalens.prompt import Prompt
 
 
 class TransformerLayer(eqx.Module):
-    """`h <- h + Attention(norm(h))`, then `h <- h + MLP(norm(h))`; norms and MLP may be missing."""
+    """`h <- h + Attention(norm(h))`, then `h <- h + MLP(norm(h))`; norms and MLP are optional."""
 
     attention: Attention
     attention_norm: eqx.nn.LayerNorm | None = None
     mlp: eqx.nn.MLP | None = None
     mlp_norm: eqx.nn.LayerNorm | None = None
 
-    def __call__(self, rows: Float[Array, "rows D"], keys: Keys, *, last: int | None = None) -> Float[Array, "asked D"]:
-        """What the layer makes of all rows, or of the `last` so many alone, which costs less."""
+    def __call__(
+        self, rows: Float[Array, "rows D"], visibility: Visibility, *, last: int | None = None
+    ) -> Float[Array, "asked D"]:
+        """The rows after the layer; with `last`, only that many of them, which costs less."""
         asked = slice(None) if last is None else slice(-last, None)
-        queries, context, visible = self._reads(rows, keys, asked)
-        after = rows[asked] + self.attention(queries, context, visible)
+        after = rows[asked] + self.attention(*self._reads(rows, visibility, asked))
         if self.mlp is None:
             return after
         return after + jax.vmap(self.mlp)(_normed(self.mlp_norm, after))
 
-    def attention_weights(self, rows: Float[Array, "rows D"], keys: Keys) -> Float[Array, "H rows seen"]:
+    def attention_weights(
+        self, rows: Float[Array, "rows D"], visibility: Visibility
+    ) -> Float[Array, "H rows seen"]:
         """How each row weights those that it may see."""
-        return self.attention.weights(*self._reads(rows, keys, slice(None)))
+        return self.attention.weights(*self._reads(rows, visibility, slice(None)))
 
-    def _reads(self, rows, keys, asked):
+    def _reads(self, rows, visibility: Visibility, asked: slice):
         normed = _normed(self.attention_norm, rows)
-        context = normed[:-1] if keys == "context" else normed
-        visible = seen(keys, len(rows))
-        return normed[asked], context, None if visible is None else visible[asked]
+        seen = visibility.seen(len(rows))
+        return normed[asked], visibility.keys(normed), None if seen is None else seen[asked]
 
 
 class Transformer(IterativeLearner):
     """L layers of attention and MLPs on the tokens of a prompt, from orthogonal parts.
 
-    `tokens` lay the prompt out as rows, `embedding` does what comes before the first layer, each of `stored_layers` is attention (linear or
-    softmax, H heads), with norms and an MLP or without; a looped transformer stores one and applies it `layers` times. `keys` says what a row
-    sees: the context without the query (as in the paper), the rows up to itself, or all.
+    `tokens` lay the prompt out as rows, `embedding` does what comes before the first layer, and
+    each of `stored_layers` is attention of some kind with H heads, with or without norms and an
+    MLP; a looped transformer stores one layer and applies it `layers` times. `visibility` says what
+    a row sees.
 
-    The prediction is minus the y-part of the query's row after the last layer (see `Embedding`), or `readout` of that row. With linear
-    attention on joint tokens and nothing else this is `LinearTransformer`, which is the faster form.
+    The prediction is minus the y-part of the query's row after the last layer (see `Embedding`), or
+    `readout` of that row. With linear attention on joint tokens and nothing else this is the
+    function of `LinearTransformer`, which is faster.
 
-    Source: von Oswald et al. (2023), Sections 2 to 5; Vaswani et al. (2017); norms come first as in Xiong et al. (2020).
+    Source: von Oswald et al. (2023), Sections 2 to 5; Vaswani et al. (2017); norms come first as in
+    Xiong et al. (2020).
     """
 
     tokens: Tokens
@@ -66,15 +71,14 @@ class Transformer(IterativeLearner):
     layers: int = eqx.field(static=True, kw_only=True)
     dim: int = eqx.field(static=True, kw_only=True)
     outputs: int = eqx.field(static=True, default=1, kw_only=True)
-    keys: Keys = eqx.field(static=True, default="context", kw_only=True)
+    visibility: Visibility = eqx.field(default_factory=ContextOnly, kw_only=True)
 
     def __check_init__(self):
         count("layers", self.layers)
-        one_of("keys", self.keys, ("context", "causal", "all"))
         if len(self.stored_layers) not in (1, self.layers):
+            stored = len(self.stored_layers)
             raise InputError(
-                f"there are weights for {len(self.stored_layers)} layers in a transformer of {self.layers}; "
-                "give those of every layer, or of one that is looped."
+                f"weights are of {stored} layers; give those of all {self.layers}, or of one."
             )
 
     @classmethod
@@ -85,10 +89,11 @@ class Transformer(IterativeLearner):
         *,
         layers: int = 1,
         heads: int = 1,
-        attention: Kernel | Sequence[Kernel] = "softmax",
-        tokens: Tokens | None = None,
-        keys: Keys = "context",
         looped: bool = False,
+        attention: AttentionKind | None = None,
+        first_attention: AttentionKind | None = None,
+        tokens: Tokens | None = None,
+        visibility: Visibility | None = None,
         layer_norm: bool = False,
         mlp_widening: int | None = None,
         biases: bool = False,
@@ -101,95 +106,111 @@ class Transformer(IterativeLearner):
         init_scale: float | Float[Array, ""] = 0.002,
         key: Key[Array, ""],
     ) -> "Transformer":
-        """A transformer before training, its weights truncated normals of variance `init_scale / (layers · fan-in)`, biases 0.
+        """A transformer before training: weights of variance `init_scale / (layers · fan-in)`.
 
-        `attention` is one kind for all layers, or a kind for each, as ("softmax", "linear"). `mlp_widening` is the number of hidden units
-        of each layer's MLP (GELU) over the width of a row, `input_mlp_widening` that of the MLP before the first layer; they have biases,
-        attention has them where `biases` is set. `embedding_size` is the width that tokens are projected to, `readout` puts a linear map
-        behind the last layer (with the first weights of `eqx.nn.Linear`), `key_size` is K, the width of a row where it is not given.
+        Weights are truncated normals, biases 0; the readout has the initial weights of
+        `eqx.nn.Linear`.
 
-        Raises `ValueError` where sizes are below 1, do not fit each other, or kinds of attention and layers differ in number.
+        Args:
+            dim: d.
+            outputs: m.
+            layers: L.
+            heads: H, in every layer.
+            looped: Whether one layer's weights serve all layers.
+            attention: The kind of attention; softmax by default.
+            first_attention: Another kind for the first layer.
+            tokens: The layout of a prompt; `Joint` by default.
+            visibility: What a row sees; `ContextOnly` by default.
+            layer_norm: Whether norms come before attention and MLP.
+            mlp_widening: The hidden units of each layer's MLP (GELU) over the width of a row.
+            biases: Whether attention and embedding have biases; MLPs always do.
+            embedding_size: The width that tokens are projected to.
+            input_mlp_widening: As `mlp_widening`, of an MLP before the first layer.
+            positions: Positional encodings.
+            combination: Whether encodings are put behind the rows or added to them.
+            readout: Whether a linear map of the query's row gives the prediction.
+            key_size: K; the width of a row by default.
+            init_scale: The variance of a weight times layers and fan-in.
+            key: A random key.
+
+        Raises:
+            ValueError: if a size is below 1, or sizes do not fit each other.
 
         Source of the initial variance: the released code of von Oswald et al. (2023).
         """
-        for name, value in (("dim", dim), ("outputs", outputs), ("layers", layers), ("heads", heads)):
+        for name, value in {"dim": dim, "outputs": outputs}.items():
             count(name, value)
+        count("layers", layers, at_most=MOST_LAYERS)
+        count("heads", heads, at_most=MOST_LAYERS)
         stored = 1 if looped else layers
-        kinds: list[Kernel] = [attention] * stored if isinstance(attention, str) else list(attention)  # pyright: ignore
-        if len(kinds) != stored:
-            raise InputError(
-                f"there are {len(kinds)} kinds of attention for {stored} layers with weights of their own; give one for all, or one for each."
-            )
+        if looped and layers > 1 and first_attention is not None:
+            raise InputError("first_attention needs layers of their own; leave out looped.")
+        attention = SoftmaxAttention() if attention is None else attention
+        kinds = [first_attention or attention, *[attention] * (stored - 1)]
         scale = positive("init_scale", init_scale) / layers
-        keys_of = jax.random.split(key, 3 + len(kinds))
+        part_keys = jax.random.split(key, 3 + stored)
 
         def linear(inputs: int, size: int, key: Key[Array, ""]) -> eqx.nn.Linear:
-            return with_truncated_normals(eqx.nn.Linear(inputs, size, use_bias=biases, key=key), scale, key=key)
+            part = eqx.nn.Linear(inputs, size, use_bias=biases, key=key)
+            return with_truncated_normals(part, scale, key=key)
 
-        def mlp(size: int, widening: int | None, key: Key[Array, ""]) -> eqx.nn.MLP | None:
+        def mlp(
+            name: str, size: int, widening: int | None, key: Key[Array, ""]
+        ) -> eqx.nn.MLP | None:
             if widening is None:
                 return None
-            hidden = count("the widening of an MLP", widening) * size
-            return with_truncated_normals(
-                eqx.nn.MLP(size, size, hidden, depth=1, activation=jax.nn.gelu, key=key), scale, key=key
-            )
+            hidden = count(name, widening) * size
+            part = eqx.nn.MLP(size, size, hidden, depth=1, activation=jax.nn.gelu, key=key)
+            return with_truncated_normals(part, scale, key=key)
 
-        embedded = dim + outputs if embedding_size is None else count("embedding_size", embedding_size)
-        if embedded < outputs:
-            raise InputError(f"an embedding of size {embedded} has no room for {outputs} outputs; give a larger one.")
-        embedding = Embedding(
-            None if embedding_size is None else linear(dim + outputs, embedded, keys_of[0]),
-            mlp(embedded, input_mlp_widening, keys_of[1]),
-            positions,
-            combination=combination,
-        )
+        embedded = dim + outputs
+        projection = None
+        if embedding_size is not None:
+            embedded = count("embedding_size", embedding_size, at_least=outputs)
+            projection = linear(dim + outputs, embedded, part_keys[0])
+        input_mlp = mlp("input_mlp_widening", embedded, input_mlp_widening, part_keys[1])
+        embedding = Embedding(projection, input_mlp, positions, combination=combination)
         width = embedding.width(dim + outputs)
-        if positions is not None and combination == "add" and positions.size != embedded:
-            raise InputError(
-                f"encodings of size {positions.size} cannot be added to rows of width {embedded}; give both the same."
-            )
 
-        def layer(kind: Kernel, key: Key[Array, ""]) -> TransformerLayer:
+        def layer(kind: AttentionKind, key: Key[Array, ""]) -> TransformerLayer:
             attention_key, mlp_key = jax.random.split(key)
             norm = eqx.nn.LayerNorm(width) if layer_norm else None
+            options = {"heads": heads, "key_size": key_size, "kind": kind, "biases": biases}
             return TransformerLayer(
-                Attention.initialise(
-                    width,
-                    heads=heads,
-                    key_size=key_size,
-                    kernel=kind,
-                    biases=biases,
-                    scale=scale,
-                    key=attention_key,
-                ),
+                Attention.initialise(width, **options, scale=scale, key=attention_key),
                 norm,
-                mlp(width, mlp_widening, mlp_key),
+                mlp("mlp_widening", width, mlp_widening, mlp_key),
                 norm if mlp_widening is not None else None,
             )
 
         return cls(
             Joint() if tokens is None else tokens,
             embedding,
-            tuple(layer(kind, k) for kind, k in zip(kinds, keys_of[3:], strict=True)),
-            eqx.nn.Linear(width, outputs, key=keys_of[2]) if readout else None,
+            tuple(layer(kind, k) for kind, k in zip(kinds, part_keys[3:], strict=True)),
+            eqx.nn.Linear(width, outputs, key=part_keys[2]) if readout else None,
             layers=layers,
             dim=dim,
             outputs=outputs,
-            keys=keys,
+            visibility=ContextOnly() if visibility is None else visibility,
         )
 
     @classmethod
     def from_linear(cls, linear: LinearTransformer) -> "Transformer":
-        """The same function as a linear transformer's. Raises `ValueError` where that one clips its activations."""
+        """The same function as a linear transformer's.
+
+        Raises:
+            ValueError: if that one clips its activations.
+        """
         if linear.activation_clip is not None:
-            raise InputError("a Transformer does not clip activations; give a linear one without activation_clip.")
+            raise InputError("a Transformer has no activation_clip; give a model without one.")
+        weights, (A, B) = linear.weights, linear.effective()
+        eye = jnp.broadcast_to(jnp.eye(A.shape[-1], dtype=A.dtype), A.shape)
+        factors = weights if isinstance(weights, Factors) else Factors(A, eye, eye, B)
+        each = zip(factors.W_Q, factors.W_K, factors.W_V, factors.P, strict=True)
         return cls(
             Joint(linear.initial_weights),
             Embedding(),
-            tuple(
-                TransformerLayer(Attention(*factors))
-                for factors in zip(linear.W_Q, linear.W_K, linear.W_V, linear.P, strict=True)
-            ),
+            tuple(TransformerLayer(Attention(*of_layer)) for of_layer in each),
             layers=linear.layers,
             dim=linear.dim,
             outputs=linear.outputs,
@@ -203,15 +224,16 @@ class Transformer(IterativeLearner):
     def trainable(self) -> PyTree[bool]:
         """Every float array but W_0 of the tokens."""
         every = super().trainable()
-        return eqx.tree_at(lambda model: model.tokens, every, jax.tree.map(lambda _: False, self.tokens))
+        fixed = jax.tree.map(lambda _: False, self.tokens)
+        return eqx.tree_at(lambda model: model.tokens, every, fixed)
 
     def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
         """The prediction; the last layer is computed for the query's row alone."""
         rows = self._embedded(prompt)
         *before, last = self._each_layer()
         for layer in before:
-            rows = layer(rows, self.keys)
-        return self._read(last(rows, self.keys, last=1)[0])
+            rows = layer(rows, self.visibility)
+        return self._read(last(rows, self.visibility, last=1)[0])
 
     def iterates(self, prompt: Prompt) -> Float[Array, "layers_and_input m"]:
         """What would be predicted from the query's row before the first and after every layer."""
@@ -222,50 +244,49 @@ class Transformer(IterativeLearner):
         return self._stream(self._embedded(prompt))
 
     def attention_weights(self, prompt: Prompt) -> Float[Array, "layers H rows seen"]:
-        """How each row weights those that it sees, in every layer and head; the query is not among these where keys are the context's.
+        """How each row weights those that it sees, in every layer and head.
 
-        Raises `ValueError` where layers differ in their number of heads.
+        The query's row is not among those seen with `ContextOnly`.
+
+        Raises:
+            ValueError: if layers differ in their number of heads.
         """
         self._require_equal_heads()
-        stream = self.residual_stream(prompt)
-        weights = [
-            layer.attention_weights(rows, self.keys)
-            for layer, rows in zip(self._each_layer(), stream[:-1], strict=True)
-        ]
-        return jnp.stack(weights)
+        each = zip(self._each_layer(), self.residual_stream(prompt)[:-1], strict=True)
+        return jnp.stack([layer.attention_weights(rows, self.visibility) for layer, rows in each])
 
     def effective(self) -> tuple[Float[Array, "stored H D D"], Float[Array, "stored H D D"]]:
-        """`A = W_K^T W_Q` and `B = P W_V`, for each stored layer and head; √K of softmax and biases are left out.
+        """`A = W_K^T W_Q` and `B = P W_V` of each stored layer and head, without √K and biases.
 
-        Raises `ValueError` where layers differ in their number of heads.
+        Raises:
+            ValueError: if layers differ in their number of heads.
         """
         self._require_equal_heads()
         A, B = zip(*(layer.attention.effective() for layer in self.stored_layers), strict=True)
         return jnp.stack(A), jnp.stack(B)
 
     def sensitivities(self, prompt: Prompt, layer: int = 1) -> Float[Array, "rows tokens"]:
-        """‖∂h_j / ∂e_i‖_F, of each row after a layer by each token: what the row has from where. 0 is before the first layer.
+        """‖∂h_j / ∂e_i‖_F of each row j after a layer by each token i: what comes from where.
 
-        Raises `ValueError` where there is no such layer.
+        Layer 0 is the rows before the first layer.
+
+        Raises:
+            ValueError: if there is no such layer.
         """
-        if not 0 <= layer <= self.layers:
-            raise InputError(
-                f"there is no layer {layer} in a transformer of {self.layers}; give one from 0 to {self.layers}."
-            )
-        jacobian = jax.jacfwd(lambda rows: self._stream(self.embedding(rows))[layer])(self._tokens(prompt))
+        count("layer", layer, at_least=0, at_most=self.layers)
+        tokens = self._tokens(prompt)
+        jacobian = jax.jacfwd(lambda rows: self._stream(self.embedding(rows))[layer])(tokens)
         return jnp.sqrt(jnp.sum(jacobian**2, axis=(1, 3)))
 
     def _require_equal_heads(self) -> None:
         heads = [layer.attention.W_Q.shape[-3] for layer in self.stored_layers]
         if len(set(heads)) > 1:
-            raise InputError(
-                f"layers have {heads} heads, which fit into no one array; ask each of stored_layers by itself."
-            )
+            raise InputError(f"layers have {heads} heads; ask each of stored_layers by itself.")
 
     def _stream(self, rows: Float[Array, "rows D"]) -> Float[Array, "layers_and_input rows D"]:
         stream = [rows]
         for layer in self._each_layer():
-            stream.append(layer(stream[-1], self.keys))
+            stream.append(layer(stream[-1], self.visibility))
         return jnp.stack(stream)
 
     def _each_layer(self) -> tuple[TransformerLayer, ...]:
@@ -275,15 +296,7 @@ class Transformer(IterativeLearner):
         return self.embedding(self._tokens(prompt))
 
     def _tokens(self, prompt: Prompt) -> Float[Array, "rows D"]:
-        if prompt.condensed:
-            raise InputError(
-                "the rows of a condensed prompt are no examples, which attention has to see; give the examples."
-            )
-        if (prompt.dim, prompt.outputs) != (self.dim, self.outputs):
-            raise InputError(
-                f"the transformer is for d = {self.dim} and m = {self.outputs}, the prompt has d = {prompt.dim} and m = {prompt.outputs}; "
-                "give both the same."
-            )
+        require_sizes(prompt, self.dim, self.outputs)
         return self.tokens(prompt)
 
     def _read(self, row: Float[Array, " D"]) -> Float[Array, " m"]:

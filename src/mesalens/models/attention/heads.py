@@ -1,0 +1,136 @@
+"""`Attention`: one layer of self-attention, with heads."""
+
+import functools
+import operator
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from mesalens.checks import InputError, count
+from mesalens.models.attention.base import AttentionKind, Scores, Seen
+from mesalens.models.attention.linear import LinearAttention
+from mesalens.models.initial_weights import truncated_normal
+
+
+class Attention(eqx.Module):
+    """What H heads add to each row h_j, from the rows h_i that it sees:
+
+        q_hj = W_Q,h h_j + b_Q,h      k_hi = W_K,h h_i + b_K,h      v_hi = W_V,h h_i + b_V,h
+        out_j = Σ_h P_h Σ_i a_hji v_hi + b_P,      a_hji the weights of `kind` (`AttentionKind`)
+
+    K, the key size, is the number of rows of W_Q. Values are never formed, and queries and keys
+    only for kinds whose scores are not inner products: `A = W_K^T W_Q` and `B = P W_V` are
+    multiplied once for all prompts, and the sum over i comes before B.
+
+    Raises:
+        ValueError: if b_Q comes without b_K or the reverse, or shapes do not fit each other.
+    """
+
+    W_Q: Float[Array, "H K D"]
+    W_K: Float[Array, "H K D"]
+    W_V: Float[Array, "H K D"]
+    P: Float[Array, "H D K"]
+    b_Q: Float[Array, "H K"] | None = None
+    b_K: Float[Array, "H K"] | None = None
+    b_V: Float[Array, "H K"] | None = None
+    b_P: Float[Array, " D"] | None = None
+    kind: AttentionKind = eqx.field(default_factory=LinearAttention, kw_only=True)
+
+    def __check_init__(self):
+        if (self.b_Q is None) != (self.b_K is None):
+            raise InputError("b_Q and b_K must be given together or not at all.")
+        if self.W_Q.ndim != 3:
+            raise InputError(f"W_Q must have shape (H, K, D); got {self.W_Q.shape}.")
+        heads, key_size, width = self.W_Q.shape
+        shapes = dict.fromkeys(("W_K", "W_V"), self.W_Q.shape) | {"P": (heads, width, key_size)}
+        shapes |= dict.fromkeys(("b_Q", "b_K", "b_V"), (heads, key_size)) | {"b_P": (width,)}
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                raise InputError(f"{name} must have shape {shape}, as W_Q asks; got {array.shape}.")
+
+    @classmethod
+    def initialise(
+        cls,
+        width: int,
+        *,
+        heads: int = 1,
+        key_size: int | None = None,
+        kind: AttentionKind | None = None,
+        biases: bool = False,
+        scale: float | Float[Array, ""],
+        key: Key[Array, ""],
+    ) -> "Attention":
+        """Weights before training: `truncated_normal` with the given scale, biases 0.
+
+        Args:
+            width: D, the entries of a row.
+            heads: H.
+            key_size: K; D by default.
+            kind: The attention kind, `LinearAttention` by default.
+            biases: Whether there are biases.
+            scale: The variance of a weight times its fan-in.
+            key: A random key.
+        """
+        count("width", width)
+        count("heads", heads)
+        key_size = width if key_size is None else count("key_size", key_size)
+        kind = LinearAttention() if kind is None else kind
+        keys = jax.random.split(key, 4)
+        shape = (heads, key_size, width)
+        W_Q, W_K, W_V = (truncated_normal(k, shape, width, scale) for k in keys[:3])
+        P = truncated_normal(keys[3], (heads, width, key_size), heads * key_size, scale)
+        if not biases:
+            return cls(W_Q, W_K, W_V, P, kind=kind)
+        zeros = jnp.zeros((heads, key_size))
+        return cls(W_Q, W_K, W_V, P, zeros, zeros, zeros, jnp.zeros(width), kind=kind)
+
+    def weights(
+        self, queries: Float[Array, "q D"], context: Float[Array, "k D"], seen: Seen | None = None
+    ) -> Float[Array, "H q k"]:
+        """a_hji for query rows and context rows; `seen` (q × k) is everything by default."""
+        return jnp.stack([weights for weights, _ in self._heads(queries, context, seen)])
+
+    def __call__(
+        self, queries: Float[Array, "q D"], context: Float[Array, "k D"], seen: Seen | None = None
+    ) -> Float[Array, "q D"]:
+        """What is added to the query rows."""
+        heads = (added for _, added in self._heads(queries, context, seen))
+        added = functools.reduce(operator.add, heads)
+        return added if self.b_P is None else added + self.b_P
+
+    def _heads(self, queries, context, seen) -> Iterator[tuple[Scores, Float[Array, "q D"]]]:
+        """The weights of each head, and what it adds without b_P.
+
+        Heads are written out: XLA's products with an axis of heads take longer.
+        """
+        A, B = self.effective()
+        for head in range(len(A)):
+            scores = self._scores(queries, context, head, A[head])
+            weights = self.kind.weights(scores, seen, self.W_Q.shape[1])
+            added = weights @ context @ B[head].T
+            if self.b_V is not None:
+                shift = self.P[head] @ self.b_V[head]
+                added = added + weights.sum(-1, keepdims=True) * shift
+            yield weights, added
+
+    def _scores(self, queries, context, head: int, A: Float[Array, "D D"]) -> Scores:
+        b_Q = None if self.b_Q is None else self.b_Q[head]
+        b_K = None if self.b_K is None else self.b_K[head]
+        if type(self.kind).scores is not AttentionKind.scores:
+            q, k = queries @ self.W_Q[head].T, context @ self.W_K[head].T
+            if b_Q is not None and b_K is not None:
+                q, k = q + b_Q, k + b_K
+            return self.kind.scores(q, k)
+        left = queries @ A.T
+        if b_Q is None or b_K is None:
+            return left @ context.T
+        offset = (queries @ self.W_Q[head].T + b_Q) @ b_K
+        return (left + b_Q @ self.W_K[head]) @ context.T + offset[:, None]
+
+    def effective(self) -> tuple[Float[Array, "H D D"], Float[Array, "H D D"]]:
+        """`A = W_K^T W_Q` and `B = P W_V` of each head, without biases."""
+        return jnp.swapaxes(self.W_K, -1, -2) @ self.W_Q, self.P @ self.W_V

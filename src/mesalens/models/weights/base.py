@@ -1,0 +1,38 @@
+"""`LinearWeights`: the free parameters of linear self-attention."""
+
+import abc
+from typing import NamedTuple
+
+import equinox as eqx
+from jaxtyping import Array, Float, Key
+
+Effective = tuple[Float[Array, "stored H D D"], Float[Array, "stored H D D"]]
+
+
+class Sizes(NamedTuple):
+    """How many layers are stored, heads H, and the sizes d of covariates and m of labels."""
+
+    stored: int
+    heads: int
+    dim: int
+    outputs: int
+
+
+class LinearWeights(eqx.Module):
+    """Free parameters θ, with the map to the effective matrices `A(θ)` and `B(θ)` of every head.
+
+    A layer of linear self-attention is `e_j <- e_j + Σ_h B_h S A_h e_j`: theory, population
+    training and the fast path read weights through `effective` alone, so that they hold for any
+    structure. Arrays have a leading axis of stored layers, then one of heads.
+    """
+
+    @classmethod
+    @abc.abstractmethod
+    def initialise(
+        cls, sizes: Sizes, *, scale: float | Float[Array, ""], key: Key[Array, ""]
+    ) -> "LinearWeights":
+        """Parameters before training, of variance `scale` over their fan-in."""
+
+    @abc.abstractmethod
+    def effective(self) -> Effective:
+        """A and B, differentiable in the parameters."""

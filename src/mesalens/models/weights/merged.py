@@ -1,0 +1,29 @@
+"""Merged key-query and value-projection matrices."""
+
+import jax
+from jaxtyping import Array, Float, Key
+
+from mesalens.models.initial_weights import truncated_normal
+from mesalens.models.weights.base import Effective, LinearWeights, Sizes
+
+
+class Merged(LinearWeights):
+    """A and B themselves are free, as W_KQ and W_PV are in theory.
+
+    Source: Zhang, Frei and Bartlett (2024), arXiv 2306.09927.
+    """
+
+    A: Float[Array, "stored H D D"]
+    B: Float[Array, "stored H D D"]
+
+    @classmethod
+    def initialise(
+        cls, sizes: Sizes, *, scale: float | Float[Array, ""], key: Key[Array, ""]
+    ) -> "Merged":
+        """Truncated normals of fan-in D."""
+        width = sizes.dim + sizes.outputs
+        shape = (sizes.stored, sizes.heads, width, width)
+        return cls(*(truncated_normal(k, shape, width, scale) for k in jax.random.split(key)))
+
+    def effective(self) -> Effective:
+        return self.A, self.B
