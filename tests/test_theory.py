@@ -15,9 +15,12 @@ from mesalens.tasks import (
     Functions,
     Gaussian,
     GaussianNoise,
+    HeteroscedasticNoise,
     Laplace,
+    LaplaceNoise,
     LinearFunctions,
     RegressionTask,
+    StudentTNoise,
     Uniform,
 )
 from mesalens.theory import best_step_size, gradient_descent_transformer, one_step_risk
@@ -34,8 +37,33 @@ TASKS = {
     "n = d = 1": (RegressionTask(Gaussian(1), LinearFunctions(1), context_length=1), None),
     "laplace, n < d": (RegressionTask(Laplace(5, 0.4), LinearFunctions(5), context_length=2), None),
     "exponential, distractors": (
-        RegressionTask(Exponential(2, 0.5), LinearFunctions(2), context_length=4, distractors=Distractors(1, 0.7)),
+        RegressionTask(
+            Exponential(2, 0.5),
+            LinearFunctions(2),
+            context_length=4,
+            distractors=Distractors(1, 0.7),
+        ),
         None,
+    ),
+    "laplace noise": (
+        RegressionTask(Uniform(3), LinearFunctions(3), context_length=5, noise=LaplaceNoise(0.4)),
+        None,
+    ),
+    "student noise": (
+        RegressionTask(
+            Gaussian(3), LinearFunctions(3), context_length=5, noise=StudentTNoise(0.4, 12.0)
+        ),
+        None,
+    ),
+    "heteroscedastic noise, distractors": (
+        RegressionTask(
+            Exponential(2, 0.5),
+            LinearFunctions(2, 2),
+            context_length=4,
+            noise=HeteroscedasticNoise(0.4, 1.5),
+            distractors=Distractors(1, 0.7),
+        ),
+        START,
     ),
     "all of it": (
         RegressionTask(
@@ -57,8 +85,15 @@ def test_exact_risk_of_one_step_lies_in_the_interval_of_a_simulation(name, facto
     theory = one_step_risk(task, start)
     step_size = factor * theory.best_step_size
     weights = None if start is None else jnp.asarray(start, jnp.float32)
-    simulated = risk(GradientDescent(step_size, initial_weights=weights), task, jax.random.key(1), prompts=150_000)
-    assert abs(float(simulated.value) - theory.at(step_size)) < 4.5 * float(simulated.standard_error)
+    simulated = risk(
+        GradientDescent(step_size, initial_weights=weights),
+        task,
+        jax.random.key(1),
+        prompts=150_000,
+    )
+    assert abs(float(simulated.value) - theory.at(step_size)) < 4.5 * float(
+        simulated.standard_error
+    )
 
 
 @pytest.mark.slow  # the parabola is simulated at three points above
@@ -69,18 +104,27 @@ def test_best_step_size_is_where_the_simulated_risk_is_least(name):
     weights = None if start is None else jnp.asarray(start, jnp.float32)
     prompts, targets = task.sample(jax.random.key(2), (200_000,))
     still, moved = (
-        np.asarray(jax.vmap(GradientDescent(rate, initial_weights=weights))(prompts), np.float64) for rate in (0.0, 1.0)
+        np.asarray(jax.vmap(GradientDescent(rate, initial_weights=weights))(prompts), np.float64)
+        for rate in (0.0, 1.0)
     )
     change, missing = moved - still, np.asarray(targets, np.float64) - still
-    scan = scipy.optimize.minimize_scalar(lambda rate: np.mean(np.sum((rate * change - missing) ** 2, axis=1)))
+    scan = scipy.optimize.minimize_scalar(
+        lambda rate: np.mean(np.sum((rate * change - missing) ** 2, axis=1))
+    )
     # The minimiser is a ratio of means; its error is that of the terms at the minimum (delta method)
-    terms = np.sum(change * (missing - scan.x * change), axis=1) / np.mean(np.sum(change**2, axis=1))
+    terms = np.sum(change * (missing - scan.x * change), axis=1) / np.mean(
+        np.sum(change**2, axis=1)
+    )
     assert abs(scan.x - best_step_size(task, start)) < 4.5 * terms.std() / np.sqrt(len(terms))
 
 
-@pytest.mark.parametrize(("n", "d", "noise"), [(10, 10, 0.0), (1, 1, 0.5), (3, 8, 0.2), (50, 40, 1.0)])
+@pytest.mark.parametrize(
+    ("n", "d", "noise"), [(10, 10, 0.0), (1, 1, 0.5), (3, 8, 0.2), (50, 40, 1.0)]
+)
 def test_isotropic_gaussians_have_the_rate_of_mahankali_et_al(n, d, noise):
-    task = RegressionTask(Gaussian(d), LinearFunctions(d), context_length=n, noise=GaussianNoise(noise))
+    task = RegressionTask(
+        Gaussian(d), LinearFunctions(d), context_length=n, noise=GaussianNoise(noise)
+    )
     assert best_step_size(task) / n == pytest.approx(1 / (n + d + 1 + noise), rel=1e-12)
 
 
@@ -88,7 +132,10 @@ def test_the_released_code_of_von_oswald_et_al_found_the_same_risk():
     """Their notebooks carry 0.20469 as the loss (half the risk) of GD at d = n = 10, from a scan on 10 000 prompts."""
     task = RegressionTask(Uniform(10, 0.5), LinearFunctions(10), context_length=10)
     simulated = risk(GradientDescent(best_step_size(task)), task, jax.random.key(0), prompts=10_000)
-    assert abs(0.20468888 - one_step_risk(task).best_risk / 2) < 4 * float(simulated.standard_error) / 2
+    assert (
+        abs(0.20468888 - one_step_risk(task).best_risk / 2)
+        < 4 * float(simulated.standard_error) / 2
+    )
 
 
 def test_other_functions_have_no_exact_risk():
@@ -96,12 +143,12 @@ def test_other_functions_have_no_exact_risk():
         def __call__(self, key, xs):
             return jnp.ones((*xs.shape[:-1], 1))
 
-    with pytest.raises(InputError, match="not for Constant"):
+    with pytest.raises(InputError, match=r"functions.*Constant"):
         one_step_risk(RegressionTask(Gaussian(2), Constant(2), context_length=3))
 
 
 def test_a_start_of_another_shape_gets_a_sentence():
-    with pytest.raises(InputError, match=r"needs \(1, 4\)"):
+    with pytest.raises(InputError, match=r"initial_weights.*\(1, 4\).*\(4, 1\)"):
         one_step_risk(TASKS["uniform"][0], np.ones((4, 1)))
 
 
@@ -146,7 +193,9 @@ def test_every_layer_moves_every_label_by_its_step():
         for step in range(4):
             weights = learner.initial_weights
             if step:
-                descent = GradientDescent(learner.step_size[:step], step, initial_weights=learner.initial_weights)
+                descent = GradientDescent(
+                    learner.step_size[:step], step, initial_weights=learner.initial_weights
+                )
                 weights = descent.weights(prompt)
             moved = prompt.ys - prompt.xs @ (weights - learner.initial_weights).T
             np.testing.assert_allclose(stream[step, :-1, 4:], moved, atol=1e-12)
@@ -158,7 +207,9 @@ def test_every_layer_moves_every_label_by_its_step():
 def test_one_wrong_sign_breaks_the_construction(matrix):
     with jax.enable_x64(True):
         learner, transformer, prompts = construction(1, 1, True, False)
-        broken = eqx.tree_at(lambda t: getattr(t, matrix), transformer, replace_fn=lambda w: -w)
+        broken = eqx.tree_at(
+            lambda t: getattr(t.weights, matrix), transformer, replace_fn=lambda w: -w
+        )
         assert not np.allclose(jax.vmap(broken)(prompts), jax.vmap(learner)(prompts), rtol=0.01)
 
 
@@ -187,8 +238,12 @@ def test_the_construction_is_gd_plus_plus(looped, preconditioned):
 
 
 def test_one_corrected_step_from_a_start_has_its_layer():
-    learner = GradientDescent(0.5, data_correction=0.3, initial_weights=jnp.asarray(START, jnp.float32))
-    prompt = Prompt(np.eye(3, 2, dtype=np.float32), np.ones((3, 2), np.float32), np.ones(2, np.float32))
+    learner = GradientDescent(
+        0.5, data_correction=0.3, initial_weights=jnp.asarray(START, jnp.float32)
+    )
+    prompt = Prompt(
+        np.eye(3, 2, dtype=np.float32), np.ones((3, 2), np.float32), np.ones(2, np.float32)
+    )
     transformer = gradient_descent_transformer(learner, dim=2, outputs=2, context_length=3)
     np.testing.assert_allclose(transformer(prompt), learner(prompt), rtol=1e-5)
 
@@ -197,9 +252,15 @@ def test_one_corrected_step_from_a_start_has_its_layer():
     ("given", "sentence"),
     [
         ({"momentum": 0.1}, "momentum"),
-        ({"data_correction": 0.1, "initial_weights": jnp.ones((1, 2))}, "initial weights"),
-        ({"initial_weights": jnp.ones((1, 3))}, r"initial_weights has shape \(1, 3\); give \(1, 2\)"),
-        ({"preconditioner": jnp.ones((2, 1))}, r"preconditioner has shape \(2, 1\); give \(2, 2\)"),
+        (
+            {"data_correction": 0.1, "initial_weights": jnp.ones((1, 2))},
+            "initial_weights.*data_correction",
+        ),
+        (
+            {"initial_weights": jnp.ones((1, 3))},
+            r"initial_weights.*\(1, 2\).*\(1, 3\)",
+        ),
+        ({"preconditioner": jnp.ones((2, 1))}, r"preconditioner.*\(2, 2\).*\(2, 1\)"),
     ],
 )
 def test_descent_without_a_transformer_gets_a_sentence(given, sentence):
@@ -208,5 +269,5 @@ def test_descent_without_a_transformer_gets_a_sentence(given, sentence):
 
 
 def test_a_context_without_examples_has_no_transformer():
-    with pytest.raises(InputError, match="context_length is 0"):
+    with pytest.raises(InputError, match=r"context_length.*0"):
         gradient_descent_transformer(GradientDescent(0.5), dim=2, context_length=0)

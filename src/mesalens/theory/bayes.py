@@ -1,53 +1,80 @@
 """The Bayes risk of linear functions: what no learner goes below."""
 
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+
 import jax
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from mesalens import random
-from mesalens.checks import InputError
+from mesalens.checks import InputError, positive
 from mesalens.simulation import Estimate
-from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask
+from mesalens.tasks import Covariates, Gaussian, RegressionTask
+from mesalens.theory._requirements import linear_regression
 
 CONTEXTS = 1024
+FEWEST_CONTEXTS = 32
 MOST_CONTEXTS = 262_144
+MOST_NUMBERS = 2**24
+"""Numbers drawn at once: contexts × examples × dimension."""
 
 
-def bayes_risk(task: RegressionTask, *, key: Key[Array, ""] | None = None, relative_error: float = 1e-3) -> Estimate:
+def bayes_risk(
+    task: RegressionTask, *, key: Key[Array, ""] | None = None, relative_error: float = 1e-3
+) -> Estimate:
     """E‖E[y_q | prompt] - y_q‖² for linear functions with a Gaussian prior and Gaussian noise.
 
-    Given the inputs of a context, everything else is integrated exactly. With `Z = X L`, Λ = L L^T and M = E[x x^T],
+    Given the inputs of a context, everything else is integrated exactly. With `Z = X L`,
+    Λ = L L^T, the noise variances `D = diag(v(x_1), …, v(x_n))` and M = E[x x^T],
 
-        R = E_X[m tr(M Λ_X)] + m σ²,      Λ_X = L (I - Z^T (Z Z^T + σ² I)^+ Z) L^T,
+        R = E_X[m tr(M Λ_X)] + m E[v(x)],      Λ_X = L (I - Z^T (Z Z^T + D)^+ Z) L^T,
 
-    the posterior covariance of a row of W. Only the inputs are simulated, to the relative error that is asked for (of a millionth of the prior's risk, where it is below) or 2^18 contexts; where
-    the noise is 0 and the context spans all inputs, the risk is 0. The prior mean does not matter.
+    the posterior covariance of a row of W; the prior mean does not matter. It depends on the
+    context through `Z^T D^-1 Z` alone, which is drawn directly for Gaussian inputs and noise of one
+    variance (Wishart, by Bartlett's decomposition), so that the cost is free of n. For others
+    inputs are drawn and summed in pieces of bounded size. Without noise the risk is 0 if the
+    context spans all inputs.
 
-    Raises `ValueError` where functions are not linear, or labels are replaced by distractors: the posterior is then another.
+    Args:
+        task: linear regression without distractors.
+        key: of the simulated contexts, `mesalens.random.key(0)` by default.
+        relative_error: standard error over risk at which simulation stops, where risks below a
+            millionth of the prior's count as that; it also stops after 2^18 contexts.
+
+    Raises:
+        ValueError: if functions are not linear, noise is not Gaussian, or there are distractors.
     """
-    if not isinstance(task.functions, LinearFunctions) or int(task.distractors.count):
+    positive("relative_error", relative_error)
+    task, functions = linear_regression(task, distractors=False)
+    if not task.noise.gaussian:
         raise InputError(
-            "the Bayes risk is known for LinearFunctions without distractors; simulate the risk of a learner of your own instead."
+            "noise must be Gaussian for the Bayes risk, as the posterior of W is not Gaussian "
+            f"otherwise; got {type(task.noise).__name__}."
         )
     covariates, R = task.covariates.standardised()
-    noise, n, m = float(task.noise.variance), task.context_length, task.outputs
-    eigenvalues, vectors = np.linalg.eigh(R.T @ task.functions.row_covariance() @ R)
+    constant, growth = task.noise.conditional_variance(task.dim)
+    constant, growth = float(constant), R.T @ growth @ R
+    noise = constant + float(np.trace(growth @ covariates.second_moment()))
+    m = task.outputs
+    eigenvalues, vectors = np.linalg.eigh(R.T @ functions.row_covariance() @ R)
     L = vectors * np.sqrt(np.maximum(eigenvalues, 0))
     weights = L.T @ covariates.second_moment() @ L
-    key = random.unroll(random.key(0) if key is None else key)
-    draw = jax.jit(lambda number: covariates.sample(jax.random.fold_in(key, number), (CONTEXTS, n)))
-    if isinstance(
-        covariates, Gaussian
-    ):  # NumPy has them before XLA has compiled: half of the time of `mesalens optimum`
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        draw = lambda _: rng.standard_normal((CONTEXTS, n, covariates.dim))  # noqa: E731
 
+    def scaled(zs: Float[np.ndarray, "c n r"]) -> Float[np.ndarray, "c n r"]:
+        """Inputs times √(noise / v(x)), in units of which every label has the mean variance."""
+        variances = constant + np.sum((zs @ growth) * zs, axis=-1)
+        return zs * np.sqrt(noise / variances)[..., None]
+
+    key = random.unroll(random.key(0) if key is None else key)
+    grams = _grams(covariates, task.context_length, L, scaled if growth.any() else None, key)
     risks = np.empty(0)
     while True:
-        zs = np.asarray(draw(np.uint32(risks.size)), np.float64) @ L
-        gram = zs.swapaxes(1, 2) @ zs
+        gram = next(grams)
         if noise > 1e-8 * np.trace(gram, axis1=1, axis2=2).max():
-            left = np.trace(np.linalg.solve(np.eye(len(weights)) + gram / noise, weights), axis1=1, axis2=2)
+            open_ = np.linalg.solve(np.eye(len(weights)) + gram / noise, weights)
+            left = np.trace(open_, axis1=1, axis2=2)
         else:  # what the context leaves open are the directions that its inputs do not span
             eigenvalues, axes = np.linalg.eigh(gram)
             spanned = eigenvalues > 1e-13 * eigenvalues[:, -1:]  # what is smaller is rounding
@@ -56,5 +83,43 @@ def bayes_risk(task: RegressionTask, *, key: Key[Array, ""] | None = None, relat
         risks = np.append(risks, m * (left + noise))
         error = risks.std(ddof=1) / np.sqrt(risks.size)
         # Where the risk is 0, or nearly, its error is measured by that of the prior
-        if error <= relative_error * max(risks.mean(), 1e-6 * m * np.trace(weights)) or risks.size >= MOST_CONTEXTS:
+        least = 1e-6 * m * np.trace(weights)
+        if error <= relative_error * max(risks.mean(), least) or risks.size >= MOST_CONTEXTS:
             return Estimate(float(risks.mean()), float(error))
+
+
+def _grams(
+    covariates: Covariates, n: int, L: np.ndarray, scaled: Callable | None, key: Key[Array, ""]
+) -> Iterator[Float[np.ndarray, "contexts r r"]]:
+    """`L^T Z^T Z L` of many contexts of n inputs z, again and again; `scaled` maps the inputs."""
+    r, gaussian = covariates.dim, isinstance(covariates, Gaussian)
+    wishart = gaussian and scaled is None and n > r
+    rows = r if wishart else n
+    contexts = int(np.clip(MOST_NUMBERS // (rows * r), FEWEST_CONTEXTS, CONTEXTS))
+    piece = rows if wishart else max(1, min(n, MOST_NUMBERS // (contexts * r)))
+    # NumPy has drawn Gaussians before XLA has compiled: half of the time of `mesalens optimum`
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    diagonal, above = np.diag_indices(r), np.triu_indices(r, 1)
+    numbers = itertools.count(0, CONTEXTS)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def sample(number: Array, length: int) -> Float[Array, "contexts length r"]:
+        return covariates.sample(jax.random.fold_in(key, number), (contexts, length))
+
+    def draw(length: int) -> Float[np.ndarray, "contexts length r"]:
+        if wishart:
+            root = np.zeros((contexts, r, r))
+            root[:, *diagonal] = np.sqrt(rng.chisquare(n - np.arange(r), (contexts, r)))
+            root[:, *above] = rng.standard_normal((contexts, len(above[0])))
+            return root
+        if gaussian:
+            return rng.standard_normal((contexts, length, r))
+        return np.asarray(sample(np.uint32(next(numbers)), length), np.float64)
+
+    while True:
+        gram = np.zeros((contexts, r, r))
+        for start in range(0, rows, piece):
+            zs = draw(min(piece, rows - start))
+            zs = (zs if scaled is None else scaled(zs)) @ L
+            gram += zs.swapaxes(1, 2) @ zs
+        yield gram

@@ -7,11 +7,12 @@ from mesalens.theory.moments import ContextMoments
 
 
 class Certificate(NamedTuple):
-    """A lower bound for the risk of every one-layer linear self-attention on a task, and what the best known layer lacks.
+    """A lower bound for the risk of every one-layer linear self-attention on a task.
 
-    `lower_bound` holds for any number of heads and any weights. `gap` is the risk of the best layer with one head that is known,
-    minus the bound. Where the gap is within `tolerance` (1e-9 of the risk of predicting zero for exact moments, four standard errors
-    for simulated ones) that layer is globally optimal. `method` is "exact" or "simulation"; `standard_errors` has those of
+    `lower_bound` holds for any number of heads and any weights. `gap` is the risk of the best known
+    layer with one head minus the bound. If the gap is within `tolerance` (1e-9 of the risk of
+    predicting zero for exact moments, four standard errors for simulated ones) that layer is
+    globally optimal. `method` is "exact" or "simulation"; `standard_errors` has those of
     `lower_bound` and `gap` in the second case.
     """
 
@@ -23,31 +24,37 @@ class Certificate(NamedTuple):
 
     @property
     def proves_optimality(self) -> bool:
-        """Whether the gap is none."""
+        """Whether the gap is within the tolerance."""
         return bool(self.gap <= self.tolerance)
 
     @property
     def meaning(self) -> str:
-        """What it says, in words."""
+        """What the certificate says, in words."""
         if self.proves_optimality:
             shown = "to rounding" if self.method == "exact" else "within four standard errors"
             return (
-                f"The risk is, {shown}, the least that any predictor linear in S ⊗ x_query has: no weights of one layer of linear "
-                "self-attention, with any number of heads, do better."
+                f"The risk is, {shown}, the least that any predictor linear in S ⊗ x_query has: no "
+                "weights of one layer of linear self-attention, with any number of heads, do "
+                "better."
             )
-        share = f", {self.gap / self.lower_bound:.2%} of it" if self.lower_bound > self.tolerance else ""
+        meaningful = self.lower_bound > self.tolerance  # a share of rounding says nothing
+        share = f", {self.gap / self.lower_bound:.2%} of it" if meaningful else ""
         return (
-            f"The best layer with one head that was found is {self.gap:.3g} above the bound{share}: a better search or more heads can gain at "
-            "most that."
+            f"The best layer with one head that was found is {self.gap:.3g} above the "
+            f"bound{share}: a better search or more heads can gain at most that."
         )
 
 
 def lower_bound(moments: ContextMoments) -> float:
-    """The risk of the best predictor linear in all of `S ⊗ x_query`: a lower bound for every one-layer linear self-attention.
+    """The risk of the best predictor linear in all of `S ⊗ x_query`.
 
         min_Γ E‖y_q - Γ · (S ⊗ x_q)‖²
 
-    A layer is the case `Γ_k = -Σ_h sym(b_hk ⊗ A_h)`, of rank one for each head. Without that constraint the problem is least squares,
-    hence convex, and solved exactly.
+    It is a lower bound for every one-layer linear self-attention: a layer is the case
+    `Γ_k = -Σ_h sym(b_hk ⊗ A_h)`, of rank one for each head. Without that constraint the problem is
+    least squares, hence convex, and solved exactly.
+
+    Args:
+        moments: of the task.
     """
     return moments.null_risk - best_linear(moments.second, moments.cross, moments.query)[1]

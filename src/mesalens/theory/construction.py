@@ -1,82 +1,138 @@
 """The weights with which linear self-attention is gradient descent."""
 
+from typing import Any
+
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count
 from mesalens.learners import GradientDescent
-from mesalens.learners.descent import require_shape
-from mesalens.models import LinearTransformer
+from mesalens.learners.descent import Descent
+from mesalens.models import Factors, LinearTransformer
 
 
 def gradient_descent_transformer(
     learner: GradientDescent, *, dim: int, outputs: int = 1, context_length: int
 ) -> LinearTransformer:
-    """The linear transformer whose k-th layer is the k-th step of the given gradient descent, for prompts of n examples.
+    """The linear transformer whose k-th layer is the k-th step of gradient descent.
 
-        W_K = diag(I_d, 0),    W_Q = diag(P, 0),    W_V = [[0, 0], [W_0, -I_m]],    P_out = (η/n) I
+        W_K = diag(I_d, 0),   W_Q = diag(P, 0),   W_V = [[0, 0], [W_0, -I_m]],   P_out = (η/n) I
 
-    Layer k takes every label `y_j` to `y_j - ΔW_k x_j`, with `ΔW_k = W_{k+1} - W_k`: the labels become the residuals of the
-    regression so far, and with the start `-W_0 x_q` of the query token the prediction is `W_k x_q` after k layers. Steps
-    of one size make a looped transformer, steps of several sizes an unshared one.
+    Layer k takes every label `y_j` to `y_j - ΔW_k x_j`, with `ΔW_k = W_{k+1} - W_k`: the labels
+    become the residuals of the regression so far, and with the start `-W_0 x_q` of the query token
+    the prediction after k layers is `W_k x_q`. Steps of one size make a looped transformer, steps
+    of several sizes an unshared one.
 
-    GD++ changes the covariates too: `W_V = diag(-I_d, -I_m)` and `P_out = diag(γ/n I_d, η/n I_m)`, so that a layer takes every `x_j`
-    to `(I - γ/n Σ_i x_i x_i^T P) x_j`, the query's included. It has no such layers from a start W_0 other than zero, beyond one step:
-    a later layer has `M_k x_i` and `y_i - (W_k - W_0) x_i` to read, and the residual `y_i - W_k x_i` needs `W_0 x_i`; the fixed
-    weights A with `A M_k = W_0` for every context's M_k do not exist. Momentum has none either: no layer carries the step before.
+    GD++ changes the covariates too: with `W_V = diag(-I_d, -I_m)` and
+    `P_out = diag(γ/n I_d, η/n I_m)` a layer takes every `x_j`, the query included, to
+    `(I - γ/n Σ_i x_i x_i^T P) x_j`. From a start W_0 other than zero it has no such layers beyond
+    one step: a later layer reads `M_k x_i` and `y_i - (W_k - W_0) x_i`, and the residual
+    `y_i - W_k x_i` needs `W_0 x_i`; fixed weights A with `A M_k = W_0` for the M_k of every context
+    do not exist. Momentum has none either: no layer carries the previous step.
 
-    Raises `ValueError` for these two, where W_0 or P does not fit d and m, and for a context without examples.
+    The paper states it for `P = I`; the preconditioner P of `GradientDescent` fits into the
+    queries.
 
-    The paper states it for `P = I`; the preconditioner P of `GradientDescent` fits into the queries.
+    Args:
+        learner: the gradient descent.
+        dim: d.
+        outputs: m.
+        context_length: n, the number of examples of the prompts.
+
+    Raises:
+        ValueError: with momentum, or for several steps of GD++ from a start; if W_0 or P does not
+            fit d and m; and if a size is below 1.
 
     Source: von Oswald et al. (2023), Proposition 1 and Appendix A.1; Appendix A.10 (GD++).
     """
     if learner.momentum is not None:
+        raise InputError("momentum must be None, as no layer carries the previous step.")
+    corrections, start = learner.data_correction, learner.initial_weights
+    if corrections is not None and start is not None and learner.steps > 1:
         raise InputError(
-            "there is no such transformer with momentum, as no layer carries the step before; leave momentum out."
+            "initial_weights and data_correction exclude each other for several steps, as the "
+            "changed covariates do not give W_0 x_i back; leave one of them out."
         )
-    corrections = learner.data_correction
-    if corrections is not None and learner.initial_weights is not None and learner.steps > 1:
-        raise InputError(
-            "there is no such transformer for GD++ from initial weights, as the changed covariates do not give W_0 x_i back; "
-            "leave initial_weights or data_correction out."
-        )
-    for name, size in (("dim", dim), ("outputs", outputs), ("context_length", context_length)):
-        count(name, size)
-    for name, matrix, shape in (
-        ("initial_weights", learner.initial_weights, (outputs, dim)),
-        ("the preconditioner", learner.preconditioner, (dim, dim)),
-    ):
-        if matrix is not None:
-            require_shape(name, matrix, shape)
-    start = learner.initial_weights
+    require_sizes(dim=dim, outputs=outputs, context_length=context_length)
+    require_shape("initial_weights", start, (outputs, dim))
+    require_shape("preconditioner", learner.preconditioner, (dim, dim))
     dtype = jnp.result_type(float) if start is None else start.dtype
-    start_weights = jnp.zeros((outputs, dim), dtype) if start is None else start
-    preconditioner = jnp.eye(dim, dtype=dtype) if learner.preconditioner is None else learner.preconditioner
 
     width = dim + outputs
-    zeros = jnp.zeros((width, width), dtype)
-    W_K = zeros.at[:dim, :dim].set(jnp.eye(dim, dtype=dtype))
-    W_Q = zeros.at[:dim, :dim].set(preconditioner)
-    W_V = zeros.at[dim:, :dim].set(start_weights).at[dim:, dim:].set(-jnp.eye(outputs, dtype=dtype))
+    W_V = labels_only(-jnp.eye(outputs, dtype=dtype), dim)
+    if start is not None:
+        W_V = W_V.at[dim:, :dim].set(start)
     if corrections is None:
         corrections = learner.step_size
     else:
         W_V = W_V.at[:dim, :dim].set(-jnp.eye(dim, dtype=dtype))
-
-    step_sizes, corrections = jnp.broadcast_arrays(*(jnp.atleast_1d(rate) for rate in (learner.step_size, corrections)))
-    rates = jnp.concatenate([jnp.repeat(corrections[:, None], dim, 1), jnp.repeat(step_sizes[:, None], outputs, 1)], 1)
-    P = rates[:, :, None] / context_length * jnp.eye(width, dtype=dtype)
-
-    def stored(matrix: Float[Array, "D D"]) -> Float[Array, "stored 1 D D"]:
-        return jnp.broadcast_to(matrix, (len(rates), 1, width, width))
-
-    return LinearTransformer(
-        W_Q=stored(W_Q),
-        W_K=stored(W_K),
-        W_V=stored(W_V),
-        P=P[:, None],
+    rates = (jnp.atleast_1d(rate) for rate in (learner.step_size, corrections))
+    step_sizes, corrections = (rate[:, None] for rate in jnp.broadcast_arrays(*rates))
+    rates = jnp.concatenate(
+        [jnp.repeat(corrections, dim, axis=1), jnp.repeat(step_sizes, outputs, axis=1)], axis=1
+    )
+    return linear_transformer(
+        inputs_only(learner.preconditioner, dim, outputs, dtype),
+        W_V,
+        rates[:, :, None] / context_length * jnp.eye(width, dtype=dtype),
         layers=learner.steps,
         outputs=outputs,
         initial_weights=start,
     )
+
+
+def linear_transformer(
+    W_Q: Float[Array, "D D"],
+    W_V: Float[Array, "D D"],
+    P: Float[Array, "stored D D"],
+    *,
+    layers: int,
+    outputs: int,
+    initial_weights: Float[Array, "m d"] | None = None,
+) -> LinearTransformer:
+    """The transformer with one head and `W_K = diag(I_d, 0)`, layers differing in P alone."""
+    W_K = inputs_only(None, len(W_Q) - outputs, outputs, W_V.dtype)
+    W_Q, W_K, W_V, P = (jnp.broadcast_to(W, P.shape)[:, None] for W in (W_Q, W_K, W_V, P))
+    return LinearTransformer(
+        Factors(W_Q, W_K, W_V, P),
+        layers=layers,
+        outputs=outputs,
+        initial_weights=initial_weights,
+    )
+
+
+def inputs_only(matrix: Any, dim: int, outputs: int, dtype: Any = float) -> Float[Array, "D D"]:
+    """`diag(matrix, 0)`, which reads the d entries of x; the matrix is I by default."""
+    matrix = jnp.eye(dim, dtype=dtype) if matrix is None else matrix
+    return jnp.zeros((dim + outputs, dim + outputs), dtype).at[:dim, :dim].set(matrix)
+
+
+def labels_only(matrix: Float[Array, "m m"], dim: int) -> Float[Array, "D D"]:
+    """`diag(0, matrix)`, which reads the m entries of y."""
+    return jnp.pad(matrix, (dim, 0))
+
+
+def require_sizes(**sizes: int) -> None:
+    """Raises `ValueError` if a size is below 1."""
+    for name, size in sizes.items():
+        count(name, size)
+
+
+def require_shape(name: str, matrix: Any, shape: tuple[int, int]) -> None:
+    """Raises `ValueError` if a matrix is given and does not have the shape."""
+    if matrix is not None and matrix.shape != shape:
+        raise InputError(f"{name} must have shape {shape}; got {matrix.shape}.")
+
+
+def require_from_zero(learner: Descent, why: str, *, steps: bool = False) -> None:
+    """Raises `ValueError` for initial weights other than 0, and for several steps if not allowed.
+
+    `why` says why there is no construction for such a learner.
+    """
+    if learner.steps > 1 and not steps:
+        raise InputError(f"steps must be 1 for this construction, as {why}; got {learner.steps}.")
+    start = learner.initial_weights
+    if start is not None and (isinstance(start, jax.core.Tracer) or np.any(start)):
+        raise InputError(f"initial_weights must be 0 for this construction, as {why}.")

@@ -7,15 +7,22 @@ from mesalens.theory.linear_prediction import best_linear
 from mesalens.theory.moments import ContextMoments
 
 
-def best_descent(moments: ContextMoments, *, isotropic: bool = False) -> tuple[Float[np.ndarray, "d d"], float]:
-    """P* and the risk of `ŷ = x_q^T P* Σ_i y_i x_i`: preconditioned descent on `1/2 Σ_i ‖W x_i - y_i‖²`, one step from zero.
+def best_descent(
+    moments: ContextMoments, *, isotropic: bool = False
+) -> tuple[Float[np.ndarray, "d d"], float]:
+    """P* and the risk of `ŷ = x_q^T P* Σ_i y_i x_i`, the best preconditioned step from zero.
 
-    With `s_k = Σ_i y_ik x_i`,
+    It is a step of descent on `1/2 Σ_i ‖W x_i - y_i‖²`. With `s_k = Σ_i y_ik x_i`,
 
-        P* = E[x x^T]^-1 (Σ_k E[x_q y_qk s_k^T]) (Σ_k E[s_k s_k^T])^-1,      R = E‖y_q‖² - tr(P* Σ_k E[s_k y_qk x_q^T]).
+        P* = E[x x^T]^-1 (Σ_k E[x_q y_qk s_k^T]) (Σ_k E[s_k s_k^T])^-1,
+        R  = E‖y_q‖² - tr(P* Σ_k E[s_k y_qk x_q^T]).
 
-    `isotropic` says that the task is the same in every rotated frame: the expectations are then multiples of the identity, and
-    simulated ones are replaced by these. Where inputs never point in some direction, P* is 0 on it.
+    If inputs never point in some direction, P* is 0 on it.
+
+    Args:
+        moments: of the task.
+        isotropic: whether the task is the same in every rotated frame; the expectations are then
+            multiples of the identity, which replace simulated ones.
 
     Source: shared by the proofs of Mahankali et al. (2024), Theorems 1 to 3.
     """
@@ -23,7 +30,9 @@ def best_descent(moments: ContextMoments, *, isotropic: bool = False) -> tuple[F
     squares, labels = moments.of_labels()
     query = moments.query
     if isotropic:
-        squares, labels, query = (np.eye(r) * np.trace(matrix) / r for matrix in (squares, labels, query))
+        squares, labels, query = (
+            np.eye(r) * np.trace(matrix) / r for matrix in (squares, labels, query)
+        )
     weights, explained = best_linear(squares, labels[:, :, None], query)
     back = np.linalg.pinv(moments.inputs)
     return back.T @ weights[:, :, 0].T @ back, moments.null_risk - explained

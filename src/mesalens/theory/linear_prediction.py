@@ -4,18 +4,26 @@ import numpy as np
 from jaxtyping import Float
 
 ROUNDING = 1e-12
-"""Eigenvalues of the features' correlations below this share of the largest are rounding, and the direction is empty."""
+"""Eigenvalues of the correlations below this share of the largest count as zero."""
 
 
 def best_linear(
-    second: Float[np.ndarray, "p p"], cross: Float[np.ndarray, "p r m"], query: Float[np.ndarray, "r r"]
+    second: Float[np.ndarray, "p p"],
+    cross: Float[np.ndarray, "p r m"],
+    query: Float[np.ndarray, "r r"],
 ) -> tuple[Float[np.ndarray, "p r m"], float]:
-    """Least squares: the weights Γ of `ŷ_k = Γ_k · (φ ⊗ z_q)` with the least risk, and how much they explain.
+    """Least squares: the weights Γ of least risk in `ŷ_k = Γ_k · (φ ⊗ z_q)`, and what they explain.
 
-        Γ = E[φ φ^T]^+ E[φ ⊗ z_q ⊗ y_q] E[z z^T]^+,      R = E‖y‖² - explained,      explained = Γ · cross
+        Γ = E[φ φ^T]^+ E[φ ⊗ z_q ⊗ y_q] E[z z^T]^+,      R = E‖y‖² - explained,
+        explained = Γ · cross
 
-    for features φ that are independent of z_q (`second`, `cross` and `query` are the three expectations). Features, or inputs,
-    that depend on each other linearly get the weights of least norm, after each is scaled to unit variance.
+    for features φ that are independent of z_q. Features, or inputs, that depend on each other
+    linearly get the weights of least norm, after each is scaled to unit variance.
+
+    Args:
+        second: E[φ φ^T].
+        cross: E[φ ⊗ z_q ⊗ y_q].
+        query: E[z z^T].
     """
     of_features, of_query = _whitening(second), _whitening(query)
     whitened = np.einsum("ap,prk,br->abk", of_features, cross, of_query, optimize=True)
@@ -28,5 +36,5 @@ def _whitening(second: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "k p"]:
     scale = np.sqrt(np.diag(second))
     scale[scale == 0] = np.inf  # such a feature is always 0
     eigenvalues, vectors = np.linalg.eigh(second / np.outer(scale, scale))
-    kept = eigenvalues > ROUNDING * max(eigenvalues[-1], 0)
-    return (vectors[:, kept] / np.sqrt(eigenvalues[kept])).T / scale
+    spanned = eigenvalues > ROUNDING * max(eigenvalues[-1], 0)
+    return (vectors[:, spanned] / np.sqrt(eigenvalues[spanned])).T / scale

@@ -12,14 +12,16 @@ from jaxtyping import Array, Float, Key
 from mesalens import random
 from mesalens.checks import InputError, count
 from mesalens.learners import GradientDescent
+from mesalens.learners.base import predict
 from mesalens.simulation import Estimate, expectation
 from mesalens.tasks import Task
 
 
 class DescentSteps(NamedTuple):
-    """The best rates of k steps on the mean loss, one or k of each, with standard errors, and the risk on fresh prompts.
+    """The best rates of k steps on the mean loss, with standard errors, and the risk they have.
 
-    The corrections are None for plain gradient descent. The last of k acts on nothing and is 0.
+    There is one rate for all steps, or one for each. The corrections are None for plain gradient
+    descent; the last of k acts on nothing and is 0. The risk is that on fresh prompts.
     """
 
     step_size: Float[np.ndarray, ""] | Float[np.ndarray, " steps"]
@@ -32,16 +34,22 @@ class DescentSteps(NamedTuple):
     @property
     def learner(self) -> GradientDescent:
         """Gradient descent with these rates."""
-        correction = None if self.data_correction is None else jnp.asarray(self.data_correction, jnp.float32)
-        return GradientDescent(jnp.asarray(self.step_size, jnp.float32), self.steps, data_correction=correction)
+        correction = self.data_correction
+        if correction is not None:
+            correction = jnp.asarray(correction, jnp.float32)
+        step_size = jnp.asarray(self.step_size, jnp.float32)
+        return GradientDescent(step_size, self.steps, data_correction=correction)
 
 
-# Starts of GD++ with rates of its own for each step: η and γ in units of 1 / λ_max of the data before the step
 _PROPORTIONS = ((1.1, 1.4), (0.7, 0.4), (1.6, 0.4), (1.1, 0.3))
+"""Starts of GD++ with rates for each step: η and γ in units of 1 / λ_max before the step."""
 
 
 class _Spectra(NamedTuple):
-    """What descent from zero sees of N prompts: the eigenvalues of `X^T X / n`, and `Y^T X / n` times the query along each."""
+    """What descent from zero sees of N prompts, in the eigenbasis of `X^T X / n`.
+
+    `eigenvalues` are those of that matrix, `signals` `Y^T X / n` times the query along each axis.
+    """
 
     eigenvalues: Float[np.ndarray | Array, "N d"]
     signals: Float[np.ndarray | Array, "N m d"]
@@ -57,79 +65,110 @@ def best_steps(
     key: Key[Array, ""] | None = None,
     prompts: int = 20_000,
 ) -> DescentSteps:
-    """The rates with which k steps of gradient descent from zero have the least risk, by smooth minimisation.
+    """The rates with which k steps of gradient descent from zero have the least risk.
 
         min_{η, γ} 1/N Σ ‖ŷ - y_q‖²
 
-    over the same N prompts, in float64: a polynomial in the rates, minimised by BFGS with its gradient. `shared` asks for one step
-    size for all steps, `data_correction` for GD++, whose corrections γ are found together with η. With gradients g_i of the prompts'
-    terms and the Hessian H at the minimum the covariance of the minimiser is `H^-1 Cov(g_i) H^-1 / N` (infinite where H is singular). The risk is measured on as many
-    fresh prompts. For one step of linear functions `best_step_size` is exact.
+    over the same N prompts, in float64: a polynomial in the rates, minimised by BFGS with its
+    gradient. With gradients g_i of the terms of the prompts and the Hessian H at the minimum, the
+    covariance of the minimiser is `H^-1 Cov(g_i) H^-1 / N` (infinite if H is singular). The risk is
+    measured on as many fresh prompts. For one step of linear functions `best_step_size` is exact.
 
-    Shared rates are reached from plain descent. GD++ with rates for each step has several minima, and the deepest on N prompts
-    diverge on contexts with larger eigenvalues than any of the N has. It starts from the shared rates, and from rates in proportion to
-    what the steps before have left of the spectrum; of the minima it takes the one with the least risk on 4 N other prompts.
-    Rarer contexts can still diverge: the standard error of the risk is then as large as the risk. Five such steps take about a minute
-    on two cores, as do twelve shared ones; twelve with rates of their own more than four.
+    Shared rates are reached from plain descent. GD++ with rates for each step has several minima,
+    and the deepest on N prompts diverge on contexts with larger eigenvalues than any of the N has.
+    It starts from the shared rates, and from rates in proportion to what the previous steps leave
+    of the spectrum; of the minima it takes the one of least risk on 4 N other prompts. Rarer
+    contexts can still diverge: the standard error of the risk is then as large as the risk. Five
+    such steps take about a minute on two cores, as do twelve shared ones; twelve with rates of
+    their own take more than four.
 
-    Raises `ValueError` where a size is below 1 (prompts: 2), no minimum is found, or the risk on fresh prompts is not finite.
+    Args:
+        task: any task.
+        steps: k.
+        shared: whether all steps have the same rates.
+        data_correction: whether to fit GD++, its corrections γ together with η.
+        key: of the prompts, `mesalens.random.key(0)` by default.
+        prompts: N.
+
+    Raises:
+        ValueError: if `steps` is below 1 or `prompts` below 2, no minimum is found, or the risk on
+            fresh prompts is not finite.
     """
     count("steps", steps)
     count("prompts", prompts, at_least=2)
     fit_key, fresh_key = jax.random.split(random.unroll(random.key(0) if key is None else key))
     spectra = _spectra(task, fit_key, prompts)
-    # One typical step, in the spectrum of all contexts; one context's steepest direction alone would be too careful
+    # The step for the spectrum of all contexts; that for the steepest direction of one is too small
     unit = float(spectra.eigenvalues.sum() / (spectra.eigenvalues**2).sum())
     free = _free_rates(steps, shared, data_correction)
     with jax.enable_x64(True):
         if data_correction and not shared and steps > 1:
             held_out = _spectra(task, jax.random.fold_in(fit_key, 0), 4 * prompts)
-            found = _best_of_starts(free, spectra, held_out, unit)
+            minimum = _best_of_starts(free, spectra, held_out, unit)
         else:
             sizes = np.ones(1) if shared else np.linspace(0.5, 1.5, steps)
             start = np.append(sizes, np.zeros(free.shape[2] - len(sizes)))
-            found = _minimise(free, spectra, unit * start, np.full(len(start), unit))
-        if not np.isfinite(found).all():
-            raise InputError(f"no best rates were found for {steps} steps; ask for fewer steps, or for more prompts.")
-        error = _standard_error(free, spectra, found)
-    # Shared rates are the same at every step
-    rates, errors = ((free @ of)[:, 0] if shared else free @ of for of in (found, error))
+            minimum = _minimise(free, spectra, unit * start, np.full(len(start), unit))
+        if not np.isfinite(minimum).all():
+            raise InputError(
+                f"no minimum was found for steps={steps}; give fewer steps, or more prompts."
+            )
+        error = _standard_error(free, spectra, minimum)
+    rates, errors = free @ minimum, free @ error
+    if shared:  # the same at every step
+        rates, errors = rates[:, 0], errors[:, 0]
     best = DescentSteps(rates[0], errors[0], Estimate(np.nan, np.nan), steps)
     if data_correction:
         best = best._replace(data_correction=rates[1], correction_error=errors[1])
-    risk = eqx.filter_jit(
-        lambda learner, task, key: expectation(
-            lambda prompt, target: jnp.sum((learner(prompt) - target) ** 2), task, key, prompts=prompts
-        )
-    )(best.learner, task, fresh_key)
+    risk = _risk(best.learner, task, fresh_key, prompts)
     if not np.isfinite(risk.value):
         raise InputError(
-            f"the {steps} steps that are best on {prompts} prompts diverge on fresh ones; ask for fewer steps, or for more prompts."
+            f"the rates that are best for steps={steps} on prompts={prompts} diverge on fresh "
+            "prompts; give fewer steps, or more prompts."
         )
     return best._replace(risk=risk)
 
 
+@eqx.filter_jit
+def _risk(learner: GradientDescent, task: Task, key: Key[Array, ""], prompts: int) -> Estimate:
+    def squared_error(prompt, target):
+        return jnp.sum((predict(learner, prompt) - target) ** 2)
+
+    return expectation(squared_error, task, key, prompts=prompts)
+
+
 def _spectra(task: Task, key: Key[Array, ""], prompts: int) -> _Spectra:
-    drawn, targets = jax.device_get(eqx.filter_jit(lambda t, k: t.sample(k, (prompts,)))(task, key))
-    xs, ys, queries = (np.asarray(part, np.float64) for part in (drawn.xs, drawn.ys, drawn.query))
-    eigenvalues, axes = np.linalg.eigh(xs.mT @ xs / drawn.context_length)
-    signals = (ys.mT @ xs / drawn.context_length) @ axes * (queries[:, None] @ axes)
-    return _Spectra(eigenvalues, signals, np.asarray(targets, np.float64))
+    @eqx.filter_jit
+    def draw(task, key):
+        drawn, targets = task.sample(key, (prompts,))
+        return (*drawn.rows, drawn.query, targets)
+
+    drawn = draw(task, key)
+    xs, ys, queries, targets = (np.asarray(part, np.float64) for part in drawn)
+    eigenvalues, axes = np.linalg.eigh(xs.mT @ xs / task.context_length)
+    signals = (ys.mT @ xs / task.context_length) @ axes * (queries[:, None] @ axes)
+    return _Spectra(eigenvalues, signals, targets)
 
 
-def _free_rates(steps: int, shared: bool, data_correction: bool) -> Float[np.ndarray, "2 steps free"]:
-    """η and γ of every step as linear functions of the numbers that are free; the last γ acts on nothing."""
+def _free_rates(
+    steps: int, shared: bool, data_correction: bool
+) -> Float[np.ndarray, "2 steps free"]:
+    """η and γ of every step as linear functions of the free numbers; the last γ is 0."""
     sizes = np.ones((steps, 1)) if shared else np.eye(steps)
     corrections = sizes.copy() if data_correction else sizes[:, :0]
     corrections[-1] = 0
     corrections = corrections[:, corrections.any(axis=0)]
     return np.stack(
-        [np.pad(sizes, ((0, 0), (0, corrections.shape[1]))), np.pad(corrections, ((0, 0), (sizes.shape[1], 0)))]
+        [np.hstack([sizes, 0 * corrections]), np.hstack([np.zeros_like(sizes), corrections])]
     )
 
 
 def _term(rates: Float[Array, "2 steps"], spectrum: _Spectra) -> Float[Array, ""]:
-    """‖ŷ - y_q‖² of one prompt: along an eigenvector of `X^T X / n` the weights are `Y^T X / n` times a polynomial of its eigenvalue."""
+    """‖ŷ - y_q‖² of one prompt.
+
+    Along an eigenvector of `X^T X / n` the weights are `Y^T X / n` times a polynomial of the
+    eigenvalue.
+    """
     learned, transform = jnp.zeros_like(spectrum.eigenvalues), jnp.ones_like(spectrum.eigenvalues)
     for step in range(rates.shape[1]):  # written out, it is one loop over the prompts
         size, correction = rates[0, step], rates[1, step]
@@ -140,7 +179,7 @@ def _term(rates: Float[Array, "2 steps"], spectrum: _Spectra) -> Float[Array, ""
 
 @jax.jit
 def _log_risk(free, scaled, units, spectra):
-    """The logarithm is tame where descent diverges; the small term keeps it finite where the risk is 0."""
+    # The logarithm grows slowly where descent diverges; the small term keeps it finite at risk 0
     risk = jnp.mean(jax.vmap(_term, (None, 0))(free @ (units * scaled), spectra))
     return jnp.log(risk / jnp.mean(jnp.sum(spectra.targets**2, axis=1)) + 1e-12)
 
@@ -149,38 +188,45 @@ _value_and_slope = jax.jit(jax.value_and_grad(_log_risk, argnums=1))
 
 
 def _minimise(free, spectra: _Spectra, start, units) -> Float[np.ndarray, " free"]:
-    """The numbers where BFGS, in the given units, ends; NaN where that is no minimum."""
+    """The free numbers at which BFGS, in the given units, ends; NaN if that is not a minimum."""
 
     def value_and_slope(scaled):
         value, slope = (np.asarray(out) for out in _value_and_slope(free, scaled, units, spectra))
         if np.isfinite(value) and np.isfinite(slope).all():
             return float(value), slope
-        return 1e3, np.zeros_like(slope)  # beyond every float64
+        return 1e3, np.zeros_like(slope)  # above the logarithm of every float64
 
     spectra = jax.tree.map(jnp.asarray, spectra)
-    found = scipy.optimize.minimize(value_and_slope, start / units, jac=True, method="BFGS")
-    stationary = found.fun < 1e3 and np.abs(found.jac).max() < 1e-3
-    return units * found.x if stationary else np.full(len(start), np.nan)
+    minimum = scipy.optimize.minimize(value_and_slope, start / units, jac=True, method="BFGS")
+    stationary = minimum.fun < 1e3 and np.abs(minimum.jac).max() < 1e-3
+    return units * minimum.x if stationary else np.full(len(start), np.nan)
 
 
-def _best_of_starts(free, spectra: _Spectra, held_out: _Spectra, unit: float) -> Float[np.ndarray, " free"]:
-    """GD++ with rates for each step: of the minima that several starts lead to, the one with the least risk on other prompts."""
+def _best_of_starts(
+    free, spectra: _Spectra, held_out: _Spectra, unit: float
+) -> Float[np.ndarray, " free"]:
+    """The free numbers of GD++ with rates for each step, from several starts.
+
+    Of the minima that they lead to it is the one of least risk on held-out prompts.
+    """
     steps = free.shape[1]
-    of_both = _free_rates(steps, True, True)
-    both = of_both @ _minimise(of_both, spectra, np.array([unit, 0]), np.full(2, unit))
-    starts = [both, *(_proportionate(spectra.eigenvalues, steps, *of) for of in _PROPORTIONS)]
-    # Free rates are 0 or 1 times a number of their own, so that the transpose gives the numbers back
-    flat = [np.tensordot(start, free, 2) for start in starts]
-    ends = [_minimise(free, spectra, start, start) for start in flat if np.isfinite(start).all()]
+    free_shared = _free_rates(steps, True, True)
+    rates = free_shared @ _minimise(free_shared, spectra, np.array([unit, 0]), np.full(2, unit))
+    eigenvalues = spectra.eigenvalues
+    starts = [rates, *(_proportionate(eigenvalues, steps, *pair) for pair in _PROPORTIONS)]
+    # A rate is a free number or 0, so the transpose gives the free numbers back
+    starts = [np.tensordot(start, free, 2) for start in starts]
+    ends = [_minimise(free, spectra, start, start) for start in starts if np.isfinite(start).all()]
     ends = [end for end in ends if np.isfinite(end).all()]
     if not ends:
         return np.full(free.shape[2], np.nan)
-    return min(
-        ends, key=lambda end: np.nan_to_num(float(_log_risk(free, end, np.ones(len(end)), held_out)), nan=np.inf)
-    )
+    risks = [float(_log_risk(free, end, np.ones(len(end)), held_out)) for end in ends]
+    return ends[int(np.argmin(np.nan_to_num(risks, nan=np.inf)))]
 
 
-def _proportionate(eigenvalues, steps: int, size: float, correction: float) -> Float[np.ndarray, "2 steps"]:
+def _proportionate(
+    eigenvalues, steps: int, size: float, correction: float
+) -> Float[np.ndarray, "2 steps"]:
     """Rates in proportion to 1 / λ_max of the data that each step finds."""
     transform, rates = np.ones_like(eigenvalues), np.zeros((2, steps))
     for step in range(steps):
@@ -190,21 +236,27 @@ def _proportionate(eigenvalues, steps: int, size: float, correction: float) -> F
     return rates
 
 
-def _standard_error(free, spectra: _Spectra, found) -> Float[np.ndarray, " free"]:
-    def mean(flat):
-        return jnp.mean(jax.vmap(_term, (None, 0))(free @ flat, spectra))
+def _standard_error(free, spectra: _Spectra, minimum) -> Float[np.ndarray, " free"]:
+    def loss(numbers):
+        return jnp.mean(jax.vmap(_term, (None, 0))(free @ numbers, spectra))
 
-    def rows(flat):  # one by one, for memory
-        return jax.lax.map(lambda v: jax.jvp(jax.grad(mean), (flat,), (v,))[1], jnp.eye(len(flat)))
+    def hessian(numbers):  # row by row, for memory
+        slope = jax.grad(loss)
+        rows = jnp.eye(len(numbers))
+        return jax.lax.map(lambda row: jax.jvp(slope, (numbers,), (row,))[1], rows)
 
-    hessian = np.asarray(jax.jit(rows)(found))
-    slopes = np.asarray(
-        jax.jit(jax.vmap(jax.grad(lambda flat, one: _term(free @ flat, one)), (None, 0)))(found, spectra)
+    def slopes(numbers):
+        slope = jax.grad(lambda numbers, spectrum: _term(free @ numbers, spectrum))
+        return jax.vmap(slope, (None, 0))(numbers, spectra)
+
+    curvature, gradients = (
+        np.asarray(jax.jit(function)(minimum)) for function in (hessian, slopes)
     )
     # Rates differ by powers of ten: in units of themselves the Hessian can be inverted
     try:
-        inverse = np.linalg.inv(hessian * np.outer(found, found))
-    except np.linalg.LinAlgError:  # a flat minimum, as where n is so large that all contexts are alike
-        return np.full(len(found), np.inf)
-    covariance = inverse @ np.atleast_2d(np.cov((slopes * found).T)) @ inverse / len(slopes)
-    return np.abs(found) * np.sqrt(np.diag(covariance))
+        inverse = np.linalg.inv(curvature * np.outer(minimum, minimum))
+    except np.linalg.LinAlgError:  # a flat minimum, as for n so large that all contexts are alike
+        return np.full(len(minimum), np.inf)
+    scatter = np.atleast_2d(np.cov((gradients * minimum).T))
+    covariance = inverse @ scatter @ inverse / len(gradients)
+    return np.abs(minimum) * np.sqrt(np.diag(covariance))

@@ -1,4 +1,4 @@
-"""`ContextMoments`: all that a layer of linear self-attention can see of a task."""
+"""`ContextMoments`: what the risk of a layer of linear self-attention depends on."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,18 +11,19 @@ from mesalens.theory.symmetric import smat
 
 
 class ContextMoments(eqx.Module):
-    """Moments of the context and the query on which the risk of every one-layer linear self-attention depends, in float64.
+    """Moments on which the risk of every one-layer linear self-attention depends, in float64.
 
-    A layer reads the context through `S = Σ_i e_i e_i^T`, `e_i = (z_i, y_i)`, and is linear in `S ⊗ z_q`; context and query
-    share the function f alone. The coordinates z are those in which `E[z z^T]` is well conditioned: `x = R z`. A layer
-    in x is one in z with other weights, so that nothing is lost but directions in which x never points. With `s = svec(S)`:
+    A layer reads the context through `S = Σ_i e_i e_i^T`, `e_i = (z_i, y_i)`, and is linear in
+    `S ⊗ z_q`; context and query share only the function f. The coordinates z are those in which
+    `E[z z^T]` is well conditioned: `x = R z`. A layer in x is one in z with other weights, so
+    nothing is lost but directions in which x never points. With `s = svec(S)`:
 
         inputs   R                    second   E[s s^T]
         query    E[z z^T]             cross    E[s ⊗ z_q ⊗ y_q]
         target   E[z_q y_q^T]         mean     E[s]                   null_risk   E‖y_q‖²
 
-    `replicates` are empty where the moments are exact. Where they were simulated they are those of the jackknife: the same moments
-    with one of G groups of prompts left out.
+    `replicates` is empty for exact moments. For simulated ones it holds those of the jackknife: the
+    same moments without one of G groups of prompts.
     """
 
     inputs: Float[np.ndarray, "d r"]
@@ -36,7 +37,7 @@ class ContextMoments(eqx.Module):
 
     @property
     def method(self) -> str:
-        """How they were found: "exact" or "simulation"."""
+        """How the moments were computed: "exact" or "simulation"."""
         return "simulation" if self.replicates else "exact"
 
     @property
@@ -56,10 +57,15 @@ class ContextMoments(eqx.Module):
 
     def cross_tensor(self) -> Float[np.ndarray, "D D r m"]:
         """E[S ⊗ z_q ⊗ y_q] with all four indices."""
-        return np.moveaxis(smat(np.moveaxis(self.cross, 0, -1), self.rank + self.outputs), (0, 1), (2, 3))
+        return np.moveaxis(
+            smat(np.moveaxis(self.cross, 0, -1), self.rank + self.outputs), (0, 1), (2, 3)
+        )
 
     def of_labels(self) -> tuple[Float[np.ndarray, "r r"], Float[np.ndarray, "r r"]]:
-        """Σ_k E[s_k s_k^T] and Σ_k E[s_k y_qk z_q^T] with `s_k = Σ_i y_ik z_i`: all that a step of descent from zero depends on."""
+        """Σ_k E[s_k s_k^T] and Σ_k E[s_k y_qk z_q^T] with `s_k = Σ_i y_ik z_i`.
+
+        A step of descent from zero depends on the moments through them alone.
+        """
         r = self.rank
         squares = np.einsum("akbk->ab", self.second_tensor()[:r, r:, :r, r:])
         return squares, np.einsum("akbk->ab", self.cross_tensor()[:r, r:])
@@ -68,11 +74,16 @@ class ContextMoments(eqx.Module):
 def estimate(
     functional: Callable[[ContextMoments], Mapping[str, Any]], moments: ContextMoments
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values of a functional of the moments, by name, and their standard errors: none where the moments are exact.
+    """Values of a functional of the moments, by name, and their standard errors.
 
-    Simulated ones go through the jackknife (Efron, 1982): with θ from all prompts, θ_g without group g and θ̄ their mean,
+    Exact moments have no standard errors. Simulated ones go through the jackknife (Efron, 1982):
+    with θ from all prompts, θ_g without group g and θ̄ the mean of these,
 
         value = G θ - (G-1) θ̄,     standard error² = (G-1)/G Σ_g (θ_g - θ̄)².
+
+    Args:
+        functional: maps moments to numbers or arrays by name.
+        moments: of a task.
     """
     values = dict(functional(moments))
     if not moments.replicates:
@@ -80,7 +91,7 @@ def estimate(
     left_out = [functional(replicate) for replicate in moments.replicates]
     groups, errors = len(left_out), {}
     for name, value in values.items():
-        each = np.stack([np.asarray(of_one[name]) for of_one in left_out])
+        each = np.stack([np.asarray(replicate[name]) for replicate in left_out])
         values[name] = groups * value - (groups - 1) * each.mean(axis=0)
         errors[name] = np.sqrt((groups - 1) * each.var(axis=0))
     return values, errors

@@ -1,22 +1,24 @@
-"""One step of gradient descent, solved: its exact risk and best step size for a linear regression task."""
+"""One step of gradient descent: its exact risk and best step size for linear regression."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from mesalens.checks import InputError
-from mesalens.tasks import LinearFunctions, RegressionTask, Task
+from mesalens.checks import matrix
+from mesalens.tasks import RegressionTask, Task
+from mesalens.theory._requirements import linear_regression
 from mesalens.theory.moments import ContextMoments
 
 
 class OneStepRisk(NamedTuple):
-    """The risk E‖ŷ - y_query‖² of one step of gradient descent, a parabola in its step size η:
+    """The risk E‖ŷ - y_query‖² of one step of gradient descent, a parabola in its step size η.
 
-    R(η) = null_risk - 2 (η/n) gain + (η/n)² cost
+        R(η) = null_risk - 2 (η/n) gain + (η/n)² cost
 
-    `null_risk` is the risk of not moving, `gain` = E[(y - W_0 x_q) · G x_q] and `cost` = E‖G x_q‖², where -G/n is the gradient
-    at W_0, `G = Σ_i (y_i - W_0 x_i) x_i^T`. All in float64.
+    `null_risk` is the risk of not moving, `gain` = E[(y - W_0 x_q) · G x_q] and
+    `cost` = E‖G x_q‖², where -G/n is the gradient at W_0, `G = Σ_i (y_i - W_0 x_i) x_i^T`. All are
+    in float64.
     """
 
     null_risk: float
@@ -26,7 +28,7 @@ class OneStepRisk(NamedTuple):
 
     @property
     def best_step_size(self) -> float:
-        """η* = n gain / cost, where the parabola has its least value; 0 where no step moves anything."""
+        """η* = n gain / cost, the minimiser of the parabola; 0 where no step moves anything."""
         return self.context_length * self.gain / self.cost if self.cost else 0.0
 
     @property
@@ -40,50 +42,50 @@ class OneStepRisk(NamedTuple):
         return self.null_risk - 2 * rate * self.gain + rate**2 * self.cost
 
 
-def one_step_risk(task: Task, initial_weights: Float[np.ndarray, "m d"] | None = None) -> OneStepRisk:
-    """The exact risk of one step of gradient descent from W_0 (zero where it is not given), for linear functions.
+def one_step_risk(
+    task: Task, initial_weights: Float[np.ndarray, "m d"] | None = None
+) -> OneStepRisk:
+    """The exact risk of one step of gradient descent from W_0, for linear functions.
 
-    The label of a clean example has residual `(W - W_0) x + ε`, that of a distractor `-W_0 x + ζ`. With `M = E[x x^T]`,
-    `F(G) = E[(x^T G x) x x^T]`, `Ω = W_0^T W_0`, `Δ = E[W] - W_0`, `V = E[(W - W_0)^T (W - W_0)] = m Λ + Δ^T Δ`,
-    `Ψ = -(Δ^T W_0 + W_0^T Δ)/2`, noise variance σ², k distractors of variance ζ² among n examples and `c = n - k`:
+    The label of a clean example has residual `(W - W_0) x + ε`, that of a distractor `-W_0 x + ζ`.
+    With `M = E[x x^T]`, `F(G) = E[(x^T G x) x x^T]`, `Ω = W_0^T W_0`, `Δ = E[W] - W_0`,
+    `V = E[(W - W_0)^T (W - W_0)] = m Λ + Δ^T Δ`, `Ψ = -(Δ^T W_0 + W_0^T Δ)/2`, noise of variance
+    `v(x) = s + x^T H x`, k distractors of variance ζ² among n examples and `c = n - k`:
 
-        null_risk = tr(M V) + m σ²
+        null_risk = tr(M V) + m (s + tr(H M))
         gain      = tr(M (c V + k Ψ) M)
-        cost      = tr(M [c F(V) + k F(Ω) + M (c (c-1) V + 2 c k Ψ + k (k-1) Ω) M + m (c σ² + k ζ²) M])
+        cost      = tr(M [c F(V) + k F(Ω) + M (c (c-1) V + 2 c k Ψ + k (k-1) Ω) M
+                          + m (c (s M + F(H)) + k ζ² M)])
 
-    Two clean examples of a prompt share one W, hence `M V M`; a distractor shares with others only W_0, hence `M Ψ M` and `M Ω M`.
-    For x ~ N(0, I), W_0 = 0, Λ = I, k = 0 the best rate η*/n is 1/(n + d + 1 + σ²) (Mahankali et al., 2024, Theorem 1).
+    Two clean examples of a prompt share one W, hence `M V M`; a distractor shares with others only
+    W_0, hence `M Ψ M` and `M Ω M`. Given x the noise has mean 0, so that of its law only
+    `E[v(x) x x^T] = s M + F(H)` matters. For x ~ N(0, I), W_0 = 0, Λ = I, k = 0 and noise variance
+    σ² the best rate η*/n is 1/(n + d + 1 + σ²) (Mahankali et al., 2024, Theorem 1).
 
-    Raises `ValueError` where the task is no regression or the functions are not linear, whose moments are not known exactly here, and
-    where W_0 is not m × d.
+    Args:
+        task: linear regression.
+        initial_weights: W_0, zero by default.
+
+    Raises:
+        ValueError: if the functions are not linear, covariates or noise do not state their moments,
+            or W_0 is not m × d.
     """
-    if not isinstance(task, RegressionTask):
-        raise InputError(
-            f"the exact risk is known for a RegressionTask, not for {type(task).__name__}; simulate it instead."
-        )
-    functions = task.functions
-    if not isinstance(functions, LinearFunctions):
-        raise InputError(
-            f"the exact risk is known for LinearFunctions, not for {type(functions).__name__}; simulate it instead."
-        )
+    task, functions = linear_regression(task)
     n, k, m = task.context_length, int(task.distractors.count), task.outputs
     clean = n - k
-    start = np.zeros((m, task.dim)) if initial_weights is None else np.asarray(initial_weights, np.float64)
-    if start.shape != (m, task.dim):
-        raise InputError(f"initial_weights has shape {start.shape}; this task needs ({m}, {task.dim}).")
-    if not np.isfinite(start).all():
-        raise InputError("initial_weights holds values that are not finite; replace them by numbers.")
+    start = np.zeros((m, task.dim)) if initial_weights is None else initial_weights
+    start = matrix("initial_weights", start, (m, task.dim))
 
     M, F = task.covariates.second_moment(), task.covariates.fourth_moment
     omega = start.T @ start
     shift = functions.weight_mean() - start
     V = m * functions.row_covariance() + shift.T @ shift
     mixed = -(shift.T @ start + start.T @ shift) / 2
-    noise, distraction = float(task.noise.variance), float(task.distractors.variance)
+    noise, noise_label = noise_moments(task)
 
     own = clean * F(V) + k * F(omega)
     pairs = M @ (clean * (clean - 1) * V + 2 * clean * k * mixed + k * (k - 1) * omega) @ M
-    labels = m * (clean * noise + k * distraction) * M
+    labels = m * (clean * noise_label + k * float(task.distractors.variance) * M)
     return OneStepRisk(
         null_risk=float(np.trace(M @ V) + m * noise),
         gain=float(np.trace(M @ (clean * V + k * mixed) @ M)),
@@ -92,8 +94,16 @@ def one_step_risk(task: Task, initial_weights: Float[np.ndarray, "m d"] | None =
     )
 
 
+def noise_moments(task: RegressionTask) -> tuple[float, Float[np.ndarray, "d d"]]:
+    """E[v(x)] and E[v(x) x x^T], v the variance of the noise given x."""
+    constant, growth = task.noise.conditional_variance(task.dim)
+    M = task.covariates.second_moment()
+    mean = float(constant) + float(np.trace(growth @ M))
+    return mean, float(constant) * M + task.covariates.fourth_moment(growth)
+
+
 def one_step_risk_from(moments: ContextMoments, context_length: int) -> OneStepRisk:
-    """The risk of one step from zero on any task, from its moments: exact or simulated as these are.
+    """The risk of one step from zero on any task, from its moments, exact or simulated.
 
     gain = Σ_k tr(E[x_q y_qk s_k^T]),    cost = Σ_k tr(E[x x^T] E[s_k s_k^T]),    s_k = Σ_i y_ik x_i
     """
@@ -108,5 +118,5 @@ def one_step_risk_from(moments: ContextMoments, context_length: int) -> OneStepR
 
 
 def best_step_size(task: Task, initial_weights: Float[np.ndarray, "m d"] | None = None) -> float:
-    """η*, the step size with which one step of gradient descent has the least risk on the task. See `one_step_risk`."""
+    """η*, the step size of least risk for one step of gradient descent; see `one_step_risk`."""
     return one_step_risk(task, initial_weights).best_step_size

@@ -9,11 +9,12 @@ from jaxtyping import Float
 from mesalens.checks import InputError
 from mesalens.models import LinearTransformer
 from mesalens.tasks import RegressionTask
+from mesalens.theory._requirements import regression
+from mesalens.theory._task_moments import task_moments
 from mesalens.theory.certificate import Certificate, lower_bound
 from mesalens.theory.descent import best_descent
 from mesalens.theory.layer_search import best_layer, search
 from mesalens.theory.moments import ContextMoments, estimate
-from mesalens.theory.task_moments import task_moments
 
 Implements = Literal["gradient-descent", "preconditioned-gradient-descent", "other"]
 
@@ -21,12 +22,14 @@ Implements = Literal["gradient-descent", "preconditioned-gradient-descent", "oth
 class OptimalLsa(NamedTuple):
     """The best layer of linear self-attention with one head (W_0 = 0), and what it implements.
 
-    `risk` is its E‖ŷ - y_query‖², `null_risk` that of predicting zero. Where it is descent, `preconditioner` is P of the
-    prediction `ŷ = x_q^T P Σ_i y_i x_i`, and `step_size` is p where P = p I: a step of size p on `1/2 Σ_i ‖W x_i - y_i‖²`
-    from zero, which is one of size n p on the mean loss, the one of `GradientDescent`. For "other" both are None.
+    `risk` is its E‖ŷ - y_query‖², `null_risk` that of predicting zero. If it is descent,
+    `preconditioner` is P of the prediction `ŷ = x_q^T P Σ_i y_i x_i`, and `step_size` is p if
+    P = p I: a step of size p on `1/2 Σ_i ‖W x_i - y_i‖²` from zero, which is one of size n p on the
+    mean loss, that of `GradientDescent`. For "other" both are None.
 
-    `descent_preconditioner` and `descent_risk` are of the best preconditioned step from zero, whether or not it is the best layer.
-    `A` and `B` are the effective weights of the layer. `standard_errors` has those of the numbers that were simulated, by name.
+    `descent_preconditioner` and `descent_risk` are those of the best preconditioned step from zero,
+    which need not be the best layer. `A` and `B` are the effective weights of the layer.
+    `standard_errors` has those of the simulated numbers, by name.
     """
 
     implements: Implements
@@ -44,37 +47,52 @@ class OptimalLsa(NamedTuple):
     def layer(self) -> LinearTransformer:
         """The layer itself."""
         A, B = (jnp.asarray(matrix)[None, None] for matrix in (self.A, self.B))
-        return LinearTransformer.from_effective(A, B, layers=1, outputs=len(self.A) - len(self.descent_preconditioner))
+        return LinearTransformer.from_effective(
+            A, B, layers=1, outputs=len(self.A) - len(self.descent_preconditioner)
+        )
 
 
 def optimal_lsa(
-    task: RegressionTask, moments: ContextMoments | None = None, *, starts: int = 8, **simulation: Any
+    task: RegressionTask,
+    moments: ContextMoments | None = None,
+    *,
+    starts: int = 8,
+    **simulation: Any,
 ) -> OptimalLsa:
-    """The best one-layer linear self-attention for a task, with a proof that nothing beats it where there is one.
+    """The best one-layer linear self-attention for a task, with a certificate.
 
-    Where the risk of the best preconditioned step of descent (`best_descent`) is the certified bound (`lower_bound`), that step is
-    globally optimal. Where it is not, layers are searched from `starts` starts beside those that the theory suggests
-    (`best_layer`): the result is then the best layer found, and the certificate says what it may lack.
+    If the risk of the best preconditioned step of descent (`best_descent`) is the certified bound
+    (`lower_bound`), that step is globally optimal. If not, layers are searched (`best_layer`): the
+    result is then the best layer found, and the certificate says how far it may be from the best.
 
-    `moments` are `task_moments(task, **simulation)` where they are not given; see `simulated_moments` for `key`, `relative_error` and
-    `progress`. Raises `ValueError` where simulated moments contradict a symmetry that the functions declare.
+    Args:
+        task: a regression task.
+        moments: of the task, `task_moments(task, **simulation)` by default.
+        starts: random starts of the search, beside those that the theory suggests.
+        **simulation: `key`, `relative_error` and `progress`, as in `simulated_moments`.
+
+    Raises:
+        ValueError: if the task is of another kind, or simulated moments contradict a symmetry that
+            it states.
 
     Source: Mahankali et al. (2024), Theorems 1 to 3, for the tasks they treat.
     """
     moments = task_moments(task, **simulation) if moments is None else moments
     simulated = moments.method == "simulation"
-    isotropic = simulated and task.functions.rotation_invariant and task.covariates.rotation_invariant
+    isotropic = simulated and regression(task).rotation_invariant
 
-    def measured(of: ContextMoments, rows: Float[np.ndarray, "m D"] | None = None) -> dict[str, Any]:
-        """Descent and the bound, and the best layer near the given rows where there are any, else descent."""
-        P, descent_risk = best_descent(of, isotropic=isotropic)
-        risk = descent_risk if rows is None else search(of, rows).risk
-        bound = lower_bound(of)
+    def measured(
+        moments: ContextMoments, rows: Float[np.ndarray, "m D"] | None = None
+    ) -> dict[str, Any]:
+        """Descent, the bound, and the best layer: descent, or near the rows if given."""
+        P, descent_risk = best_descent(moments, isotropic=isotropic)
+        risk = descent_risk if rows is None else search(moments, rows).risk
+        bound = lower_bound(moments)
         return {
             "risk": risk,
-            "null_risk": of.null_risk,
+            "null_risk": moments.null_risk,
             "preconditioner": P,
-            "step_size": np.trace(P) / of.rank,
+            "step_size": np.trace(P) / moments.rank,
             "descent_risk": descent_risk,
             "descent_preconditioner": P,
             "lower_bound": bound,
@@ -87,27 +105,32 @@ def optimal_lsa(
     known = ("risk", "null_risk", "descent_risk", "descent_preconditioner", "preconditioner")
     implements: Implements = "preconditioned-gradient-descent"
     reach = moments.inputs @ np.linalg.pinv(moments.inputs)  # the directions in which inputs point
-    if _vanishes(values["preconditioner"] - values["step_size"] * reach, values["preconditioner"], errors):
+    if _vanishes(
+        values["preconditioner"] - values["step_size"] * reach, values["preconditioner"], errors
+    ):
         implements, known = "gradient-descent", (*known, "step_size")
         if not simulated:  # without rounding, and the same where inputs never point
             values["preconditioner"] = values["step_size"] * np.eye(task.dim)
     if values["gap"] > _tolerance("gap", values, errors):
-        # Several outputs may each ask for a P of their own, as no layer with one head has it
-        if simulated and task.functions.sign_symmetric and task.outputs == 1:
+        # With several outputs each may need a P of its own, which no layer with one head has
+        if simulated and task.sign_symmetric and task.outputs == 1:
             raise InputError(
-                f"{type(task.functions).__name__} declares f and -f equally likely; then one step of descent would be the best layer, but its "
-                f"risk is {values['gap']:.3g} ± {errors['gap']:.2g} above the bound: declare sign_symmetric=False."
+                f"sign_symmetric must be False for {type(task.functions).__name__}: if f and -f "
+                "were equally likely, a step of descent would be the best layer, but its risk is "
+                f"{values['gap']:.3g} ± {errors['gap']:.2g} above the bound."
             )
-        found = best_layer(moments, starts)
-        searched, searched_errors = estimate(lambda of: measured(of, found.rows), moments)
+        layer = best_layer(moments, starts)
+        searched, searched_errors = estimate(lambda each: measured(each, layer.rows), moments)
         if searched["gain"] > _tolerance("gain", searched, searched_errors):
             implements, known, values, errors = "other", known[:4], searched, searched_errors
-            A, B = found.weights(moments)
+            A, B = layer.weights(moments)
 
     def simulated_errors(*names: str) -> dict[str, Any]:
         return {name: errors[name] for name in names if name in errors}
 
-    numbers: dict[str, Any] = dict.fromkeys(("preconditioner", "step_size")) | {name: values[name] for name in known}
+    numbers: dict[str, Any] = dict.fromkeys(("preconditioner", "step_size")) | {
+        name: values[name] for name in known
+    }
     return OptimalLsa(
         **numbers,
         implements=implements,
@@ -124,7 +147,9 @@ def optimal_lsa(
     )
 
 
-def certify(task: RegressionTask, moments: ContextMoments | None = None, **options: Any) -> Certificate:
+def certify(
+    task: RegressionTask, moments: ContextMoments | None = None, **options: Any
+) -> Certificate:
     """The certificate alone, with the arguments of `optimal_lsa`."""
     return optimal_lsa(task, moments, **options).certificate
 
@@ -138,11 +163,11 @@ def _descent_weights(P, outputs: int) -> tuple[Float[np.ndarray, "D D"], Float[n
 
 
 def _vanishes(difference, P, errors) -> bool:
-    """Whether a difference from P is 0: to rounding where P is exact, within its errors where it was simulated."""
+    """Whether a difference from P is 0: to rounding, or within the errors of a simulated P."""
     limit = 5 * errors["preconditioner"] if errors else 1e-9 * np.abs(P).max()
     return bool(np.all(np.abs(difference) <= limit))
 
 
 def _tolerance(name: str, values, errors) -> float:
-    """What counts as none: a billionth of the risk of predicting zero, or four standard errors."""
+    """What counts as 0: a billionth of the risk of predicting zero, or four standard errors."""
     return 4 * float(errors[name]) if errors else 1e-9 * values["null_risk"]

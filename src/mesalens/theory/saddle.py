@@ -1,4 +1,4 @@
-"""The saddle on which some layers stop: the best step of rank one."""
+"""The saddle at which some layers stop: the best step of rank one."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,20 +7,26 @@ from mesalens.theory.moments import ContextMoments
 
 
 def best_rank_one_step(moments: ContextMoments) -> tuple[Float[np.ndarray, "d d"], float]:
-    """P of rank one and the risk of the best `ŷ = x_q^T P Σ_i y_i x_i` with such a P, for one output.
+    """P of rank one and the risk of the best `ŷ = x_q^T P Σ_i y_i x_i` with such a P, for m = 1.
 
-    Labels meet inputs in one block of S, which a layer with one head can read with x in the keys and y in the values, which gives any P; or
-    with y in the keys and x in the values, which gives `P = v u^T`. The best of the second kind is a saddle of the population
-    loss: to add a direction three factors have to grow that are all 0 there, so that it has neither slope nor negative curvature
-    (docs/plateau.md). With `L = E[z_q y_q s^T]`, `K = E[s s^T]`, `M = E[z z^T]` and the singular values σ_1 ≥ σ_2 ≥ … of
-    `M^-1/2 L K^-1/2`,
+    Labels meet inputs in one block of S. A layer with one head can read it with x in the keys and y
+    in the values, which gives any P; or with y in the keys and x in the values, which gives
+    `P = v u^T`. The best of the second kind is a saddle of the population loss: to add a direction
+    three factors have to grow that are all 0 there, so that it has neither slope nor negative
+    curvature (docs/plateau.md). With `L = E[z_q y_q s^T]`, `K = E[s s^T]`, `M = E[z z^T]` and the
+    singular values σ_1 ≥ σ_2 ≥ … of `M^-1/2 L K^-1/2`,
 
-        R = E y_q² - σ_1²,      while the best step of any rank has      R = E y_q² - Σ_i σ_i².
+        R = E y_q² - σ_1²,    while the best step of any rank has    R = E y_q² - Σ_i σ_i².
+
+    Args:
+        moments: of a task with one output.
     """
     squares, labels = moments.of_labels()
     of_query, of_context = np.linalg.cholesky(moments.query), np.linalg.cholesky(squares)
     normalised = np.linalg.solve(of_query, np.linalg.solve(of_context, labels).T)
     left, singular, right = np.linalg.svd(normalised)
-    P = singular[0] * np.outer(np.linalg.solve(of_query.T, left[:, 0]), np.linalg.solve(of_context.T, right[0]))
+    P = singular[0] * np.outer(
+        np.linalg.solve(of_query.T, left[:, 0]), np.linalg.solve(of_context.T, right[0])
+    )
     back = np.linalg.pinv(moments.inputs)
     return back.T @ P @ back, moments.null_risk - float(singular[0]) ** 2

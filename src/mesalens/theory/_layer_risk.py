@@ -1,0 +1,125 @@
+"""The exact risk of any layer of linear self-attention, as a function of its weights."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mesalens._precision import in_precision
+from mesalens.checks import InputError
+from mesalens.models import LinearTransformer
+from mesalens.theory.moments import ContextMoments
+from mesalens.theory.symmetric import bilinear
+
+
+def population_risk(layer: LinearTransformer, moments: ContextMoments) -> Float[Array, ""]:
+    """E‖ŷ - y_query‖² of one layer, a differentiable polynomial in its weights.
+
+    With `b_hk` the row of `B_h` that writes to output k, `A_h` the columns that read the query
+    `e_q = (x_q, -W_0 x_q)`, and `Γ_k = -Σ_h sym(b_hk ⊗ A_h)`, the prediction is
+    `ŷ_k = (W_0 x_q)_k + Γ_k · (S ⊗ x_q)`, and, in the notation of `ContextMoments`,
+
+        R = E‖y_q - W_0 x_q‖² - 2 Σ_k Γ_k · (cross - mean ⊗ E[z_q (W_0 x_q)^T])_k
+          + Σ_k tr(Γ_k^T second Γ_k query).
+
+    It has the precision of the weights: give them in float64, inside `jax.enable_x64(True)`, where
+    small differences matter.
+
+    Args:
+        layer: one layer, with any number of heads.
+        moments: of the task.
+
+    Raises:
+        ValueError: for more than one layer, or sizes other than those of the task.
+    """
+    d, m = moments.inputs.shape[0], moments.outputs
+    if layer.layers != 1 or (layer.dim, layer.outputs) != (d, m):
+        raise InputError(
+            f"layer must have layers=1, dim={d} and outputs={m} for the exact risk on this task; "
+            f"got layers={layer.layers}, dim={layer.dim} and outputs={layer.outputs}."
+        )
+    A, B = (matrices[0] for matrices in layer.effective())
+
+    def cast(values) -> Array:
+        return jnp.asarray(values, A.dtype)
+
+    inputs = cast(moments.inputs)
+    # In the coordinates z: x = R z, so S = T S_z T^T with T = diag(R, I)
+    T = jax.scipy.linalg.block_diag(inputs, jnp.eye(m, dtype=A.dtype))
+    start = None if layer.initial_weights is None else layer.initial_weights @ inputs
+    read = A[:, :, :d] @ inputs
+    if start is not None:
+        read = read - A[:, :, d:] @ start
+    rows, columns = B[:, d:] @ T, (T.T @ read).swapaxes(1, 2)
+    gamma = -jnp.moveaxis(jnp.sum(bilinear(rows[:, None], columns[:, :, None]), axis=0), -1, 0)
+
+    query, cross, null = cast(moments.query), cast(moments.cross), cast(moments.null_risk)
+    if start is not None:
+        null = null - 2 * jnp.sum(start.T * cast(moments.target))
+        null = null + jnp.sum((start @ query) * start)
+        cross = cross - jnp.multiply.outer(cast(moments.mean), query @ start.T)
+    explained = jnp.einsum("pq,qrk,rs->psk", cast(moments.second), gamma, query)
+    return null + jnp.sum(gamma * (explained - 2 * cross))
+
+
+def layer_risk(layer: LinearTransformer, moments: ContextMoments) -> float:
+    """`population_risk` in float64, as a number.
+
+    Args:
+        layer: one layer of linear self-attention.
+        moments: `task_moments(task)` of the task on which it is measured.
+
+    Raises:
+        ValueError: as `population_risk`.
+    """
+    with jax.enable_x64(True):
+        return float(population_risk(in_precision(layer, jnp.float64), moments))
+
+
+def layer_risks(layers: LinearTransformer, moments: ContextMoments) -> Float[np.ndarray, " seeds"]:
+    """`layer_risk` of every layer in a pytree with a leading axis, as training leaves it."""
+    with jax.enable_x64(True):
+        risks = eqx.filter_vmap(lambda layer: population_risk(layer, moments))
+        return np.asarray(eqx.filter_jit(risks)(in_precision(layers, jnp.float64)))
+
+
+def distances(
+    layers: LinearTransformer, others: LinearTransformer, moments: ContextMoments
+) -> Float[np.ndarray, " seeds"]:
+    """E‖ŷ - ŷ'‖² / E‖ŷ‖² for each layer and its partner in another such pytree, exactly.
+
+    The difference of two layers from W_0 = 0 is a layer with the heads of both, and its second
+    moment is its risk where every target is 0.
+
+    Args:
+        layers: one layer of linear self-attention for each seed, on a leading axis.
+        others: as many layers.
+        moments: of the task.
+
+    Raises:
+        ValueError: if layers have initial weights, or as `population_risk`.
+    """
+    if layers.initial_weights is not None or others.initial_weights is not None:
+        raise InputError("initial_weights must be None in both layers whose distance is asked for.")
+    targets_at_zero = dataclasses.replace(
+        moments, target=0 * moments.target, cross=0 * moments.cross, null_risk=0.0, replicates=()
+    )
+
+    def ratio(layer, other):
+        (A, B), (other_A, other_B) = layer.effective(), other.effective()
+        difference = LinearTransformer.from_effective(
+            jnp.concatenate([A, other_A], axis=1),
+            jnp.concatenate([B, -other_B], axis=1),
+            layers=1,
+            outputs=layer.outputs,
+        )
+        return population_risk(difference, targets_at_zero) / population_risk(
+            layer, targets_at_zero
+        )
+
+    with jax.enable_x64(True):
+        pairs = in_precision((layers, others), jnp.float64)
+        return np.asarray(eqx.filter_jit(eqx.filter_vmap(ratio))(*pairs))

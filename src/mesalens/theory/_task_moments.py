@@ -1,0 +1,51 @@
+"""The moments of a task: exact where they are known, simulated where they are not."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from mesalens.tasks import RegressionTask, require_moments
+from mesalens.theory._exact_moments import exact_moments, has_exact_moments
+from mesalens.theory._requirements import regression
+from mesalens.theory._simulated_moments import simulated_moments
+from mesalens.theory.moments import ContextMoments
+
+ILL_CONDITIONED = 1e8
+
+
+class ConditionWarning(UserWarning):
+    """The covariance of the covariates is nearly singular; the message has its condition number."""
+
+
+def task_moments(task: RegressionTask, **simulation: Any) -> ContextMoments:
+    """The exact moments of a task if they are known (`has_exact_moments`), else simulated ones.
+
+    Warns (`ConditionWarning`) if the covariance of the inputs is so nearly singular that a
+    preconditioner has few correct digits.
+
+    Args:
+        task: the task.
+        **simulation: options of `simulated_moments`, which exact moments ignore.
+
+    Raises:
+        ValueError: if inputs or noise have no finite fourth moments, or the task is not a
+            `RegressionTask`.
+    """
+    regression(task)
+    for law in (task.covariates, task.noise):
+        require_moments(law)
+    exact = has_exact_moments(task)
+    moments = exact_moments(task) if exact else simulated_moments(task, **simulation)
+    spread = np.linalg.eigvalsh(moments.inputs @ moments.query @ moments.inputs.T)
+    spread = spread[spread > task.dim * np.finfo(float).eps * spread[-1]]
+    rank, condition = len(spread), spread[-1] / spread[0]
+    if rank < task.dim or condition > ILL_CONDITIONED:
+        warnings.warn(
+            f"the covariance of the covariates is nearly singular: rank {rank} of {task.dim}, "
+            f"condition number {condition:.2g} on its range; the preconditioner is 0 outside, and "
+            "risks are not affected.",
+            ConditionWarning,
+            stacklevel=2,
+        )
+    return moments
