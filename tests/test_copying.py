@@ -6,7 +6,7 @@ import pytest
 from mesalens import InputError, random
 from mesalens.analysis import attention_maps, copying, copying_at
 from mesalens.learners import GradientDescent
-from mesalens.models import Sinusoidal, Transformer
+from mesalens.models import Causal, Sinusoidal, Transformer
 from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
 from mesalens.theory import copying_transformer
 
@@ -14,23 +14,27 @@ DIM, LENGTH = 2, 4
 TASK = RegressionTask(Uniform(DIM, 1.0), LinearFunctions(DIM), context_length=LENGTH)
 
 
-def constructed(sharpness, keys="context"):
+def constructed(sharpness, visibility=None):
     return copying_transformer(
         GradientDescent(0.5),
         dim=DIM,
         context_length=LENGTH,
         positions=Sinusoidal(12),
         sharpness=sharpness,
-        keys=keys,
+        visibility=visibility,
     )
 
 
 def test_a_layer_that_copies_has_its_y_and_nothing_else():
     found = copying(constructed(60.0), TASK, random.key(0), prompts=64)
     np.testing.assert_allclose(found.attention.value, 1, atol=1e-5)
-    np.testing.assert_allclose(found.next.value, 1, atol=1e-3)  # y goes into an entry of its own, unchanged
+    np.testing.assert_allclose(
+        found.next.value, 1, atol=1e-3
+    )  # y goes into an entry of its own, unchanged
     assert found.other.value < 1e-3
-    np.testing.assert_allclose(found.own.value, np.sqrt(DIM + 1), rtol=1e-3)  # the row itself, by the skip connection
+    np.testing.assert_allclose(
+        found.own.value, np.sqrt(DIM + 1), rtol=1e-3
+    )  # the row itself, by the skip connection
 
 
 def test_a_layer_that_looks_everywhere_does_not():
@@ -40,7 +44,7 @@ def test_a_layer_that_looks_everywhere_does_not():
 
 
 def test_a_layer_that_copies_backwards_does_not_copy_to_x():
-    found = copying(constructed(60.0, keys="causal"), TASK, random.key(0), prompts=64)
+    found = copying(constructed(60.0, visibility=Causal()), TASK, random.key(0), prompts=64)
     assert found.attention.value < 1e-3 and found.next.value < 1e-3
 
 
@@ -51,10 +55,12 @@ def test_attention_maps_are_means_of_attention():
     assert maps.shape == (2, 1, rows, rows - 1)
     np.testing.assert_allclose(maps[0].sum(-1), 1, rtol=1e-5)
     single = model.attention_weights(TASK.sample(random.key(4))[0])
-    np.testing.assert_allclose(maps[0], single[0], rtol=1e-4)  # the first layer looks at positions alone
+    np.testing.assert_allclose(
+        maps[0], single[0], rtol=1e-4
+    )  # the first layer looks at positions alone
 
 
 def test_joint_tokens_get_a_sentence():
     prompt, _ = TASK.sample(random.key(5))
-    with pytest.raises(InputError, match="nothing is to be copied"):
+    with pytest.raises(InputError, match=r"copying .*Interleaved.*Joint"):
         copying_at(Transformer.initialise(DIM, key=random.key(0)), prompt)

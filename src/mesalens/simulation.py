@@ -1,18 +1,25 @@
 """Expectations over the prompts of a task, estimated by simulation with a standard error."""
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import wadler_lindig
 from jaxtyping import Array, Float, Key, PyTree
 
 from mesalens.checks import count
-from mesalens.prompt import Prompt
+from mesalens.memory import prompts_size
 from mesalens.random import unroll
 from mesalens.tasks import Task
+
+MOST_PROMPTS = 10**9
+
+CHUNK_BYTES = 2**28
+"""The largest size of the prompts that are drawn at once."""
 
 
 class Estimate(eqx.Module):
@@ -21,37 +28,80 @@ class Estimate(eqx.Module):
     value: float | Float[np.ndarray | Array, "..."]
     standard_error: float | Float[np.ndarray | Array, "..."]
 
-
-class _Moments(NamedTuple):
-    mean: Array
-    variance: Array
+    def __pdoc__(self, **_) -> wadler_lindig.AbstractDoc | None:
+        """The numbers, also within the `repr` of what holds the estimate."""
+        try:
+            values, errors = np.broadcast_arrays(self.value, self.standard_error)
+            text = ", ".join(map(plus_minus, values.flat[:3], errors.flat[:3]))
+        except (TypeError, ValueError):  # leaves that JAX traces, or that are not numbers
+            return None
+        shape = f"shape {values.shape}: " if values.shape else ""
+        return wadler_lindig.TextDoc(f"Estimate({shape}{text}{', …' * (values.size > 3)})")
 
 
 def expectation(
-    statistic: Callable[[Prompt, Float[Array, " m"]], PyTree[Float[Array, "..."]]],
+    statistic: Callable[[Any, Any], PyTree],
     task: Task,
     key: Key[Array, ""],
     *,
     prompts: int = 10_000,
     chunk: int = 2048,
 ) -> PyTree[Estimate]:
-    """`E[statistic(prompt, target)]` for every leaf of what the statistic returns, from independent prompts.
+    """Estimates of `E[statistic(prompt, target)]` for every leaf of what the statistic returns.
 
-    The prompts are drawn in chunks, so that memory does not grow with their number, which is rounded up to whole chunks.
-    Raises `ValueError` where `prompts` is below 2.
+    Prompts are independent and drawn in chunks, so that memory does not grow with their number,
+    which is rounded up to whole chunks.
+
+    Args:
+        statistic: a function of one prompt and its target that JAX can trace; it calls learners
+            through `mesalens.learners.base.predict`.
+        task: the distribution of prompts.
+        key: a random key.
+        prompts: how many, from 2 to 10⁹.
+        chunk: how many at once; fewer if they would need more than 256 MB.
+
+    Raises:
+        ValueError: if the number of prompts is out of range, or one prompt does not fit in memory.
     """
-    count("prompts", prompts, at_least=2)
-    chunk = min(chunk, prompts)
-    keys = jax.random.split(unroll(key), -(-prompts // chunk))
+    count("prompts", prompts, at_least=2, at_most=MOST_PROMPTS)
+    key = unroll(key)
+    chunk = max(1, min(chunk, prompts, int(CHUNK_BYTES // prompts_size(task, key))))
+    keys = jax.random.split(key, -(-prompts // chunk))
 
     def moments(key):
         values = jax.vmap(statistic)(*task.sample(key, (chunk,)))
-        return jax.tree.map(lambda v: _Moments(v.mean(0), v.var(0)), values)
+        means = jax.tree.map(lambda leaf: leaf.mean(0), values)
+        return means, jax.tree.map(lambda leaf: leaf.var(0), values)
 
-    def pooled(of_chunks: _Moments) -> Estimate:
-        means, variances = of_chunks
+    def pooled(means: Array, variances: Array) -> Estimate:
         total = len(keys) * chunk
         variance = (variances.mean(0) + means.var(0)) * total / (total - 1)
         return Estimate(means.mean(0), jnp.sqrt(variance / total))
 
-    return jax.tree.map(pooled, jax.lax.map(moments, keys), is_leaf=lambda node: isinstance(node, _Moments))
+    return jax.tree.map(pooled, *jax.lax.map(moments, keys))
+
+
+def plus_minus(value: float | np.floating, error: float | np.floating) -> str:
+    """`value ± error`, with the digits of the value that its standard error justifies.
+
+    The error has one significant digit: `0.355 ± 0.004`, `2.75e-05 ± 1e-07`, `5440 ± 20`. At most
+    nine significant digits of a value are given. A value that is not finite stands alone: `inf`.
+    """
+    value, error = float(value), float(error)
+    if not math.isfinite(value):
+        return f"{value:g}"
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.4g} ± {error:g}"
+    place, size = _exponent(error), max(_exponent(value), _exponent(error))
+    if size - place >= 9:
+        return f"{value:.9g} ± {error:.0e}"
+    if not -4 <= size < 7:
+        return f"{value:.{max(0, _exponent(value) - place)}e} ± {error:.0e}"
+    decimals = max(0, -place)
+    value, error = round(value, -place) + 0.0, round(error, -place)  # never -0.0
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
+def _exponent(number: float) -> int:
+    """The power of ten of the first digit, after rounding to that digit; below all others for 0."""
+    return int(f"{number:.0e}".split("e")[1]) if number else -400

@@ -1,0 +1,85 @@
+"""Copying: whether the first layer puts each y beside its x, as an induction-like head does."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from mesalens.learners.base import require
+from mesalens.models import Interleaved, Transformer
+from mesalens.prompt import Prompt
+from mesalens.simulation import Estimate, expectation
+from mesalens.tasks import Task
+
+
+class Copying(eqx.Module):
+    """How much the rows of x_1, …, x_n depend, after the first layer, on the context's tokens.
+
+    With `J_ji = ‖∂h_j / ∂e_i‖_F`, the sensitivity of row j after the layer to token i, these are
+    means over prompts and over the rows j of x:
+
+        own        J_jj
+        next       J_j,j+1, the token of the y that belongs to the x
+        other      mean of J_ji over all other tokens i of the context
+        attention  the weight of token j + 1 in the attention of row j, summed over heads
+
+    Source: von Oswald et al. (2023), Section 5 and Figure 6 (sensitivities; means over all rows
+    there).
+    """
+
+    own: Estimate
+    next: Estimate
+    other: Estimate
+    attention: Estimate
+
+
+def copying_at(model: Transformer, prompt: Prompt) -> dict[str, Float[Array, ""]]:
+    """The terms at one prompt whose means are the measures in `Copying`.
+
+    Raises:
+        ValueError: if the model is not a Transformer of Interleaved tokens, the prompt is condensed
+            or of another d or m than the model, or layers differ in their number of heads.
+    """
+    require(model, Transformer, "copying")
+    require(model.tokens, Interleaved, "copying")
+    inputs = jnp.arange(0, 2 * prompt.context_length, 2)
+    J = model.sensitivities(prompt)[inputs, :-1]
+    own, following = J[jnp.arange(len(inputs)), inputs], J[jnp.arange(len(inputs)), inputs + 1]
+    weights = model.attention_weights(prompt)[0].sum(0)
+    return {
+        "own": own.mean(),
+        "next": following.mean(),
+        "other": ((J.sum(1) - own - following) / max(J.shape[1] - 2, 1)).mean(),
+        "attention": weights[inputs, inputs + 1].mean(),
+    }
+
+
+@eqx.filter_jit
+def copying(model: Transformer, task: Task, key: Key[Array, ""], *, prompts: int = 256) -> Copying:
+    """Whether the first layer copies, by simulation; see `Copying`.
+
+    Raises:
+        ValueError: as `copying_at` does.
+    """
+
+    def terms(prompt, _):
+        return copying_at(model, prompt)
+
+    return Copying(**expectation(terms, task, key, prompts=prompts, chunk=64))
+
+
+@eqx.filter_jit
+def attention_maps(
+    model: Transformer, task: Task, key: Key[Array, ""], *, prompts: int = 2048
+) -> Float[Array, "layers H rows seen"]:
+    """The mean over prompts of each row's attention weights, in every layer and head.
+
+    Raises:
+        ValueError: if the model is not a Transformer, prompts are condensed or of another d or m
+            than the model, or layers differ in their number of heads.
+    """
+    require(model, Transformer, "attention_maps")
+
+    def weights(prompt, _):
+        return model.attention_weights(prompt)
+
+    return expectation(weights, task, key, prompts=prompts).value

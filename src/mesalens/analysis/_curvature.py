@@ -1,0 +1,125 @@
+"""Curvature: what the layers of a linear transformer do to the spectrum of their inputs."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float, Key
+
+from mesalens._precision import in_precision
+from mesalens.checks import InputError, count
+from mesalens.learners.base import require
+from mesalens.models import LinearTransformer
+from mesalens.prompt import AnyPrompt
+from mesalens.random import unroll
+from mesalens.tasks import Task
+
+
+def curvature(
+    model: LinearTransformer,
+    task: Task,
+    key: Key[Array, ""],
+    *,
+    prompts: int = 2000,
+    quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
+) -> xr.Dataset:
+    """The spectrum of `X_l^T X_l / n` for the inputs X_l after l layers, and a step's risk there.
+
+    X_l holds the x-parts of the n context tokens after l layers; l = 0 is the prompt as drawn. All
+    is computed on fresh prompts, in float64.
+
+    At n = d, E[κ] is infinite: condition numbers have quantiles and a geometric mean,
+    exp E[log κ], and are never averaged. Singular values below max(n, d) ε times the largest,
+    ε = 2^-52, count as that, so that κ is finite also where a layer removes a direction.
+
+    The step starts from zero and takes the inputs after l layers, those of the query included, with
+    the original labels:
+
+        ŷ = η a,      a = 1/n Σ_i y_i (x_i,l · x_q,l)
+        min_η E‖y_q - η a‖² = E‖y_q‖² - (E⟨y_q, a⟩)² / E‖a‖²      at  η* = E⟨y_q, a⟩ / E‖a‖²
+
+    summed over outputs. The scale of X_l changes neither κ nor this risk. The risk is stationary in
+    η, so that its standard error is that of the mean of ‖y_q - η* a‖². The risk at l = 0 is that
+    of `mesalens.theory.one_step_risk` at its best step size.
+
+    Returns:
+        A dataset of
+
+            eigenvalues (layer, prompt, eigenvalue)   descending; only the min(n, d) largest
+            condition (layer, quantile)               quantiles over prompts of κ = λ_1 / λ_r
+            log_condition (layer)                     E[log κ]; log_condition_standard_error
+            step_risk (layer)                         one step of gradient descent on X_l;
+                                                      step_risk_standard_error
+            step_size (layer)                         the step size η* with which it has that risk
+
+        Values are not finite where layers diverge.
+
+    Raises:
+        ValueError: if there are fewer than two prompts, or a quantile is not in [0, 1].
+
+    Source: von Oswald et al. (2023), Section 4 and Appendix A.10: GD++ maps x to (I - γ X X^T) x
+    and so brings eigenvalues together.
+    """
+    require(model, LinearTransformer, "curvature")
+    count("prompts", prompts, at_least=2)
+    for quantile in quantiles:
+        if not 0 <= quantile <= 1:
+            raise InputError(f"quantiles must be from 0 to 1; got {quantile!r}.")
+    drawn = _sample(task, key, prompts)
+    with jax.enable_x64(True):
+        levels = jnp.asarray(quantiles, jnp.float64)
+        double, prompt, target = in_precision((model, *drawn), jnp.float64)
+        measures = _measures(double, prompt, target, levels)
+        arrays = {name: np.asarray(value) for name, value in measures.items()}
+    dims = {"eigenvalues": ("layer", "prompt", "eigenvalue"), "condition": ("layer", "quantile")}
+    variables = {name: (dims.get(name, ("layer",)), value) for name, value in arrays.items()}
+    coordinates = {"layer": np.arange(model.layers + 1), "quantile": np.asarray(quantiles)}
+    return xr.Dataset(variables, coordinates)
+
+
+@eqx.filter_jit
+def _sample(task: Task, key: Key[Array, ""], prompts: int) -> tuple[AnyPrompt, Float[Array, "N m"]]:
+    return task.sample(unroll(key), (prompts,))
+
+
+@eqx.filter_jit
+def _measures(
+    model: LinearTransformer,
+    prompts: AnyPrompt,
+    targets: Float[Array, "N m"],
+    quantiles: Float[Array, " q"],
+) -> dict[str, Float[Array, "..."]]:
+    """All that `curvature` returns, at the given prompts."""
+    n, d, N = prompts.context_length, prompts.dim, len(targets)
+
+    def measure(prompt):
+        _, Y = prompt.rows
+        inputs = model.residual_stream(prompt)[:, :, :d]
+        context, queries = inputs[:, :-1], inputs[:, -1]
+        steps = Y.T @ jnp.einsum("lid,ld->il", context, queries) / n
+        # LAPACK writes to the terminal about inputs that are not finite
+        finite = jnp.isfinite(inputs).all((1, 2))
+        singular = jnp.linalg.svd(jnp.where(finite[:, None, None], context, 0), compute_uv=False)
+        return jnp.where(finite[:, None], singular, jnp.nan), steps.T
+
+    # In batches: the tokens of all prompts after all layers need not fit in memory at once
+    measured = jax.lax.map(measure, prompts, batch_size=256)
+    singular, steps = (jnp.moveaxis(leaf, 1, 0) for leaf in measured)
+    largest, smallest = singular[..., 0], singular[..., -1]
+    ratio = jnp.where(largest == 0, 0, smallest / largest)
+    condition = jnp.maximum(ratio, max(n, d) * jnp.finfo(ratio.dtype).eps) ** -2
+    gain, cost = jnp.mean(jnp.sum(steps * targets, -1), -1), jnp.mean(jnp.sum(steps**2, -1), -1)
+    step_size = jnp.where(cost == 0, 0, gain / cost)
+    errors = jnp.sum((targets - step_size[:, None, None] * steps) ** 2, -1)
+    return {
+        "eigenvalues": singular**2 / n,
+        "condition": jnp.quantile(condition, quantiles, axis=1).T,
+        "log_condition": jnp.log(condition).mean(1),
+        "log_condition_standard_error": jnp.log(condition).std(1, ddof=1) / jnp.sqrt(N),
+        "step_risk": errors.mean(1),
+        "step_risk_standard_error": errors.std(1, ddof=1) / jnp.sqrt(N),
+        "step_size": step_size,
+    }

@@ -1,0 +1,132 @@
+"""Damping: a looped layer applied more often than it was trained for, in smaller steps."""
+
+import math
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float, Key
+
+from mesalens.checks import InputError, count, positive
+from mesalens.learners.base import predict_iterates, require
+from mesalens.models import LinearTransformer
+from mesalens.simulation import Estimate, expectation
+from mesalens.tasks import Task
+
+
+def risk_by_depth(
+    model: LinearTransformer,
+    task: Task,
+    key: Key[Array, ""],
+    *,
+    times: int = 50,
+    dampings: Sequence[float] = (1.0, 0.75, 0.5, 0.25),
+    prompts: int = 2000,
+) -> xr.Dataset:
+    """The risk after each of 0 to `times` applications of a looped layer.
+
+    Each application is `e <- e + λ Σ_h B_h S A_h e`, as in `LinearTransformer.repeated`. All
+    dampings λ see the same prompts. Gradient descent and GD++ with one step size take part as their
+    constructed transformers.
+
+    Returns:
+        `risk` and `standard_error` over (damping, times), infinite where numbers overflow.
+
+    Raises:
+        ValueError: if layers have weights of their own, `times` is below 1, there is no damping, or
+            one is not positive.
+
+    Source: von Oswald et al. (2023), Section 4 (a layer repeated, with damping).
+    """
+    require(model, LinearTransformer, "risk_by_depth")
+    count("the number of dampings", len(dampings))
+    for damping in dampings:
+        positive("damping", damping)
+    risk = _risks(model, jnp.asarray(dampings), task, key, times, prompts)
+    variables = {"risk": risk.value, "standard_error": risk.standard_error}
+    return xr.Dataset(
+        {name: (("damping", "times"), np.asarray(array)) for name, array in variables.items()},
+        {"damping": np.asarray(dampings), "times": np.arange(times + 1)},
+    )
+
+
+def largest_stable_damping(
+    model: LinearTransformer,
+    task: Task,
+    key: Key[Array, ""],
+    *,
+    times: int = 50,
+    between: tuple[float, float] = (1e-3, 100.0),
+    precision: float = 0.01,
+    prompts: int = 2000,
+) -> float:
+    """The largest λ for which a looped layer, applied `times` times, does not diverge.
+
+    It diverges where its risk ends above the risk before the first application, which is that of
+    predicting 0 if W_0 is zero. Divergence is exponential in `times`, so that other thresholds give
+    nearly the same λ. For gradient descent with one step size η the prediction after t steps has
+    the factor (1 - λ η μ)^t along each eigenvalue μ of X^T X / n. Hence λ is a little above
+    2 / (η μ_max) with μ_max the largest of all prompts, and falls with the number of prompts.
+
+    Args:
+        model: a looped transformer or one layer.
+        task: the distribution of prompts.
+        key: a random key; all dampings see the same prompts.
+        times: the number of applications.
+        between: the interval in which log λ is bisected.
+        precision: the relative precision of λ.
+        prompts: how many prompts are drawn.
+
+    Returns:
+        The stable end of the last interval. If dampings above an unstable one are stable again, it
+        is one of the ends of stability.
+
+    Raises:
+        ValueError: if the layer diverges at the low end of the interval, or is stable at the high
+            one; and as `risk_by_depth` does.
+    """
+    require(model, LinearTransformer, "largest_stable_damping")
+    low, high = (positive("between", end) for end in between)
+    positive("precision", precision)
+    if low >= high:
+        raise InputError(f"between must be an increasing pair; got ({low:g}, {high:g}).")
+
+    def stable(damping: float) -> bool:
+        dampings = jnp.asarray([damping])
+        risk = np.asarray(_risks(model, dampings, task, key, times, prompts).value)[0]
+        return bool(risk[-1] <= risk[0])
+
+    if not stable(low):
+        raise InputError(f"between: the layer diverges at damping {low:g}; start lower.")
+    if stable(high):
+        raise InputError(f"between: the layer is stable at damping {high:g}; end higher.")
+    while high > low * (1 + precision):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    return low
+
+
+@eqx.filter_jit
+def _risks(
+    model: LinearTransformer,
+    dampings: Float[Array, " dampings"],
+    task: Task,
+    key: Key[Array, ""],
+    times: int,
+    prompts: int,
+) -> Estimate:
+    """The risk before the first and after every application, of shape (dampings, times + 1)."""
+
+    def squared_errors(prompt, target):
+        def damped(damping):
+            iterates = predict_iterates(model.repeated(times, damping=damping), prompt)
+            return jnp.sum((iterates - target) ** 2, axis=-1)
+
+        return jax.vmap(damped)(dampings)
+
+    risk = expectation(squared_errors, task, key, prompts=prompts)
+    finite = jnp.isfinite(risk.value)
+    return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), risk)

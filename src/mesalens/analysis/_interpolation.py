@@ -1,0 +1,56 @@
+"""The model between two linear transformers."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mesalens.checks import InputError
+from mesalens.learners.base import require
+from mesalens.models import LinearTransformer
+
+
+def normalised(
+    model: LinearTransformer,
+) -> tuple[Float[Array, "stored D D"], Float[Array, "stored D D"]]:
+    """The effective A and B of each layer, scaled so that the x-block of A has mean diagonal 1.
+
+    `(c A, B / c)` computes the same function for every c ≠ 0, so that two models can be compared
+    only after such a choice. Here c is one over the mean diagonal of the x-block of A. The result
+    is not finite where that mean is 0.
+
+    Raises:
+        ValueError: if the model is not a LinearTransformer with one head: heads have no order.
+    """
+    require(model, LinearTransformer, "normalised")
+    A, B = model.effective()
+    if A.shape[1] != 1:
+        raise InputError(f"normalised needs a model with one head; got {A.shape[1]} heads.")
+    A, B = A[:, 0], B[:, 0]
+    mean = jnp.trace(A[:, : model.dim, : model.dim], axis1=1, axis2=2)[:, None, None] / model.dim
+    return A / mean, B * mean
+
+
+def interpolate(
+    first: LinearTransformer, second: LinearTransformer, weight: float = 0.5
+) -> LinearTransformer:
+    """The transformer with the effective matrices `(1 - weight) · first + weight · second`.
+
+    Both are `normalised` first.
+
+    Raises:
+        ValueError: if the two differ in depth, looping or size, or have more than one head.
+
+    Source: von Oswald et al. (2023), Section 3, "Interpolation" (weight 1/2).
+    """
+    (A, B), (A2, B2) = normalised(first), normalised(second)
+    size, other = ((m.layers, m.looped, m.dim, m.outputs) for m in (first, second))
+    if size != other:
+        raise InputError(
+            f"interpolate: (layers, looped, d, m) are {size} and {other}; use one size."
+        )
+    return LinearTransformer.from_effective(
+        ((1 - weight) * A + weight * A2)[:, None],
+        ((1 - weight) * B + weight * B2)[:, None],
+        layers=first.layers,
+        outputs=first.outputs,
+        initial_weights=first.initial_weights,
+    )

@@ -1,0 +1,59 @@
+"""Distribution shift: the risk of learners on tasks they were not trained on."""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key, Shaped
+
+from mesalens.analysis._risk import risks
+from mesalens.learners import AnyLearner
+from mesalens.simulation import Estimate
+from mesalens.tasks import Distractors, RegressionTask, Task
+
+
+@eqx.filter_jit
+def risks_under_shift(
+    learners: Sequence[AnyLearner],
+    shift: Callable[[Array], Task],
+    values: Shaped[Array | np.ndarray, " values"],
+    key: Key[Array, ""],
+    *,
+    prompts: int = 10_000,
+) -> tuple[Estimate, ...]:
+    """The risk of each learner on the task `shift(value)`, for each value.
+
+    All values and learners see the same random numbers, so that curves are smooth and differences
+    carry little noise.
+
+    Returns:
+        For each learner an estimate of shape (values,).
+    """
+
+    def at(value):
+        return risks(learners, shift(value), key, prompts=prompts)
+
+    return jax.lax.map(at, jnp.asarray(values))
+
+
+def scaled_inputs(task: RegressionTask) -> Callable[[Array], RegressionTask]:
+    """The map from α to the task with covariates α x; labels of linear functions grow, too."""
+    scale = task.covariates.scale
+    return lambda alpha: eqx.tree_at(lambda t: t.covariates.scale, task, scale * alpha)
+
+
+def scaled_functions(task: RegressionTask) -> Callable[[Array], RegressionTask]:
+    """The map from α to the task with functions α f."""
+    scale = task.functions.scale
+    return lambda alpha: eqx.tree_at(lambda t: t.functions.scale, task, scale * alpha)
+
+
+def distracted(task: RegressionTask, variance: float = 1.0) -> Callable[[Array], RegressionTask]:
+    """The map from k to the task with k labels of the context replaced by N(0, variance)."""
+
+    def shift(k):
+        return eqx.tree_at(lambda t: t.distractors, task, Distractors(k.astype(int), variance))
+
+    return shift
