@@ -5,13 +5,22 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from mesalens.studies.criterion import Evidence, above, below, confidence_interval, every_seed_below, within
+from mesalens.studies.criterion import (
+    Evidence,
+    above,
+    below,
+    confidence_interval,
+    every_seed_below,
+    within,
+)
 
 
 def evidence(*settings, counted=None) -> Evidence:
     """One list of values over seeds for each setting."""
     values = xr.DataArray(
-        np.array(settings, float).T, dims=("seed", "alpha"), coords={"alpha": np.arange(len(settings))}
+        np.array(settings, float).T,
+        dims=("seed", "alpha"),
+        coords={"alpha": np.arange(len(settings))},
     )
     return Evidence(values, None if counted is None else xr.DataArray(counted, dims="seed"))
 
@@ -52,7 +61,7 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
 def test_outcomes(criterion, values, outcome):
     judged = criterion.judge(evidence(values))
     assert judged.outcome == outcome
-    assert judged.seeds == judged.of == len(values)
+    assert judged.seeds == judged.seeds_run == len(values)
 
 
 def test_the_worst_setting_decides_and_is_named():
@@ -66,7 +75,7 @@ def test_the_worst_setting_decides_and_is_named():
 
 def test_only_counted_seeds_count():
     judged = within(0.01).judge(evidence([0.0, 0.001, 5.0], counted=[True, True, False]))
-    assert (judged.outcome, judged.seeds, judged.of) == ("PASS", 2, 3)
+    assert (judged.outcome, judged.seeds, judged.seeds_run) == ("PASS", 2, 3)
     assert judged.value == pytest.approx(0.0005)
     none = within(0.01).judge(evidence([0.0, 0.0], counted=[False, False]))
     assert (none.outcome, none.seeds) == ("INCONCLUSIVE", 0)

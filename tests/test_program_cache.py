@@ -72,12 +72,14 @@ def test_a_folder_that_jax_was_told_of_stays(nowhere, tmp_path):
     assert programs(tmp_path / "mine") and not nowhere.exists()
 
 
-def test_a_folder_that_cannot_be_written_gets_a_sentence_or_is_done_without(nowhere, tmp_path, capfd):
+def test_a_folder_that_cannot_be_written_gets_a_sentence_or_is_done_without(
+    nowhere, tmp_path, capfd
+):
     (tmp_path / "user").write_text("a file")
     keep_programs_if_possible()
     assert jax.config.jax_compilation_cache_dir is None
     assert capfd.readouterr() == ("", "")
-    with pytest.raises(InputError, match=r"user/mesalens/programs cannot be written \(.*\); give another folder"):
+    with pytest.raises(InputError, match="user/mesalens/programs cannot be written"):
         keep_programs()
     with pytest.raises(InputError, match="cannot be written"):
         keep_programs(tmp_path / "user")

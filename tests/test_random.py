@@ -27,8 +27,12 @@ def test_bits_are_those_of_jax_without_the_partitionable_layout():
 def test_split_and_fold_in_are_those_of_jax():
     ours, jaxs = random.key(7), jax.random.key(7)
     for shape in (1, 5, (2, 3)):
-        np.testing.assert_array_equal(key_data(jax.random.split(ours, shape)), key_data(jax.random.split(jaxs, shape)))
-    np.testing.assert_array_equal(key_data(jax.random.fold_in(ours, 9)), key_data(jax.random.fold_in(jaxs, 9)))
+        np.testing.assert_array_equal(
+            key_data(jax.random.split(ours, shape)), key_data(jax.random.split(jaxs, shape))
+        )
+    np.testing.assert_array_equal(
+        key_data(jax.random.fold_in(ours, 9)), key_data(jax.random.fold_in(jaxs, 9))
+    )
 
 
 def test_odd_sizes_draw_each_word_once():
@@ -43,7 +47,9 @@ def test_vmap_equals_a_loop():
 
 
 def test_unroll_keeps_the_key_and_leaves_other_generators_alone():
-    np.testing.assert_array_equal(key_data(random.unroll(jax.random.key(5))), key_data(jax.random.key(5)))
+    np.testing.assert_array_equal(
+        key_data(random.unroll(jax.random.key(5))), key_data(jax.random.key(5))
+    )
     other = jax.random.key(5, impl="rbg")
     assert random.unroll(other) is other
 
@@ -57,10 +63,15 @@ def test_double_precision_draws_are_uniform():
 
 def test_measurements_share_no_key_with_training():
     def below(key):
-        return {tuple(key_data(k).tolist()) for k in [*jax.random.split(key, 6), jax.random.fold_in(key, 7)]}
+        return {
+            tuple(key_data(k).tolist())
+            for k in [*jax.random.split(key, 6), jax.random.fold_in(key, 7)]
+        }
 
     training = set().union(*(below(jax.random.fold_in(random.key(3), run)) for run in range(6)))
-    measuring = below(random.measurement_key(3)) | {tuple(key_data(random.measurement_key(3)).tolist())}
+    measuring = below(random.measurement_key(3)) | {
+        tuple(key_data(random.measurement_key(3)).tolist())
+    }
     assert not training & measuring
 
 
@@ -68,7 +79,9 @@ def test_a_key_is_of_the_generator_that_is_asked_for_by_default_the_fastest_one(
     for generator in GENERATORS:
         assert random.generator_of(random.key(3, generator)) == generator
     for generator in ("rbg", "unsafe_rbg"):
-        np.testing.assert_array_equal(key_data(random.key(3, generator)), key_data(jax.random.key(3, impl=generator)))
+        np.testing.assert_array_equal(
+            key_data(random.key(3, generator)), key_data(jax.random.key(3, impl=generator))
+        )
     np.testing.assert_array_equal(key_data(random.key(3)), key_data(random.key(3, "threefry")))
     monkeypatch.setitem(random.FASTEST, jax.default_backend(), "rbg")
     assert random.generator_of(random.key(3)) == "rbg"
@@ -81,26 +94,28 @@ def test_jaxs_own_threefry_has_the_name_of_the_unrolled_one():
     assert random.generator_of(jax.random.split(random.key(1, "rbg"), 3)) == "rbg"
 
 
-@pytest.mark.parametrize(
-    ("seed", "sentence"),
-    [
-        (-1, "the seed is -1; give a whole number that is at least 0"),
-        (2**32, "the seed is 4294967296; give a whole number below 4294967296"),
-    ],
-)
-def test_seeds_that_are_none_get_a_sentence_with_each_generator(seed, sentence):
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_are_out_of_range_are_refused_with_each_generator(seed):
     for generator in GENERATORS:
-        with pytest.raises(InputError, match=sentence):
+        with pytest.raises(InputError, match=f"seed.*{seed}"):
             random.key(seed, generator)
     assert not np.array_equal(key_data(random.key(2**32 - 1)), key_data(random.key(0)))
 
 
 def test_an_unknown_generator_gets_a_sentence():
-    unchecked = getattr(random.key, "__wrapped__", random.key)  # tests check types, and users need not
-    with pytest.raises(InputError, match=r"there is no generator named 'threefri'; did you mean threefry\?"):
+    unchecked = getattr(
+        random.key, "__wrapped__", random.key
+    )  # tests check types, and users need not
+    with pytest.raises(InputError, match=r"generator 'threefri'.*threefry"):
         unchecked(0, "threefri")
     with pytest.raises(ValueError, match="threefry"):
         TrainingSettings(generator="threefri")
+
+
+@pytest.mark.parametrize("degrees", [0.0, -1.0, np.nan, np.inf, np.array([3.0, 0.0])])
+def test_degrees_of_freedom_that_are_not_positive_are_refused(degrees):
+    with pytest.raises(InputError, match="degrees_of_freedom"):
+        random.chi_squared(random.key(0), degrees, (2,))
 
 
 DRAWS = 20_000
@@ -111,11 +126,17 @@ def test_draws_have_their_law_and_know_nothing_of_each_other(generator):
     """Eleven tests at the level of 10⁻⁵: of three good generators one fails by chance in 3000 times."""
     key = random.key(12, generator)
     one, other = jax.random.split(key)
-    uniform, normal = (np.asarray(draw(one, (DRAWS,))) for draw in (jax.random.uniform, jax.random.normal))
+    uniform, normal = (
+        np.asarray(draw(one, (DRAWS,))) for draw in (jax.random.uniform, jax.random.normal)
+    )
     numbers = jnp.arange(4000, dtype=jnp.uint32)
     # One draw of each of many keys, one after the other: under vmap XLA's generators draw from one key alone
     of_folded = np.asarray(
-        jax.jit(lambda key: jax.lax.map(lambda i: jax.random.uniform(jax.random.fold_in(key, i)), numbers))(key)
+        jax.jit(
+            lambda key: jax.lax.map(
+                lambda i: jax.random.uniform(jax.random.fold_in(key, i)), numbers
+            )
+        )(key)
     )
     folded = [np.asarray(jax.random.normal(jax.random.fold_in(key, i), (DRAWS,))) for i in (0, 1)]
     after_split = np.asarray(jax.random.normal(other, (DRAWS,)))
@@ -125,7 +146,8 @@ def test_draws_have_their_law_and_know_nothing_of_each_other(generator):
         "uniform": scipy.stats.kstest(uniform, "uniform").pvalue,
         "normal": scipy.stats.kstest(normal, "norm").pvalue,
         "mean": 2 * scipy.stats.norm.sf(abs(normal.mean()) * np.sqrt(DRAWS)),
-        "variance": 2 * min(law(np.sum(normal.astype(float) ** 2)) for law in chi_squared_tails(DRAWS)),
+        "variance": 2
+        * min(law(np.sum(normal.astype(float) ** 2)) for law in chi_squared_tails(DRAWS)),
         "bits": scipy.stats.binomtest(int(ones), 32 * DRAWS).pvalue,
         "neighbours": scipy.stats.pearsonr(normal[:-1], normal[1:]).pvalue,
         "halves": scipy.stats.pearsonr(normal[: DRAWS // 2], normal[DRAWS // 2 :]).pvalue,
@@ -143,7 +165,9 @@ def chi_squared_tails(degrees):
 
 @pytest.mark.slow
 def test_with_the_generator_of_xla_a_seed_has_the_same_bits_in_any_company_on_cores(monkeypatch):
-    monkeypatch.setattr("mesalens.training.parallel.cores", lambda: 1)  # which no product is parted among
+    monkeypatch.setattr(
+        "mesalens.training.parallel.cores", lambda: 1
+    )  # which no product is parted among
 
     def trained(seeds, **options):
         return train(

@@ -4,14 +4,15 @@ from datetime import UTC, datetime
 
 import matplotlib.pyplot as plt
 
-from mesalens.report import Examination, summary, write_report
-from mesalens.report.write import number
+from mesalens.report import Examination, number, summary, write_report
 from mesalens.studies import Claim, Figure, Judgement, Part, Study, Verdict
 from mesalens.studies.criterion import within
 
 
 def examination(outcome="PASS", low=-0.001, high=0.001) -> Examination:
-    claim = Claim("risk", "R < R_0 & <script>alert(1)</script>", "Section <3>", "R / R_GD - 1", within(0.01))
+    claim = Claim(
+        "risk", "R < R_0 & <script>alert(1)</script>", "Section <3>", "R / R_GD - 1", within(0.01)
+    )
     part = Part("one", "One & only", (claim,), run=lambda laboratory: None)
     return Examination(
         study=Study("paper", "Title <b>", "Somebody", (part,), {}, lambda budget: None),
@@ -20,7 +21,9 @@ def examination(outcome="PASS", low=-0.001, high=0.001) -> Examination:
         seeds=3,
         seed=7,
         settings={"steps": 5},
-        parts=[(part, [Verdict(claim, Judgement(outcome, 0.0, low, high, 2, 3, {"alpha": "0.5"}))])],
+        parts=[
+            (part, [Verdict(claim, Judgement(outcome, 0.0, low, high, 2, 3, {"alpha": "0.5"}))])
+        ],
         figures=[Figure("curve", 'a "caption" <i>', plt.figure())],
         datasets={},
         learners={},
@@ -37,7 +40,11 @@ def test_the_page_escapes_everything(tmp_path):
     assert "<script" not in page and "<i>" not in page and "Title <b>" not in page
     assert "R &lt; R_0 &amp; &lt;script&gt;" in page
     assert "2 of 3 seeds" in page and "2 of 3 layers." in page and "0.5" in page
-    assert "(paper/one, 4 s after the begin)" in page
+    assert "(paper/one, judged after 4 s)" in page and "on 2026-01-02 00:00 UTC in 12 s" in page
+    assert (
+        page.count("data:image/png;base64,iVBOR") == 1
+        and (tmp_path / "figures" / "curve.pdf").is_file()
+    )
     assert "mesalens reproduce paper/one --budget quick --seeds 3 --seed 7" in page
 
 

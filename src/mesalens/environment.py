@@ -1,4 +1,4 @@
-"""What a result was made with: versions and machine."""
+"""What a result was computed with: versions and machine."""
 
 import os
 import platform
@@ -8,22 +8,23 @@ from typing import Any
 
 import jax
 
-NUMBERS = ("mesalens", "JAX", "jaxlib", "Equinox", "Optax", "machine", "device", "cores", "XLA_FLAGS")
-"""What in an environment decides about the bits of a training, besides its settings."""
+from mesalens import __version__
+
+_LIBRARIES = ("JAX", "jaxlib", "Equinox", "Optax")
+
+NUMBERS = ("mesalens", *_LIBRARIES, "machine", "device", "cores", "XLA_FLAGS")
+"""The entries of `environment` that, besides its settings, determine the bits of a training."""
 
 
 def environment() -> dict[str, str]:
-    """Versions of mesalens and what it computes with, and the machine, as text."""
+    """Versions of mesalens and of the libraries it computes with, and the machine, as text."""
     device = devices()[0]
+    system = f"{platform.system()} {platform.machine()}"
     return {
-        "mesalens": version("mesalens"),
+        "mesalens": __version__,
         "Python": platform.python_version(),
-        "JAX": version("jax"),
-        "jaxlib": version("jaxlib"),
-        "Equinox": version("equinox"),
-        "Optax": version("optax"),
-        "NumPy": version("numpy"),
-        "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} CPU cores",
+        **{name: version(name) for name in (*_LIBRARIES, "NumPy")},
+        "machine": f"{system}, {_processor()}, {os.cpu_count()} CPU cores",
         "cores": str(cores()),
         "device": f"{device.platform} ({device.device_kind})",
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
@@ -31,17 +32,17 @@ def environment() -> dict[str, str]:
 
 
 def devices() -> list[Any]:
-    """All devices of this process of the kind that JAX computes on; only the one that was asked for where `jax_default_device` is one."""
+    """The devices that JAX computes on: `jax_default_device` alone if it is set to a device."""
     config: Any = jax.config
-    asked = config.jax_default_device
-    if asked is None or isinstance(asked, str):
-        return jax.local_devices(backend=asked)
-    return [asked]
+    default = config.jax_default_device
+    if default is None or isinstance(default, str):
+        return jax.local_devices(backend=default)
+    return [default]
 
 
 def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
+    """The number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # respects taskset and containers, but is not everywhere
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

@@ -1,4 +1,4 @@
-"""Compiled programs on disk, so that a second start does not compile again."""
+"""Compiled programs on disk, so that a later process need not compile them again."""
 
 import contextlib
 import os
@@ -12,37 +12,41 @@ from jax.experimental.compilation_cache import compilation_cache
 from mesalens.storage import require_writable
 
 MOST_BYTES = 2 * 2**30
-"""What the folder may hold; programs that were not used for long give way."""
+"""The size of the folder above which the least recently used programs are deleted."""
 
 LEAST_SECONDS = 0.05
-"""Programs that compile faster are not kept."""
+"""Programs that compile in less time than this are not stored."""
 
 
 def keep_programs(folder: Path | None = None) -> Path:
-    """Has JAX keep what it compiles from now on in a folder, and take it from there: the same bits, without the wait.
+    """Makes JAX store compiled programs in a folder and load them from it; returns the folder.
 
-    The folder is `programs` in the user's cache for mesalens, where none is given; a folder that JAX was told of already (in
-    `JAX_COMPILATION_CACHE_DIR`) stays as it is, with its own rules. JAX tells programs apart by what they compute, its version, the machine and
-    its flags. Returns the folder; raises `ValueError` where one that was given cannot be written.
+    A loaded program gives the same bits as a compiled one: JAX identifies programs by what they
+    compute, its version, the machine and its flags.
+
+    Args:
+        folder: by default the folder that JAX has already been given (for example by
+            `JAX_COMPILATION_CACHE_DIR`; its size limit is kept), or else `programs` in the user's
+            cache folder for mesalens.
+
+    Raises:
+        InputError: if the folder cannot be written.
     """
     config: Any = jax.config
-    if folder is None and (known := config.jax_compilation_cache_dir):
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
-        return Path(known)
-    chosen = platformdirs.user_cache_path("mesalens") / "programs" if folder is None else Path(folder)
-    require_writable(chosen)
-    for name, value in {
-        "jax_compilation_cache_dir": str(chosen),
-        "jax_persistent_cache_min_compile_time_secs": LEAST_SECONDS,
-        "jax_compilation_cache_max_size": MOST_BYTES,
-    }.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()  # or JAX would stay with a folder that it has used before
-    return chosen
+    config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+    if folder is None and config.jax_compilation_cache_dir:
+        return Path(config.jax_compilation_cache_dir)
+    if folder is None:
+        folder = platformdirs.user_cache_path("mesalens") / "programs"
+    require_writable(folder)
+    config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_compilation_cache_max_size", MOST_BYTES)
+    compilation_cache.reset_cache()  # JAX would go on with a folder that it has opened before
+    return Path(folder)
 
 
 def keep_programs_if_possible() -> None:
-    """`keep_programs`, but for `MESALENS_PROGRAMS=off`, and where nothing can be written: then everything is compiled anew."""
+    """Calls `keep_programs`, unless `MESALENS_PROGRAMS=off`; an unwritable folder is ignored."""
     if os.environ.get("MESALENS_PROGRAMS") == "off":
         return
     with contextlib.suppress(ValueError):

@@ -1,43 +1,40 @@
-"""Progress of long work on standard error: a bar with rate and time left, or plain lines when nobody watches a terminal."""
+"""`ProgressReport`: progress of long work, on standard error."""
 
 import sys
 import time
 from collections.abc import Callable
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 
-class _Rate(ProgressColumn):
+class _Rate(progress.ProgressColumn):
     def render(self, task) -> Text:
         return Text(f"{task.speed:,.0f} steps/s" if task.speed else "")
 
 
 class ProgressReport:
-    """Shows how far long work has come; use it as a context. `start(title, total)` gives the function that takes steps done.
+    """A context that shows the progress of work: bars on a terminal, plain lines elsewhere.
 
-    `check` is called after each report, where a training can be stopped without loss: it raises what should stop it.
+    Nothing is shown if standard error is closed.
+
+    Args:
+        check: called after each report. It may raise an exception to stop the work, which can be
+            continued from there without loss.
+        seconds_between_lines: the time between plain lines, in seconds.
     """
 
-    def __init__(self, check: Callable[[], object] = lambda: None, seconds_between_lines: float = 5.0):
-        self._check = check
-        self._seconds = seconds_between_lines
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-        )
-        self._bars = Progress(*columns, console=Console(stderr=True)) if sys.stderr.isatty() else None
+    def __init__(
+        self, check: Callable[[], object] = lambda: None, seconds_between_lines: float = 5.0
+    ):
+        self._check, self._seconds = check, seconds_between_lines
+        # Titles and lines have names that a user typed; Rich would read `[…]` in them as markup
+        title = progress.TextColumn("{task.description}", markup=False)
+        numbers = (progress.MofNCompleteColumn(), _Rate(), progress.TimeRemainingColumn())
+        columns = (title, progress.BarColumn(), *numbers)
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._bars = progress.Progress(*columns, console=Console(stderr=True)) if terminal else None
 
     def __enter__(self) -> "ProgressReport":
         if self._bars is not None:
@@ -49,34 +46,43 @@ class ProgressReport:
             self._bars.stop()
 
     def say(self, line: str) -> None:
-        """One line about what happens now."""
+        """Shows one line."""
         if self._bars is not None:
-            self._bars.console.print(line, highlight=False)
-        else:
+            self._bars.console.print(Text(line))
+        elif sys.stderr is not None:  # print(file=None) would write to standard output
             print(line, file=sys.stderr, flush=True)
 
     def start(self, title: str, total: int) -> Callable[[int], None]:
-        """Begins one piece of work of `total` steps."""
-        if self._bars is not None:
-            bars, task = self._bars, self._bars.add_task(title, total=total)
+        """A function to call with the number of steps done, for work of `total` steps.
 
-            def show(done: int) -> None:
-                bars.update(task, completed=done)
-                self._check()
-
-            return show
-        started = said = time.monotonic()
-        most = 0
+        The rate is measured from the first report on, so that it does not include compilation.
+        """
+        if self._bars is None:
+            return self._lines(title, total)
+        bars, task = self._bars, self._bars.add_task(title, total=total)
 
         def report(done: int) -> None:
-            nonlocal said, most
+            bars.update(task, completed=done)
+            self._check()
+
+        return report
+
+    def _lines(self, title: str, total: int) -> Callable[[int], None]:
+        last_line, last_done, first = time.monotonic(), 0, None
+
+        def report(done: int) -> None:
+            nonlocal last_line, last_done, first
             self._check()
             now = time.monotonic()
-            # What was done before this run, as of a sweep that goes on, is below 0
-            if done <= most or (now - said < self._seconds and done < total):
+            # Steps of an earlier run, such as those of a resumed sweep, are counted below 0
+            if done <= last_done:
                 return
-            said, most = now, done
-            rate = done / (now - started)
-            self.say(f"{title}: {done}/{total} steps, {rate:,.0f} steps/s, {(total - done) / rate:.0f} s left")
+            first = first or (now, done)
+            if now - last_line < self._seconds and done < total:
+                return
+            last_line, last_done = now, done
+            rate = (done - first[1]) / max(now - first[0], 1e-9)
+            speed = f", {rate:,.0f} steps/s, {(total - done) / rate:.0f} s left" if rate else ""
+            self.say(f"{title}: {done}/{total} steps{speed}")
 
         return report

@@ -1,8 +1,8 @@
-"""Threefry with its rounds unrolled: the numbers of JAX's own generator, several times faster on a CPU.
+"""Threefry with its rounds unrolled: the numbers of JAX's own generator, several times faster.
 
-A small model's training step spends most of its time on drawing prompts. JAX keeps the twenty rounds of Threefry-2x32
-(Salmon et al., SC 2011) in a loop on CPUs; written out, they compile sooner and fuse with what uses the bits. Every function of
-`jax.random` takes these keys.
+A training step of a small model spends most of its time on drawing prompts. On CPUs JAX runs the
+twenty rounds of Threefry-2x32 (Salmon et al., SC 2011) as a loop. Written out, they compile faster
+and are fused with the code that uses the bits. Every function of `jax.random` takes these keys.
 """
 
 from typing import Literal, get_args
@@ -32,8 +32,9 @@ def _threefry(key, x0, x1):
 
 
 def _random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> Array:
-    if bit_width != 32:  # 64-bit floats and bytes are rare here: leave them to JAX
-        return jax.random.bits(jax.random.wrap_key_data(key, impl="threefry2x32"), shape, f"uint{bit_width}")
+    if bit_width != 32:  # 64-bit floats and bytes are rare in mesalens, so JAX draws them
+        key = jax.random.wrap_key_data(key, impl="threefry2x32")
+        return jax.random.bits(key, shape, f"uint{bit_width}")
     size = int(np.prod(shape))
     half = -(-size // 2)  # one call of the cipher gives two words
     counter = jax.lax.iota(np.uint32, half)
@@ -64,71 +65,94 @@ _IMPLEMENTATION = define_prng_impl(
 Generator = Literal["threefry", "rbg", "unsafe_rbg"]
 
 FASTEST: dict[str, Generator] = {"cpu": "threefry"}
-"""The fastest generator in a training step, by JAX's backend, where it was measured (docs/benchmarks.md); Threefry elsewhere."""
+"""The generator with the fastest training step, by JAX backend, where it was measured
+(docs/benchmarks.md). Other backends use Threefry."""
 
 
 def key(seed: int, generator: Generator | None = None) -> Key[Array, ""]:
-    """A key of the unrolled generator, or of another of JAX's; a drop-in for `jax.random.key`.
+    """A random key, as from `jax.random.key`, of the unrolled or of another generator.
 
-    `threefry` is unrolled. Splitting and folding give the keys of `jax.random`; 32-bit draws of an even number of words are those of
-    `jax.random` with `jax_threefry_partitionable=False`, bit for bit. `rbg` and `unsafe_rbg` are XLA's own generators: in a `vmap` over keys
-    they draw other numbers than without, and in another version of XLA perhaps too. Where none is given it is that in `FASTEST`.
+    Args:
+        seed: from 0 to 2³² - 1; JAX would drop higher bits silently.
+        generator: by default the one in `FASTEST` for JAX's backend.
 
-    Raises `ValueError` for a seed below 0, or of more than 32 bits, of which JAX would drop the others; and for an unknown generator.
+            - `threefry` is unrolled. Splitting and folding in give the keys of `jax.random`.
+              32-bit draws of an even number of words are those of `jax.random` with
+              `jax_threefry_partitionable=False`, bit for bit.
+            - `rbg` and `unsafe_rbg` are XLA's own. In a `vmap` over keys their numbers are not
+              those of a loop, and another version of XLA may draw others.
+
+    Raises:
+        InputError: for a seed out of range or an unknown generator.
     """
-    if count("the seed", seed, at_least=0) >= 2**32:
-        raise InputError(f"the seed is {seed}; give a whole number below {2**32}.")
+    count("seed", seed, at_least=0, at_most=2**32 - 1)
     if generator is None:
         generator = FASTEST.get(jax.default_backend(), "threefry")
     if one_of("generator", generator, get_args(Generator)) != "threefry":
         return jax.random.key(seed, impl=generator)
-    # What JAX makes of such a seed, without compiling a program for it
-    return jax.random.wrap_key_data(jnp.asarray(np.array([0, seed], np.uint32)), impl=_IMPLEMENTATION)
+    # The key data that JAX makes of a 32-bit seed, without compiling a program for it
+    data = np.array([0, seed], np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(data), impl=_IMPLEMENTATION)
 
 
 def generator_of(key: Key[Array, "..."]) -> str:
     """The name of a key's generator."""
-    return "threefry" if str(jax.random.key_impl(unroll(key))) == "ufry" else str(jax.random.key_impl(key))
+    implementation = str(jax.random.key_impl(unroll(key)))
+    return "threefry" if implementation == "ufry" else implementation
 
 
 def measurement_key(seed: int, *place: int) -> Key[Array, ""]:
-    """A key that no training from the same seed uses: those number their runs from 0, and this is number 2³² - 1.
+    """A key that no training from the same seed uses.
 
-    Each number of a place, as the part of a study and a setting in it, gives keys of its own.
+    Trainings fold in their number, counted from 0; measurements fold in 2³² - 1.
+
+    Args:
+        seed: as for `key`.
+        place: folded in, one after the other, so that each place (say, the part of a study and a
+            setting in it) has its own key.
     """
-    measuring = key(seed)
+    folded = key(seed)
     for number in (2**32 - 1, *place):
-        measuring = jax.random.fold_in(measuring, np.uint32(number))
-    return measuring
+        folded = jax.random.fold_in(folded, np.uint32(number))
+    return folded
 
 
 def unroll(key: Key[Array, "*shape"]) -> Key[Array, "*shape"]:
-    """The same key for the unrolled generator; keys of other generators than Threefry stay as they are."""
+    """The same key for the unrolled generator, if it is a Threefry key of JAX, or else `key`."""
     if jax.random.key_impl(key) != "threefry2x32":
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_IMPLEMENTATION)
 
 
 def chi_squared(
-    key: Key[Array, ""], degrees_of_freedom: float | int | Float[np.ndarray, "..."], shape: tuple[int, ...] = ()
+    key: Key[Array, ""],
+    degrees_of_freedom: float | int | Float[np.ndarray, "..."],
+    shape: tuple[int, ...] = (),
 ) -> Float[Array, "*shape"]:
-    """Independent draws of χ² with ν degrees of freedom, which broadcast to the shape: the exact law, by rejection.
+    """Independent draws of χ² with ν degrees of freedom: the exact law, by rejection.
 
-    With δ = ν/2 - 1/3 and z ~ N(0, 1) the proposal is `2 δ (1 + u)³`, u = z / √(9δ), and the logarithm of the probability to accept it
+    With δ = ν/2 - 1/3, z ~ N(0, 1) and u = z / √(9δ), the proposal is `2 δ (1 + u)³`. The
+    logarithm of the probability to accept it is
 
-        3 δ (log(1 + u) - u + u²/2 - u³/3),    u > -1:
+        3 δ (log(1 + u) - u + u²/2 - u³/3),    u > -1.
 
-    above 0.95 on average from ν = 2 on, near 1 where ν is large. All proposals are drawn at once, again and again until each place
-    has accepted one, where `jax.random.chisquare` loops over the places one by one on a CPU. For ν < 2 it is the draw for ν + 2
-    times U^{2/ν}, U uniform.
+    The mean probability is above 0.95 from ν = 2 on, and near 1 for large ν. All proposals are
+    drawn at once, and again until each place has accepted one; `jax.random.chisquare` loops over
+    the places on a CPU. For ν < 2 the draw is one for ν + 2, times U^(2/ν) with U uniform.
 
-    Raises `ValueError` where ν is not above 0.
+    Args:
+        key: a random key.
+        degrees_of_freedom: ν > 0, one for all draws or an array that broadcasts to `shape`.
+        shape: of the result.
+
+    Raises:
+        InputError: if a ν is not positive and finite.
 
     Source: Marsaglia and Tsang, ACM Transactions on Mathematical Software 26 (2000).
     """
     nu = np.asarray(degrees_of_freedom, np.float64)
     if not (np.isfinite(nu) & (nu > 0)).all():
-        raise InputError(f"the degrees of freedom are {degrees_of_freedom}; give numbers above 0.")
+        raise InputError(f"degrees_of_freedom must be positive; got {degrees_of_freedom}.")
     dtype = jnp.result_type(float)
     delta = np.where(nu < 2, nu + 2, nu) / 2 - 1 / 3
     width = jnp.asarray(1 / np.sqrt(9 * delta), dtype)
@@ -138,14 +162,15 @@ def chi_squared(
     def propose(state):
         key, draws, accepted = state
         key, normal_key, exponential_key = jax.random.split(key, 3)
-        u = jnp.maximum(width * jax.random.normal(normal_key, shape), -1)
+        u = jnp.maximum(width * jax.random.normal(normal_key, shape), -1)  # log1p(-1) rejects
         log_probability = 3 * delta * (jnp.log1p(u) - u + u**2 / 2 - u**3 / 3)
         draws = jnp.where(accepted, draws, 2 * delta * (1 + u) ** 3)
-        return key, draws, accepted | (jax.random.exponential(exponential_key, shape) > -log_probability)
+        accepted |= jax.random.exponential(exponential_key, shape) > -log_probability
+        return key, draws, accepted
 
     start = (key, jnp.zeros(shape, dtype), jnp.zeros(shape, bool))
     _, draws, _ = jax.lax.while_loop(lambda state: ~state[2].all(), propose, start)
     if (nu >= 2).all():
         return draws
-    uniform = 1 - jax.random.uniform(boost_key, shape)  # never 0
+    uniform = 1 - jax.random.uniform(boost_key, shape)  # in (0, 1]: 0 would give a draw of 0
     return jnp.where(nu < 2, draws * uniform ** jnp.asarray(2 / nu, dtype), draws)

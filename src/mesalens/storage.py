@@ -1,6 +1,7 @@
-"""Folders of results: written whole or not at all, and read back with a sentence where something is wrong.
+"""Folders and files of results, written completely or not at all.
 
-Weights are safetensors, labelled results netCDF, settings JSON: nothing is pickled.
+Weights are stored as safetensors, labelled results as netCDF and settings as JSON. Nothing is
+pickled.
 """
 
 import os
@@ -23,51 +24,64 @@ from mesalens.checks import InputError
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which appears under its name only when the block ends without an error.
+    """A context with a temporary folder, which is renamed to `folder` when the block succeeds.
 
-    Raises `ValueError` before anything is computed where the name is a file, a folder with something in it, or cannot be written; and
-    where this has become so by the end, with the place where the results lie then.
+    If the block raises, the temporary folder is removed.
+
+    Args:
+        folder: the final name; it must not exist, or be an empty folder. Missing parents are made.
+
+    Raises:
+        InputError: before the block, if `folder` is a file, is not empty or cannot be written;
+            after it, if the folder can no longer be renamed. The results stay in the temporary
+            folder then, and the error names it.
     """
-    folder = Path(folder).absolute()
-    try:
+    with _as_input_errors(folder):
+        folder = Path(folder).absolute()
         if folder.is_file():
-            raise InputError(f"{folder} is a file; give the name of a new folder.")
+            raise InputError(f"{folder} is a file; give a new folder.")
         if folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty; give the name of a new folder, so that nothing is lost.")
+            raise InputError(f"{folder} is not empty; give a new folder.")
         missing = [parent for parent in folder.parents if not parent.exists()]
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}); give another folder.") from None
     try:
         yield unfinished
-    except BaseException:
+    except BaseException:  # KeyboardInterrupt included
         shutil.rmtree(unfinished, ignore_errors=True)
         _remove_empty(missing)
         raise
-    try:
-        unfinished.chmod(0o755)  # mkdtemp lets only the owner in
+    with _as_input_errors(folder, f"the results are in {unfinished}"):
+        unfinished.chmod(0o755)  # mkdtemp gives access to the owner only
         unfinished.replace(folder)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written any more ({error.strerror}); the results lie in {unfinished}, move them from there."
-        ) from None
 
 
 def require_writable(folder: Path) -> None:
-    """Raises `ValueError` where nothing can be written into a folder, which need not be there yet; leaves all as it was."""
-    folder = Path(folder).absolute()
-    try:
-        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    """Checks that files can be written into a folder, which need not exist, and leaves no trace.
+
+    Raises:
+        InputError: if they cannot.
+    """
+    with _as_input_errors(folder):
+        folder = Path(folder).absolute()
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}); give another folder.") from None
     _remove_empty(missing)
 
 
+@contextmanager
+def _as_input_errors(folder: Path, advice: str = "give another folder") -> Iterator[None]:
+    try:
+        os.fspath(folder).encode()  # netCDF and JSON take only names that are valid UTF-8
+        yield
+    except (OSError, UnicodeEncodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "the name is not UTF-8"
+        raise InputError(f"{folder} cannot be written ({reason}); {advice}.") from None
+
+
 def _remove_empty(folders: list[Path]) -> None:
-    """Removes folders, the innermost first; one that holds anything else by now stays."""
+    """Removes folders, innermost first, up to the first that is not empty."""
     for folder in folders:
         try:
             folder.rmdir()
@@ -76,68 +90,83 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def replace_file(file: Path, content: bytes) -> None:
-    """Writes a file anew: at whatever moment the process ends, it holds all that it held before or all of the content."""
-    with _replacing(file) as beside:
-        beside.write_bytes(content)
+    """Replaces the content of a file atomically.
+
+    Whenever the process or the machine stops, the file has either its old or its new content.
+    """
+    with _replacing(file) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager
 def _replacing(file: Path) -> Iterator[Path]:
-    """A file beside another to write into, which takes its place when the block ends without an error."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    """A context with a temporary file, which replaces `file` when the block succeeds."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        yield beside
-        with beside.open("rb+") as stream:
-            os.fsync(stream.fileno())  # or a machine that goes down could keep the new name without the content
-        beside.replace(file)
-        _keep_names(file.parent)
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())  # or a power failure could keep the new name but not the data
+        temporary.replace(file)
+        _sync_names(file.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _keep_names(folder: Path) -> None:
-    """Has the disk keep the names in a folder, where the system can be asked for it."""
+def _sync_names(folder: Path) -> None:
+    """Makes renames in a folder durable. Windows cannot open a folder, so nothing is done there."""
     if hasattr(os, "O_DIRECTORY"):
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(opened)
+            os.fsync(descriptor)
         finally:
-            os.close(opened)
+            os.close(descriptor)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a process that was killed in `replace_file` left beside its file; nobody else may be writing there."""
-    for beside in folder.glob(".*.*"):
-        if beside.suffix[1:].isdigit() and beside.is_file():
-            beside.unlink()
+    """Removes the temporary files of processes that were killed while they replaced a file.
+
+    No other process may be writing into the folder.
+    """
+    for temporary in folder.glob(".*.*"):
+        if temporary.suffix[1:].isdigit() and temporary.is_file():
+            temporary.unlink()
 
 
 def save_arrays(tree: PyTree, file: Path) -> None:
-    """Writes the arrays of a pytree to a safetensors file, each under its path in the tree (`W_Q`, `layers.0.weight`, …)."""
+    """Writes the arrays of a pytree to a safetensors file, named as by `named_arrays`."""
     replace_file(file, safetensors.numpy.save(named_arrays(tree)))
 
 
 def load_arrays(tree: PyTree, file: Path) -> PyTree:
-    """The pytree with its arrays replaced by those of the file; the shapes in `tree` may be those of `eqx.filter_eval_shape`.
+    """The pytree with its arrays replaced by those of a safetensors file.
 
-    Raises `ValueError` where the file is missing or damaged, or its names or shapes are others.
+    Args:
+        tree: gives the structure and the shapes, for example by `eqx.filter_eval_shape`.
+        file: a file written by `save_arrays`.
+
+    Raises:
+        InputError: if the file is missing or damaged, or has other names or shapes than the tree.
     """
-    stored = _read(file, safetensors.numpy.load_file)
+    arrays = _read(file, safetensors.numpy.load_file)
     try:
-        return with_arrays(tree, stored)
+        return with_arrays(tree, arrays)
     except ValueError:
         raise InputError(
-            f"{file} holds the weights of another model than its settings describe; restore the file or train again."
+            f"{file} has the weights of another model than its settings; restore it or train again."
         ) from None
 
 
 def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
-    """The arrays of a pytree by their paths in it; random keys as their data."""
+    """The arrays of a pytree by their paths (`W_Q`, `layers.0.weight`); random keys as integers."""
     return {name: np.asarray(_data(leaf), order="C") for name, leaf in _named_leaves(tree)}
 
 
 def with_arrays(tree: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
-    """The pytree with its arrays replaced by those of `named_arrays`; raises `ValueError` where names or shapes are others."""
+    """The pytree with its arrays replaced by those of `named_arrays`.
+
+    Raises:
+        ValueError: if names or shapes differ.
+    """
     leaves = _named_leaves(tree)
     expected = {name: jax.eval_shape(_data, leaf).shape for name, leaf in leaves}
     if {name: array.shape for name, array in arrays.items()} != expected:
@@ -147,18 +176,26 @@ def with_arrays(tree: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
 
 
 def save_dataset(dataset: xr.Dataset, file: Path) -> None:
-    """Writes a labelled dataset as netCDF."""
-    with _replacing(file) as beside:
-        dataset.to_netcdf(beside, engine="netcdf4")
+    """Writes a labelled dataset as netCDF, replacing the file atomically."""
+    with _replacing(file) as temporary:
+        dataset.to_netcdf(temporary, engine="netcdf4")
 
 
 def load_dataset(file: Path) -> xr.Dataset:
-    """Reads a labelled dataset; raises `ValueError` where the file is missing or damaged."""
+    """The labelled dataset in a netCDF file.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
     return _read(file, lambda path: xr.load_dataset(path, engine="netcdf4"))
 
 
 def load_text(file: Path) -> str:
-    """Reads a text; raises `ValueError` where the file is missing or is no text."""
+    """The text in a UTF-8 file.
+
+    Raises:
+        InputError: if the file is missing or is not text.
+    """
     return _read(file, lambda path: Path(path).read_text(encoding="utf-8"))
 
 
@@ -166,9 +203,9 @@ def _read(file, reader):
     try:
         return reader(file)
     except FileNotFoundError:
-        raise InputError(f"{file} is missing; the folder is not a finished run of mesalens.") from None
+        raise InputError(f"{file} is missing; its folder is not a finished run.") from None
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise InputError(f"{file} is damaged ({error}); restore the file or run again.") from None
+        raise InputError(f"{file} is damaged ({error}); restore it or run again.") from None
 
 
 def _is_array(leaf):
@@ -176,8 +213,8 @@ def _is_array(leaf):
 
 
 def _named_leaves(tree):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves if _is_array(leaf)]
+    leaves = jax.tree.leaves_with_path(eqx.filter(tree, _is_array))
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
 
 
 def _is_key(leaf):
@@ -190,4 +227,6 @@ def _data(leaf):
 
 def _like(leaf, array):
     array = jax.numpy.array(array)
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
+    if not _is_key(leaf):
+        return array
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))

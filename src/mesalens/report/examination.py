@@ -1,4 +1,4 @@
-"""`Examination`: a study, or a part of it, carried out."""
+"""`Examination`: a study, or a part of it, that has been carried out."""
 
 import time
 from dataclasses import dataclass
@@ -16,9 +16,11 @@ from mesalens.studies import Figure, Part, Study, Verdict, judge
 
 @dataclass(frozen=True)
 class Examination:
-    """What came out: verdicts by part, figures, labelled data and trained learners; and what went in.
+    """The results of a study (verdicts by part, figures, data, learners) and how they were made.
 
-    `seconds_to_verdict` is, for each part, the time from the study's begin until its claims were judged.
+    `names` is the part or claim that was asked for, or None for all. `seconds` is the time that it
+    took, and `seconds_to_verdict` the time until the claims of each part were judged, both from the
+    start of the study.
     """
 
     study: Study
@@ -42,11 +44,11 @@ class Examination:
         return [verdict for _, verdicts in self.parts for verdict in verdicts]
 
     def tally(self) -> str:
-        """How many claims got which verdict, in words."""
-        return tally(self.verdicts)
+        """The number of claims with each verdict: "3 claims: 2 PASS, 1 FAIL"."""
+        return _tally(self.verdicts)
 
     def command(self) -> str:
-        """The command line that does it again."""
+        """The command line that repeats the examination."""
         name = self.study.name if self.names is None else f"{self.study.name}/{self.names}"
         seeds = "" if self.seeds is None else f" --seeds {self.seeds}"
         return f"mesalens reproduce {name} --budget {self.budget}{seeds} --seed {self.seed}"
@@ -62,10 +64,20 @@ def examine(
     progress: Any,
     checkpoints: Path | None = None,
 ) -> Examination:
-    """Runs the parts of a study that a name asks for and judges their claims.
+    """Runs parts of a study and judges their claims.
 
-    `progress` has `say(line)` and `start(title, total)`, see `ProgressReport`. In a folder `checkpoints` every training keeps its
-    state, under the study and the budget, and goes on from it. Raises `ValueError` for an unknown part or claim.
+    Args:
+        study: the study.
+        names: a part or a claim; None for all.
+        budget: one of `study.budgets`.
+        seeds: the number of independent trainings, or None for that of the budget.
+        seed: the seed of all random numbers.
+        progress: has `say(line)` and `start(title, total)`, such as a `ProgressReport`.
+        checkpoints: a folder. Every training stores its state there, under the study and the
+            budget, and continues from a state that it finds there.
+
+    Raises:
+        InputError: for an unknown part or claim.
     """
     selected = study.select(names)
     laboratory = study.laboratory(
@@ -79,15 +91,16 @@ def examine(
     started, clock = datetime.now(UTC), time.monotonic()
     parts, figures, datasets, learners, remarks, seconds = [], [], {}, {}, [], {}
     for part, claims in selected:
-        progress.say(f"{study.name}/{part.name}: {part.title.lower()}")
+        title = f"{study.name}/{part.name}"
+        progress.say(f"{title}: {part.title.lower()}")
         with plots.style():
             findings = part.run(laboratory)
         parts.append((part, judge(claims, findings)))
         seconds[part.name] = time.monotonic() - clock
-        progress.say(f"{study.name}/{part.name}: {tally(parts[-1][1])}, {seconds[part.name]:.0f} s after the begin")
-        figures += findings.figures
+        progress.say(f"{title}: {_tally(parts[-1][1])}, {seconds[part.name]:.0f} s")
         for figure in findings.figures:
-            plt.close(figure.figure)  # pyplot would keep it, and warn after twenty; it can still be saved
+            plt.close(figure.figure)  # or pyplot warns about twenty open figures; it can be saved
+        figures += findings.figures
         datasets |= findings.datasets
         learners |= findings.learners
         remarks += findings.remarks
@@ -109,10 +122,8 @@ def examine(
     )
 
 
-def tally(verdicts: list[Verdict]) -> str:
-    """How many claims got which verdict, in words."""
+def _tally(verdicts: list[Verdict]) -> str:
     outcomes = [verdict.judgement.outcome for verdict in verdicts]
-    counts = [(outcome, outcomes.count(outcome)) for outcome in ("PASS", "FAIL", "INCONCLUSIVE")]
-    return f"{len(outcomes)} claim{'s' * (len(outcomes) != 1)}: " + ", ".join(
-        f"{number} {name}" for name, number in counts if number
-    )
+    counts = {name: outcomes.count(name) for name in ("PASS", "FAIL", "INCONCLUSIVE")}
+    shown = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+    return f"{len(outcomes)} claim{'s' * (len(outcomes) != 1)}: {shown}"

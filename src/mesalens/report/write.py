@@ -1,4 +1,4 @@
-"""Writes an examination: a page that opens anywhere, and everything behind it as files."""
+"""Writes an examination: a page that opens anywhere, and the data behind it as files."""
 
 import base64
 import json
@@ -15,27 +15,31 @@ from mesalens.storage import save_arrays, save_dataset
 
 
 def write_report(examination: Examination, folder: Path) -> None:
-    """Writes `index.html`, `verdicts.json`, `settings.json`, `figures/`, `data/` and `weights/` into an existing folder."""
+    """Writes a report into an existing, empty folder.
+
+    These are `index.html`, `verdicts.json`, `settings.json`, `figures/`, `data/` and `weights/`.
+    """
     for name in ("figures", "data", "weights"):
         (folder / name).mkdir()
+    results = summary(examination)
+    settings = ("study", "budget", "seeds", "seed", "settings", "environment", "command")
+    _write_json(folder / "verdicts.json", results)
+    _write_json(folder / "settings.json", {name: results[name] for name in settings})
+    for name, dataset in examination.datasets.items():
+        save_dataset(dataset, folder / "data" / f"{name}.nc")
+    for name, learners in examination.learners.items():
+        save_arrays(learners, folder / "weights" / f"{name}.safetensors")
     with plots.style():
         for figure in examination.figures:
             for ending in ("pdf", "png"):
                 figure.figure.savefig(folder / "figures" / f"{figure.name}.{ending}")
             plt.close(figure.figure)
-    for name, dataset in examination.datasets.items():
-        save_dataset(dataset, folder / "data" / f"{name}.nc")
-    for name, learners in examination.learners.items():
-        save_arrays(learners, folder / "weights" / f"{name}.safetensors")
-    results = summary(examination)
-    (folder / "verdicts.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    settings = {key: results[key] for key in ("study", "budget", "seeds", "seed", "settings", "environment", "command")}
-    (folder / "settings.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "index.html").write_text(page(examination, folder / "figures"), encoding="utf-8")
+    page = _page(examination, folder / "figures")
+    (folder / "index.html").write_text(page, encoding="utf-8")
 
 
 def summary(examination: Examination) -> dict[str, Any]:
-    """The examination in plain values, ready for JSON; numbers that JSON does not have, as infinity, are null."""
+    """The examination as values for JSON; infinities and NaN, which JSON lacks, are None."""
     return {
         "study": examination.study.name,
         "budget": examination.budget,
@@ -49,7 +53,7 @@ def summary(examination: Examination) -> dict[str, Any]:
                 "value": _finite(verdict.judgement.value),
                 "interval": [_finite(verdict.judgement.low), _finite(verdict.judgement.high)],
                 "seeds": verdict.judgement.seeds,
-                "seeds_run": verdict.judgement.of,
+                "seeds_run": verdict.judgement.seeds_run,
                 "where": verdict.judgement.where,
                 "criterion": verdict.claim.criterion.words,
                 "statement": verdict.claim.statement,
@@ -69,40 +73,30 @@ def summary(examination: Examination) -> dict[str, Any]:
     }
 
 
-def page(examination: Examination, figures: Path) -> str:
-    """The HTML page, figures inside it."""
+def number(value: float) -> str:
+    """A number for people: three significant digits, with the signs − and ∞."""
+    return f"{value:.3g}".replace("inf", "∞").replace("-", "−")
+
+
+def _page(examination: Examination, figures: Path) -> str:
+    """The HTML page, with the figures in it; everything that is not HTML is escaped."""
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("mesalens.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("mesalens.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     templates.filters["number"] = number
+    images = {file.stem: base64.b64encode(file.read_bytes()) for file in figures.glob("*.png")}
     return templates.get_template("page.html.j2").render(
-        study=examination.study,
-        tally=examination.tally(),
-        budget=examination.budget,
-        seeds=examination.seeds,
-        seed=examination.seed,
-        date=f"{examination.started:%Y-%m-%d %H:%M} UTC",
-        duration=f"{examination.seconds:.0f} s",
-        parts=examination.parts,
-        seconds_to_verdict=examination.seconds_to_verdict,
-        remarks=examination.remarks,
-        figures=[
-            {
-                "name": figure.name,
-                "caption": figure.caption,
-                "png": base64.b64encode((figures / f"{figure.name}.png").read_bytes()).decode(),
-            }
-            for figure in examination.figures
-        ],
-        settings=examination.settings,
+        examination=examination,
         environment=environment(),
-        command=examination.command(),
+        images={name: image.decode() for name, image in images.items()},
     )
 
 
-def number(value: float) -> str:
-    """A number as a person reads it: three significant digits, a proper minus and infinity."""
-    return f"{value:.3g}".replace("inf", "∞").replace("-", "−")
+def _write_json(file: Path, value: Any) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def _finite(value: float) -> float | None:

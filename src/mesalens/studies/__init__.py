@@ -19,5 +19,9 @@ STUDIES = {study.name: study for study in (VON_OSWALD_2023, MAHANKALI_2023)}
 
 
 def study(name: str) -> Study:
-    """A study by its name; raises `ValueError` with the nearest names where there is none."""
+    """The study with this name.
+
+    Raises:
+        InputError: for an unknown name; the error has the nearest ones.
+    """
     return STUDIES[one_of("study", name, STUDIES)]

@@ -1,4 +1,4 @@
-"""`Criterion`: when the evidence for a claim is enough, and what the verdict is where it is not."""
+"""`Criterion`: whether the evidence confirms a claim."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Measured values with the dimension `seed` and, where there are several settings, others; and which of them count.
+    """Measured values, with the dimension `seed` and one for each kind of setting.
 
-    `counted` is a boolean array over `seed` (and others); where it is not given, every seed counts in every setting.
+    `counted` is boolean, over `seed` and perhaps settings, and says which values count; by default
+    all do.
     """
 
     values: xr.DataArray
@@ -25,9 +26,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The outcome, with the setting that decides it: the mean over seeds there, its interval, and which setting it is.
+    """An outcome and the setting that decides it.
 
-    `seeds` counted in that setting, of `of` that were run.
+    `value` is the mean over seeds in that setting, [`low`, `high`] its interval, and `where` the
+    setting. `seeds` of `seeds_run` seeds counted there.
     """
 
     outcome: Outcome
@@ -35,16 +37,17 @@ class Judgement:
     low: float
     high: float
     seeds: int
-    of: int
+    seeds_run: int
     where: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """An interval over seeds has to lie inside [low, high], in every setting that was tried.
+    """The interval over seeds must lie inside [low, high] in every setting.
 
-    PASS where it does; FAIL where in some setting the two have no point in common, or a value is not finite; else
-    INCONCLUSIVE. The setting that decides is, among those with the outcome, the one whose interval reaches farthest out.
+    PASS if it does. FAIL if, in some setting, the two do not overlap or a value is not finite.
+    INCONCLUSIVE otherwise. Among the settings with that outcome, the one whose interval reaches
+    farthest out decides.
     """
 
     low: float
@@ -53,66 +56,72 @@ class Criterion:
     interval: Callable[[Float[np.ndarray, " seeds"]], tuple[float, float]]
 
     def judge(self, evidence: Evidence) -> Judgement:
-        """The verdict on the evidence, from its numbers alone."""
-        counted = xr.full_like(evidence.values, True, dtype=bool) if evidence.counted is None else evidence.counted
+        """The judgement of the evidence. It depends on nothing else."""
+        counted = evidence.counted
+        if counted is None:
+            counted = xr.ones_like(evidence.values, dtype=bool)
         values, counted = xr.broadcast(evidence.values, counted)
         settings = [str(dimension) for dimension in values.dims if dimension != "seed"]
-        values, counted = values.transpose(*settings, "seed"), counted.transpose(*settings, "seed")
+        values = values.transpose(*settings, "seed")
+        counted = counted.transpose(*settings, "seed").values
         judgements = []
-        for place in np.ndindex(*(values.sizes[name] for name in settings)):
-            where = {name: str(values[name].values[index]) for name, index in zip(settings, place, strict=True)}
-            judgements.append(self._judge_setting(values.values[place], counted.values[place], where))
+        for place in np.ndindex(values.shape[:-1]):
+            indices = zip(settings, place, strict=True)
+            where = {name: str(values[name].values[index]) for name, index in indices}
+            judgements.append(self._judge_setting(values.values[place], counted[place], where))
         outcomes = {judgement.outcome for judgement in judgements}
-        outcome = next(o for o in ("FAIL", "INCONCLUSIVE", "PASS") if o in outcomes)
-        return min((j for j in judgements if j.outcome == outcome), key=self._room)
+        outcome = next(name for name in ("FAIL", "INCONCLUSIVE", "PASS") if name in outcomes)
+        deciding = [judgement for judgement in judgements if judgement.outcome == outcome]
+        return min(deciding, key=self._margin)
 
     def _judge_setting(self, values, counted, where: dict[str, str]) -> Judgement:
         chosen = values[counted].astype(np.float64)
         finite = bool(np.isfinite(chosen).all())
         low, high = self.interval(chosen) if finite and len(chosen) else (-np.inf, np.inf)
-        outcome: Outcome
+        outcome: Outcome = "INCONCLUSIVE"
         if not finite or low > self.high or high < self.low:
             outcome = "FAIL"
-        else:
-            outcome = "PASS" if low >= self.low and high <= self.high and len(chosen) else "INCONCLUSIVE"
+        elif low >= self.low and high <= self.high and len(chosen):
+            outcome = "PASS"
         mean = float(chosen.mean()) if len(chosen) else np.nan
         return Judgement(outcome, mean, float(low), float(high), len(chosen), len(values), where)
 
-    def _room(self, judgement: Judgement) -> float:
-        """How far inside the criterion the interval ends; negative where it reaches out."""
+    def _margin(self, judgement: Judgement) -> float:
+        """How far inside the criterion the interval ends; negative if it reaches out."""
         if not np.isfinite(judgement.value):
             return -np.inf
         return min(judgement.low - self.low, self.high - judgement.high)
 
 
 def confidence_interval(values: Float[np.ndarray, " seeds"]) -> tuple[float, float]:
-    """Student's 95% interval of the mean over independent seeds; one seed alone has none, so it is the whole line."""
+    """Student's 95% interval of the mean over independent seeds; the whole line for one seed."""
     if len(values) < 2:
         return -np.inf, np.inf
-    half = scipy.special.stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values))
+    quantile = scipy.special.stdtrit(len(values) - 1, 0.975)
+    half = quantile * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 
 def seed_range(values: Float[np.ndarray, " seeds"]) -> tuple[float, float]:
-    """From the least seed to the greatest: for what has to hold in each, not on average."""
+    """The least and the greatest seed, for claims about each seed rather than about their mean."""
     return float(values.min()), float(values.max())
 
 
 def within(margin: float) -> Criterion:
-    """Equivalence: the 95% interval inside ±margin."""
+    """Equivalence: the 95% interval lies inside ±margin."""
     return Criterion(-margin, margin, f"95% interval inside ±{margin:g}", confidence_interval)
 
 
 def above(threshold: float) -> Criterion:
-    """Order: the 95% interval above a threshold."""
+    """Order: the 95% interval lies above a threshold."""
     return Criterion(threshold, np.inf, f"95% interval above {threshold:g}", confidence_interval)
 
 
 def below(threshold: float) -> Criterion:
-    """Order: the 95% interval below a threshold."""
+    """Order: the 95% interval lies below a threshold."""
     return Criterion(-np.inf, threshold, f"95% interval below {threshold:g}", confidence_interval)
 
 
 def every_seed_below(threshold: float) -> Criterion:
-    """For identities: every seed below a threshold; the interval is the range over seeds."""
+    """Identity: every seed is below a threshold; the interval is the range over seeds."""
     return Criterion(-np.inf, threshold, f"every seed below {threshold:g}", seed_range)

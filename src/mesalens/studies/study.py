@@ -1,4 +1,4 @@
-"""`Study`: the claims of one paper, what would confirm each, and how the evidence is made."""
+"""`Study`: the claims of a paper, what would confirm each, and how the evidence is measured."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from mesalens.studies.criterion import Criterion, Evidence, Judgement
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of a paper: what it says, where, what is measured for it, and when that confirms it."""
+    """A statement of a paper, where it is made, what is measured, and what confirms it."""
 
     name: str
     statement: str
@@ -33,7 +33,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Figure:
-    """A Matplotlib figure, the name of its files, and a caption that says what to see."""
+    """A Matplotlib figure, the name of its files, and a caption that says what it shows."""
 
     name: str
     caption: str
@@ -42,10 +42,10 @@ class Figure:
 
 @dataclass
 class Findings:
-    """What a part of a study brings home.
+    """The results of a part of a study.
 
-    `evidence` is for each claim, by name; `datasets` and `learners` are kept for the person who wants to go on; `remarks` are
-    sentences that a reader of the verdicts needs.
+    `evidence` has an entry for each claim, by name. `datasets` and `learners` are stored with the
+    report. `remarks` are sentences that readers of the verdicts need.
     """
 
     evidence: dict[str, Evidence]
@@ -57,7 +57,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Part:
-    """Some claims with the one experiment that speaks to them; `run` takes the study's laboratory."""
+    """A group of claims and the experiment that decides them; `run` takes the laboratory."""
 
     name: str
     title: str
@@ -67,10 +67,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Study:
-    """A paper, its parts, and its budgets: the numbers that make a laboratory `quick` or like the `paper`'s own.
+    """A paper, its parts, and its budgets.
 
-    `laboratory(budget, seeds=, seed=, progress=, say=, checkpoints=)` makes what the parts run in. `note` is for readers of the verdicts: the paper's own
-    conventions, where they differ.
+    A budget is the numbers that make a laboratory `quick` or like the `paper`'s own;
+    `laboratory(budget, seeds=, seed=, progress=, say=, checkpoints=)` makes the object that the
+    parts run in. `note` tells readers of the verdicts where the paper's conventions differ.
     """
 
     name: str
@@ -82,21 +83,26 @@ class Study:
     note: str = ""
 
     def select(self, names: str | None) -> tuple[tuple[Part, tuple[Claim, ...]], ...]:
-        """The parts, with the claims, that a name asks for: all for None, one part's, or one claim.
+        """The parts, each with its claims, that a name stands for.
 
-        Raises `ValueError` for a name of neither, with the nearest.
+        Args:
+            names: a part, a claim, or None for all parts.
+
+        Raises:
+            InputError: for an unknown name; the error has the nearest ones.
         """
-        if names is None:
-            return tuple((part, part.claims) for part in self.parts)
-        known = [part.name for part in self.parts] + [claim.name for part in self.parts for claim in part.claims]
-        one_of(f"part or claim of {self.name}", names, known)
-        return tuple(
-            (part, part.claims if part.name == names else tuple(c for c in part.claims if c.name == names))
+        if names is not None:
+            known = [part.name for part in self.parts]
+            known += [claim.name for part in self.parts for claim in part.claims]
+            one_of(f"part or claim of {self.name}", names, known)
+        selected = [
+            (part, tuple(c for c in part.claims if names in (None, part.name, c.name)))
             for part in self.parts
-            if names == part.name or any(claim.name == names for claim in part.claims)
-        )
+        ]
+        return tuple((part, claims) for part, claims in selected if claims)
 
 
 def judge(claims: tuple[Claim, ...], findings: Findings) -> list[Verdict]:
-    """A verdict for each claim, from its evidence and its criterion alone."""
-    return [Verdict(claim, claim.criterion.judge(findings.evidence[claim.name])) for claim in claims]
+    """A verdict for each claim, from its evidence and its criterion."""
+    evidence = findings.evidence
+    return [Verdict(claim, claim.criterion.judge(evidence[claim.name])) for claim in claims]

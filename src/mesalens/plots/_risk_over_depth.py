@@ -1,4 +1,4 @@
-"""Risk over depth."""
+"""`risk_over_depth`: risk over the applications of a layer."""
 
 import matplotlib as mpl
 import numpy as np
@@ -7,16 +7,21 @@ from matplotlib.axes import Axes
 
 
 def risk_over_depth(axes: Axes, risks: xr.Dataset, *, above: float = 10.0) -> None:
-    """The risks of `mesalens.analysis.risk_by_depth` on a log axis, one line for each damping, dark for small ones.
+    """Draws the risks of `mesalens.analysis.risk_by_depth` on a log axis, a line for each damping.
 
-    A dotted line is the risk before the first application. Lines that diverge leave the figure at `above` times that. The key stands to
-    the right of the axes.
+    Small dampings are dark. A dotted line is the risk before the first application. The legend is
+    to the right of the axes.
+
+    Args:
+        axes: where to draw.
+        risks: `risk` with the dimensions `damping` and `times`.
+        above: the upper end of the axis, in units of the risk before the first application.
     """
     start = float(risks.risk.isel(damping=0, times=0))
     ordered = risks.risk.sortby("damping", ascending=False)
     colors = mpl.colormaps["viridis_r"](np.linspace(0.15, 1, ordered.sizes["damping"]))
     for color, line in zip(colors, ordered, strict=True):
-        shown = np.minimum(line, 1e3 * above * start)  # an infinite value has no place to draw a line to
+        shown = np.minimum(line, 1e3 * above * start)  # no line is drawn to an infinite value
         axes.plot(risks.times, shown, color=color, label=f"λ = {float(line.damping):g}")
     axes.axhline(start, color="#555555", linestyle=":", linewidth=1, label="before")
     drawn = ordered.values[(ordered.values > 0) & (ordered.values <= above * start)]

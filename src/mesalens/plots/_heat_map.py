@@ -1,4 +1,4 @@
-"""Matrices as heat maps."""
+"""`heat_map`: a matrix in colours."""
 
 import numpy as np
 from jaxtyping import Float
@@ -6,8 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
 
-def heat_map(axes: Axes, matrix: Float[np.ndarray, "rows columns"], *, limit: float | None = None) -> AxesImage:
-    """The entries in colour, white at 0, blue below and red above, from -limit to limit (the largest entry by default)."""
+def heat_map(
+    axes: Axes, matrix: Float[np.ndarray, "rows columns"], *, limit: float | None = None
+) -> AxesImage:
+    """Draws the entries of a matrix in colours; returns the image.
+
+    White is 0, blue is negative, red is positive, and the darkest colours are ±`limit`, by default
+    the largest absolute entry.
+    """
     limit = float(np.abs(matrix).max()) if limit is None else limit
     axes.grid(False)
     axes.set(xticks=[], yticks=[])

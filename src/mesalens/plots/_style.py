@@ -1,4 +1,4 @@
-"""How figures look: a Matplotlib style that people can replace, and one colour for each kind of learner."""
+"""The appearance of figures: a Matplotlib style, and a colour for each kind of learner."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import matplotlib as mpl
 
 TRAINED, REFERENCE, INTERPOLATED, NEUTRAL = "#0072b2", "#d55e00", "#009e73", "#555555"
-"""Colours that people with any colour vision tell apart (Okabe and Ito)."""
+"""Colours that are distinct with any colour vision (Okabe and Ito)."""
 
 _STYLE: dict = {
     "figure.dpi": 100,
@@ -18,12 +18,12 @@ _STYLE: dict = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
-    "pdf.fonttype": 42,
+    "pdf.fonttype": 42,  # text as text; the default draws it as shapes that cannot be searched
 }
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The style of the reports; figures made outside it follow your own rcParams."""
+    """A context with the style of the reports. Figures made outside it follow the rcParams."""
     with mpl.rc_context(_STYLE):
         yield

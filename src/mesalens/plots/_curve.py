@@ -1,0 +1,27 @@
+"""`curve`: a curve with a band over seeds."""
+
+import xarray as xr
+from matplotlib.axes import Axes
+
+
+def curve(
+    axes: Axes, values: xr.DataArray, *, color: str, label: str | None = None, **line
+) -> None:
+    """Draws the mean over `seed` as a line, with a band from the least to the greatest seed.
+
+    Args:
+        axes: where to draw.
+        values: with one dimension besides `seed`, if it has that; its coordinate is the x axis.
+        color: of the line and the band.
+        label: for a legend.
+        line: further arguments of `axes.plot`.
+
+    Raises:
+        ValueError: if the values do not have exactly one dimension besides `seed`.
+    """
+    (along,) = set(values.dims) - {"seed"}
+    seeds = values if "seed" in values.dims else values.expand_dims("seed")
+    if seeds.sizes["seed"] > 1:
+        low, high = seeds.min("seed"), seeds.max("seed")
+        axes.fill_between(values[along], low, high, color=color, alpha=0.2, linewidth=0)
+    axes.plot(values[along], seeds.mean("seed"), color=color, label=label, **line)

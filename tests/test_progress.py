@@ -1,0 +1,121 @@
+"""Progress is shown on a terminal, in plain lines elsewhere, and nowhere if standard error is closed."""
+
+import io
+import re
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from mesalens import progress
+from mesalens.progress import ProgressReport
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Puts a terminal of 200 columns in the place of standard error when it is called.
+
+    Not before: pytest puts its own there once the fixtures are set up.
+    """
+    for name, value in {"TERM": "xterm", "COLUMNS": "200", "LINES": "50"}.items():
+        monkeypatch.setenv(name, value)
+
+    def open_terminal():
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        return sys.stderr
+
+    return open_terminal
+
+
+def text(terminal):
+    """What was written, without control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands until it is told the time."""
+    now = [100.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def at(seconds):
+        now[0] = 100.0 + seconds
+
+    return at
+
+
+MARKUP = (
+    "mk[/red]x",
+    "[bold]d[/bold]",
+    "[link=file:///etc/passwd]here[/link]",
+    "a\\[b]",
+    ":smile:",
+)
+
+
+@pytest.mark.parametrize("typed", MARKUP)
+def test_what_a_user_typed_is_not_markup(terminal, typed):
+    screen = terminal()
+    with ProgressReport() as shown:
+        shown.say(f"said {typed}")
+        shown.start(f"title {typed}", 10)(3)
+    assert f"said {typed}" in text(screen) and f"title {typed} " in text(screen)
+    assert "\x1b]8" not in screen.getvalue()  # no link
+
+
+def test_a_bar_counts_the_steps_and_calls_the_check(terminal):
+    screen, calls = terminal(), []
+    with ProgressReport(check=lambda: calls.append(len(calls))) as shown:
+        report = shown.start("training", 6)
+        for done in (2, 6):
+            report(done)
+    assert "6/6" in text(screen) and calls == [0, 1]
+
+
+def test_the_rate_is_measured_from_the_first_report_on_so_that_compilation_is_no_part_of_it(
+    capsys, clock
+):
+    report = ProgressReport(seconds_between_lines=5.0).start("training", 1000)
+    for seconds, done in ((60, 10), (63, 40), (66, 70), (160, 1000)):
+        clock(seconds)
+        report(done)
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 10/1000 steps",
+        "training: 70/1000 steps, 10 steps/s, 93 s left",
+        "training: 1000/1000 steps, 10 steps/s, 0 s left",
+    ]
+
+
+def test_steps_of_an_earlier_run_take_no_time_that_is_reported(capsys, clock):
+    report = ProgressReport(seconds_between_lines=0.0).start("training", 6)
+    for seconds, done in ((0, -3), (0, 0), (50, 3), (53, 6), (54, 6)):
+        clock(seconds)
+        report(done)
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 3/6 steps",
+        "training: 6/6 steps, 1 steps/s, 0 s left",
+    ]
+
+
+def test_the_first_report_may_come_with_no_time_between_it_and_the_next(capsys, clock):
+    report = ProgressReport(seconds_between_lines=0.0).start("training", 6)
+    report(3)
+    report(6)
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "training: 3/6 steps",
+        "training: 6/6 steps",
+    ]
+
+
+def test_a_closed_standard_error_gets_nothing_and_standard_output_neither(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    calls = []
+    with ProgressReport(check=lambda: calls.append(1), seconds_between_lines=0.0) as shown:
+        shown.say("a line")
+        shown.start("training", 2)(2)
+    assert calls == [1] and capsys.readouterr().out == ""
