@@ -1,12 +1,14 @@
-"""The small training that tests of states, faults, signals and kills share; a plugin that these name, for its fixtures.
+"""The small training that tests of states, faults, signals and kills share, and its fixtures.
 
-They import it too, before pytest could rewrite its assertions: PYTEST_DONT_REWRITE.
+Tests name it as a plugin and import it too, before pytest could rewrite its assertions:
+PYTEST_DONT_REWRITE.
 """
 
 import shutil
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import xarray as xr
@@ -21,7 +23,7 @@ ADAM = clipped_adam(1e-2, clip=1e-3)
 
 
 class StoppedError(Exception):
-    """What stops a training here."""
+    """Stops a training."""
 
 
 def initialise(key, **options):
@@ -29,11 +31,11 @@ def initialise(key, **options):
 
 
 def measure(learner, key):
-    return {"norm": jnp.sum(learner.W_Q**2), "draw": jax.random.uniform(key)}
+    return {"norm": jnp.sum(learner.weights.W_Q**2), "draw": jax.random.uniform(key)}
 
 
 def trained(folder=None, stop=None, done=None, progress=lambda done: None, **options):
-    """Two seeds for 25 steps, or so long until `stop` steps are done; the list `done` takes what is reported."""
+    """Two seeds for 25 steps, or until `stop` steps are done; the list `done` takes the reports."""
 
     def report(steps):
         if done is not None:
@@ -42,7 +44,14 @@ def trained(folder=None, stop=None, done=None, progress=lambda done: None, **opt
         if steps == stop:
             raise StoppedError
 
-    options = {"initialise": initialise, "task": TASK, "optimiser": ADAM, "seeds": 2, "steps": 25, **options}
+    options = {
+        "initialise": initialise,
+        "task": TASK,
+        "optimiser": ADAM,
+        "seeds": 2,
+        "steps": 25,
+        **options,
+    }
     options = {"batch_size": 32, "every": 10, "measure": measure, "key": random.key(1), **options}
     return train(**options, progress=report, checkpoint=folder)
 
@@ -57,7 +66,7 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
-    """Programs are kept, as most trainings here are the same one, and not where those of the user are."""
+    """Keeps programs, as most trainings here are the same one, apart from those of the user."""
     options = {
         "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "programs"),
         "jax_persistent_cache_min_compile_time_secs": 0,
@@ -65,7 +74,7 @@ def compiled_once(tmp_path_factory):
     before = {name: getattr(jax.config, name) for name in options}
     for name, value in options.items():
         jax.config.update(name, value)
-    compilation_cache.reset_cache()  # or JAX would stay with a folder that it has used before
+    compilation_cache.reset_cache()  # or JAX would stay with the folder that it has used before
     yield
     for name, value in before.items():
         jax.config.update(name, value)
@@ -89,11 +98,17 @@ def stopped(compiled_once, tmp_path_factory):
 
 @pytest.fixture
 def kept(stopped, tmp_path):
-    """The folder of a training that was stopped after 20 of 25 steps: its states are those after 10 and 20."""
+    """The folder of a training stopped after 20 of 25 steps, with the states after 10 and 20."""
     return shutil.copytree(stopped, tmp_path / "kept")
 
 
 @pytest.fixture
 def kept_at_once(monkeypatch):
-    """Every state is kept, however fast they follow each other."""
+    """Keeps every state, however fast they follow each other."""
     monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", 0)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Turns the type checks of the tests off, so that mesalens' own are tested."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

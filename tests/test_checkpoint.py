@@ -21,13 +21,22 @@ from mesalens.studies.von_oswald_2023 import deep_models
 from mesalens.studies.von_oswald_2023 import laboratory as von_oswald
 from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
 from mesalens.training import checkpoint, clipped_adam
-from mesalens.training.checkpoint import Checkpoint, checksum, read_state, report_rest, states, steps_done
+from mesalens.training.checkpoint import (
+    Checkpoint,
+    checksum,
+    read_state,
+    report_rest,
+    states,
+    steps_done,
+)
 
 pytest_plugins = ["small_training"]
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 # A state with random keys, numbers of 16 bits and counters
-NOISY = optax.chain(optax.add_noise(1e-4, 0.5, jax.random.key(7)), optax.adam(1e-2, mu_dtype=jnp.bfloat16))
+NOISY = optax.chain(
+    optax.add_noise(1e-4, 0.5, jax.random.key(7)), optax.adam(1e-2, mu_dtype=jnp.bfloat16)
+)
 
 
 def names(folder):
@@ -42,7 +51,11 @@ def test_a_training_that_is_stopped_twice_ends_with_the_same_bits(whole, tmp_pat
         assert steps_done(tmp_path) == stop
     assert_same(trained(tmp_path, done=done), whole)
     assert done == [10, 20, 25]
-    assert names(tmp_path) == ["000000000020.safetensors", "000000000025.safetensors", "in-use.lock"]
+    assert names(tmp_path) == [
+        "000000000020.safetensors",
+        "000000000025.safetensors",
+        "in-use.lock",
+    ]
 
 
 @pytest.mark.slow
@@ -50,7 +63,11 @@ def test_a_training_that_is_stopped_twice_ends_with_the_same_bits(whole, tmp_pat
     "options",
     [
         {"objective": "population"},
-        {"optimiser": NOISY, "seeds": 1, "initialise": lambda key: initialise(key, initial_weights=jnp.ones((1, 3)))},
+        {
+            "optimiser": NOISY,
+            "seeds": 1,
+            "initialise": lambda key: initialise(key, initial_weights=jnp.ones((1, 3))),
+        },
     ],
     ids=["population", "one seed, frozen weights, random keys"],
 )
@@ -77,17 +94,21 @@ def test_more_steps_go_on_from_fewer(tmp_path, whole):
     assert_same(trained(tmp_path / "a"), whole)
     trained(tmp_path / "b", steps=5)
     longer = trained(tmp_path / "b")
-    np.testing.assert_array_equal(longer.learners.P, whole.learners.P)
+    np.testing.assert_array_equal(longer.learners.weights.P, whole.learners.weights.P)
     assert longer.metrics.step.values.tolist() == [0, 5, 10, 20, 25]
-    xr.testing.assert_identical(longer.metrics.drop_sel(step=5)[["norm", "draw"]], whole.metrics[["norm", "draw"]])
+    xr.testing.assert_identical(
+        longer.metrics.drop_sel(step=5)[["norm", "draw"]], whole.metrics[["norm", "draw"]]
+    )
 
 
 def test_fewer_steps_than_are_done_get_a_sentence(kept):
-    with pytest.raises(InputError, match="keeps a training after 20 steps; give at least as many"):
+    with pytest.raises(InputError, match="20 steps; steps=19"):
         trained(kept, steps=19)
 
 
-def test_states_follow_each_other_no_faster_than_is_said_and_the_last_is_always_kept(tmp_path, monkeypatch):
+def test_states_follow_each_other_no_faster_than_is_said_and_the_last_is_always_kept(
+    tmp_path, monkeypatch
+):
     def kept_with(seconds, **options):
         """What is kept after each report, and at the end."""
         monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", seconds)
@@ -103,15 +124,15 @@ def test_states_follow_each_other_no_faster_than_is_said_and_the_last_is_always_
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"key": random.key(2)}, "key is [0, 1] there and [0, 2] here"),
-        ({"seeds": 3}, "seed is [0, 1] there and [0, 1, 2] here"),
-        ({"seeds": [1, 0]}, "seed is [0, 1] there and [1, 0] here"),
-        ({"batch_size": 33, "every": 5}, "batch_size is 32 there and 33 here; every is 10 there and 5 here"),
-        ({"batch_size": 34, "microbatches": 2}, "batch_size is 32 there and 34 here; microbatches is 1 there and 2 here"),
-        ({"objective": "population"}, "objective is sampled there and population here"),
-        ({"key": jax.random.key(1, impl="rbg")}, "generator is threefry there and rbg here"),
-        ({"description": {"learning_rate": 0.01}}, "learning_rate is not set there and 0.01 here"),
-        ({"measure": None}, "metrics is ['draw', 'loss', 'norm'] there and ['loss'] here"),
+        ({"key": random.key(2)}, "key is [0, 1] in the folder and [0, 2] here"),
+        ({"seeds": 3}, "seed is [0, 1] in the folder and [0, 1, 2] here"),
+        ({"seeds": [1, 0]}, "seed is [0, 1] in the folder and [1, 0] here"),
+        ({"batch_size": 33, "every": 5}, "batch_size is 32 in the folder and 33 here; every is 10 in the folder and 5 here"),
+        ({"batch_size": 34, "microbatches": 2}, "batch_size is 32 in the folder and 34 here; microbatches is 1 in the folder and 2 here"),
+        ({"objective": "population"}, "objective is SquaredError() in the folder and Population() here"),
+        ({"key": jax.random.key(1, impl="rbg")}, "generator is threefry in the folder and rbg here"),
+        ({"description": {"learning_rate": 0.01}}, "learning_rate is not set in the folder and 0.01 here"),
+        ({"measure": None}, "metrics is ['draw', 'loss', 'norm'] in the folder and ['loss'] here"),
         ({"measure": lambda learner, key: measure(learner, jax.random.fold_in(key, 1))}, "the measure differ"),
         ({"optimiser": clipped_adam(1.1e-2, clip=1e-3)}, "the task, learner or optimiser differ"),
         ({"initialise": lambda key: initialise(key, init_scale=0.003)}, "the initial weights or learners differ"),
@@ -125,12 +146,8 @@ def test_states_follow_each_other_no_faster_than_is_said_and_the_last_is_always_
 )  # fmt: skip
 def test_the_state_of_another_training_is_refused_by_what_differs_and_stays(kept, change, sentence):
     before = {file: file.read_bytes() for file in states(kept)}
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=rf"20\.safetensors.*{re.escape(sentence)}.*{kept}"):
         trained(kept, **change)
-    assert re.search(
-        rf"20\.safetensors is the state of another training \(.*{re.escape(sentence)}.*\)", str(caught.value)
-    )
-    assert "Give another folder, or delete" in str(caught.value)
     assert {file: file.read_bytes() for file in states(kept)} == before
 
 
@@ -139,7 +156,9 @@ def of_other_versions(file, **other):
     about, arrays = read_state(file)
     about["environment"].update(other)
     text = json.dumps(about)
-    file.write_bytes(safetensors.numpy.save(arrays, {"about": text, "sha256": checksum(arrays, text)}))
+    file.write_bytes(
+        safetensors.numpy.save(arrays, {"about": text, "sha256": checksum(arrays, text)})
+    )
 
 
 def test_a_state_of_another_version_goes_on_with_a_line_that_names_it(whole, kept):
@@ -148,10 +167,10 @@ def test_a_state_of_another_version_goes_on_with_a_line_that_names_it(whole, kep
     said, other = [], {"initialise": lambda key: initialise(key, init_scale=0.003)}
     # Digests of programs are of no use then: that of the initial weights, which are used no more, is another one here
     assert_same(trained(kept, say=said.append, **other), whole)
-    assert said == [f"The training goes on, but not bit for bit (JAX is 0.0.1 there and {jax.__version__} here)."]
+    assert len(said) == 1 and f"JAX is 0.0.1 in the folder and {jax.__version__} here" in said[0]
     for file in states(kept):
         of_other_versions(file, JAX="0.0.1")
-    with pytest.raises(InputError, match="every is 10 there and 5 here"):
+    with pytest.raises(InputError, match="every is 10 in the folder and 5 here"):
         trained(kept, every=5)
 
 
@@ -159,15 +178,30 @@ def test_a_training_records_what_its_bits_depend_on(whole):
     known = whole.metrics.attrs
     assert known["JAX"] == jax.__version__ and known["generator"] == "threefry"
     assert known["device"].startswith(jax.default_backend())
-    assert known.keys() >= {"mesalens", "jaxlib", "Equinox", "Optax", "machine", "cores", "XLA_FLAGS"}
+    assert known.keys() >= {
+        "mesalens",
+        "jaxlib",
+        "Equinox",
+        "Optax",
+        "machine",
+        "cores",
+        "XLA_FLAGS",
+    }
     rbg = trained(key=jax.random.key(1, impl="rbg"), steps=1, measure=None)
     assert rbg.metrics.generator == "rbg"
 
 
 def test_single_numbers_and_keys_keep_their_shape_and_type():
-    tree = {"count": jnp.array(3), "key": random.key(4), "half": jnp.ones(2, jnp.bfloat16), "name": "kept"}
+    tree = {
+        "count": jnp.array(3),
+        "key": random.key(4),
+        "half": jnp.ones(2, jnp.bfloat16),
+        "name": "kept",
+    }
     again = storage.with_arrays(tree, storage.named_arrays(tree))
-    assert again["name"] == "kept" and jax.random.key_impl(again["key"]) == jax.random.key_impl(tree["key"])
+    assert again["name"] == "kept" and jax.random.key_impl(again["key"]) == jax.random.key_impl(
+        tree["key"]
+    )
     for name in ("count", "key", "half"):
         assert (again[name].shape, again[name].dtype) == (tree[name].shape, tree[name].dtype)
         assert jnp.all(again[name] == tree[name])
@@ -180,43 +214,45 @@ def test_a_place_for_no_state_gets_a_sentence_before_anything_is_trained(tmp_pat
             assert Checkpoint(place, {}).load((), 1) is None
 
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match=r"(written|read) \(.*\); give another folder"):
+    with pytest.raises(InputError, match=r"(written|read) \("):
         hold(tmp_path / name)
     hold(tmp_path / "new" / "folder")
     assert names(tmp_path) == ["file"]
-    with pytest.raises(InputError, match="name too long"):
+    with pytest.raises(InputError, match=r"(?i)name too long"):
         steps_done(tmp_path / ("n" * 300))
 
 
 def test_chosen_seeds_are_those_of_a_longer_run(whole):
     turned = trained(seeds=[1, 0])
     assert turned.metrics.seed.values.tolist() == [1, 0]
-    np.testing.assert_array_equal(turned.learners.W_Q, whole.learners.W_Q[::-1])
+    np.testing.assert_array_equal(turned.learners.weights.W_Q, whole.learners.weights.W_Q[::-1])
     xr.testing.assert_identical(turned.metrics.sortby("seed"), whole.metrics)
 
 
 @pytest.mark.slow
-def test_a_seed_has_the_same_bits_in_any_company_that_fills_the_cores(monkeypatch):
+def test_a_seed_is_independent_of_the_others_if_they_fill_the_cores(monkeypatch):
     def on_cores(cores, seeds):
         monkeypatch.setattr("mesalens.training.parallel.cores", lambda: cores)
         return trained(seeds=seeds)
 
     alone, company, parted = on_cores(1, [1]), on_cores(2, [5, 1]), on_cores(3, [1])
     xr.testing.assert_identical(alone.metrics, company.metrics.sel(seed=[1]))
-    np.testing.assert_array_equal(alone.learners.W_Q[0], company.learners.W_Q[1])
+    np.testing.assert_array_equal(alone.learners.weights.W_Q[0], company.learners.weights.W_Q[1])
     # Where cores are left, products are parted among them: sums are rounded differently, and that is all
     np.testing.assert_array_equal(parted.metrics.draw, alone.metrics.draw)
     np.testing.assert_allclose(parted.metrics.loss[0, 1:], alone.metrics.loss[0, 1:], rtol=1e-4)
-    np.testing.assert_allclose(parted.learners.W_Q, alone.learners.W_Q, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        parted.learners.weights.W_Q, alone.learners.weights.W_Q, rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
     ("seeds", "sentence"),
     [
-        ([], r"seeds are \[\]; give one or more"),
-        ([2, 0, 2], r"seeds are \[2, 0, 2\]; give one or more different"),
-        ([0, -1], "a seed is -1; give a whole number that is at least 0"),
-        ([2**32 - 1], "whole numbers below 4294967295"),
+        ([], r"seeds.*\[\]"),
+        ([2, 0, 2], r"seeds.*\[2, 0, 2\]"),
+        ([0, -1], "seeds.*-1"),
+        ([2**32 - 1], "seeds.*4294967294.*4294967295"),
     ],
 )
 def test_seeds_that_are_none_get_a_sentence(seeds, sentence):
@@ -225,7 +261,7 @@ def test_seeds_that_are_none_get_a_sentence(seeds, sentence):
 
 
 def test_a_seed_is_named_by_its_number():
-    with pytest.raises(InputError, match=r"gradient is 0 at each of the first 10 steps \(seed 5\)"):
+    with pytest.raises(InputError, match=r"gradient is 0 .* 10 steps .*seed 5"):
         trained(seeds=[5], initialise=lambda key: initialise(key, activation_clip=1e-30))
 
 
@@ -266,12 +302,23 @@ def test_the_laboratory_of_mahankali_2023_takes_up_what_another_left(tmp_path):
 @pytest.mark.slow
 def test_the_laboratory_of_von_oswald_2023_takes_up_deep_models_that_another_left(tmp_path):
     tiny = deep_models.DeepSettings(
-        2, True, 20, 64, seeds=1, plus_plus_steps=20, dim=2, context_length=3, prompts_for_rates=200, prompts=100
+        2,
+        True,
+        20,
+        64,
+        seeds=1,
+        plus_plus_steps=20,
+        dim=2,
+        context_length=3,
+        prompts_for_rates=200,
+        prompts=100,
     )
     budget = von_oswald.Budget(20, 8, 1, 100, (), {"tiny": tiny})
     left, taken_up = left_and_taken_up(
         von_oswald.Laboratory, budget, tmp_path, lambda laboratory: laboratory.deep("tiny")
     )
     assert_same(left.training, taken_up.training)
-    np.testing.assert_array_equal(left.references["plus_plus"].step_size, taken_up.references["plus_plus"].step_size)
+    np.testing.assert_array_equal(
+        left.references["plus_plus"].step_size, taken_up.references["plus_plus"].step_size
+    )
     assert steps_done(tmp_path / "tiny") == steps_done(tmp_path / "tiny" / "plus-plus") == 20

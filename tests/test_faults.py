@@ -12,7 +12,15 @@ import safetensors.numpy
 from small_training import StoppedError, assert_same, trained
 
 from mesalens import InputError, storage
-from mesalens.training.checkpoint import LOCK, Checkpoint, Kept, checksum, read_state, states, steps_done
+from mesalens.training.checkpoint import (
+    LOCK,
+    Checkpoint,
+    Snapshot,
+    checksum,
+    read_state,
+    states,
+    steps_done,
+)
 
 pytest_plugins = ["small_training"]
 pytestmark = pytest.mark.usefixtures("compiled_once", "kept_at_once")
@@ -35,25 +43,40 @@ def keeping(tmp_path, said):
     keeping = Checkpoint(tmp_path / "kept", {"rate": 0.1, "every": 10}, {"JAX": "1"}, said.append)
     with keeping.held():
         for steps in (10, 20, 30):
-            assert keeping.save(Kept([0, steps], {"weights": STATE["weights"] * steps}, loss(np.nan, steps), {"a": 2}))
+            assert keeping.save(
+                Snapshot(
+                    [0, steps], {"weights": STATE["weights"] * steps}, loss(np.nan, steps), {"a": 2}
+                )
+            )
     return keeping
 
 
 def found(keeping):
     """The last point, the weights and the losses that are gone on from."""
     kept = keeping.load(STATE, 100)
-    return kept.points[-1], np.asarray(kept.state["weights"]).tolist(), kept.metrics["loss"].tolist()
+    return (
+        kept.points[-1],
+        np.asarray(kept.state["weights"]).tolist(),
+        kept.metrics["loss"].tolist(),
+    )
 
 
 def test_the_last_two_states_are_kept_and_the_newest_is_read(keeping, said):
-    assert [file.name for file in states(keeping.folder)] == ["000000000030.safetensors", "000000000020.safetensors"]
+    assert [file.name for file in states(keeping.folder)] == [
+        "000000000030.safetensors",
+        "000000000020.safetensors",
+    ]
     np.testing.assert_equal(found(keeping), (30, [0, 30, 60, 90, 120, 150], [[np.nan, 30]]))
     assert said == []
 
 
 def test_so_are_those_of_a_training(tmp_path):
     seen = []
-    trained(tmp_path, every=5, progress=lambda _: seen.append([int(file.stem) for file in states(tmp_path)]))
+    trained(
+        tmp_path,
+        every=5,
+        progress=lambda _: seen.append([int(file.stem) for file in states(tmp_path)]),
+    )
     assert seen == [[5], [10, 5], [15, 10], [20, 15], [25, 20]]
 
 
@@ -67,7 +90,9 @@ def rewritten(change):
         about, arrays = read_state(file)
         change(about, arrays)
         text = json.dumps(about)
-        file.write_bytes(safetensors.numpy.save(arrays, {"about": text, "sha256": checksum(arrays, text)}))
+        file.write_bytes(
+            safetensors.numpy.save(arrays, {"about": text, "sha256": checksum(arrays, text)})
+        )
 
     return rewrite
 
@@ -85,30 +110,40 @@ DAMAGES = {
     "truncated in its header": (with_bytes(lambda content: content[:30]), "is damaged"),
     "empty": (with_bytes(lambda content: b""), "is damaged"),
     "noise": (with_bytes(lambda content: b"x" * 100), "is damaged"),
-    "a bit of a tensor": (with_bytes(lambda content: flipped(content, len(content) - 1)), "its checksum does not fit"),
-    "a bit of the first tensor": (
-        with_bytes(lambda content: flipped(content, 8 + int.from_bytes(content[:8], "little"), 128)),
-        "its checksum does not fit",
+    "a bit of a tensor": (
+        with_bytes(lambda content: flipped(content, len(content) - 1)),
+        "checksum",
     ),
-    "a letter of what is said": (with_bytes(lambda c: c.replace(b"rate", b"rat3")), "its checksum does not fit"),
-    "other arrays": (lambda file: safetensors.numpy.save_file({"weights": STATE["weights"]}, file), "is no state of a"),
-    "an array less": (rewritten(lambda about, arrays: arrays.pop("state.weights")), "the arrays are not those"),
+    "a bit of the first tensor": (
+        with_bytes(
+            lambda content: flipped(content, 8 + int.from_bytes(content[:8], "little"), 128)
+        ),
+        "checksum",
+    ),
+    "a letter of what is said": (with_bytes(lambda c: c.replace(b"rate", b"rat3")), "checksum"),
+    "other arrays": (
+        lambda file: safetensors.numpy.save_file({"weights": STATE["weights"]}, file),
+        "not the state of a training",
+    ),
+    "an array less": (rewritten(lambda about, arrays: arrays.pop("state.weights")), "arrays"),
     "no metrics": (rewritten(lambda about, arrays: arrays.pop("metrics.loss")), "is damaged"),
     "no settings": (rewritten(lambda about, arrays: about.pop("training")), "is damaged"),
     "another training": (
         rewritten(lambda about, arrays: about["training"].update(rate=0.2, every=5)),
-        "is the state of another training (rate is 0.2 there and 0.1 here; every is 5 there and 10 here).",
+        "rate is 0.2 in the folder and 0.1 here; every is 5 in the folder and 10 here",
     ),
     "a folder": (lambda file: (file.unlink(), file.mkdir()), "is damaged"),
 }
 
 
 @pytest.mark.parametrize(("damage", "sentence"), DAMAGES.values(), ids=list(DAMAGES))
-def test_a_newest_state_that_is_of_no_use_gives_way_to_the_one_before_with_a_line(keeping, said, damage, sentence):
+def test_a_newest_state_that_is_of_no_use_gives_way_to_the_one_before_with_a_line(
+    keeping, said, damage, sentence
+):
     damage(states(keeping.folder)[0])
     assert found(keeping)[0] == 20
     assert len(said) == 1 and "000000000030.safetensors" in said[0] and sentence in said[0]
-    assert said[0].endswith("Going on from the state before it, after 20 steps.")
+    assert "step 20" in said[0]
 
 
 @pytest.mark.parametrize(("damage", "sentence"), DAMAGES.values(), ids=list(DAMAGES))
@@ -119,9 +154,12 @@ def test_two_states_of_no_use_get_a_sentence_and_stay(keeping, said, damage, sen
     with pytest.raises(InputError) as caught:
         found(keeping)
     words = str(caught.value)
-    assert "000000000030.safetensors" in words and sentence in words
-    assert "The state before it is of no use either. Give another folder, or delete" in words
-    assert {file.name: file.is_dir() or file.read_bytes() for file in keeping.folder.iterdir()} == before
+    assert (
+        "000000000030.safetensors" in words and sentence in words and str(keeping.folder) in words
+    )
+    assert {
+        file.name: file.is_dir() or file.read_bytes() for file in keeping.folder.iterdir()
+    } == before
 
 
 def test_a_state_that_was_passed_over_takes_no_place_of_the_last_two(keeping, said):
@@ -137,11 +175,13 @@ def test_a_state_that_was_passed_over_takes_no_place_of_the_last_two(keeping, sa
     assert found(keeping)[0] == 30
 
 
-def test_a_training_goes_on_from_the_state_before_a_damaged_one_and_ends_with_the_same_bits(whole, kept, said):
+def test_a_training_goes_on_from_the_state_before_a_damaged_one_and_ends_with_the_same_bits(
+    whole, kept, said
+):
     with_bytes(lambda content: flipped(content, len(content) - 1))(states(kept)[0])
     done = []
     assert_same(trained(kept, done=done, say=said.append), whole)
-    assert done == [20, 25] and len(said) == 1 and "after 10 steps" in said[0]
+    assert done == [20, 25] and len(said) == 1 and "step 10" in said[0]
     said.clear()
     assert_same(trained(kept, say=said.append), whole)
     assert said == []
@@ -154,16 +194,16 @@ def without_room(*_):
     raise OSError(28, "No space left on device")
 
 
-def test_what_cannot_be_written_gets_a_sentence_and_leaves_the_older_states(tmp_path, kept, whole, monkeypatch):
+def test_what_cannot_be_written_gets_a_sentence_and_leaves_the_older_states(
+    tmp_path, kept, whole, monkeypatch
+):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="file cannot be written"):
         trained(tmp_path / "file")
     before = sorted(path.name for path in kept.iterdir())
     with monkeypatch.context() as full:
         full.setattr(storage.os, "fsync", without_room)
-        with pytest.raises(
-            InputError, match=r"cannot be written \(No space left.*the state before is whole: mend that"
-        ):
+        with pytest.raises(InputError, match=r"cannot be written \(No space left.*whole"):
             trained(kept)
     assert sorted(path.name for path in kept.iterdir()) == before and steps_done(kept) == 20
     assert_same(trained(kept), whole)
@@ -208,7 +248,7 @@ def test_an_error_of_any_kind_leaves_the_state_after_the_last_steps(tmp_path, mo
 def test_a_second_training_in_one_folder_gets_a_sentence_and_the_first_ends_well(tmp_path, whole):
     def train_again(done):
         before = {file: file.read_bytes() for file in states(tmp_path)}
-        with pytest.raises(InputError, match=r"another process is training in .*; wait until it has ended, or give"):
+        with pytest.raises(InputError, match=r"another process is training in"):
             trained(tmp_path)
         assert {file: file.read_bytes() for file in states(tmp_path)} == before
 

@@ -28,7 +28,11 @@ pytest_plugins = ["small_training"]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no process can be forked here")
 
 EVERY, CHUNKS = 5, 240
-HOWS = ["while it starts"] * 5 + ["after its first state"] * 9 + ["in a state", "before its name", "after its name"] * 2
+HOWS = (
+    ["while it starts"] * 5
+    + ["after its first state"] * 9
+    + ["in a state", "before its name", "after its name"] * 2
+)
 """Moments of the first two kinds are random in time, of the others in the number of the state that is written then: while the file beside is
 written, before this takes the name of the state, and right after."""
 TIMED = HOWS[:14]
@@ -101,7 +105,10 @@ def main(folder, seed):
     chance, states, parent = random.Random(seed), folder / "states", os.getpid()
 
     def uninterrupted(tell):
-        keep(attempt(progress=lambda done: done in (EVERY, 26 * EVERY) and tell(time.monotonic())), folder / "whole")
+        keep(
+            attempt(progress=lambda done: done in (EVERY, 26 * EVERY) and tell(time.monotonic())),
+            folder / "whole",
+        )
 
     gc.disable()  # it takes a third of the time that children need to start
     begun = time.monotonic()
@@ -110,7 +117,11 @@ def main(folder, seed):
     chance.shuffle(HOWS)
     log = []
     for count, how in enumerate(HOWS, 1):
-        number, share, after = chance.randrange(3, 9), chance.uniform(0, 0.9), chance.uniform(0, seconds.get(how, 0))
+        number, share, after = (
+            chance.randrange(3, 9),
+            chance.uniform(0, 0.9),
+            chance.uniform(0, seconds.get(how, 0)),
+        )
         # On however fast a machine, something is left to do after the last
         most = EVERY * CHUNKS * count // (len(HOWS) + 4)
 
@@ -141,8 +152,14 @@ def main(folder, seed):
                 "how": how,
                 "killed": was_killed and "finished" not in words,
                 "steps": checkpoint.steps_done(states),
-                "states": [(states / name).stat().st_size for name in names if name.endswith(".safetensors")],
-                "unfinished": [(states / name).stat().st_size for name in names if ".safetensors." in name],
+                "states": [
+                    (states / name).stat().st_size
+                    for name in names
+                    if name.endswith(".safetensors")
+                ],
+                "unfinished": [
+                    (states / name).stat().st_size for name in names if ".safetensors." in name
+                ],
             }
         )
     (folder / "log.json").write_text(json.dumps(log))
@@ -166,7 +183,9 @@ def folder(tmp_path_factory):
         "OPENBLAS_NUM_THREADS": "1",  # or importing NumPy begins threads
     }
     command = [sys.executable, __file__, str(folder), str(seed)]
-    answer = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, timeout=400, check=False)
+    answer = subprocess.run(
+        command, env=os.environ | own, capture_output=True, text=True, timeout=400, check=False
+    )
     assert answer.returncode == 0, f"seed {seed}: {answer.stderr}"
     return folder
 
@@ -190,10 +209,16 @@ def test_twenty_processes_were_killed_before_they_had_finished(folder):
 
 def test_weights_and_metrics_are_those_of_a_training_that_was_not_killed(folder):
     whole, killed = folder / "whole", folder / "killed"
-    assert (killed / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
-    xr.testing.assert_identical(load_dataset(killed / "metrics.nc"), load_dataset(whole / "metrics.nc"))
+    assert (killed / "weights.safetensors").read_bytes() == (
+        whole / "weights.safetensors"
+    ).read_bytes()
+    xr.testing.assert_identical(
+        load_dataset(killed / "metrics.nc"), load_dataset(whole / "metrics.nc")
+    )
 
 
 def test_two_processes_get_the_same_bits_from_the_same_seed(folder, compiled_once):
     here, there = attempt(steps=10 * EVERY).metrics, load_dataset(folder / "whole" / "metrics.nc")
-    xr.testing.assert_identical(here.drop_vars("steps_taken"), there.isel(step=slice(11)).drop_vars("steps_taken"))
+    xr.testing.assert_identical(
+        here.drop_vars("steps_taken"), there.isel(step=slice(11)).drop_vars("steps_taken")
+    )

@@ -16,20 +16,29 @@ import safetensors.numpy
 from jaxtyping import PyTree, Shaped
 
 from mesalens.checks import InputError
-from mesalens.storage import named_arrays, remove_unfinished, replace_file, require_writable, with_arrays
+from mesalens.storage import (
+    named_arrays,
+    remove_unfinished,
+    replace_file,
+    require_writable,
+    with_arrays,
+)
 
 LOCK = "in-use.lock"
 PART = "program-"
-"""So begin the folders of the programs of a sweep, in that of the sweep."""
+"""The prefix of the folders of a sweep's programs."""
 SECONDS_BETWEEN_SAVES = 5.0
-"""States follow each other no faster, unless a training stops; a run that is killed loses no more than this and a chunk of steps."""
+"""The least time between two states, unless a training stops: a run that is killed loses no more
+than this and a chunk of steps."""
 
 Metrics = dict[str, Shaped[np.ndarray, "runs points"]]
 
 
-class Kept(NamedTuple):
-    """All that a training needs to go on: the numbers of steps after which was measured, the last of them the state's; and how many
-    runs went at once, as where they share a `vmap` this decides about rounding.
+class Snapshot(NamedTuple):
+    """All that a training needs to go on.
+
+    `points` are the steps after which was measured, the last of them the state's. `at_once` is how
+    many runs went together: in a shared `vmap` this decides about rounding.
     """
 
     points: list[int]
@@ -40,11 +49,11 @@ class Kept(NamedTuple):
 
 @dataclass
 class Checkpoint:
-    """A folder with the last two states of one training, each in a file that appears whole, with a checksum.
+    """A folder with the last two states of one training, each in a file that appears whole.
 
-    `training` says which training it is, `environment` on what it runs, by name in values that JSON has. `say` takes the lines that tell what was found.
-
-    The arrays of a file are `state.…`, under their paths in the pytree; `metrics.…`, runs × points; and `points`.
+    `training` identifies the training and `environment` what it runs on, both by name in values
+    that JSON has. `say` takes lines about what was found. The arrays of a file are `state.…`, by
+    their paths in the pytree, `metrics.…`, runs × points, and `points`; it has a checksum.
     """
 
     folder: Path
@@ -52,130 +61,166 @@ class Checkpoint:
     environment: Mapping[str, str] = field(default_factory=dict)
     say: Callable[[str], object] = print
     _saved: float = field(default=-np.inf, init=False)
-    _of_no_use: set[Path] = field(default_factory=set, init=False)
+    _useless: set[Path] = field(default_factory=set, init=False)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes out of the folder in the block; raises `ValueError` where one is in it, or it cannot be written."""
-        missing = [place for place in (self.folder, *self.folder.parents) if not _is_there(place)]
-        require_writable(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise InputError(
-                f"another process is training in {self.folder}; wait until it has ended, or give another folder."
-            ) from None
-        try:
+        """Keeps other processes out of the folder in the block, see `exclusive`."""
+        with exclusive(self.folder, keep=lambda: bool(states(self.folder))):
             remove_unfinished(self.folder)
             yield
-        finally:
-            lock.release()
-            if not states(self.folder):
-                with suppress(OSError):
-                    (self.folder / LOCK).unlink(missing_ok=True)
-                    for place in missing:
-                        place.rmdir()
 
-    def load(self, state: PyTree, steps: int) -> Kept | None:
-        """The newest state that is whole and of this training, or None where none was kept.
+    def load(self, state: PyTree, steps: int) -> Snapshot | None:
+        """The newest state that is whole and of this training; None if there is none.
 
-        `state` is any of the same training. A file that is damaged or of another training is passed over, with a line, where the one before it
-        is good. Raises `ValueError` where none is, with what is wrong with the newest; and where the training was kept after more than
-        `steps` steps.
+        A file that is damaged or of another training is passed over, with a line, if the one before
+        it is good.
+
+        Args:
+            state: Any state of the same training.
+            steps: The number of steps that are wanted.
+
+        Raises:
+            ValueError: if no file is good, or the state is of more steps.
         """
-        found = states(self.folder)
-        wrong = []
-        for file in found:
+        files = states(self.folder)
+        problems: list[str] = []
+        for file in files:
             try:
-                kept = self._read(file, state)
+                snapshot = self._read(file, state)
             except InputError as error:
-                wrong.append(str(error))
+                problems.append(str(error))
                 continue
-            for sentence in wrong:
-                self.say(f"{sentence} Going on from the state before it, after {kept.points[-1]} steps.")
-            if kept.points[-1] > steps:
-                raise InputError(
-                    f"{self.folder} keeps a training after {kept.points[-1]} steps; give at least as many, or another folder."
+            for problem in problems:
+                self.say(
+                    f"{problem} Going on from step {snapshot.points[-1]}, the state before it."
                 )
-            self._of_no_use = set(found[: len(wrong)])
-            return kept
-        if wrong:
-            raise InputError(
-                f"{wrong[0]} Give another folder, or delete {self.folder} to begin anew."
-                if len(wrong) == 1
-                else f"{wrong[0]} The state before it is of no use either. Give another folder, or delete {self.folder} to begin anew."
-            )
+            if snapshot.points[-1] > steps:
+                raise InputError(
+                    f"{self.folder} holds a training of {snapshot.points[-1]} steps; steps={steps} "
+                    "is less: give at least as many, or another folder."
+                )
+            self._useless = set(files[: len(problems)])
+            return snapshot
+        if problems:
+            other = " Neither is the state before it." if len(problems) > 1 else ""
+            raise InputError(f"{problems[0]}{other} Give another folder, or delete {self.folder}.")
         return None
 
-    def save(self, kept: Kept, *, now: bool = False) -> bool:
-        """Adds a state, if it is time for one or must be `now`, and drops all but the last two; returns whether it did.
+    def save(self, snapshot: Snapshot, *, now: bool = False) -> bool:
+        """Adds a state if it is time for one, or `now`; returns whether it did.
 
-        Raises `ValueError` where it cannot be written, as on a full disk; what was kept stays then.
+        All but the last two states are removed.
+
+        Raises:
+            ValueError: if it cannot be written, as on a full disk; earlier states stay.
         """
         if not now and time.monotonic() - self._saved < SECONDS_BETWEEN_SAVES:
             return False
-        arrays = named_arrays({"points": np.array(kept.points), "state": kept.state, "metrics": kept.metrics})
-        about = {
-            "training": dict(self.training),
-            "environment": dict(self.environment),
-            "metrics": sorted(kept.metrics),
-            "at_once": kept.at_once,
-        }
-        about = json.dumps(about)
-        content = safetensors.numpy.save(arrays, {"about": about, "sha256": checksum(arrays, about)})
-        file = self.folder / f"{kept.points[-1]:012d}.safetensors"
+        points = np.array(snapshot.points)
+        arrays = named_arrays(
+            {"points": points, "state": snapshot.state, "metrics": snapshot.metrics}
+        )
+        about = json.dumps(
+            {
+                "training": dict(self.training),
+                "environment": dict(self.environment),
+                "metrics": sorted(snapshot.metrics),
+                "at_once": snapshot.at_once,
+            }
+        )
+        metadata = {"about": about, "sha256": checksum(arrays, about)}
+        file = self.folder / f"{snapshot.points[-1]:012d}.safetensors"
         try:
-            replace_file(file, content)
-            self._of_no_use.discard(file)
-            # What was passed over is not counted, or a single state would be left beside it
-            for old in [other for other in states(self.folder) if other not in self._of_no_use][2:]:
+            replace_file(file, safetensors.numpy.save(arrays, metadata))
+            self._useless.discard(file)
+            # Files that were passed over do not count: a single state would be left beside them
+            good = [other for other in states(self.folder) if other not in self._useless]
+            for old in good[2:]:
                 old.unlink()
         except OSError as error:
             raise InputError(
-                f"{self.folder} cannot be written ({error.strerror}); the state before is whole: mend that, and go on from it."
+                f"{self.folder} cannot be written ({error.strerror}); the state before it is "
+                "whole: fix that, and run the same command again."
             ) from None
         self._saved = time.monotonic()
         return True
 
-    def _read(self, file: Path, state: PyTree) -> Kept:
+    def _read(self, file: Path, state: PyTree) -> Snapshot:
         about, arrays = read_state(file)
         with _damage(file):
-            different = self._differences(about)
-        if different:
-            raise InputError(f"{file} is the state of another training ({'; '.join(different)}).")
+            changes = self._changes(about)
+        if changes:
+            raise InputError(f"{file} is the state of another training ({'; '.join(changes)}).")
         with _damage(file):
             points = arrays.pop("points").tolist()
             metrics = {name: arrays.pop(f"metrics.{name}") for name in about["metrics"]}
-            return Kept(points, with_arrays({"state": state}, arrays)["state"], metrics, about["at_once"])
+            state = with_arrays({"state": state}, arrays)["state"]
+            return Snapshot(points, state, metrics, about["at_once"])
 
-    def _differences(self, about: Mapping[str, Any]) -> list[str]:
-        """What is other than in this training, one by one; digests of programs where nothing else is and the versions are the same."""
-        changed = differences(about["environment"], self.environment)
-        there, here = dict(about["training"]), dict(self.training)
-        digests = {name: digest for name, digest in here.pop("programs", {}).items()}
-        other_programs = [name for name, digest in there.pop("programs", {}).items() if digests.get(name) != digest]
-        if found := differences(there, here):
-            return found
-        if changed:
-            self.say(f"The training goes on, but not bit for bit ({'; '.join(changed)}).")
+    def _changes(self, about: Mapping[str, Any]) -> list[str]:
+        """What differs from this training: settings, or else, at equal versions, programs."""
+        versions = differences(about["environment"], self.environment)
+        stored, current = dict(about["training"]), dict(self.training)
+        digests = current.pop("programs", {})
+        programs = [
+            f"the {name} differ"
+            for name, digest in stored.pop("programs", {}).items()
+            if digests.get(name) != digest
+        ]
+        if settings := differences(stored, current):
+            return settings
+        if versions:
+            self.say(f"The training goes on, but not bit for bit ({'; '.join(versions)}).")
             return []
-        return [f"the {name} differ" for name in other_programs]
+        return programs
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What differs between two settings, each in words: `learning_rate is 0.001 there and 0.002 here`."""
-    there, here = (json.loads(json.dumps(dict(of))) for of in (there, here))
-    return [
-        f"{name} is {there.get(name, 'not set')} there and {here.get(name, 'not set')} here"
-        for name in {**there, **here}
-        if there.get(name) != here.get(name)
-    ]
+@contextmanager
+def exclusive(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
+    """Makes a folder and keeps other processes out of it in the block.
+
+    Where `keep()` is false at the end, the folder is removed again if it was made and is empty.
+
+    Raises:
+        ValueError: if another process is in the folder, or it cannot be written.
+    """
+    missing = [place for place in (folder, *folder.parents) if not _exists(place)]
+    require_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(f"another process is training in {folder}; wait for its end.") from None
+    except OSError as error:
+        raise InputError(f"{folder / LOCK} cannot be locked ({error.strerror}).") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        if not keep():
+            with suppress(OSError):
+                (folder / LOCK).unlink(missing_ok=True)
+                for place in missing:
+                    place.rmdir()
+
+
+def differences(stored: Mapping[str, Any], current: Mapping[str, Any], path: str = "") -> list[str]:
+    """What differs between two settings: `task.dim is 3 in the folder and 4 here`."""
+    stored, current = (json.loads(json.dumps(dict(settings))) for settings in (stored, current))
+    changes: list[str] = []
+    for name in {**stored, **current}:
+        before, after = stored.get(name, "not set"), current.get(name, "not set")
+        if isinstance(before, dict) and isinstance(after, dict):
+            changes += differences(before, after, f"{path}{name}.")
+        elif before != after:
+            changes.append(f"{path}{name} is {before} in the folder and {after} here")
+    return changes
 
 
 def checksum(arrays: Mapping[str, np.ndarray], about: str) -> str:
-    """SHA-256 of arrays, with their names, types and shapes, and what is said about them."""
+    """SHA-256 of arrays, with their names, types and shapes, and of a text about them."""
     digest = hashlib.sha256(about.encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -185,33 +230,34 @@ def checksum(arrays: Mapping[str, np.ndarray], about: str) -> str:
 
 
 def read_state(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What is said about a state, and its arrays; raises `ValueError` where the file is damaged, truncated or none of ours."""
+    """What is said about a state, and its arrays; raises `ValueError` if the file is damaged."""
     with _damage(file):
         with safetensors.safe_open(file, "numpy") as stored:
-            about = stored.metadata() or {}
-            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, no mapping
-        if "sha256" not in about:
-            raise ValueError("it is no state of a training")
-        if checksum(arrays, about["about"]) != about["sha256"]:
-            raise ValueError("its checksum does not fit")
-        return json.loads(about["about"]), arrays
+            metadata = stored.metadata() or {}
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        if "sha256" not in metadata:
+            raise ValueError("it is not the state of a training")
+        if checksum(arrays, metadata["about"]) != metadata["sha256"]:
+            raise ValueError("its checksum does not match")
+        return json.loads(metadata["about"]), arrays
 
 
 def fingerprint(lowered: Any) -> str:
-    """A digest of a program that JAX lowered, with all sizes and numbers in it: the same in every process."""
+    """A digest of a program that JAX lowered, with all sizes and numbers in it."""
     return hashlib.sha256(lowered.as_text().encode()).hexdigest()
 
 
 def states(folder: Path) -> list[Path]:
     """The files with states in a folder, the newest first."""
-    if not _is_there(folder):
+    if not _exists(folder):
         return []
-    return sorted((file for file in folder.glob("*.safetensors") if file.stem.isdigit()), reverse=True)
+    files = (file for file in folder.glob("*.safetensors") if file.stem.isdigit())
+    return sorted(files, reverse=True)
 
 
 def steps_done(folder: Path) -> int:
-    """The steps after which the newest whole state in a checkpoint folder was left, 0 where there is none; of a sweep, of all its programs."""
-    if parts := sorted(folder.glob(f"{PART}*")) if _is_there(folder) else []:
+    """The steps of the newest whole state in a folder, or 0; the sum over a sweep's programs."""
+    if parts := sorted(folder.glob(f"{PART}*")) if _exists(folder) else []:
         return sum(map(steps_done, parts))
     for file in states(folder):
         with suppress(InputError, LookupError):
@@ -220,9 +266,12 @@ def steps_done(folder: Path) -> int:
 
 
 def report_rest(
-    start: Callable[[str, int], Callable[[int], object]], title: str, steps: int, checkpoint: Path | None
+    start: Callable[[str, int], Callable[[int], object]],
+    title: str,
+    steps: int,
+    checkpoint: Path | None,
 ) -> Callable[[int], object]:
-    """`start(title, steps)`, but of the steps that a checkpoint leaves to do, so that rate and time left are those of this run."""
+    """`start(title, steps)` for the steps that a checkpoint leaves to do, so that rates hold."""
     done = 0 if checkpoint is None else steps_done(checkpoint)
     if not done:
         return start(title, steps)
@@ -230,12 +279,12 @@ def report_rest(
     return lambda step: report(step - done)
 
 
-def _is_there(place: Path) -> bool:
-    """Whether a file or folder exists; raises where its name is none, or nobody may look."""
+def _exists(place: Path) -> bool:
+    """Whether a file or folder exists; raises `ValueError` if that cannot be found out."""
     try:
         return place.exists()
     except OSError as error:
-        raise InputError(f"{place} cannot be read ({error.strerror}); give another folder.") from None
+        raise InputError(f"{place} cannot be read ({error.strerror}).") from None
 
 
 @contextmanager

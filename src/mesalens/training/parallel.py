@@ -1,4 +1,4 @@
-"""Many runs at once: each on a core of its own, or in one `vmap` on one device or sharded over several."""
+"""Many runs at once: each on a core of its own, or in one `vmap`, sharded over the devices."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,17 +19,23 @@ GB = 1e9
 
 
 class OverRuns:
-    """`function(own, state, shared)` of many runs, compiled: `own` and `state` come, and results go, with a leading axis of runs.
+    """`function(constants, state, shared)` of many runs, compiled.
 
-    `batching` is how. Where it is "cores", each run is a call of its own, and as many of them as there are cores go on at once: XLA parts each
-    product of a small model among the cores of a CPU, which costs more than it gives (docs/beyond.md). Where there are enough runs for all cores,
-    products are not parted.
+    Constants and states come, and results go, with a leading axis of runs.
 
-    Where it is "vmap", all runs are one call, sharded over the devices of the kind that JAX computes on, and the memory of the states may be taken
-    for the results where `donate` is set. Of runs that need more memory than is free, `at_once` go together, a group after the other; the
-    line that says so goes to `say`.
+    With `batching="cores"` each run is a call of its own, and as many as there are cores go at
+    once: XLA would divide each product of a small model among the cores, which costs more than it
+    gives (docs/beyond.md). With `batching="vmap"` all runs are one call, sharded over the devices
+    of the kind that JAX computes on.
 
-    `memory` is what may be taken, in bytes: what is free, where it is not given.
+    Args:
+        function: What is computed for one run.
+        runs: The number of runs.
+        batching: "cores" or "vmap".
+        donate: Whether a `vmap` may take the memory of the states for its results.
+        at_once: How many runs go together, if that is known; else as many as fit into memory.
+        memory: What may be taken, in bytes; what is free by default.
+        say: Called with a line if not all runs go together.
     """
 
     def __init__(
@@ -48,38 +54,42 @@ class OverRuns:
         self._programs: dict[tuple[int, ...], Callable] = {}
         self._devices = devices()[:runs] if batching == "vmap" else []
 
-    def __call__(self, own: PyTree, state: PyTree, shared: PyTree, places: Sequence[int] | None = None) -> PyTree:
-        """The results of the runs at these places, all where none are given."""
+    def __call__(
+        self, constants: PyTree, state: PyTree, shared: PyTree, places: Sequence[int] | None = None
+    ) -> PyTree:
+        """The results of the runs at these places, of all by default."""
         places = list(range(self.runs)) if places is None else list(places)
         size = jnp.shape(shared)
         if size not in self._programs:
-            of_cores = self.batching == "cores"
-            self._programs[size] = (self._on_cores if of_cores else self._in_groups)(own, state, shared)
-        return self._programs[size](own, state, shared, places)
+            make = self._on_cores if self.batching == "cores" else self._in_groups
+            self._programs[size] = make(constants, state, shared)
+        return self._programs[size](constants, state, shared, places)
 
-    def _on_cores(self, own: PyTree, state: PyTree, shared: PyTree) -> Callable:
-        parted = min(self.runs, cores()) < cores()
-        jitted: Any = jax.jit(self.function, compiler_options={"xla_cpu_multi_thread_eigen": parted})
-        program = jitted.lower(*_at(0, (own, state)), shared).compile()
+    def _on_cores(self, constants: PyTree, state: PyTree, shared: PyTree) -> Callable:
+        # With a run for every core, threads inside of a product would only compete
+        divided = self.runs < cores()
+        jitted: Any = jax.jit(
+            self.function, compiler_options={"xla_cpu_multi_thread_eigen": divided}
+        )
+        program = jitted.lower(*_at(0, (constants, state)), shared).compile()
         workers = self.at_once = min(self.at_once or self._fitting(program, 1), self.runs, cores())
-
         config: Any = jax.config
-        exact = config.jax_enable_x64  # threads do not know of it by themselves
+        double = config.jax_enable_x64  # is local to a thread, so that workers have to be told
 
-        def of_each(own: PyTree, state: PyTree, shared: PyTree, places: list[int]) -> PyTree:
-            def of_one(place):
-                with jax.enable_x64(exact):
-                    return jax.block_until_ready(program(*_at(place, (own, state)), shared))
+        def on_cores(constants: PyTree, state: PyTree, shared: PyTree, places: list[int]) -> PyTree:
+            def compute(place):
+                with jax.enable_x64(double):
+                    return jax.block_until_ready(program(*_at(place, (constants, state)), shared))
 
             with ThreadPoolExecutor(workers) as pool:
-                return _stacked(list(pool.map(of_one, places)))
+                return _stacked(list(pool.map(compute, places)))
 
-        return of_each
+        return on_cores
 
-    def _in_groups(self, own: PyTree, state: PyTree, shared: PyTree) -> Callable:
+    def _in_groups(self, constants: PyTree, state: PyTree, shared: PyTree) -> Callable:
         mesh = Mesh(np.array(self._devices), ("runs",))
-        sharding = NamedSharding(mesh, PartitionSpec("runs"))
         each = PartitionSpec("runs")
+        sharding = NamedSharding(mesh, each)
         mapped = jax.shard_map(
             jax.vmap(self.function, (0, 0, None)),
             mesh=mesh,
@@ -90,73 +100,82 @@ class OverRuns:
         jitted: Any = jax.jit(mapped, donate_argnums=(1,) if self.donate else ())
 
         def compiled(at_once: int) -> Any:
-            group = _at(np.arange(at_once) % self.runs, (own, state))
+            group = _at(np.arange(at_once) % self.runs, (constants, state))
             return jitted.lower(*jax.device_put(group, sharding), shared).compile()
 
+        # Every device gets as many runs as the others
         shards = len(self._devices)
-        whole = -(-self.runs // shards) * shards
         known = self.at_once is not None and self.at_once % shards == 0
-        group = self.at_once if known and self.at_once is not None else whole
-        program = compiled(group)
-        while not known and group > shards and (fitting := self._fitting(program, group)) < group:
-            group = max(fitting // shards, 1) * shards
-            program = compiled(group)
-        self.at_once = group
+        size = self.at_once if known and self.at_once else -(-self.runs // shards) * shards
+        program = compiled(size)
+        # A smaller program needs less than its share, so that this may take more than one turn
+        while not known and size > shards and (fitting := self._fitting(program, size)) < size:
+            size = max(fitting // shards, 1) * shards
+            program = compiled(size)
+        self.at_once = size
 
-        def of_groups(own: PyTree, state: PyTree, shared: PyTree, places: list[int]) -> PyTree:
+        def in_groups(constants: PyTree, state: PyTree, shared: PyTree, places: list[int]):
+            every = list(range(self.runs))
             results = []
-            for some in _groups(places, group):
-                chosen = (own, state) if some == list(range(self.runs)) else _at(np.array(some), (own, state))
-                results.append(program(*jax.device_put(chosen, sharding), shared))
-            if len(results) == 1 and len(places) == group:
+            for group in _groups(places, size):
+                arguments = (constants, state)
+                # What is indexed is a copy, whose memory is donated in place of the state's
+                arguments = arguments if group == every else _at(np.array(group), arguments)
+                results.append(program(*jax.device_put(arguments, sharding), shared))
+            if len(results) == 1 and len(places) == size:
                 return results[0]
             return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(places)], *results)
 
-        return of_groups
+        return in_groups
 
     def _fitting(self, program: Any, together: int) -> int:
-        """How many runs fit into the free memory, of which a program computes so many at once; says where it is not all of them."""
-        needed = bytes_of(program) * (len(self._devices) if self._devices and _on_host() else 1)
+        """How many runs fit into memory if the program computes `together`; says if not all do."""
+        on_host = devices()[0].platform == "cpu"
+        # Several devices of a CPU share its memory
+        needed = bytes_of(program) * (len(self._devices) if self._devices and on_host else 1)
         free = free_memory() if self.memory is None else self.memory
         wanted = together if self.batching == "vmap" else min(self.runs, cores())
         if needed * wanted / together <= free:
             return wanted
         fitting = max(int(free * together / needed), 1)
-        self.say(
-            f"{wanted} runs at once need {needed * wanted / together / GB:.3g} GB of memory, and {free / GB:.3g} GB may be taken: {fitting} go "
-            "at once, one group after the other."
-            if needed / together <= free
-            else f"one run needs {needed / together / GB:.3g} GB of memory, and {free / GB:.3g} GB may be taken; it may not fit: give smaller "
-            "batches, or more microbatches."
-        )
+        limit = f"GB of memory, and {free / GB:.3g} GB may be taken"
+        if needed / together <= free:
+            self.say(
+                f"{wanted} runs at once need {needed * wanted / together / GB:.3g} {limit}: "
+                f"{fitting} go at once, one group after the other."
+            )
+        else:
+            self.say(
+                f"one run needs {needed / together / GB:.3g} {limit}; if it fails, lower "
+                "batch_size or raise microbatches."
+            )
         return fitting
 
 
 def bytes_of(program: Any) -> int:
-    """What a compiled program needs on each device, as XLA counts it: arguments, results and what lies between."""
+    """The bytes that a compiled program needs on each device: arguments, results and buffers."""
     stats = program.memory_analysis()
     return (
-        stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes - stats.alias_size_in_bytes
+        stats.argument_size_in_bytes
+        + stats.output_size_in_bytes
+        + stats.temp_size_in_bytes
+        - stats.alias_size_in_bytes
     )
 
 
 def free_memory() -> float:
-    """Bytes that are free: of the machine, or the least of the accelerators."""
-    if _on_host():
+    """The free bytes of the machine, or the least of the accelerators."""
+    if devices()[0].platform == "cpu":
         return float(psutil.virtual_memory().available)
-    stats = [device.memory_stats() or {} for device in devices()]
-    return min(float(of.get("bytes_limit", np.inf)) - of.get("bytes_in_use", 0) for of in stats)
-
-
-def _on_host() -> bool:
-    return devices()[0].platform == "cpu"
+    known = [device.memory_stats() or {} for device in devices()]
+    return min(float(s.get("bytes_limit", np.inf)) - s.get("bytes_in_use", 0) for s in known)
 
 
 def _groups(places: list[int], size: int) -> Iterator[list[int]]:
     """The places in groups of one size; the last is filled up with its last place."""
     for first in range(0, len(places), size):
-        some = places[first : first + size]
-        yield some + some[-1:] * (size - len(some))
+        group = places[first : first + size]
+        yield group + group[-1:] * (size - len(group))
 
 
 def _at(place: Any, tree: PyTree) -> PyTree:
@@ -164,7 +183,7 @@ def _at(place: Any, tree: PyTree) -> PyTree:
 
 
 def _stacked(trees: list[PyTree]) -> PyTree:
-    """Pytrees as one with a leading axis, in NumPy's arrays, which cost no program."""
+    """Pytrees as one with a leading axis, in NumPy's arrays, which need no program."""
 
     def stack(*leaves):
         if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):

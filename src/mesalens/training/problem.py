@@ -1,4 +1,4 @@
-"""`Problem`: what one run trains; and what one run does, as functions that JAX compiles."""
+"""`Problem`: what one run trains; and its steps, as a function that JAX compiles."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,24 +9,24 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from mesalens.learners import Learner
 from mesalens.tasks import Task
-from mesalens.training.objective import Loss
+from mesalens.training.objectives import Loss
 
 Measure = Callable[[Any, Key[Array, ""]], Mapping[str, Any]]
+"""`measure(learner, key)`: numbers by name, measured during training."""
 
 
 class Problem(NamedTuple):
-    """What a run trains, on what, and how; `measure(learner, key)` is what is looked at meanwhile."""
+    """What a run trains, on what, how, and what is measured during training."""
 
-    initialise: Callable[[Key[Array, ""]], Learner]
+    initialise: Callable[[Key[Array, ""]], Any]
     task: Task
     optimiser: optax.GradientTransformation
     measure: Measure | None = None
 
 
 class State(NamedTuple):
-    """Where a run stands. It has ended at the step `diverged_at` or `converged_at`, counted from 1; 0 is not yet."""
+    """Where a run stands. It ended at step `diverged_at` or `converged_at`, if one is not 0."""
 
     parameters: PyTree
     frozen: PyTree
@@ -39,7 +39,7 @@ class State(NamedTuple):
         return (self.diverged_at == 0) & (self.converged_at == 0)
 
 
-def steps_of_one(
+def take_steps(
     problem: Problem,
     loss: Loss,
     microbatches: int,
@@ -48,7 +48,7 @@ def steps_of_one(
     state: State,
     numbers: Any,
 ) -> tuple[State, tuple[Float[Array, " steps"], Float[Array, " steps"]]]:
-    """The steps of these numbers; returns the loss and the norm of the gradient of each.
+    """The state after the steps of these numbers, and each step's loss and norm of the gradient.
 
     A step whose loss, gradient or new weights are not finite is not taken, and is the last.
     """
@@ -57,34 +57,42 @@ def steps_of_one(
     def step(state: State, number):
         key = jax.random.fold_in(data_key, number)
 
-        def of_part(parameters, key):
+        def loss_of_part(parameters, key):
             return loss(eqx.combine(parameters, state.frozen, static), key)
 
-        def value(parameters):
-            return mean_over_parts(of_part, microbatches)(parameters, key)
+        def loss_of_batch(parameters):
+            return mean_over_parts(loss_of_part, microbatches)(parameters, key)
 
-        now, gradients = mean_over_parts(jax.value_and_grad(of_part), microbatches)(state.parameters, key)
-        changes, optimiser_state = optimiser.update(
-            gradients, state.optimiser_state, state.parameters, value=now, grad=gradients, value_fn=value
+        loss_and_gradient = mean_over_parts(jax.value_and_grad(loss_of_part), microbatches)
+        value, gradient = loss_and_gradient(state.parameters, key)
+        updates, optimiser_state = optimiser.update(
+            gradient,
+            state.optimiser_state,
+            state.parameters,
+            value=value,
+            grad=gradient,
+            value_fn=loss_of_batch,
         )
-        parameters, norm = optax.apply_updates(state.parameters, changes), optax.tree.norm(gradients)
-        finite = jnp.isfinite(now) & jnp.isfinite(norm) & _all_finite(parameters)
+        parameters = optax.apply_updates(state.parameters, updates)
+        norm = optax.tree.norm(gradient)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm) & _all_finite(parameters)
         running = state.running()
-        taken = running & finite
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(taken, new, old),
+        parameters, optimiser_state = jax.tree.map(
+            lambda new, old: jnp.where(running & finite, new, old),
             (parameters, optimiser_state),
             (state.parameters, state.optimiser_state),
         )
-        diverged_at = jnp.where(running & ~finite, jnp.asarray(number + 1, jnp.int32), state.diverged_at)
-        after = State(kept[0], state.frozen, kept[1], diverged_at, state.converged_at)
-        return after, (jnp.where(running, now, jnp.nan), jnp.where(running, norm, jnp.nan))
+        diverged_at = jnp.where(
+            running & ~finite, jnp.asarray(number + 1, jnp.int32), state.diverged_at
+        )
+        after = State(parameters, state.frozen, optimiser_state, diverged_at, state.converged_at)
+        return after, (jnp.where(running, value, jnp.nan), jnp.where(running, norm, jnp.nan))
 
     return jax.lax.scan(step, state, numbers)
 
 
 def mean_over_parts(function: Callable, parts: int) -> Callable:
-    """The mean of what a function of something and a key gives for each of the keys that a key is split into, one after the other."""
+    """`function(subject, key)` averaged over the keys into which a key is split, one by one."""
     if parts == 1:
         return function
 
@@ -92,8 +100,9 @@ def mean_over_parts(function: Callable, parts: int) -> Callable:
         def add(total, part_key):
             return jax.tree.map(jnp.add, total, function(subject, part_key)), None
 
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, subject, key))
-        total, _ = jax.lax.scan(add, nothing, jax.random.split(key, parts))
+        shapes = jax.eval_shape(function, subject, key)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, jax.random.split(key, parts))
         return jax.tree.map(lambda leaf: leaf / parts, total)
 
     return mean

@@ -1,14 +1,15 @@
-"""A training run on disk: settings, states while it is on its way, weights and metrics once it is finished."""
+"""A training on disk: settings, states while it is on its way, then weights and metrics."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
-import pydantic
 
+import mesalens
 from mesalens.checks import InputError
 from mesalens.storage import (
     load_arrays,
@@ -19,68 +20,78 @@ from mesalens.storage import (
     save_arrays,
     save_dataset,
 )
-from mesalens.tasks.settings import TaskSettings
-from mesalens.training.checkpoint import differences, steps_done
+from mesalens.training.checkpoint import LOCK, differences, exclusive, steps_done
+from mesalens.training.old_settings import is_old, load_old_weights, upgraded
 from mesalens.training.settings import TrainingSettings
 from mesalens.training.training import Training
 
 SETTINGS, WEIGHTS, METRICS = "settings.json", "weights.safetensors", "metrics.nc"
 
-Model = TypeVar("Model", bound=TaskSettings)
 
-
-def states_of(folder: Path) -> Path:
-    """Where a run keeps its states."""
+def states_folder(folder: Path) -> Path:
+    """Where a training keeps its states."""
     return Path(folder) / "state"
-
-
-def begin_run(folder: Path, settings: TrainingSettings) -> None:
-    """Writes the settings into a new folder, or into that of the same run, whose steps may grow.
-
-    Raises `ValueError` where it cannot be written, or holds something else or a run with other settings, which are named.
-    """
-    folder = Path(folder)
-    require_writable(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / SETTINGS).is_file():
-            raise InputError(f"{folder} is not empty; give the name of a new folder, so that nothing is lost.")
-        stored = load_settings(folder, type(settings))
-        found = differences(stored.model_dump(exclude={"steps"}), settings.model_dump(exclude={"steps"}))
-        if settings.steps < stored.steps:
-            found.append(f"steps is {stored.steps} there and {settings.steps} here")
-        if found:
-            raise InputError(
-                f"{folder} keeps a run with other settings ({'; '.join(found)}); give another folder, or the same settings to go on with it."
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    with _writing(folder):
-        replace_file(folder / SETTINGS, (settings.model_dump_json(indent=2) + "\n").encode())
 
 
 @contextmanager
 def begun(folder: Path, settings: TrainingSettings) -> Iterator[None]:
-    """`begin_run`; where the block raises `ValueError` before it has kept a further step, all is as it was."""
-    folder = Path(folder)
-    require_writable(folder)
-    file, missing = folder / SETTINGS, [place for place in (folder, *folder.parents) if not place.exists()]
-    before, done = file.read_bytes() if file.is_file() else None, steps_done(states_of(folder))
-    begin_run(folder, settings)
-    try:
-        yield
-    except InputError:
-        if steps_done(states_of(folder)) == done:
+    """Writes the settings into a new folder, or that of the same training, whose steps may grow.
+
+    Other processes are kept out of the folder in the block. If the block raises before it has
+    kept a further step, everything is as it was.
+
+    Raises:
+        ValueError: if the folder cannot be written, is in use, or holds something else or a
+            training with other settings, which are named.
+    """
+    folder, file = Path(folder), Path(folder) / SETTINGS
+    with exclusive(folder, keep=file.is_file):
+        try:
+            _require_same(folder, settings)
+            before = file.read_bytes() if file.is_file() else None
+            done = steps_done(states_folder(folder))
+            with _writing(folder):
+                _write_settings(folder, settings)
+            try:
+                yield
+            except Exception:
+                if steps_done(states_folder(folder)) == done:
+                    with suppress(OSError):
+                        replace_file(file, before) if before is not None else file.unlink()
+                raise
+        finally:  # while it is held: the next lock in this place may be another process's
             with suppress(OSError):
-                if before is None:
-                    file.unlink(missing_ok=True)
-                    for place in missing:
-                        place.rmdir()
-                else:
-                    replace_file(file, before)
-        raise
+                (folder / LOCK).unlink()
+
+
+def _require_same(folder: Path, settings: TrainingSettings) -> None:
+    files = {file.name for file in folder.iterdir()} - {LOCK}
+    if files and SETTINGS not in files:
+        raise InputError(f"{folder} is not empty; give the name of a new folder.")
+    if files:
+        require_same(folder, load_settings(folder), settings)
+
+
+def require_same(folder: Path, stored: TrainingSettings, settings: TrainingSettings) -> None:
+    """Raises `ValueError` if settings differ from those of a folder, but for more steps."""
+    contents = [s.model_dump(mode="json", exclude={"steps"}) for s in (stored, settings)]
+    changes = differences(contents[0], contents[1])
+    if settings.steps < stored.steps:
+        changes.append(f"steps is {stored.steps} in the folder and {settings.steps} here")
+    if changes:
+        raise InputError(
+            f"{folder} holds a training with other settings ({'; '.join(changes)}); give another "
+            "folder, or the same settings to go on with it."
+        )
+
+
+def _write_settings(folder: Path, settings: TrainingSettings) -> None:
+    content = {"mesalens": mesalens.__version__} | settings.model_dump(mode="json")
+    replace_file(folder / SETTINGS, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def finished(folder: Path, steps: int) -> bool:
-    """Whether weights and metrics of so many steps lie in a folder."""
+    """Whether weights and metrics of this many steps are in a folder."""
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file() or not (folder / METRICS).is_file():
         return False
@@ -89,47 +100,89 @@ def finished(folder: Path, steps: int) -> bool:
     return ended or int(metrics.step.values[-1]) >= steps
 
 
-def save_run(folder: Path, settings: TrainingSettings, training: Training) -> None:
-    """Writes `settings.json`, `weights.safetensors` (leading axis: seeds) and `metrics.nc`, each whole or not at all.
+def save_run(folder: Path | str, settings: TrainingSettings, training: Training) -> None:
+    """Writes settings, weights and metrics of a finished training, each whole or not at all.
 
-    Raises `ValueError` where they cannot be written.
+    The arrays of `weights.safetensors` have the leading axes of the runs.
+
+    Raises:
+        ValueError: if they cannot be written.
     """
-    with _writing(folder):
-        replace_file(folder / SETTINGS, (settings.model_dump_json(indent=2) + "\n").encode())
-        save_arrays(training.learners, folder / WEIGHTS)
-        save_dataset(training.metrics, folder / METRICS)  # the last, as they say that the run is finished
-
-
-def load_settings(folder: Path, model: type[Model] = TrainingSettings) -> Model:
-    """The settings of a run; raises `ValueError` where there are none, or they are damaged."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; give one that `mesalens train --out` wrote.")
-    text = load_text(folder / SETTINGS)
+    require_writable(folder)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_settings(folder, settings)
+        save_arrays(training.learners, folder / WEIGHTS)
+        save_dataset(training.metrics, folder / METRICS)  # last: it says that the run is finished
+
+
+def load_settings(folder: Path | str) -> TrainingSettings:
+    """The settings of a training in a folder, or in a file like its `settings.json`.
+
+    Raises:
+        ValueError: if there are none, or they are damaged or of a version that cannot be read.
+    """
+    return _load_settings(Path(folder))[0]
+
+
+def _load_settings(folder: Path) -> tuple[TrainingSettings, bool]:
+    """The settings of a folder, and whether mesalens 0.1 wrote them."""
+    file = folder if folder.is_file() else folder / SETTINGS
+    if not file.is_file() and not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; give one that `mesalens train` wrote.")
     try:
-        return model.model_validate_json(text)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole file"
+        content: Any = json.loads(load_text(file))
+        if not isinstance(content, dict):
+            raise InputError("it is not a mapping")
+        writer = content.pop("mesalens", "0.1" if is_old(content) else None)
+    except ValueError as error:
+        if isinstance(error, InputError) and "missing" in str(error):
+            raise
+        raise InputError(f"{file} is damaged ({error}).") from None
+    if "verdicts" in content or "study" in content:
+        raise InputError(f"{folder} holds the report of a study, not a training.")
+    if writer is None:
+        raise InputError(f"{file} is damaged (it has no version of mesalens).")
+    old = is_old(content)
+    try:
+        return TrainingSettings.read(upgraded(content) if old else content), old
+    except InputError as error:
+        reason = f"{str(error).rstrip('.')}; mesalens {writer} wrote it"
         raise InputError(
-            f"{folder / SETTINGS} is damaged ({place}: {first['msg']}); restore the file or train again."
+            f"{file} cannot be read by mesalens {mesalens.__version__} ({reason})."
         ) from None
 
 
-def load_run(folder: Path) -> tuple[TrainingSettings, Training]:
-    """Reads back what `save_run` wrote; raises `ValueError` where the folder is incomplete or damaged, or the run is not finished."""
+def load_run(folder: Path | str) -> tuple[TrainingSettings, Training]:
+    """The settings and the result of a finished training.
+
+    Raises:
+        ValueError: if the folder is incomplete or damaged, or the training is not finished.
+    """
     folder = Path(folder)
-    settings = load_settings(folder)
-    settings.task()
-    if not finished(folder, settings.steps) and (done := steps_done(states_of(folder))):
+    settings, old = _load_settings(folder)
+    if not finished(folder, settings.steps) and (done := steps_done(states_folder(folder))):
         raise InputError(
-            f"the run in {folder} is not finished (step {done} of {settings.steps}); go on with: mesalens train --resume {folder}"
+            f"the training in {folder} is not finished (step {done} of {settings.steps}); go on "
+            f"with: mesalens train --resume {folder}"
         )
+    metrics = load_dataset(folder / METRICS)
+    sizes = [metrics.sizes[axis] for axis in metrics.ending.dims] if "ending" in metrics else []
+    runs = sizes or [settings.seeds]
     template = eqx.filter_eval_shape(
-        lambda: eqx.filter_vmap(settings.initialise)(jax.random.split(jax.random.key(0), settings.seeds))
+        lambda: eqx.filter_vmap(settings.initialise)(jax.random.split(jax.random.key(0)))
     )
-    learners = load_arrays(template, folder / WEIGHTS)
-    return settings, Training(learners, load_dataset(folder / METRICS))
+    template = jax.tree.map(
+        lambda leaf: (
+            jax.ShapeDtypeStruct((*runs, *leaf.shape[1:]), leaf.dtype)
+            if isinstance(leaf, jax.ShapeDtypeStruct)
+            else leaf
+        ),
+        template,
+    )
+    load = load_old_weights if old else load_arrays
+    return settings, Training(load(template, folder / WEIGHTS), metrics)
 
 
 @contextmanager
@@ -139,5 +192,5 @@ def _writing(folder: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # netCDF's is a RuntimeError
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{folder} cannot be written ({reason}); mend that, and give the same command again."
+            f"{folder} cannot be written ({reason}); fix that, and run the same command again."
         ) from None

@@ -1,0 +1,336 @@
+"""Settings of what is chosen by name: a member of an open axis, and its parameters.
+
+An axis, such as noise or attention, is an abstract class; a member is one class in one file. What
+can be set of a member is read from the signature of its constructor (`initialise`, if it has one),
+so that nothing is described twice, and a class from a user's own file is like one of ours.
+`mesalens.names` lists the axes and the names of their members.
+"""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+import types
+import typing
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pydantic
+from pydantic_core import core_schema
+
+from mesalens.checks import InputError, one_of
+from mesalens.names import AXES
+
+CONTEXT = ("dim", "outputs", "key", "task", "sizes")
+"""Parameters of constructors that the surrounding settings give. Of a task they are settings."""
+
+
+Made = TypeVar("Made")
+
+TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "model": "a mapping"}
+"""Pydantic's names of types, in words."""
+
+
+class Settings(pydantic.BaseModel):
+    """Frozen settings, in which unknown names, NaN and infinity are refused."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    @classmethod
+    def read(cls, content: Any) -> Any:
+        """The settings with this content; raises `ValueError` with the path of what is wrong."""
+        return checked(lambda: cls.model_validate(content))
+
+
+def checked(make: Callable[[], Made]) -> Made:
+    """What a function makes; a pydantic error becomes one sentence with the path of a value."""
+    try:
+        return make()
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        # Types of unions stand in the location too
+        parts = [str(part) for part in first["loc"] if str(part).isidentifier()]
+        path = ".".join(part for part in parts if part not in ("float", "int", "str", "bool"))
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        own = {"extra_forbidden": "there is no such setting", "missing": "it has to be given"}
+        kind, _, how = first["type"].partition("_")
+        if how in ("parsing", "type", "from_float", "number"):
+            words = "a finite number" if how == "number" else TYPES.get(kind, f"of type {kind}")
+            reason = f"must be {words}; got {first['input']!r}"
+        reason = own.get(first["type"], reason)
+        sentence = f"{path}: {reason}" if path else str(reason)
+        raise InputError(f"{sentence.rstrip('.')}.") from None
+
+
+class KindSettings(Settings):
+    """`kind`, the name of a member of an axis, and its parameters."""
+
+    kind: Any
+
+    converters: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    """What makes arrays and functions of parameters, by their names."""
+
+    def build(self, **context: Any) -> Any:
+        """The member that these settings describe.
+
+        Args:
+            **context: What surrounds it (`dim`, `outputs`, `key`, …). Each is passed on to those
+                constructors that have a parameter of its name.
+
+        Raises:
+            ValueError: if a constructor refuses its parameters.
+        """
+        constructor = constructor_of(self.member())
+        parameters = inspect.signature(constructor).parameters
+        arguments = {name: value for name, value in context.items() if name in parameters}
+        for place, (name, value) in enumerate(self.parameters().items()):
+            if isinstance(value, KindSettings):
+                # What draws weights inside of something larger has keys of its own
+                keys = (
+                    {"key": jax.random.fold_in(context["key"], place)} if "key" in context else {}
+                )
+                value = value.build(**context | keys)
+            elif isinstance(value, str | tuple) and name in self.converters:
+                value = self.converters[name](value)
+            arguments[name] = value
+        return constructor(**arguments)
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters by name, as settings hold them."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
+
+    def member(self) -> Any:
+        """The class of the member."""
+        raise NotImplementedError
+
+
+class Member:
+    """Annotates a field that holds a member of an axis: `Annotated[KindSettings, Member("noise")]`.
+
+    The field takes a name, or a mapping of `kind` and parameters, or settings. The kind may be left
+    out: it is then the first that has all the parameters.
+    """
+
+    def __init__(self, axis: str):
+        self.axis = axis
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        dump = core_schema.plain_serializer_function_ser_schema(lambda value: value.model_dump())
+        return core_schema.no_info_plain_validator_function(self.read, serialization=dump)
+
+    def read(self, value: Any) -> KindSettings:
+        """The settings of a member, from what the field takes."""
+        if isinstance(value, KindSettings):
+            return value
+        content = {"kind": value} if isinstance(value, str) else value
+        if not isinstance(content, Mapping):
+            raise InputError(f"give a name, or a mapping with a kind; got {value!r}.")
+        kind = content["kind"] if content.get("kind") else self._kind_with(content)
+        file, _, name = str(kind).rpartition(":")
+        if file.endswith(".py"):  # a run folder may be read from somewhere else
+            kind = f"{Path(file).resolve()}:{name}"
+        return settings_class(self.axis, str(kind)).model_validate({**content, "kind": kind})
+
+    def _kind_with(self, parameters: Mapping[str, Any]) -> str:
+        for kind in AXES[self.axis].members:
+            if parameters.keys() <= settings_class(self.axis, kind).model_fields.keys():
+                return kind
+        raise InputError(f"no {self.axis} has all of: {', '.join(parameters)}.")
+
+
+def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with changes: those of another kind take the place of what was there."""
+    merged = dict(base)
+    for name, value in changes.items():
+        before = base.get(name)
+        value = {"kind": value} if isinstance(value, str) and isinstance(before, Mapping) else value
+        if isinstance(value, KindSettings):
+            value = value.model_dump()
+        if isinstance(value, Mapping) and isinstance(before, Mapping) and "kind" in before:
+            same_kind = value.get("kind", before["kind"]) == before["kind"]
+            if same_kind and ("kind" in value or value.keys() <= before.keys()):
+                value = overlay(before, value)
+        merged[name] = value
+    return merged
+
+
+def build(axis: str, kind: Any, **context: Any) -> Any:
+    """A member of an axis, from its name, a mapping of kind and parameters, or as it is.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if isinstance(kind, str | Mapping | KindSettings):
+        return checked(lambda: Member(axis).read(kind)).build(**context)
+    base = load(AXES[axis].place(AXES[axis].base))
+    if not isinstance(kind, base):
+        given = type(kind).__name__
+        raise InputError(f"{axis} must be a {base.__name__}, its name or a mapping; got {given}.")
+    return kind
+
+
+def resolve(axis: str, kind: str) -> Any:
+    """The class of a member: one of ours by name, or `path/file.py:Name`, or `module:Name`.
+
+    Raises:
+        ValueError: for an unknown name, a file that cannot be imported, or a class that is not a
+            member of the axis.
+    """
+    known = AXES[axis]
+    if ":" not in kind:
+        return load(known.place(known.members[one_of(f"kind of {axis}", kind, known.members)]))
+    member = load(kind)
+    if not (inspect.isclass(member) and issubclass(member, load(known.place(known.base)))):
+        raise InputError(f"{kind} is not a subclass of {known.base}, as {axis} asks.")
+    return member
+
+
+def load(place: str) -> Any:
+    """The object at `path/file.py:Name` or `module:Name`; raises `ValueError` if there is none."""
+    module, _, name = place.rpartition(":")
+    try:
+        loaded = _file(module) if module.endswith(".py") else importlib.import_module(module)
+    except FileNotFoundError:
+        raise InputError(f"{place} cannot be imported: there is no file {module}.") from None
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{place} cannot be imported ({reason}).") from error
+    if not hasattr(loaded, name):
+        raise InputError(f"{place} cannot be imported: {module} has no {name!r}.")
+    return getattr(loaded, name)
+
+
+@functools.cache
+def _file(path: str) -> types.ModuleType:
+    # Two files may have the same name, in several folders
+    name = f"{Path(path).stem}_{zlib.crc32(path.encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+def constructor_of(member: Any) -> Callable[..., Any]:
+    """What makes a member: its `initialise`, if it has one, or the class.
+
+    An `initialise` that takes the `sizes` of a larger whole is called by that whole: the member is
+    then the function itself, with the parameters filled in.
+    """
+    constructor = getattr(member, "initialise", member)
+    if "sizes" not in inspect.signature(constructor).parameters:
+        return constructor
+
+    @functools.wraps(constructor)
+    def with_parameters(**parameters: Any) -> Callable[..., Any]:
+        return functools.partial(constructor, **parameters)
+
+    return with_parameters
+
+
+@functools.cache
+def settings_class(axis: str, kind: str) -> type[KindSettings]:
+    """The settings of a member, made from the signature of its constructor.
+
+    Raises:
+        ValueError: for an unknown kind, or a constructor that needs what cannot be written down.
+    """
+    member = resolve(axis, kind)
+    if issubclass(member, KindSettings):
+        return member
+    late = CONTEXT if axis != "task" else ()
+    if "sizes" in inspect.signature(constructor_of(member)).parameters:
+        late = (*CONTEXT, "scale")
+    fields: dict[str, Any] = {"kind": (Literal[kind], kind)}
+    converters: dict[str, Any] = {}
+    # Equinox gives the parameters of fields with converters the types of the converters
+    types_of_fields = {} if hasattr(member, "initialise") else typing.get_type_hints(member)
+    for name, parameter in inspect.signature(
+        constructor_of(member), eval_str=True
+    ).parameters.items():
+        annotation = types_of_fields.get(name, parameter.annotation)
+        setting = None if name in late else _setting_type(annotation)
+        if setting is not None:
+            required = parameter.default is parameter.empty
+            fields[name] = (setting, ... if required else _plain(parameter.default))
+        if array := next((arm for arm in _arms(annotation) if hasattr(arm, "dim_str")), None):
+            converters[name] = np.asarray if array.array_type is np.ndarray else jnp.asarray
+        elif setting is str and annotation is not str:  # a function, by its place
+            converters[name] = load
+    model = pydantic.create_model(f"{axis} {kind}", __base__=KindSettings, **fields)
+    model.__doc__ = inspect.getdoc(member)
+    model.converters = converters
+    model.member = lambda self: member  # pyright: ignore
+    return model
+
+
+def _plain(default: Any) -> Any:
+    """A default as settings hold it; members of axes by their names."""
+    if default is None or isinstance(default, str | int | float | tuple):
+        return default
+    member = getattr(default, "__self__", type(default))  # of a bound `initialise`, its class
+    for axis in AXES.values():
+        for kind, name in axis.members.items():
+            if _is(member, axis.place(name)):
+                return kind
+    raise InputError(f"the default {default!r} cannot be written down; give it a name.")
+
+
+def _is(thing: Any, place: str) -> bool:
+    """Whether a class is the one at a place, which is imported only if the names agree."""
+    return getattr(thing, "__qualname__", "") == place.partition(":")[2] and thing is load(place)
+
+
+def _arms(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the one type."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
+
+
+def _setting_type(annotation: Any) -> Any:
+    """The type of a setting for a constructor's parameter; None if it cannot be written down."""
+    origin, arms = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in (int, float, bool, str, type(None)):
+        return annotation
+    if len(_arms(annotation)) > 1:
+        known = [setting for setting in map(_setting_type, arms) if setting is not None]
+        return typing.Union[*known] if known else None
+    if origin is Literal or origin is tuple:
+        return Annotated[annotation, pydantic.BeforeValidator(_from_text)]
+    if hasattr(annotation, "dim_str"):  # jaxtyping's arrays
+        dimensions = len(annotation.dim_str.split())
+        return (float, tuple[float, ...], Matrix)[dimensions] if dimensions < 3 else None
+    target = arms[-1] if origin is Callable else annotation  # what makes a member will do for it
+    for name, axis in AXES.items():
+        if _is(target, axis.place(axis.base)):
+            return Annotated[KindSettings, Member(name)]
+    return str if origin is Callable else None  # a function is given as file.py:name
+
+
+def _from_text(value: Any) -> Any:
+    """Lists come as JSON from the command line; words stay what they are."""
+    return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+
+
+def _matrix(value: Any) -> Any:
+    from mesalens.tasks import read_matrix  # a room above
+
+    return read_matrix(Path(value)).tolist() if isinstance(value, str | Path) else value
+
+
+Matrix = Annotated[tuple[tuple[float, ...], ...], pydantic.BeforeValidator(_matrix)]
+"""A matrix by its rows, or the name of a CSV or .npy file that holds it."""

@@ -1,0 +1,80 @@
+"""The open axes, and the names of their members on the command line and in settings.
+
+This is the one place where names are listed. A member that is not listed is given as
+`path/file.py:Name`.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Axis(NamedTuple):
+    """An abstract class and its members by name, each a class that the package exports.
+
+    A class of another package is written "package:Class".
+    """
+
+    package: str
+    base: str
+    members: Mapping[str, str]
+
+    def place(self, name: str) -> str:
+        """Where a class is, as "package:Class"."""
+        return f"mesalens.{name}" if ":" in name else f"mesalens.{self.package}:{name}"
+
+
+def _axis(package: str, base: str, members: str) -> Axis:
+    pairs = (pair.split("=", 1) for pair in members.split())
+    return Axis(package, base, dict(pairs))
+
+
+COVARIATES = """gaussian=Gaussian uniform=Uniform sphere=Sphere laplace=Laplace
+    exponential=Exponential student-t=StudentT cauchy=Cauchy"""
+FUNCTIONS = """linear=LinearFunctions network=TwoLayerNetworks monomial=Monomials cosine=Cosines
+    sine=SineWaves polynomial=RotatedPolynomials constant=Constants own=OwnFunctions"""
+NOISE = """gaussian=GaussianNoise laplace=LaplaceNoise student-t=StudentTNoise
+    heteroscedastic=HeteroscedasticNoise"""
+LEARNERS = """linear-transformer=models:LinearTransformer
+    transformer=models:Transformer
+    gradient-descent=GradientDescent chebyshev-descent=ChebyshevDescent ridge=Ridge
+    conjugate-gradient=ConjugateGradient newton-schulz=NewtonSchulz least-squares=LeastSquares
+    logistic-descent=LogisticDescent bayes=BayesianRegression nadaraya-watson=NadarayaWatson"""
+ATTENTION = """softmax=SoftmaxAttention linear=LinearAttention relu=ReLUAttention
+    kernel=KernelAttention"""
+OBJECTIVES = "sampled=SquaredError population=Population cross-entropy=CrossEntropy"
+STOPS = "never=Never near-optimum=NearOptimum near-risk=NearRisk flat=Flat"
+STRUCTURES = "factors=Factors merged=Merged sparse=Sparse scalars=Scalars"
+TASKS = "regression=RegressionSettings classification=ClassificationSettings"
+VISIBILITY = "context=ContextOnly causal=Causal all=AllRows"
+
+AXES = {
+    "task": _axis("tasks", "Task", TASKS),
+    "covariates": _axis("tasks.covariates", "Covariates", COVARIATES),
+    "functions": _axis("tasks.functions", "Functions", FUNCTIONS),
+    "noise": _axis("tasks.noise", "Noise", NOISE),
+    "learner": _axis("learners", "Learner", LEARNERS),
+    "attention": _axis("models.attention", "AttentionKind", ATTENTION),
+    "structure": _axis("models.weights", "LinearWeights", STRUCTURES),
+    "visibility": _axis("models.visibility", "Visibility", VISIBILITY),
+    "tokens": _axis("models.tokens", "Tokens", "joint=Joint interleaved=Interleaved"),
+    "positions": _axis("models.positions", "Positions", "sinusoidal=Sinusoidal learned=Learned"),
+    "objective": _axis("training.objectives", "Objective", OBJECTIVES),
+    "optimiser": _axis("training.optimisers", "Optimiser", "adam=Adam sgd=SGD"),
+    "stop": _axis("training.stopping", "StoppingRule", STOPS),
+}
+
+SHORT = {
+    "dim": "task.dim",
+    "outputs": "task.outputs",
+    "context_length": "task.context_length",
+    "covariates": "task.covariates",
+    "functions": "task.functions",
+    "noise_variance": "task.noise.variance",
+    "condensed": "task.condensed",
+    "layers": "model.layers",
+    "heads": "model.heads",
+    "looped": "model.looped",
+    "init_scale": "model.init_scale",
+    "learning_rate": "optimiser.learning_rate",
+}
+"""Short forms of the settings that everybody gives."""

@@ -1,0 +1,233 @@
+"""`train`: any learner on fresh prompts at each step, for many seeds and values at once."""
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import Array, Key
+
+from mesalens import kinds
+from mesalens.checks import InputError, count, one_of, positive
+from mesalens.learners import Learner
+from mesalens.memory import prompts_size, require_memory, size_of
+from mesalens.tasks import Task
+from mesalens.training.engine import Plan, carry_out
+from mesalens.training.grid import Axis, grid
+from mesalens.training.objectives import Objective
+from mesalens.training.optimisers import Optimiser
+from mesalens.training.parallel import Batching
+from mesalens.training.problem import Measure, Problem
+from mesalens.training.stopping import StoppingRule
+from mesalens.training.training import Training
+
+
+def warn(line: str) -> None:
+    """Default reporter: issues the message as a warning."""
+    warnings.warn(line, stacklevel=2)
+
+
+def train(
+    initialise: Callable[..., Learner],
+    task: Task | Callable[..., Task],
+    optimiser: optax.GradientTransformation | Optimiser | str | Mapping | Callable[..., Any],
+    *,
+    steps: int,
+    batch_size: int = 1024,
+    microbatches: int = 1,
+    seeds: int | Sequence[int] = 1,
+    key: Key[Array, ""],
+    vary: Mapping[str, Axis] | None = None,
+    every: int = 100,
+    objective: Objective | str | Mapping = "sampled",
+    measure: Measure | None = None,
+    stop: StoppingRule | str | Mapping = "never",
+    batching: Batching | None = None,
+    memory: float | None = None,
+    progress: Callable[[int], object] | None = None,
+    say: Callable[[str], object] = warn,
+    checkpoint: Path | None = None,
+    description: Mapping[str, Any] | None = None,
+) -> Training:
+    """Trains learners by gradients of their loss, one for each seed and each combination of values.
+
+        train(initialise, task, optax.adam(1e-3), steps=1000, seeds=5, key=key)
+        train(
+            initialise,
+            lambda noise: dataclasses.replace(task, noise=GaussianNoise(noise)),
+            lambda rate: optax.adam(rate),
+            vary={"rate": [1e-3, 3e-3], "noise": [0.0, 0.1]},
+            …,
+        )
+
+    With `vary`, all combinations of values are one compiled program. `initialise` (behind the key),
+    `task` and `optimiser` may then be functions of the varied values, each of those that its
+    signature names. JAX traces them: a number becomes an array without dimensions, and of a pytree
+    (a task, weights) those leaves that differ along the axis. Without `vary` there is one point.
+
+    A seed has the same keys at every point, so that points are compared on the same prompts, and
+    independent of the other seeds (with JAX's `rbg` generators in one `vmap` it is not).
+
+    A seed ends after `steps`, or where `stop` finds that it has converged, or before a step whose
+    loss, gradient or new weights are not finite: the learner stays as it was, `say` is told, and
+    the other runs go on. `Training.require_finite` raises in that case.
+
+    On a CPU each run has a core of its own, as many at once as there are cores; on an accelerator,
+    or several devices, all runs are one `vmap`, sharded over the devices. Runs that need more than
+    `memory` go in groups.
+
+    A checkpoint keeps the last two states, every few seconds, at the end, and when something stops
+    the training. The same call goes on from there: weights and metrics are those of a training that
+    was never stopped, bit for bit, on the same machine. `steps` may grow, unless the optimiser
+    depends on it.
+
+    Args:
+        initialise: `initialise(key)`, a learner before training.
+        task: What prompts are drawn from.
+        optimiser: Any of Optax, those with line searches included, or an `Optimiser`, or its name,
+            or a mapping of `kind` and parameters.
+        steps: The number of steps.
+        batch_size: The fresh prompts in a step.
+        microbatches: The number of equal parts in which a batch is drawn and differentiated, one
+            after the other. They need less memory, and less time if a part fits into a CPU's cache.
+        seeds: Their number n, for seeds 0 … n - 1, or a sequence of seeds.
+        key: A random key.
+        vary: Values by the name of the axis: numbers, or pytrees by their labels.
+        every: The steps of one compiled call, after which everything is measured.
+        objective: What is minimised: an object, its name, or such a mapping.
+        measure: `measure(learner, key)`, more numbers to measure during training, by name.
+        stop: When a run has converged: an object, its name, or such a mapping.
+        batching: "cores" or "vmap".
+        memory: What may be taken, in bytes; what is free by default.
+        progress: Called with the number of steps done.
+        say: Called with a line on anything important; a warning by default.
+        checkpoint: A folder for the states.
+        description: Settings of the caller, in values that JSON has: kept in the states, and named
+            where they differ from those of the caller.
+
+    Returns:
+        Learners and metrics, with the axes in the order of `vary`, then seeds.
+
+    Raises:
+        ValueError: if an argument is out of range or of the wrong type, nothing depends on a varied
+            value, there is nothing to train, the gradient of a run is 0 in all of the first `every`
+            steps, or the checkpoint cannot be written, is in use, or is of another training.
+    """
+    for name, value in {"steps": steps, "every": every, "batch_size": batch_size}.items():
+        count(name, value)
+    if batch_size % count("microbatches", microbatches):
+        raise InputError(
+            f"batch_size={batch_size} is not divisible by microbatches={microbatches}."
+        )
+    if batching is not None:
+        one_of("batching", batching, ("cores", "vmap"))
+    if memory is not None:
+        positive("memory", memory)
+    vary = {} if vary is None else vary
+    runs = grid(seeds, vary)
+    if isinstance(optimiser, str | Mapping):
+        optimiser = kinds.build("optimiser", optimiser)
+    makers = _makers(initialise, task, optimiser, vary)
+
+    def problem_at(values: Mapping[str, Any]) -> Problem:
+        made = [function(values) for function in makers]
+        rule = made[2].transformation(steps) if isinstance(made[2], Optimiser) else made[2]
+        return Problem(made[0], made[1], rule, measure)
+
+    first = _require_problems(problem_at, vary, key)
+    weights = size_of(lambda k: eqx.filter(first.initialise(k), eqx.is_array), key)
+    require_memory("initialise: the weights of all runs", len(runs) * weights)
+    minimised = kinds.build("objective", objective)
+    if not minimised.exact:
+        prompts_size(first.task, key, batch_size // microbatches)
+    plan = Plan(
+        problem_at,
+        runs,
+        steps,
+        batch_size,
+        microbatches,
+        every,
+        minimised,
+        kinds.build("stop", stop, task=first.task),
+        batching,
+        memory,
+        description or {},
+    )
+    return carry_out(plan, key, checkpoint=checkpoint, progress=progress, say=say)
+
+
+def _makers(initialise, task, optimiser, vary: Mapping[str, Axis]) -> list[Callable[..., Any]]:
+    """What makes `initialise(key)`, the task and the optimiser from the varied values."""
+    if isinstance(initialise, Learner) or not callable(initialise):
+        raise InputError(
+            f"initialise must be a function of a key; got {type(initialise).__name__}."
+        )
+
+    used: set[str] = set()
+
+    def make(name: str, thing: Any, *, is_function: bool) -> Callable[..., Any]:
+        accepted = _accepted(name, thing, vary) if is_function else set()
+        used.update(accepted)
+        return lambda values: thing(**{n: values[n] for n in accepted}) if is_function else thing
+
+    is_function = callable(task) and not isinstance(task, Task)
+    from_key = _accepted("initialise", initialise, vary, first=1)
+    makers = [
+        lambda values: lambda key: initialise(key, **{name: values[name] for name in from_key}),
+        make("task", task, is_function=is_function),
+        make("optimiser", optimiser, is_function=callable(optimiser)),
+    ]
+    if unused := set(vary) - used - from_key:
+        name = min(unused)
+        raise InputError(f"nothing depends on {name}; take it as an argument of that name.")
+    return makers
+
+
+def _accepted(name: str, function: Any, vary: Mapping[str, Any], first: int = 0) -> set[str]:
+    """What of the varied values a function has parameters for, behind the first ones.
+
+    Raises:
+        ValueError: if it needs more than those values.
+    """
+    parameters = list(inspect.signature(function).parameters.values())[first:]
+    variadic = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    named = {p.name: p for p in parameters if p not in variadic}
+    needed = [n for n, p in named.items() if p.default is p.empty and n not in vary]
+    if needed:
+        given = type(function).__name__
+        raise InputError(f"{name} (a {given}) needs {', '.join(needed)}, which vary does not have.")
+    everything = any(p.kind is p.VAR_KEYWORD for p in variadic)
+    return set(vary) if everything else set(vary) & named.keys()
+
+
+def _require_problems(problem_at, vary: Mapping[str, Axis], key: Key[Array, ""]) -> Problem:
+    """The problem at the first point.
+
+    All are made here with values as they are, because traced ones pass checks.
+
+    Raises:
+        ValueError: if a problem is not made of a learner, a task and an optimiser.
+    """
+    columns = {n: list(v.values()) if isinstance(v, Mapping) else list(v) for n, v in vary.items()}
+    first = {name: values[0] for name, values in columns.items()}
+    points = [first] + [first | {n: value} for n, values in columns.items() for value in values[1:]]
+    problems = [problem_at(point) for point in points]
+    for problem in problems:
+        if not isinstance(problem.task, Task):
+            raise InputError(f"task must be a Task; got {type(problem.task).__name__}.")
+        if not hasattr(problem.optimiser, "update"):
+            given = type(problem.optimiser).__name__
+            raise InputError(f"optimiser must be one of Optax, or an Optimiser; got {given}.")
+        jax.eval_shape(functools.partial(_require_learner, problem), key)
+    return problems[0]
+
+
+def _require_learner(problem: Problem, key: Key[Array, ""]) -> None:
+    learner = problem.initialise(key)
+    if not isinstance(learner, Learner):
+        raise InputError(f"initialise must return a Learner; got {type(learner).__name__}.")

@@ -1,0 +1,145 @@
+"""`Grid`: which runs there are, one for each point of the axes that are varied, and each seed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from mesalens.checks import InputError, count
+from mesalens.training.training import in_words
+
+Axis = Sequence[Any] | Mapping[str, Any]
+"""Values along an axis: numbers, which are labels too, or pytrees by their labels."""
+
+
+class Grid(NamedTuple):
+    """Every point of the axes, which are labels by name, from every seed.
+
+    `varied` has what differs along each axis, by name, with a leading axis of points of which the
+    last named axis runs fastest; `shared` has a value of each axis for all else.
+    """
+
+    seeds: list[int]
+    axes: Mapping[str, list[Any]]
+    varied: Mapping[str, PyTree]
+    shared: Mapping[str, PyTree]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of labels of each axis, seeds last."""
+        return (*(len(labels) for labels in self.axes.values()), len(self.seeds))
+
+    @property
+    def points(self) -> int:
+        """The number of points."""
+        return len(self) // len(self.seeds)
+
+    def __len__(self) -> int:
+        return int(np.prod(self.sizes))
+
+    def values(self, varied: Mapping[str, PyTree]) -> dict[str, Any]:
+        """The value of each axis at a point, from `varied` there."""
+        return {name: _join(varied[name], self.shared[name]) for name in self.axes}
+
+    def words(self, place: int) -> str:
+        """The run at a place, in words."""
+        labels = [*self.axes.values(), self.seeds]
+        indices = np.unravel_index(place, self.sizes)
+        chosen = [values[index] for values, index in zip(labels, indices, strict=True)]
+        return in_words(dict(zip([*self.axes, "seed"], chosen, strict=True)))
+
+    def coordinates(self) -> dict[str, list[Any]]:
+        """The labels of all axes, seeds last."""
+        return {**self.axes, "seed": self.seeds}
+
+
+def grid(seeds: int | Sequence[int], vary: Mapping[str, Axis]) -> Grid:
+    """The grid of some seeds and axes.
+
+    Raises:
+        ValueError: if seeds are not distinct non-negative integers, or an axis is called "seed" or
+            "step", has no values, the same value twice, or values that differ in more than numbers.
+    """
+    axes = {name: _labels(name, values) for name, values in vary.items()}
+    split = {name: _split(name, values) for name, values in vary.items()}
+    points = np.indices([len(labels) for labels in axes.values()])
+    places = points.reshape(len(axes), -1) if axes else []
+    varied = {
+        name: jax.tree.map(lambda leaf, place=place: leaf[place], split[name][0])
+        for name, place in zip(axes, places, strict=True)
+    }
+    return Grid(seed_numbers(seeds), axes, varied, {name: split[name][1] for name in axes})
+
+
+def seed_numbers(seeds: int | Sequence[int]) -> list[int]:
+    """0 … n - 1 for a number n, or the seeds of a sequence.
+
+    Raises:
+        ValueError: if they are not distinct non-negative integers below 2³² - 1.
+    """
+    if not isinstance(seeds, Sequence):
+        return list(range(count("seeds", seeds)))
+    # The last number of 32 bits is that of measurements, see `mesalens.random.measurement_key`
+    numbers = [count("seeds", seed, at_least=0, at_most=2**32 - 2) for seed in seeds]
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise InputError(f"seeds must be distinct non-negative integers; got {list(seeds)}.")
+    return numbers
+
+
+def stackable(trees: list[PyTree]) -> bool:
+    """Whether pytrees differ only in floats and in float arrays of equal shapes."""
+    if len({jax.tree.structure(tree) for tree in trees}) > 1:
+        return False
+    return all(
+        all(eqx.tree_equal(leaves[0], leaf) for leaf in leaves)
+        or (all(map(eqx.is_inexact_array_like, leaves)) and len(set(map(np.shape, leaves))) == 1)
+        for leaves in zip(*map(jax.tree.leaves, trees), strict=True)
+    )
+
+
+def _labels(name: str, values: Axis) -> list[Any]:
+    if name in ("seed", "step"):
+        raise InputError(f"{name} is an axis of every result; vary something else.")
+    if isinstance(values, Mapping):
+        labels = list(values)
+    else:
+        labels = [v.item() if isinstance(v, np.generic) else v for v in values]
+        for label in labels:
+            number = isinstance(label, int | float) and not isinstance(label, bool)
+            if not number or not np.isfinite(label):
+                raise InputError(
+                    f"{name} has the value {label!r}; give finite numbers, or a mapping of labels."
+                )
+    if not labels or len(set(labels)) < len(labels):
+        raise InputError(f"{name} must have one or more distinct values; got {labels}.")
+    return labels
+
+
+def _split(name: str, values: Axis) -> tuple[PyTree, PyTree]:
+    """What differs along an axis, stacked, and a value that has the rest.
+
+    The first has None where nothing differs: what is left as it is may be asked whether it is 0.
+    """
+    labelled = isinstance(values, Mapping)
+    trees = list(values.values()) if labelled else list(values)
+    if labelled and not stackable(trees):
+        raise InputError(
+            f"the values of {name} differ in shapes or kinds, which one program cannot vary."
+        )
+
+    def stack(*leaves):
+        if labelled and all(eqx.tree_equal(leaves[0], leaf) for leaf in leaves):
+            return None
+        floats = any(map(eqx.is_inexact_array_like, leaves))
+        return np.stack([np.asarray(leaf, np.float32 if floats else np.int32) for leaf in leaves])
+
+    return jax.tree.map(stack, *trees), trees[0]
+
+
+def _join(varied: PyTree, rest: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda leaf, new: leaf if new is None else new, rest, varied, is_leaf=lambda x: x is None
+    )

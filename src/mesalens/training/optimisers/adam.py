@@ -1,0 +1,58 @@
+"""Adam on clipped gradients, the optimiser of this literature."""
+
+import equinox as eqx
+import jax.core
+import optax
+
+from mesalens.checks import InputError, fraction, positive
+from mesalens.training.optimisers.base import Number, Optimiser, Schedule, schedule
+
+ADAM_EPSILON = 1e-8
+"""What Adam adds to the size of a gradient before it divides by it."""
+
+
+class Adam(Optimiser):
+    """Adam on gradients whose global norm is clipped to `clip`.
+
+    The defaults are those of the released code of von Oswald et al. (2023). `schedule` and `warmup`
+    are those of `mesalens.training.schedule`.
+
+    Source: Kingma and Ba (2015), arXiv 1412.6980.
+    """
+
+    learning_rate: Number = 1e-3
+    b1: Number = 0.9
+    b2: Number = 0.98
+    clip: Number = 1e-3
+    schedule: Schedule = eqx.field(static=True, default="constant")
+    warmup: int = eqx.field(static=True, default=0)
+
+    def transformation(self, steps: int) -> optax.GradientTransformation:
+        rate = schedule(self.schedule, self.learning_rate, steps=steps, warmup=self.warmup)
+        return clipped_adam(rate, clip=self.clip, b1=self.b1, b2=self.b2)
+
+
+def clipped_adam(
+    learning_rate: Number | optax.Schedule, *, clip: Number, b1: Number = 0.9, b2: Number = 0.999
+) -> optax.GradientTransformation:
+    """Adam on gradients whose global norm is clipped.
+
+    Args:
+        learning_rate: A number, or a schedule of Optax; what a schedule gives is not checked.
+        clip: The largest norm of a gradient.
+        b1: The decay of the first moment, in [0, 1).
+        b2: The decay of the second moment, in [0, 1).
+
+    Raises:
+        ValueError: if a number is out of its range, or `clip` is so small that Adam's ε = 1e-8
+            outweighs every gradient.
+    """
+    if not callable(learning_rate):
+        positive("learning_rate", learning_rate)
+    fraction("b1", b1)
+    fraction("b2", b2)
+    positive("clip", clip)
+    if not isinstance(clip, jax.core.Tracer) and clip <= ADAM_EPSILON:
+        raise InputError(f"clip must be well above Adam's epsilon {ADAM_EPSILON:g}; got {clip!r}.")
+    adam = optax.adam(learning_rate, b1=b1, b2=b2, eps=ADAM_EPSILON)
+    return optax.chain(optax.clip_by_global_norm(clip), adam)

@@ -1,0 +1,59 @@
+"""`Optimiser`: what makes an Optax optimiser for a number of steps."""
+
+import abc
+from typing import Literal
+
+import equinox as eqx
+import optax
+from jaxtyping import Array, Float
+
+from mesalens.checks import InputError, count, one_of, positive
+
+Number = float | Float[Array, ""]
+"""A number, or one that JAX traces because it is varied."""
+
+Schedule = Literal["constant", "cosine", "linear"]
+
+
+class Optimiser(eqx.Module):
+    """Makes an `optax.GradientTransformation`; its numbers can be varied in one program."""
+
+    @abc.abstractmethod
+    def transformation(self, steps: int) -> optax.GradientTransformation:
+        """The optimiser for a training of so many steps, on which schedules depend.
+
+        Raises:
+            ValueError: if its numbers are out of range, or do not fit the number of steps.
+        """
+
+
+def schedule(
+    name: Schedule, learning_rate: Number, *, steps: int, warmup: int = 0
+) -> Number | optax.Schedule:
+    """The learning rate over the steps.
+
+    Args:
+        name: "constant", or "cosine" or "linear": down to 0 at the last step.
+        learning_rate: The rate at the beginning.
+        steps: The number of steps.
+        warmup: Steps in which the rate first rises linearly from 0.
+
+    Raises:
+        ValueError: for an unknown name, a rate that is not positive, or a warm-up that is not
+            shorter than the training.
+    """
+    one_of("schedule", name, ("constant", "cosine", "linear"))
+    positive("learning_rate", learning_rate)
+    count("steps", steps)
+    if count("warmup", warmup, at_least=0) >= steps:
+        raise InputError(f"warmup={warmup} must be less than steps={steps}.")
+    if name == "constant" and not warmup:
+        return learning_rate
+    rest = {
+        "constant": lambda: optax.constant_schedule(learning_rate),
+        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, steps - warmup),
+        "linear": lambda: optax.linear_schedule(learning_rate, 0.0, steps - warmup),
+    }[name]()
+    if not warmup:
+        return rest
+    return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), rest], [warmup])
