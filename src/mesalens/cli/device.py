@@ -1,17 +1,19 @@
 """Where a command computes."""
 
+from contextlib import AbstractContextManager
+
 import jax
 
 from mesalens.checks import InputError
 
 
-def on(device: str | None):
+def on(device: str | None) -> AbstractContextManager:
     """Computes on the named kind of device inside the block."""
     if device is None:
         return jax.default_device(None)
     try:
-        jax.devices(device)
-        return jax.default_device(device)  # by its name, so that a training may take all devices of that kind
+        jax.devices(device or "none")  # the empty name would be JAX's choice
+        return jax.default_device(device)  # by name: a training may take all devices of the kind
     except RuntimeError:
-        there = ", ".join(sorted({d.platform for d in jax.devices()}))
-        raise InputError(f"there is no device {device!r} here; choose among: {there}.") from None
+        known = ", ".join(sorted({d.platform for d in jax.devices()}))
+        raise InputError(f"device must be one of {known}; got {device!r}.") from None

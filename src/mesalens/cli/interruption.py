@@ -1,7 +1,9 @@
-"""Ctrl-C and SIGTERM: the work stops where its state can be kept."""
+"""Ctrl-C and SIGTERM: work stops where its state can be kept, and elsewhere at once."""
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,37 +12,60 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StoppedError(Exception):
-    """A signal asked the work to stop, and it has stopped at a step; `exit_code` is what a shell expects then."""
+    """A signal asked the work to stop, and it has stopped at a step."""
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.exit_code = 128 + number
 
 
+def leave(number: int, frame: FrameType | None) -> None:
+    """Ends the process at once.
+
+    An exception could be raised inside an import or a callback of C++, which swallow it or abort.
+    """
+    os.write(2, b"mesalens: interrupted.\n")
+    os._exit(128 + number)
+
+
+@contextmanager
+def left_on_signals() -> Iterator[None]:
+    """In the block a signal ends the process at once, see `leave`."""
+    with _handled(leave):
+        yield
+
+
 @contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
-    """In the block a signal is only noted; the function that it gives, called where it is safe to stop, raises `StoppedError` then.
+    """In the block a signal is only noted.
 
-    A second signal of the kind ends the work at once: a training then keeps the state that it kept last.
+    Gives a function to be called where it is safe to stop; it raises `StoppedError` after a signal.
+    A second signal of the kind ends the process at once: a training then keeps its last state.
     """
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
-        signal.signal(number, before[signal.Signals(number)])
-        print(
-            "mesalens: stopping after the steps that are being computed; once more to stop at once.",
-            file=sys.stderr,
-            flush=True,
-        )
+        signal.signal(number, leave)
+        os.write(2, b"mesalens: stopping after the current steps; repeat to stop at once.\n")
 
     def check() -> None:
         if noted:
             raise StoppedError(noted[0])
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
-    try:
+    with _handled(note):
         yield check
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
+        sys.stderr.flush()

@@ -5,104 +5,118 @@ import warnings
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 
 from mesalens import random
-from mesalens.checks import positive
+from mesalens.checks import InputError, positive
 from mesalens.cli.device import on
-from mesalens.cli.output import Json, print_json
+from mesalens.cli.options import Command
+from mesalens.cli.output import print_json
+from mesalens.kinds import Member
 from mesalens.progress import ProgressReport
-from mesalens.tasks import LinearFunctions
-from mesalens.tasks.settings import TaskSettings
+from mesalens.simulation import Estimate, plus_minus
+from mesalens.tasks import CondensedTask
 from mesalens.theory import OptimalLsa, bayes_risk, optimal_lsa
 
+BEST = "The best layer of linear self-attention is"
 WORDS = {
-    "gradient-descent": "The best layer of linear self-attention is one step of gradient descent from zero.",
-    "preconditioned-gradient-descent": "The best layer of linear self-attention is one step of preconditioned gradient descent from zero.",
-    "other": "The best layer of linear self-attention is no step of gradient descent from zero, preconditioned or not.",
+    "gradient-descent": f"{BEST} one step of gradient descent from zero.",
+    "preconditioned-gradient-descent": f"{BEST} one step of preconditioned gradient descent.",
+    "other": f"{BEST} not a step of gradient descent from zero, preconditioned or not.",
 }
 
 
-def optimum(
-    settings: Annotated[TaskSettings, tyro.conf.arg(name="")],
-    *,
-    relative_error: float = 1e-3,
-    seed: int = 0,
-    json: Json = False,
-    device: str | None = None,
-) -> int:
-    """Says what the best layer of linear self-attention computes on a task, at what risk, and whether that is proved.
-
-    Args:
-        settings: the task
-        relative_error: wanted of risks that are simulated: where functions are not linear, and of the Bayes risk
-        seed: where the random numbers of simulations come from
-        json: print JSON alone on standard output
-        device: where simulations compute: cpu, gpu, … (JAX's choice by default)
+class Optimum(Command):
+    """Says what the best layer of linear self-attention computes on a task, at what risk, and
+    whether that is proved.
     """
-    positive("the relative error", relative_error)
-    task, key = settings.task(), random.key(seed)
-    with on(device), ProgressReport() as progress, warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        best = optimal_lsa(task, key=key, relative_error=relative_error, progress=progress.start)
-        bayes = None
-        if isinstance(task.functions, LinearFunctions) and not settings.distractors:
-            bayes = bayes_risk(task, key=key, relative_error=relative_error)
-    for warning in warned:
-        print(f"mesalens: {warning.message}", file=sys.stderr)
-    if json:
-        print_json(_plain(best, bayes, task.context_length))
-    else:
-        print(_text(best, bayes, task))
-    return 0
+
+    task: Annotated[Any, Member("task")] = "regression"
+    """the task"""
+    relative_error: float = 1e-3
+    """of risks that are simulated, where functions are not linear, and of the Bayes risk"""
+    seed: int = 0
+    """where the random numbers of simulations come from"""
+    json_: bool = False
+    """print JSON alone on standard output"""
+    device: str | None = None
+    """where simulations compute: cpu, gpu, … (JAX's choice by default)"""
+
+    def __call__(self) -> int:
+        """Solves the task and prints the solution."""
+        positive("relative_error", self.relative_error)
+        task, key = self.task.build(), random.key(self.seed)
+        task: Any = task.task if isinstance(task, CondensedTask) else task
+        with (
+            on(self.device),
+            ProgressReport() as progress,
+            warnings.catch_warnings(record=True) as messages,
+        ):
+            warnings.simplefilter("always")
+            options: Any = {"key": key, "relative_error": self.relative_error}
+            best = optimal_lsa(task, progress=progress.start, **options)
+            try:
+                bayes = bayes_risk(task, **options)
+            except InputError:  # not known for the task
+                bayes = None
+        for warning in messages:
+            print(f"mesalens: {warning.message}", file=sys.stderr)
+        if self.json_:
+            print_json(_plain(best, bayes, task.context_length))
+        else:
+            print(_text(best, bayes, task.context_length))
+        return 0
 
 
-def _plain(best: OptimalLsa, bayes: Any, context_length: int) -> dict[str, Any]:
+def _plain(best: OptimalLsa, bayes: Estimate | None, context_length: int) -> dict[str, Any]:
     """The keys of `--json`; beside each simulated number its standard error."""
 
     def with_errors(values: dict[str, Any], errors: dict[str, Any]) -> dict[str, Any]:
+        simulated = {name: errors[name] for name in values if name in errors}
         return values | {
-            f"{name}_standard_error": np.asarray(errors[name]).tolist() for name in values if name in errors
+            f"{n}_standard_error": np.asarray(e).tolist() for n, e in simulated.items()
         }
 
-    numbers = {
-        name: getattr(best, name) for name in ("risk", "null_risk", "preconditioner", "step_size", "descent_risk")
-    }
-    certificate = {name: getattr(best.certificate, name) for name in ("lower_bound", "gap", "method")}
-    return with_errors(
-        numbers | {"bayes_risk": None if bayes is None else bayes.value},
-        best.standard_errors | ({} if bayes is None else {"bayes_risk": bayes.standard_error}),
-    ) | {
-        "step_size_on_mean_loss": None if best.step_size is None else context_length * best.step_size,
+    names = ("risk", "null_risk", "preconditioner", "step_size", "descent_risk")
+    numbers = {name: getattr(best, name) for name in names}
+    numbers |= {"bayes_risk": None if bayes is None else bayes.value}
+    errors = best.standard_errors | ({} if bayes is None else {"bayes_risk": bayes.standard_error})
+    proof = best.certificate
+    certificate = {name: getattr(proof, name) for name in ("lower_bound", "gap", "method")}
+    certificate |= {"proves_optimality": proof.proves_optimality, "meaning": proof.meaning}
+    mean = None if best.step_size is None else context_length * best.step_size
+    return with_errors(numbers, errors) | {
+        "step_size_on_mean_loss": mean,
         "implements": best.implements,
-        "certificate": with_errors(certificate, best.certificate.standard_errors)
-        | {"proves_optimality": best.certificate.proves_optimality, "meaning": best.certificate.meaning},
+        "certificate": with_errors(certificate, proof.standard_errors),
         "effective_weights": {"A": best.A, "B": best.B},
     }
 
 
-def _text(best: OptimalLsa, bayes: Any, task) -> str:
-    def line(name: str, value: float, error: float | None = None) -> str:
-        return f"  {name:<26}{value:.6g}" + ("" if error is None else f" ± {float(error):.1g}")
+def _text(best: OptimalLsa, bayes: Estimate | None, context_length: int) -> str:
+    errors, proof = best.standard_errors, best.certificate
 
-    errors = best.standard_errors
+    def line(name: str, value: Any, error: Any = None) -> str:
+        known = f"{float(value):.6g}" if error is None else plus_minus(value, error)
+        return f"  {name:<26}{known}"
+
     lines = [WORDS[best.implements]]
     if best.step_size is not None:
-        on_sum = line("step size", best.step_size, errors.get("step_size"))
-        lines.append(
-            f"{on_sum} on ½ Σ (w·xᵢ − yᵢ)²; {task.context_length * best.step_size:.6g} on the mean over the context"
-        )
+        mean = context_length * best.step_size
+        step = line("step size", best.step_size, errors.get("step_size"))
+        lines.append(f"{step} on ½ Σ (w·xᵢ − yᵢ)²; {mean:.6g} on the mean over the context")
     lines.append(line("risk", best.risk, errors.get("risk")))
     if best.implements == "other":
-        lines.append(line("best preconditioned step", best.descent_risk, errors.get("descent_risk")))
+        lines.append(
+            line("best preconditioned step", best.descent_risk, errors.get("descent_risk"))
+        )
     lines.append(line("predicting zero", best.null_risk, errors.get("null_risk")))
     if bayes is not None:
         lines.append(line("Bayes risk", bayes.value, bayes.standard_error))
     if best.implements == "preconditioned-gradient-descent":
-        matrix = np.array2string(best.descent_preconditioner, precision=4, suppress_small=True, prefix="  ")
+        matrix = np.array2string(best.descent_preconditioner, precision=4, prefix="  ")
         lines.append(f"prediction x_queryᵀ P Σ yᵢ xᵢ with P =\n  {matrix}")
-    of_certificate = best.certificate.standard_errors
-    lines.append(f"certificate ({best.certificate.method})")
-    lines.append(line("lower bound", best.certificate.lower_bound, of_certificate.get("lower_bound")))
-    lines.append(line("gap", best.certificate.gap, of_certificate.get("gap")))
-    return "\n".join([*lines, best.certificate.meaning])
+    lines.append(f"certificate ({proof.method})")
+    for name in ("lower_bound", "gap"):
+        error = proof.standard_errors.get(name)
+        lines.append(line(name.replace("_", " "), getattr(proof, name), error))
+    return "\n".join([*lines, proof.meaning])

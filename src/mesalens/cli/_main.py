@@ -1,0 +1,135 @@
+"""`main`: reads the command line and runs what it asks for.
+
+What takes long to import is imported after signals are handled.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+from mesalens.cli.interruption import left_on_signals
+
+COMMANDS = {
+    "list": ("list_studies:List", "list the studies and their claims"),
+    "reproduce": ("reproduce:Reproduce", "check the claims of a study"),
+    "optimum": ("optimum:Optimum", "solve a task: the best layer of linear self-attention"),
+    "train": ("train:Train", "train learners and keep them in a folder"),
+    "sweep": ("train:Sweep", "train all combinations of some settings' values"),
+    "compare": ("compare:Compare", "compare trained learners with references"),
+}
+"""Where each command is in this package, and what it is for."""
+
+CRASHED = 70
+"""The exit code of an error in mesalens itself, EX_SOFTWARE of sysexits.h."""
+
+HELP = "\n".join(
+    [
+        "usage: mesalens COMMAND [OPTIONS]      mesalens --version\n",
+        "Build, train, solve and identify in-context learners, and check what is published.\n",
+        *(f"  {name:<12}{purpose}" for name, (_, purpose) in COMMANDS.items()),
+        "\nmesalens COMMAND --help lists the options of a command.",
+    ]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    _use_safe_streams()
+    with left_on_signals():
+        try:
+            code = _run(arguments)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # `mesalens list | head` ends quietly
+            _close_output()
+            return 0
+        except Exception as error:
+            if sentence := _input_error(error):
+                print(f"mesalens: {sentence}", file=sys.stderr)
+                return 2
+            traceback.print_exc()
+            print(
+                "mesalens: this is an error in mesalens, or in a file that you gave.",
+                file=sys.stderr,
+            )
+            return CRASHED
+
+
+def _run(arguments: list[str]) -> int:
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("--help", "-h"):
+        print(HELP)
+        return 0
+    if name == "--version":
+        from mesalens import __version__
+
+        print(f"mesalens {__version__}")
+        return 0
+    from mesalens.checks import one_of
+
+    module, _, command = COMMANDS[one_of("command", name, COMMANDS)][0].partition(":")
+    if name != "list":
+        from mesalens.program_cache import keep_programs_if_possible
+
+        with _environment():
+            keep_programs_if_possible()
+    from mesalens.cli.options import read_options
+
+    with _environment():
+        chosen = getattr(importlib.import_module(f"mesalens.cli.{module}"), command)
+        return read_options(chosen, f"mesalens {name}", rest)()
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """Errors of JAX and Matplotlib about environment variables get one sentence."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        from mesalens.checks import InputError
+
+        given = [
+            f"{n}={os.environ[n]}" for n in ("MPLBACKEND", "JAX_PLATFORMS") if os.environ.get(n)
+        ]
+        blamed = [pair for pair in given if pair.partition("=")[2] in str(error)]
+        if isinstance(error, InputError) or not blamed:
+            raise
+        given = ", ".join(blamed)
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{given} cannot be used ({reason}).") from None
+
+
+def _input_error(error: Exception) -> str | None:
+    """The sentence for an error that the user can fix, or None."""
+    from mesalens.checks import InputError
+
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "there is not enough memory; give smaller sizes."
+    if isinstance(error, OSError) and error.filename is None:
+        _close_output()
+        return f"standard output cannot be written ({error.strerror})."
+    if isinstance(error, OSError):
+        return f"{error.filename} cannot be used ({error.strerror})."
+    return None
+
+
+def _use_safe_streams() -> None:
+    """Streams that exist, and write what their encoding lacks as question marks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _close_output() -> None:
+    """Sends what is still buffered nowhere, so that Python does not fail when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
