@@ -25,13 +25,23 @@ class SmallLaboratory(Laboratory):
         return super().trained(dim, context_length)
 
 
-ONE_LAYER = ("construction", "one-layer", "shift", "distractors", "sizes")  # test_study_deep.py has the others
+ONE_LAYER = (
+    "construction",
+    "one-layer",
+    "shift",
+    "distractors",
+    "sizes",
+)  # test_study_deep.py has the others
 
 
 def verdicts(laboratory, *names):
     parts = [part for part in STUDY.parts if part.name in (names or ONE_LAYER)]
     with plots.style():
-        found = {v.claim.name: v.judgement for part in parts for v in judge(part.claims, part.run(laboratory))}
+        found = {
+            v.claim.name: v.judgement
+            for part in parts
+            for v in judge(part.claims, part.run(laboratory))
+        }
     plt.close("all")
     return found
 
@@ -42,7 +52,9 @@ def half_right(*changes):
     def construct(*arguments, **options):
         transformer = gradient_descent_transformer(*arguments, **options)
         return eqx.tree_at(
-            lambda t: [getattr(t, name) for name in changes], transformer, replace_fn=lambda matrix: -matrix
+            lambda t: [getattr(t.weights, name) for name in changes],
+            transformer,
+            replace_fn=lambda matrix: -matrix,
         )
 
     return construct
@@ -54,7 +66,9 @@ def sound():
 
 
 def test_every_claim_gets_a_verdict_and_none_fails(sound):
-    assert set(sound) == {claim.name for part in STUDY.parts if part.name in ONE_LAYER for claim in part.claims}
+    assert set(sound) == {
+        claim.name for part in STUDY.parts if part.name in ONE_LAYER for claim in part.claims
+    }
     assert [name for name, judged in sound.items() if judged.outcome == "FAIL"] == []
     assert sound["construction-float64"].outcome == sound["construction-float32"].outcome == "PASS"
     assert sound["sensitivity-cosine"].outcome == "PASS"
@@ -71,7 +85,9 @@ def test_a_wrong_sign_in_the_construction_fails(matrix):
 
 @pytest.mark.parametrize("factor", [1.2, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_a_step_size_that_is_off_by_a_fifth_fails(factor, sound):
-    laboratory = SmallLaboratory(SMALL, seed=1, step_size=lambda task: factor * best_step_size(task))
+    laboratory = SmallLaboratory(
+        SMALL, seed=1, step_size=lambda task: factor * best_step_size(task)
+    )
     judged = verdicts(laboratory, "one-layer")
     for name in ("risk", "prediction-difference", "sensitivity-difference"):
         assert judged[name].outcome == "FAIL", name
@@ -124,14 +140,11 @@ def test_every_claim_has_a_source_an_estimator_and_a_name_of_its_own():
 def test_quick_has_five_seeds_and_paper_the_settings_of_the_paper():
     assert STUDY.budgets["quick"].seeds >= 5
     settings = Laboratory(STUDY.budgets["paper"]).settings()
-    assert (settings.dim, settings.context_length, settings.scale) == (10, 10, 0.5)
-    assert (settings.steps, settings.batch_size) == (5000, 2048)
-    assert (settings.learning_rate, settings.b2, settings.clip, settings.init_scale) == (
-        1e-3,
-        0.98,
-        1e-3,
-        0.002,
-    )
+    task, optimiser = settings.task, settings.optimiser
+    assert (task.dim, task.context_length) == (10, 10)
+    assert (task.covariates.kind, task.covariates.scale) == ("uniform", 0.5)
+    assert (settings.steps, settings.batch_size, settings.model.init_scale) == (5000, 2048, 0.002)
+    assert (optimiser.learning_rate, optimiser.b2, optimiser.clip) == (1e-3, 0.98, 1e-3)
 
 
 def test_seeds_of_the_laboratory_are_independent():

@@ -46,7 +46,11 @@ def test_a_part_runs_and_untrained_models_confirm_nothing_but_constructions(labo
     assert set(findings.evidence) == {claim.name for claim in part.claims}
     assert findings.figures and findings.remarks
     verdicts = {v.claim.name: v.judgement.outcome for v in judge(part.claims, findings)}
-    learned = {name for name, outcome in verdicts.items() if outcome == "PASS" and not name.endswith("-construction")}
+    learned = {
+        name
+        for name, outcome in verdicts.items()
+        if outcome == "PASS" and not name.endswith("-construction")
+    }
     assert not learned
     plt.close("all")
 
@@ -71,13 +75,19 @@ def test_each_seed_is_measured_by_itself():
         seeds=[2, 5],
         key=random.key(0),
     )
-    found = for_each_seed(training, lambda learner, _: {"rate": learner.step_size}, random.key(1))["rate"]
+    found = for_each_seed(training, lambda learner, _: {"rate": learner.step_size}, random.key(1))[
+        "rate"
+    ]
     assert found.seed.values.tolist() == [2, 5]
-    np.testing.assert_array_equal(found.values, [training.learner(place).step_size for place in (0, 1)])
+    np.testing.assert_array_equal(
+        found.values, [training.learner(place).step_size for place in (0, 1)]
+    )
 
 
 def test_the_share_of_gain_is_0_for_predicting_0_and_1_for_the_reference():
-    np.testing.assert_allclose(share_of_gain(xr.DataArray([3.0, 1.0, 2.0], dims="seed"), 3.0, 1.0), [0, 1, 0.5])
+    np.testing.assert_allclose(
+        share_of_gain(xr.DataArray([3.0, 1.0, 2.0], dims="seed"), 3.0, 1.0), [0, 1, 0.5]
+    )
 
 
 def test_the_first_step_is_the_first_and_missing_where_there_is_none():
@@ -106,12 +116,17 @@ def test_the_product_of_heads_is_the_identity_for_a_pair_that_is_a_step():
 def test_the_best_function_of_the_query_alone_has_the_risk_of_a_quadrature():
     task = nonlinear.sine_task(TINY)
     x, a, phase = np.meshgrid(
-        *(low + (high - low) * (np.arange(200) + 0.5) / 200 for low, high in ((-5, 5), (0.1, 0.5), (0, np.pi))),
+        *(
+            low + (high - low) * (np.arange(200) + 0.5) / 200
+            for low, high in ((-5, 5), (0.1, 0.5), (0, np.pi))
+        ),
         indexing="ij",
     )
     wave = a * np.sin(x + phase)
     np.testing.assert_allclose(
-        nonlinear.context_blind_risk(task, 1.0), (wave - wave.mean((1, 2), keepdims=True)).var(), rtol=1e-4
+        nonlinear.context_blind_risk(task, 1.0),
+        (wave - wave.mean((1, 2), keepdims=True)).var(),
+        rtol=1e-4,
     )
     assert nonlinear.context_blind_risk(TASK, 0.25) == 0.25
     with pytest.raises(InputError, match="not known here"):

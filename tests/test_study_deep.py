@@ -47,7 +47,9 @@ def test_a_transformer_that_is_gd_plus_plus_differs_from_plain_descent_alone():
     def measured(model):
         return relative_to(REFERENCES, model, model, TASK, random.key(0), 200)
 
-    found = {name: float(value) for name, value in measured(constructed(REFERENCES["plus_plus"])).items()}
+    found = {
+        name: float(value) for name, value in measured(constructed(REFERENCES["plus_plus"])).items()
+    }
     assert found["plus_plus_risk_difference"] == pytest.approx(0, abs=1e-5)
     assert found["interpolated_risk_difference"] == pytest.approx(0, abs=1e-5)
     assert found["plus_plus_cosine"] == pytest.approx(1, abs=1e-5)
@@ -68,10 +70,21 @@ def test_gd_plus_plus_trained_as_a_transformer_reaches_the_best_shared_rates():
 
 
 def test_settings_follow_the_rules_of_the_paper():
-    two, five = (BUDGETS["paper"].deep[name].training(2, 0) for name in ("two-layers", "five-layers"))
-    assert (two.learning_rate, two.clip, two.activation_clip, two.looped, two.steps) == (1e-3, 1e-3, None, True, 5000)
-    assert (five.learning_rate, five.clip, five.activation_clip, five.looped) == (5e-4, 10.0, 10.0, False)
-    assert (five.steps, five.batch_size, five.dim, five.context_length) == (50_000, 2048, 10, 10)
+    two, five = (
+        BUDGETS["paper"].deep[name].training(2, 0) for name in ("two-layers", "five-layers")
+    )
+    rules = [
+        (
+            s.optimiser.learning_rate,
+            s.optimiser.clip,
+            s.model.activation_clip,
+            s.model.looped,
+            s.steps,
+        )
+        for s in (two, five)
+    ]
+    assert rules == [(1e-3, 1e-3, None, True, 5000), (5e-4, 10.0, 10.0, False, 50_000)]
+    assert (five.batch_size, five.task.dim, five.task.context_length) == (2048, 10, 10)
 
 
 @pytest.mark.slow
@@ -94,7 +107,10 @@ def test_the_part_runs_and_untrained_layers_confirm_nothing():
         verdict.claim.name: verdict.judgement.outcome
         for verdict in judge(
             deep.CLAIMS,
-            replace(findings, evidence={name: Evidence(e.values) for name, e in findings.evidence.items()}),
+            replace(
+                findings,
+                evidence={name: Evidence(e.values) for name, e in findings.evidence.items()},
+            ),
         )
     }
     assert verdicts["two-layers-beat-descent"] == verdicts["five-layers-match-plus-plus"] == "FAIL"

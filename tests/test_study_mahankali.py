@@ -32,7 +32,11 @@ SMALL = dataclasses.replace(
 def verdicts(laboratory, *names):
     parts = [part for part in STUDY.parts if part.name in names]
     with plots.style():
-        found = {v.claim.name: v.judgement for part in parts for v in judge(part.claims, part.run(laboratory))}
+        found = {
+            v.claim.name: v.judgement
+            for part in parts
+            for v in judge(part.claims, part.run(laboratory))
+        }
     plt.close("all")
     return found
 
@@ -83,7 +87,9 @@ def test_a_wrong_step_size_fails(factor, laboratory, sound):
 
 @pytest.mark.slow
 def test_a_wrong_covariance_fails(laboratory, sound):
-    judged = outcomes(another(laboratory, believed=lambda sigma: sigma + 0.1 * np.eye(len(sigma))), "covariance")
+    judged = outcomes(
+        another(laboratory, believed=lambda sigma: sigma + 0.1 * np.eye(len(sigma))), "covariance"
+    )
     assert judged["preconditioner"] == judged["learned-preconditioner"] == "FAIL"
     assert judged["preconditioned-certificate"] == "PASS"  # it does not rest on what is believed
 
@@ -92,15 +98,23 @@ def test_the_papers_form_of_the_step_size_tells_five_percent(laboratory):
     simulated = isotropic.papers_step_size(laboratory.isotropic(), laboratory, 0)
     claim = isotropic.CLAIMS[0].criterion
     assert claim.judge(Evidence(simulated / isotropic_step_size(2, 4, 0.0) - 1)).outcome != "FAIL"
-    assert claim.judge(Evidence(simulated / (1.05 * isotropic_step_size(2, 4, 0.0)) - 1)).outcome == "FAIL"
+    assert (
+        claim.judge(Evidence(simulated / (1.05 * isotropic_step_size(2, 4, 0.0)) - 1)).outcome
+        == "FAIL"
+    )
 
 
-@pytest.mark.parametrize(("family", "outcome"), [(LinearFunctions(2), "PASS"), (shifted(2)["shifted"], "FAIL")])
+@pytest.mark.parametrize(
+    ("family", "outcome"), [(LinearFunctions(2), "PASS"), (shifted(2)["shifted"], "FAIL")]
+)
 def test_an_asymmetric_family_that_is_said_to_be_symmetric_fails(family, outcome, laboratory):
     """Linear functions stand for the symmetric families here: networks take long to compile."""
     task = RegressionTask(Gaussian(2), family, context_length=4)
     criteria = {claim.name: claim.criterion for claim in nonlinear.CLAIMS}
-    assert criteria["sign-symmetry"].judge(Evidence(nonlinear.odd_signs(task, laboratory, 0))).outcome == outcome
+    assert (
+        criteria["sign-symmetry"].judge(Evidence(nonlinear.odd_signs(task, laboratory, 0))).outcome
+        == outcome
+    )
     found = [nonlinear.solve(task, laboratory, 0, seed) for seed in range(laboratory.seeds)]
     for claim, name in (("rotation-invariance", "away"), ("nonlinear-certificate", "gap")):
         values = xr.DataArray([each[name] for each in found], dims="seed")
@@ -115,7 +129,9 @@ def test_the_whole_study_at_a_small_size():
     small = verdicts(Laboratory(SMALL), *(part.name for part in STUDY.parts))
     assert set(small) == {claim.name for part in STUDY.parts for claim in part.claims}
     assert [claim for claim, judged in small.items() if judged.outcome == "FAIL"] == []
-    assert verdicts(Laboratory(SMALL), "beyond")["mean-not-descent"] == small["mean-not-descent"]  # a part alone
+    assert (
+        verdicts(Laboratory(SMALL), "beyond")["mean-not-descent"] == small["mean-not-descent"]
+    )  # a part alone
 
 
 @pytest.mark.slow

@@ -95,17 +95,26 @@ def run(laboratory: Laboratory) -> Findings:
     for _ in range(laboratory.seeds):
         drawn = symmetric_tasks(laboratory, rng)
         formula.append(
-            away(best_descent(task_moments(drawn["general Σ, Λ"]))[0], gaussian_preconditioner(drawn["general Σ, Λ"]))
+            away(
+                best_descent(task_moments(drawn["general Σ, Λ"]))[0],
+                gaussian_preconditioner(drawn["general Σ, Λ"]),
+            )
         )
         gaps.append([relative_gap(task) for task in drawn.values()])
-        means.append(with_mean(laboratory, rng.normal(size=laboratory.budget.dim), rng.uniform(1, 2)))
+        means.append(
+            with_mean(laboratory, rng.normal(size=laboratory.budget.dim), rng.uniform(1, 2))
+        )
     drawn = symmetric_tasks(laboratory, np.random.default_rng([laboratory.seed, 4]))
-    trained = {name: laboratory.population(name, drawn[name]) for name in ("general Σ, Λ", "exponential")}
+    trained = {
+        name: laboratory.population(name, drawn[name]) for name in ("general Σ, Λ", "exponential")
+    }
     optima = [optimal_lsa(task) for task in means]
     with_first_mean = laboratory.population("a prior with a mean", means[0])
     gap = xr.DataArray(gaps, dims=("seed", "task"), coords={"task": list(drawn)})
     lost = xr.DataArray([best.descent_risk / best.risk - 1 for best in optima], dims="seed")
-    one_head = xr.DataArray([best.certificate.gap / best.certificate.lower_bound for best in optima], dims="seed")
+    one_head = xr.DataArray(
+        [best.certificate.gap / best.certificate.lower_bound for best in optima], dims="seed"
+    )
     return Findings(
         evidence={
             "general-preconditioner": Evidence(xr.DataArray(formula, dims="seed")),
@@ -117,10 +126,16 @@ def run(laboratory: Laboratory) -> Findings:
             "mean-not-descent": Evidence(lost),
             "mean-trained": Evidence(with_first_mean.excess()),
             "mean-one-head": Evidence(one_head),
-            "descent-from-mean": Evidence(xr.DataArray([from_mean(task) for task in means], dims="seed")),
+            "descent-from-mean": Evidence(
+                xr.DataArray([from_mean(task) for task in means], dims="seed")
+            ),
         },
         figures=[mean_figure(laboratory, means[0], with_first_mean)],
-        datasets={"beyond": xr.Dataset({"gap": gap, "descent_above_layer": lost, "layer_above_bound": one_head})},
+        datasets={
+            "beyond": xr.Dataset(
+                {"gap": gap, "descent_above_layer": lost, "layer_above_bound": one_head}
+            )
+        },
         learners={"mean": with_first_mean.training.learners},
         remarks=[
             *(layers.remark(f"the risk itself, {name}") for name, layers in trained.items()),
@@ -165,8 +180,12 @@ def symmetric_tasks(laboratory: Laboratory, rng: np.random.Generator) -> dict[st
 
 def gaussian_preconditioner(task: RegressionTask) -> np.ndarray:
     """ΛΣ[(n + 1)ΣΛΣ + (tr ΣΛ + σ²)Σ]⁻¹, for Gaussian covariates."""
-    sigma, of_weights, n = task.covariates.second_moment(), prior(task).row_covariance(), task.context_length
-    spread = np.trace(sigma @ of_weights) + task.noise.variance
+    sigma, of_weights, n = (
+        task.covariates.second_moment(),
+        prior(task).row_covariance(),
+        task.context_length,
+    )
+    spread = np.trace(sigma @ of_weights) + task.noise.variance  # pyright: ignore
     return of_weights @ sigma @ np.linalg.inv((n + 1) * sigma @ of_weights @ sigma + spread * sigma)
 
 
@@ -194,13 +213,19 @@ def from_mean(task: RegressionTask) -> float:
     """
     mean = prior(task).weight_mean()
     centred = RegressionTask(
-        task.covariates, LinearFunctions(task.dim), context_length=task.context_length, noise=task.noise
+        task.covariates,
+        LinearFunctions(task.dim),
+        context_length=task.context_length,
+        noise=task.noise,
     )
     with jax.enable_x64(True):
         descent = GradientDescent(
-            jnp.asarray(one_step_risk(task, mean).best_step_size, jnp.float64), initial_weights=jnp.asarray(mean)
+            jnp.asarray(one_step_risk(task, mean).best_step_size, jnp.float64),
+            initial_weights=jnp.asarray(mean),
         )
-        layer = gradient_descent_transformer(descent, dim=task.dim, context_length=task.context_length)
+        layer = gradient_descent_transformer(
+            descent, dim=task.dim, context_length=task.context_length
+        )
     return layer_risk(layer, task_moments(task)) / lower_bound(task_moments(centred)) - 1
 
 
@@ -211,7 +236,13 @@ def mean_figure(laboratory: Laboratory, task: RegressionTask, layers: TrainedLay
     tasks = [with_mean(laboratory, direction, length) for length in lengths]
     optima = [optimal_lsa(each) for each in tasks]
     figure, axes = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
-    axes.plot(lengths, [best.null_risk for best in optima], color=plots.NEUTRAL, linestyle=":", label="predicting 0")
+    axes.plot(
+        lengths,
+        [best.null_risk for best in optima],
+        color=plots.NEUTRAL,
+        linestyle=":",
+        label="predicting 0",
+    )
     axes.plot(
         lengths,
         [best.descent_risk for best in optima],
@@ -219,7 +250,12 @@ def mean_figure(laboratory: Laboratory, task: RegressionTask, layers: TrainedLay
         linestyle="--",
         label="best preconditioned step from 0",
     )
-    axes.plot(lengths, [best.risk for best in optima], color=plots.TRAINED, label="best layer with one head")
+    axes.plot(
+        lengths,
+        [best.risk for best in optima],
+        color=plots.TRAINED,
+        label="best layer with one head",
+    )
     axes.plot(
         lengths,
         [best.certificate.lower_bound for best in optima],
@@ -228,10 +264,20 @@ def mean_figure(laboratory: Laboratory, task: RegressionTask, layers: TrainedLay
         label="certified bound, any number of heads",
     )
     from_prior = [one_step_risk(each, prior(each).weight_mean()).best_risk for each in tasks]
-    axes.plot(lengths, from_prior, color=plots.INTERPOLATED, linestyle="-.", label="one step from the prior mean")
+    axes.plot(
+        lengths,
+        from_prior,
+        color=plots.INTERPOLATED,
+        linestyle="-.",
+        label="one step from the prior mean",
+    )
     here = np.full(laboratory.seeds, np.linalg.norm(prior(task).weight_mean()))
     axes.plot(here, layers.risks(), "o", color=plots.TRAINED, markersize=5, label="trained layers")
-    axes.set(xlabel="length of the prior mean of w", ylabel="risk  E(ŷ − y)²", ylim=(0, 2.4 * optima[0].null_risk))
+    axes.set(
+        xlabel="length of the prior mean of w",
+        ylabel="risk  E(ŷ − y)²",
+        ylim=(0, 2.4 * optima[0].null_risk),
+    )
     axes.legend(loc="upper left", fontsize=8)
     return Figure(
         "mean",

@@ -67,10 +67,15 @@ def run(laboratory: Laboratory) -> Findings:
         evidence={
             "preconditioner": Evidence(xr.DataArray(distances, dims="seed")),
             "preconditioned-certificate": Evidence(xr.DataArray(gaps, dims="seed")),
-            "learned-preconditioner": Evidence(xr.DataArray(away(learned, exact), dims="seed"), population.trained()),
+            "learned-preconditioner": Evidence(
+                xr.DataArray(away(learned, exact), dims="seed"), population.trained()
+            ),
             "preconditioned-prompts": Evidence(sampled.excess(), sampled.trained()),
         },
-        figures=[preconditioner_figure(population, sampled, exact), spectrum_figure(population, sampled, exact)],
+        figures=[
+            preconditioner_figure(population, sampled, exact),
+            spectrum_figure(population, sampled, exact),
+        ],
         datasets={
             "covariance": xr.Dataset(
                 {
@@ -84,7 +89,10 @@ def run(laboratory: Laboratory) -> Findings:
             population.remark("the risk itself, with the covariance of the study"),
             sampled.remark("prompts, with the covariance of the study"),
         ],
-        learners={"covariance": population.training.learners, "covariance-prompts": sampled.training.learners},
+        learners={
+            "covariance": population.training.learners,
+            "covariance-prompts": sampled.training.learners,
+        },
     )
 
 
@@ -105,16 +113,23 @@ def reference(laboratory: Laboratory, sigma: np.ndarray) -> np.ndarray:
     return step * np.linalg.inv(laboratory.believed(sigma))
 
 
-def preconditioner_figure(population: TrainedLayers, sampled: TrainedLayers, exact: np.ndarray) -> Figure:
+def preconditioner_figure(
+    population: TrainedLayers, sampled: TrainedLayers, exact: np.ndarray
+) -> Figure:
     """The learned preconditioners beside the claimed one."""
     figure, panels = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
     matrices = {
-        "trained on the risk": population.preconditioners()[int(np.argmax(population.trained().values))],
+        "trained on the risk": population.preconditioners()[
+            int(np.argmax(population.trained().values))
+        ],
         "trained on prompts": sampled.preconditioners()[int(np.argmax(sampled.trained().values))],
         "Σ⁻¹ / (n + d + 1 + σ²)": exact,
     }
     limit = float(np.abs(exact).max())
-    images = [plots.heat_map(axes, matrix, limit=limit) for axes, matrix in zip(panels, matrices.values(), strict=True)]
+    images = [
+        plots.heat_map(axes, matrix, limit=limit)
+        for axes, matrix in zip(panels, matrices.values(), strict=True)
+    ]
     for axes, title in zip(panels, matrices, strict=True):
         axes.set_title(title)
     figure.colorbar(images[0], ax=panels, shrink=0.85)
@@ -146,9 +161,19 @@ def spectrum_figure(population: TrainedLayers, sampled: TrainedLayers, exact: np
         for seed, P in enumerate(layers.preconditioners()):
             if layers.trained()[seed]:
                 eigenvalues = np.linalg.eigvalsh((P + P.T) / 2)[::-1]
-                axes.plot(places + offset, eigenvalues, "o", color=color, markersize=5, alpha=0.7, label=label)
+                axes.plot(
+                    places + offset,
+                    eigenvalues,
+                    "o",
+                    color=color,
+                    markersize=5,
+                    alpha=0.7,
+                    label=label,
+                )
                 label = None
-    axes.set(xlabel="number of the eigenvalue", ylabel="eigenvalue of P", xticks=places, ylim=(0, None))
+    axes.set(
+        xlabel="number of the eigenvalue", ylabel="eigenvalue of P", xticks=places, ylim=(0, None)
+    )
     axes.legend(loc="upper right")
     return Figure(
         "spectrum",

@@ -105,12 +105,21 @@ def run(laboratory: Laboratory) -> Findings:
             "trained-on-risk": Evidence(excess),
             "trained-on-prompts": Evidence(sampled.excess(), sampled.trained()),
             "one-function": Evidence(difference),
-            "one-function-prompts": Evidence(sampled.difference(), sampled.trained() & sampled.trained().roll(seed=-1)),
+            "one-function-prompts": Evidence(
+                sampled.difference(), sampled.trained() & sampled.trained().roll(seed=-1)
+            ),
         },
-        figures=[risk_figure(laboratory, layers), training_figure(layers[next(iter(layers))], sampled)],
+        figures=[
+            risk_figure(laboratory, layers),
+            training_figure(layers[next(iter(layers))], sampled),
+        ],
         datasets={
             "isotropic": xr.Dataset(
-                {"excess": excess, "difference": difference, "step_size": by_setting(claimed, "size")}
+                {
+                    "excess": excess,
+                    "difference": difference,
+                    "step_size": by_setting(claimed, "size"),
+                }
             ),
             "isotropic-training": layers[next(iter(layers))].training.metrics,
         },
@@ -125,14 +134,17 @@ def papers_step_size(task: RegressionTask, laboratory: Laboratory, place: int) -
     # Examples are independent: all lengths share the draw, and all variances the program, of one task; compiling takes longest
     longest = max((n, laboratory.budget.context_length, *laboratory.budget.lengths))
     drawn = laboratory.isotropic(task.dim, longest)
-    drawn = eqx.tree_at(lambda t: t.noise.variance, drawn, jnp.asarray(task.noise.variance, float))
+    drawn = eqx.tree_at(lambda t: t.noise.variance, drawn, jnp.asarray(task.noise.variance, float))  # pyright: ignore
     ratios = []
     for key in jax.random.split(laboratory.key(2, place), laboratory.seeds):
         prompts, _ = _draw(drawn, key, 2 * laboratory.budget.prompts)
-        xs, ys = np.asarray(prompts.xs[:, :n], np.float64), np.asarray(prompts.ys[:, :n], np.float64)
+        xs, ys = (
+            np.asarray(prompts.xs[:, :n], np.float64),
+            np.asarray(prompts.ys[:, :n], np.float64),
+        )
         s = xs.swapaxes(1, 2) @ ys
         # Without noise ŵ is the limit of ridge regression; in float64 a penalty of 1e-9 is within 1e-6 of it
-        gram = xs.swapaxes(1, 2) @ xs + max(float(task.noise.variance), 1e-9) * np.eye(task.dim)
+        gram = xs.swapaxes(1, 2) @ xs + max(float(task.noise.variance), 1e-9) * np.eye(task.dim)  # pyright: ignore
         ratios.append(np.sum(np.linalg.solve(gram, s) * s) / np.sum(s**2))
     return xr.DataArray(ratios, dims="seed")
 
@@ -151,7 +163,9 @@ def certificates(laboratory: Laboratory) -> xr.DataArray:
         moments = task_moments(laboratory.isotropic(*size))
         P, least = best_descent(moments)
         step = laboratory.step_size(*size)
-        curvature = (moments.null_risk - least) / P[0, 0] ** 2  # the risk of step sizes is a parabola, least at P
+        curvature = (moments.null_risk - least) / P[
+            0, 0
+        ] ** 2  # the risk of step sizes is a parabola, least at P
         risk = least + curvature * (step - P[0, 0]) ** 2
         gaps.append((risk - lower_bound(moments)) / lower_bound(moments))
     return xr.DataArray(gaps, dims="seed")
@@ -164,7 +178,10 @@ def risk_figure(laboratory: Laboratory, layers: dict[Size, TrainedLayers]) -> Fi
     axes_of = {
         "context_length": ("context length n", np.unique(np.geomspace(1, 100, 25).astype(int))),
         "dim": ("dimension d", np.arange(1, max((main.dim, *laboratory.budget.dims)) + 1)),
-        "noise_variance": ("noise variance σ²", np.linspace(0, max((1.0, *laboratory.budget.noises)), 15)),
+        "noise_variance": (
+            "noise variance σ²",
+            np.linspace(0, max((1.0, *laboratory.budget.noises)), 15),
+        ),
     }
     for axes, (name, (label, values)) in zip(panels, axes_of.items(), strict=True):
         here = [main._replace(**{name: value.item()}) for value in values]
@@ -178,7 +195,14 @@ def risk_figure(laboratory: Laboratory, layers: dict[Size, TrainedLayers]) -> Fi
             for risk in of.risks()
             if size._replace(**{name: None}) == main._replace(**{name: None})
         ]
-        axes.plot(*np.transpose(points), "o", color=plots.TRAINED, markersize=5, alpha=0.6, label="trained layers")
+        axes.plot(
+            *np.transpose(points),
+            "o",
+            color=plots.TRAINED,
+            markersize=5,
+            alpha=0.6,
+            label="trained layers",
+        )
         axes.set(xlabel=label, ylim=(0, None))
     panels[0].set(xscale="log", ylabel="risk  E(ŷ − y)²")
     panels[1].legend(loc="upper left")
@@ -212,7 +236,12 @@ def training_figure(population: TrainedLayers, sampled: TrainedLayers) -> Figure
         color=plots.INTERPOLATED,
         label="after training on prompts, one dot a seed",
     )
-    axes.set(yscale="log", xlabel="step of population training", ylabel="R / bound − 1", ylim=(3e-17, 1e3))
+    axes.set(
+        yscale="log",
+        xlabel="step of population training",
+        ylabel="R / bound − 1",
+        ylim=(3e-17, 1e3),
+    )
     axes.legend(loc="upper right")
     return Figure(
         "training",

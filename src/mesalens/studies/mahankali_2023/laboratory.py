@@ -37,8 +37,8 @@ from mesalens.theory import (
     task_moments,
 )
 from mesalens.training import Training, train
+from mesalens.training._train import warn
 from mesalens.training.checkpoint import report_rest
-from mesalens.training.train import warn
 
 ProgressFactory = Callable[[str, int], Callable[[int], object]]
 
@@ -67,7 +67,9 @@ class Budget:
 BUDGETS = {
     "quick": Budget(2000, 1500, 512, 5, 20_000, 0.01, 5, 10, (3, 40), (1, 10), (0.5, 2.0)),
     # The paper proves and trains nothing: these are larger sizes, more steps and finer moments.
-    "paper": Budget(5000, 10_000, 2048, 10, 1_000_000, 0.003, 10, 20, (1, 5, 80), (1, 5, 20), (0.1, 0.5, 2.0)),
+    "paper": Budget(
+        5000, 10_000, 2048, 10, 1_000_000, 0.003, 10, 20, (1, 5, 80), (1, 5, 20), (0.1, 0.5, 2.0)
+    ),
 }
 
 
@@ -109,13 +111,17 @@ class TrainedLayers:
     def preconditioners(self) -> Float[np.ndarray, "seeds d d"]:
         """P of each layer."""
         seeds = self.training.metrics.sizes["seed"]
-        return np.stack([learned_preconditioner(self.training.learner(seed))[0] for seed in range(seeds)])
+        return np.stack(
+            [learned_preconditioner(self.training.learner(seed))[0] for seed in range(seeds)]
+        )
 
     def difference(self) -> xr.DataArray:
         """(E(ŷ - ŷ')² / E ŷ²)^½ between the layer of each seed and that of the next."""
         layers = self.training.learners
         following = jax.tree.map(lambda leaf: np.roll(leaf, -1, axis=0), layers)
-        return xr.DataArray(np.sqrt(np.maximum(distances(layers, following, self.moments), 0)), dims="seed")
+        return xr.DataArray(
+            np.sqrt(np.maximum(distances(layers, following, self.moments), 0)), dims="seed"
+        )
 
     @cached_property
     def saddle_risk(self) -> float:
@@ -126,7 +132,8 @@ class TrainedLayers:
         """Which seeds left the plateau: those whose risk is closer to that of the best step; all where the two are one (d = 1)."""
         best = best_descent(self.moments)[1]
         return xr.DataArray(
-            (self.risks() < (best + self.saddle_risk) / 2) | (self.saddle_risk < best * (1 + 1e-9)), dims="seed"
+            (self.risks() < (best + self.saddle_risk) / 2) | (self.saddle_risk < best * (1 + 1e-9)),
+            dims="seed",
         )
 
     def remark(self, name: str) -> str:
@@ -173,11 +180,19 @@ class Laboratory:
 
     def checkpoint(self, training: str) -> Path | None:
         """The folder where a training of that name keeps its state, or None where none does."""
-        return None if self.checkpoints is None else self.checkpoints / re.sub(r"[^\w.=²⁻¹]+", "-", training)
+        return (
+            None
+            if self.checkpoints is None
+            else self.checkpoints / re.sub(r"[^\w.=²⁻¹]+", "-", training)
+        )
 
     def describe(self) -> dict[str, Any]:
         """The settings in plain values, for the page."""
-        return {name.replace("_", " "): value for name, value in asdict(self.budget).items() if name != "seeds"} | {
+        return {
+            name.replace("_", " "): value
+            for name, value in asdict(self.budget).items()
+            if name != "seeds"
+        } | {
             "population training": "Adam on the exact gradient, rate 1e-2 falling to 0 as a cosine, float64",
             "sampled training": "Adam, rate 1e-2 falling to 0 as a cosine, fresh prompts, float32",
             "initial weights": "as in the code of von Oswald et al. (2023)",
@@ -197,7 +212,9 @@ class Laboratory:
 
     def covariance(self) -> Float[np.ndarray, "d d"]:
         """Σ with eigenvalues from 1/3 to 3 in a random frame; the study's seed draws the frame."""
-        frame, _ = np.linalg.qr(np.random.default_rng(self.seed).normal(size=(self.budget.dim, self.budget.dim)))
+        frame, _ = np.linalg.qr(
+            np.random.default_rng(self.seed).normal(size=(self.budget.dim, self.budget.dim))
+        )
         covariance = (frame * np.geomspace(1 / 3, 3, self.budget.dim)) @ frame.T
         return (covariance + covariance.T) / 2
 
@@ -236,7 +253,9 @@ class Laboratory:
 
 def by_setting(values: Mapping[str, xr.DataArray], dimension: str = "task") -> xr.DataArray:
     """Arrays over seeds, by setting, as one."""
-    return xr.concat(list(values.values()), dim=xr.DataArray(list(values), dims=dimension, name=dimension))
+    return xr.concat(
+        list(values.values()), dim=xr.DataArray(list(values), dims=dimension, name=dimension)
+    )
 
 
 def identity_part(P: Float[np.ndarray, "*batch d d"]) -> Float[np.ndarray, " *batch"]:
@@ -244,6 +263,8 @@ def identity_part(P: Float[np.ndarray, "*batch d d"]) -> Float[np.ndarray, " *ba
     return np.asarray(np.trace(P, axis1=-2, axis2=-1) / P.shape[-1])
 
 
-def away(P: Float[np.ndarray, "*batch d d"], reference: Float[np.ndarray, "d d"]) -> Float[np.ndarray, " *batch"]:
+def away(
+    P: Float[np.ndarray, "*batch d d"], reference: Float[np.ndarray, "d d"]
+) -> Float[np.ndarray, " *batch"]:
     """‖P - P_ref‖_F / ‖P_ref‖_F."""
     return np.asarray(np.linalg.norm(P - reference, axis=(-2, -1)) / np.linalg.norm(reference))

@@ -79,11 +79,19 @@ def run(laboratory: Laboratory) -> Findings:
             "sign-symmetry": Evidence(by_setting(symmetry, "family")),
             "rotation-invariance": Evidence(by_setting(identity, "family")),
             "nonlinear-certificate": Evidence(by_setting(gap, "family")),
-            "nonlinear-prompts": Evidence(xr.DataArray(layers.risks() / risk - 1, dims="seed"), left),
-            "nonlinear-step-size": Evidence(xr.DataArray(learned / identity_part(P) - 1, dims="seed"), left),
+            "nonlinear-prompts": Evidence(
+                xr.DataArray(layers.risks() / risk - 1, dims="seed"), left
+            ),
+            "nonlinear-step-size": Evidence(
+                xr.DataArray(learned / identity_part(P) - 1, dims="seed"), left
+            ),
         },
         figures=[step_figure(preconditioners, first, layers.preconditioners()[left.values])],
-        datasets={"nonlinear": xr.Dataset({"gap": by_setting(gap, "family"), "away": by_setting(identity, "family")})},
+        datasets={
+            "nonlinear": xr.Dataset(
+                {"gap": by_setting(gap, "family"), "away": by_setting(identity, "family")}
+            )
+        },
         learners={"nonlinear": layers.training.learners},
         remarks=[layers.remark(f"prompts of {first}")],
     )
@@ -91,7 +99,9 @@ def run(laboratory: Laboratory) -> Findings:
 
 def odd_signs(task: RegressionTask, laboratory: Laboratory, place: int) -> xr.DataArray:
     """Statistics that change sign with f, for each seed."""
-    examples = RegressionTask(task.covariates, task.functions, context_length=2)  # two and the query
+    examples = RegressionTask(
+        task.covariates, task.functions, context_length=2
+    )  # two and the query
 
     def signs(prompt, target):
         y = jnp.append(prompt.ys[:, 0], target)
@@ -99,7 +109,10 @@ def odd_signs(task: RegressionTask, laboratory: Laboratory, place: int) -> xr.Da
 
     @eqx.filter_jit
     def means(keys):
-        return jax.lax.map(lambda key: expectation(signs, examples, key, prompts=laboratory.budget.prompts).value, keys)
+        return jax.lax.map(
+            lambda key: expectation(signs, examples, key, prompts=laboratory.budget.prompts).value,
+            keys,
+        )
 
     keys = jax.random.split(laboratory.key(3, place), laboratory.seeds)
     return xr.DataArray(
@@ -141,10 +154,18 @@ def step_figure(preconditioners: dict[str, np.ndarray], first: str, learned: np.
             diagonal = np.diagonal(matrices, axis1=1, axis2=2).ravel() / scale
             shown = label if place == 0 else None
             axes.plot(
-                np.full(len(diagonal), place + offset), diagonal, "o", color=color, markersize=4, alpha=0.5, label=shown
+                np.full(len(diagonal), place + offset),
+                diagonal,
+                "o",
+                color=color,
+                markersize=4,
+                alpha=0.5,
+                label=shown,
             )
             rest = matrices[:, others].ravel() / scale
-            axes.plot(np.full(len(rest), place + offset), rest, "x", color=color, markersize=4, alpha=0.4)
+            axes.plot(
+                np.full(len(rest), place + offset), rest, "x", color=color, markersize=4, alpha=0.4
+            )
     axes.axhline(1, color=plots.NEUTRAL, linewidth=0.8, linestyle=":")
     axes.axhline(0, color=plots.NEUTRAL, linewidth=0.8, linestyle=":")
     labels = [f"{name}\np = {identity_part(preconditioners[name]).mean():.3g}" for name in families]

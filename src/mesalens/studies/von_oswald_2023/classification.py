@@ -67,7 +67,9 @@ def run(laboratory: Laboratory) -> Findings:
     """Trains layers on cross-entropy, and finds the step size with which descent has the least."""
     budget = laboratory.run("classification")
     dim = budget.dim
-    task = ClassificationTask(Gaussian(dim), LinearFunctions(dim, CLASSES), context_length=budget.context_length)
+    task = ClassificationTask(
+        Gaussian(dim), LinearFunctions(dim, CLASSES), context_length=budget.context_length
+    )
 
     def layer(key):
         return LinearTransformer.initialise(dim, CLASSES, init_scale=budget.init_scale, key=key)
@@ -78,7 +80,9 @@ def run(laboratory: Laboratory) -> Findings:
     layers = laboratory.train("classification", "attention", layer, task, measure, "cross-entropy")
     descent = best_step(task, laboratory.key(9, 2))
     after = for_each_seed(
-        layers, lambda layer, key: _beside(layer, descent, task, key, budget.prompts), laboratory.key(9, 1)
+        layers,
+        lambda layer, key: _beside(layer, descent, task, key, budget.prompts),
+        laboratory.key(9, 1),
     )
     null = float(np.log(CLASSES))
     left = (null - after["loss"]) / (null - after["reference_loss"]) > 0.5
@@ -87,7 +91,9 @@ def run(laboratory: Laboratory) -> Findings:
             "logistic-construction": Evidence(_construction(laboratory, task)),
             "classification-loss": Evidence(after["loss"] / after["reference_loss"] - 1, left),
             "classification-cosine": Evidence(after["cosine"], left),
-            "classification-accuracy": Evidence(after["accuracy"] - after["reference_accuracy"], left),
+            "classification-accuracy": Evidence(
+                after["accuracy"] - after["reference_accuracy"], left
+            ),
         },
         figures=[_figure(layers, float(after["reference_loss"].mean()), null)],
         datasets={"classification": layers.metrics},
@@ -101,7 +107,9 @@ def run(laboratory: Laboratory) -> Findings:
     )
 
 
-def best_step(task: ClassificationTask, key: Key[Array, ""], *, prompts: int = 20_000) -> LogisticDescent:
+def best_step(
+    task: ClassificationTask, key: Key[Array, ""], *, prompts: int = 20_000
+) -> LogisticDescent:
     """One step on the logistic loss, with the step size that has the least cross-entropy on the same fresh prompts."""
     drawn, targets = task.sample(key, (prompts,))
 
@@ -116,7 +124,9 @@ def best_step(task: ClassificationTask, key: Key[Array, ""], *, prompts: int = 2
     return LogisticDescent(jnp.asarray(found.x, jnp.float32))
 
 
-def _beside(layer: Learner, descent: Learner, task: ClassificationTask, key, prompts: int) -> dict[str, Any]:
+def _beside(
+    layer: Learner, descent: Learner, task: ClassificationTask, key, prompts: int
+) -> dict[str, Any]:
     """Cross-entropies, accuracies, and the cosine of sensitivities of centred logits, on the same prompts."""
 
     def centred(learner):
@@ -142,7 +152,9 @@ def _construction(laboratory: Laboratory, task: ClassificationTask) -> xr.DataAr
     layer = logistic_descent_transformer(
         descent, dim=task.dim, outputs=task.outputs, context_length=task.context_length
     )
-    return furthest(layer, descent, task, laboratory.key(9, 0), laboratory.seeds_of("classification"))
+    return furthest(
+        layer, descent, task, laboratory.key(9, 0), laboratory.seeds_of("classification")
+    )
 
 
 def _figure(layers: Training, descent: float, null: float) -> Figure:
@@ -150,7 +162,12 @@ def _figure(layers: Training, descent: float, null: float) -> Figure:
     for place, line in enumerate(layers.metrics.cross_entropy):
         label = "trained layers, one line a seed" if place == 0 else None
         axes.plot(line.step, line, color=plots.TRAINED, alpha=0.6, linewidth=1, label=label)
-    axes.axhline(descent, color=plots.REFERENCE, linestyle="--", label="one step on the logistic loss, best size")
+    axes.axhline(
+        descent,
+        color=plots.REFERENCE,
+        linestyle="--",
+        label="one step on the logistic loss, best size",
+    )
     axes.axhline(null, color=plots.NEUTRAL, linestyle=":", label="all classes alike")
     axes.set(xlabel="training step", ylabel="cross-entropy", ylim=(0, 1.1 * null))
     axes.legend(loc="lower left")

@@ -39,7 +39,9 @@ CLAIMS = (claim("float32", 1e-5), claim("float64", 1e-12))
 
 DIM = CONTEXT_LENGTH = 10
 TASKS = {
-    outputs: RegressionTask(Uniform(DIM, 0.5), LinearFunctions(DIM, outputs), context_length=CONTEXT_LENGTH)
+    outputs: RegressionTask(
+        Uniform(DIM, 0.5), LinearFunctions(DIM, outputs), context_length=CONTEXT_LENGTH
+    )
     for _, outputs, _, _ in CASES
 }
 
@@ -79,17 +81,25 @@ def relative_errors(laboratory: Laboratory, drawn: list, dtype: str) -> xr.DataA
                 steps=layers,
                 initial_weights=weights if start == "random" else None,
             )
-            transformer = laboratory.construct(descent, dim=DIM, outputs=outputs, context_length=CONTEXT_LENGTH)
+            transformer = laboratory.construct(
+                descent, dim=DIM, outputs=outputs, context_length=CONTEXT_LENGTH
+            )
             predict = transformer if form == "fast" else transformer.token_by_token
             predicted, expected = jax.vmap(predict)(prompts), jax.vmap(descent)(prompts)
-            assert predicted.dtype == dtype, "the precision that the claim is about got lost on the way"
+            assert predicted.dtype == dtype, (
+                "the precision that the claim is about got lost on the way"
+            )
             difference = jnp.linalg.norm(predicted - expected, axis=-1)
             errors.append(difference.max() / jnp.sqrt(jnp.mean(jnp.sum(expected**2, axis=-1))))
         return jnp.stack(errors)
 
-    errors = [of_seed(jax.tree.map(lambda leaf: np.asarray(leaf, dtype), of_one)) for of_one in drawn]
+    errors = [
+        of_seed(jax.tree.map(lambda leaf: np.asarray(leaf, dtype), of_one)) for of_one in drawn
+    ]
     cases = [f"L={layers}, m={m}, W_0 {start}, {form}" for layers, m, start, form in CASES]
-    return xr.DataArray(np.stack(errors), dims=("seed", "case"), coords={"case": cases}, name="relative_error")
+    return xr.DataArray(
+        np.stack(errors), dims=("seed", "case"), coords={"case": cases}, name="relative_error"
+    )
 
 
 PART = Part("construction", "The construction", CLAIMS, run)

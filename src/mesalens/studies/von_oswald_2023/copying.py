@@ -12,11 +12,16 @@ import xarray as xr
 from mesalens import plots
 from mesalens.analysis import attention_maps, copying_at, expectation
 from mesalens.learners import GradientDescent
-from mesalens.models import Interleaved, Sinusoidal, Transformer
+from mesalens.models import Interleaved, LinearAttention, Sinusoidal, SoftmaxAttention, Transformer
 from mesalens.studies.criterion import Evidence, above, every_seed_below, within
 from mesalens.studies.study import Claim, Figure, Findings, Part
 from mesalens.studies.von_oswald_2023.laboratory import Laboratory
-from mesalens.studies.von_oswald_2023.runs import beside, furthest, risk_over_training, share_of_gain
+from mesalens.studies.von_oswald_2023.runs import (
+    beside,
+    furthest,
+    risk_over_training,
+    share_of_gain,
+)
 from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
 from mesalens.theory import OneStepRisk, copying_transformer, one_step_risk
 from mesalens.training import Training
@@ -83,7 +88,9 @@ CLAIMS = (
 def run(laboratory: Laboratory) -> Findings:
     """Trains two layers on interleaved tokens and looks at what the first one does, over training."""
     budget = laboratory.run("copying")
-    task = RegressionTask(Uniform(budget.dim, 0.5), LinearFunctions(budget.dim), context_length=budget.context_length)
+    task = RegressionTask(
+        Uniform(budget.dim, 0.5), LinearFunctions(budget.dim), context_length=budget.context_length
+    )
     theory = one_step_risk(task)
     descent = GradientDescent(theory.best_step_size)
 
@@ -91,7 +98,8 @@ def run(laboratory: Laboratory) -> Findings:
         return Transformer.initialise(
             budget.dim,
             layers=2,
-            attention=("softmax", "linear"),
+            first_attention=SoftmaxAttention(),
+            attention=LinearAttention(),
             tokens=Interleaved(),
             positions=POSITIONS,
             init_scale=budget.init_scale,
@@ -99,7 +107,9 @@ def run(laboratory: Laboratory) -> Findings:
         )
 
     def measure(model, key):
-        copied = expectation(lambda prompt, _: copying_at(model, prompt), task, key, prompts=128, chunk=64)
+        copied = expectation(
+            lambda prompt, _: copying_at(model, prompt), task, key, prompts=128, chunk=64
+        )
         return beside(model, descent, task, key, budget.prompts) | {
             name: estimate.value for name, estimate in copied.items()
         }
@@ -124,7 +134,9 @@ def run(laboratory: Laboratory) -> Findings:
             "copying-training": Evidence(gain.isel(step=-1, drop=True)),
             "copying-risk": Evidence(after.risk_difference, left),
             "copying-cosine": Evidence(after.cosine, left),
-            "copying-sensitivity": Evidence(xr.apply_ufunc(np.log10, after["next"] / after["other"]), left),
+            "copying-sensitivity": Evidence(
+                xr.apply_ufunc(np.log10, after["next"] / after["other"]), left
+            ),
             "copying-attention": Evidence(after.attention, left),
             "copying-onset": Evidence(copies / falls - 1, left & rises),
         },
@@ -151,7 +163,9 @@ def _steps(values: xr.DataArray) -> str:
     return ", ".join("never" if np.isnan(step) else f"{step:g}" for step in values.values)
 
 
-def _construction(laboratory: Laboratory, task: RegressionTask, descent: GradientDescent) -> xr.DataArray:
+def _construction(
+    laboratory: Laboratory, task: RegressionTask, descent: GradientDescent
+) -> xr.DataArray:
     """How far the constructed model is from gradient descent, on prompts of every seed."""
     model = copying_transformer(
         descent,
@@ -168,7 +182,9 @@ def _training_figure(training: Training, theory: OneStepRisk) -> Figure:
     metrics = training.metrics
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     risk_over_training(left, metrics, color=plots.TRAINED, label="two layers, one line a seed")
-    left.axhline(theory.best_risk, color=plots.REFERENCE, linestyle="--", label="one GD step, exact")
+    left.axhline(
+        theory.best_risk, color=plots.REFERENCE, linestyle="--", label="one GD step, exact"
+    )
     left.axhline(theory.null_risk, color=plots.NEUTRAL, linestyle=":", label="predicting 0, exact")
     left.set(xlabel="training step", ylabel="risk  E(ŷ − y)²", ylim=(0, 1.1 * theory.null_risk))
     left.legend(loc="lower left")
@@ -178,8 +194,19 @@ def _training_figure(training: Training, theory: OneStepRisk) -> Figure:
         ("other", plots.TRAINED, "all others, mean"),
     ):
         for place, line in enumerate(metrics[name]):
-            right.plot(metrics.step, line, color=color, alpha=0.7, linewidth=1, label=words if place == 0 else None)
-    right.set(xlabel="training step", ylabel=r"sensitivity  $\Vert\partial h_j / \partial e_i\Vert$", ylim=(0, None))
+            right.plot(
+                metrics.step,
+                line,
+                color=color,
+                alpha=0.7,
+                linewidth=1,
+                label=words if place == 0 else None,
+            )
+    right.set(
+        xlabel="training step",
+        ylabel=r"sensitivity  $\Vert\partial h_j / \partial e_i\Vert$",
+        ylim=(0, None),
+    )
     right.legend(title="of x's row to the token", loc="center left", bbox_to_anchor=(1, 0.5))
     return Figure(
         "copying",
@@ -193,7 +220,9 @@ def _attention_figure(maps: np.ndarray, single: np.ndarray, seed: int) -> Figure
     figure, grid = plt.subplots(2, 2, figsize=(8.6, 7.6), layout="constrained")
     for row, kind in enumerate(("first layer, softmax", "second layer, linear")):
         limit = float(max(np.abs(single[row]).max(), np.abs(maps[row]).max()))
-        for axes, weights, words in zip(grid[row], (single[row], maps[row]), ("one prompt", "mean"), strict=True):
+        for axes, weights, words in zip(
+            grid[row], (single[row], maps[row]), ("one prompt", "mean"), strict=True
+        ):
             plots.attention_map(axes, weights, limit=limit)
             axes.set_title(f"{kind}, {words}")
         figure.colorbar(grid[row, 0].images[0], ax=grid[row], shrink=0.8)

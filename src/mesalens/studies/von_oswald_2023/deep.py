@@ -8,7 +8,13 @@ as in the paper; the best GD++ with rates of its own for each of five steps is a
 import numpy as np
 import xarray as xr
 
-from mesalens.analysis import curvature, largest_stable_damping, nearest_learners, risk_by_depth, similarities
+from mesalens.analysis import (
+    curvature,
+    largest_stable_damping,
+    nearest_learners,
+    risk_by_depth,
+    similarities,
+)
 from mesalens.checks import InputError
 from mesalens.learners import ChebyshevDescent, ConjugateGradient, GradientDescent, NewtonSchulz
 from mesalens.models import LinearTransformer
@@ -84,7 +90,10 @@ CLAIMS = (
     ),
     *(
         claim
-        for depth, words in (("two-layers", "two looped layers"), ("five-layers", "five unshared layers"))
+        for depth, words in (
+            ("two-layers", "two looped layers"),
+            ("five-layers", "five unshared layers"),
+        )
         for claim in (
             Claim(
                 f"{depth}-condition",
@@ -116,10 +125,14 @@ def run(laboratory: Laboratory) -> Findings:
             f"{name}-beat-descent": Evidence(after.descent_risk_difference, counted),
             f"{name}-match-plus-plus": Evidence(after.plus_plus_risk_difference, counted),
             f"{name}-cosine": Evidence(after.plus_plus_cosine, counted),
-            f"{name}-nearer-plus-plus": Evidence(after.plus_plus_cosine - after.descent_cosine, counted),
+            f"{name}-nearer-plus-plus": Evidence(
+                after.plus_plus_cosine - after.descent_cosine, counted
+            ),
         }
     two = models["two-layers"]
-    evidence["two-layers-interpolation"] = Evidence(two.after_training().interpolated_risk_difference, two.trained())
+    evidence["two-layers-interpolation"] = Evidence(
+        two.after_training().interpolated_risk_difference, two.trained()
+    )
 
     repeated, references, damping_remark = beyond_depth(laboratory, two)
     ratio = np.log10(
@@ -127,13 +140,20 @@ def run(laboratory: Laboratory) -> Findings:
     ).reset_coords(drop=True)
     evidence["beyond-depth"] = Evidence(ratio, two.trained())
 
-    spectra = {name: of_depth.for_each_seed(_curvature(laboratory, of_depth)) for name, of_depth in models.items()}
+    spectra = {
+        name: of_depth.for_each_seed(_curvature(laboratory, of_depth))
+        for name, of_depth in models.items()
+    }
     for name, measured in spectra.items():
         last = models[name].constructed.layers - 1
         lowered = measured.log_condition.isel(layer=last) - measured.log_condition.isel(layer=0)
         step = measured.step_risk.isel(layer=last) / measured.step_risk.isel(layer=0) - 1
-        evidence[f"{name}-condition"] = Evidence(lowered.reset_coords(drop=True), models[name].trained())
-        evidence[f"{name}-transformed-step"] = Evidence(step.reset_coords(drop=True), models[name].trained())
+        evidence[f"{name}-condition"] = Evidence(
+            lowered.reset_coords(drop=True), models[name].trained()
+        )
+        evidence[f"{name}-transformed-step"] = Evidence(
+            step.reset_coords(drop=True), models[name].trained()
+        )
 
     five = models["five-layers"]
     key = laboratory.key(6, 3)
@@ -159,10 +179,14 @@ def run(laboratory: Laboratory) -> Findings:
     )
 
 
-def beyond_depth(laboratory: Laboratory, two: DeepModels) -> tuple[xr.Dataset, dict[str, xr.Dataset], str]:
+def beyond_depth(
+    laboratory: Laboratory, two: DeepModels
+) -> tuple[xr.Dataset, dict[str, xr.Dataset], str]:
     """Risk over applications, of every seed and of GD and GD++ with the rates of two steps; and the largest stable dampings."""
     key = laboratory.key(6, 1)
-    repeated = two.for_each_seed(lambda model, _: risk_by_depth(model, two.task, key, times=TIMES, dampings=DAMPINGS))
+    repeated = two.for_each_seed(
+        lambda model, _: risk_by_depth(model, two.task, key, times=TIMES, dampings=DAMPINGS)
+    )
     constructed = {
         "gradient descent": gradient_descent_transformer(
             two.references["descent"],
@@ -173,18 +197,23 @@ def beyond_depth(laboratory: Laboratory, two: DeepModels) -> tuple[xr.Dataset, d
         "GD++": two.constructed,
     }
     references = {
-        name: risk_by_depth(model, two.task, key, times=TIMES, dampings=DAMPINGS) for name, model in constructed.items()
+        name: risk_by_depth(model, two.task, key, times=TIMES, dampings=DAMPINGS)
+        for name, model in constructed.items()
     }
     of_seed = two.training.learner(two.shown())
 
     def stable(name: str, model: LinearTransformer) -> str:
         try:
-            damping = largest_stable_damping(model, two.task, key, times=TIMES, between=(0.05, 20.0), precision=0.05)
+            damping = largest_stable_damping(
+                model, two.task, key, times=TIMES, between=(0.05, 20.0), precision=0.05
+            )
         except InputError:  # a layer that has learned nothing changes nothing, with any damping; that loses no study
             return f"outside [0.05, 20] for {name}"
         return f"{damping:.2f} for {name}"
 
-    words = ", ".join(stable(name, model) for name, model in {"the trained layer": of_seed, **constructed}.items())
+    words = ", ".join(
+        stable(name, model) for name, model in {"the trained layer": of_seed, **constructed}.items()
+    )
     return (
         repeated,
         references,
@@ -192,9 +221,14 @@ def beyond_depth(laboratory: Laboratory, two: DeepModels) -> tuple[xr.Dataset, d
     )
 
 
-def kindred(models: DeepModels) -> dict[str, GradientDescent | ConjugateGradient | NewtonSchulz | ChebyshevDescent]:
+def kindred(
+    models: DeepModels,
+) -> dict[str, GradientDescent | ConjugateGradient | NewtonSchulz | ChebyshevDescent]:
     """The algorithms that deep models are compared with, as many steps as layers (Newton's more)."""
-    layers, scale = models.constructed.layers, models.task.covariates.second_moment().trace() / models.task.dim
+    layers, scale = (
+        models.constructed.layers,
+        models.task.covariates.second_moment().trace() / models.task.dim,
+    )
     ratio = np.sqrt(models.task.dim / models.task.context_length)
     # Where the eigenvalues of X^T X / n lie as sizes grow (Marchenko and Pastur), not below a hundredth of their mean
     lower, upper = scale * max((1 - ratio) ** 2, 0.01), scale * (1 + ratio) ** 2

@@ -14,20 +14,31 @@ from mesalens.studies.von_oswald_2023.deep_models import DeepModels
 
 def risks(name: str, models: Sequence[DeepModels]) -> Figure:
     """Risk over training against descent and GD++ of the same depth."""
-    figure, panels = plt.subplots(1, len(models), figsize=(4.8 * len(models), 3.6), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(models), figsize=(4.8 * len(models), 3.6), layout="constrained", squeeze=False
+    )
     for axes, of_depth in zip(panels[0], models, strict=True):
         metrics = of_depth.training.metrics
         for seed in metrics.seed.values:
             label = "transformers, one line a seed" if seed == 0 else None
             axes.plot(
-                metrics.step, metrics.risk.sel(seed=seed), color=plots.TRAINED, alpha=0.6, linewidth=1, label=label
+                metrics.step,
+                metrics.risk.sel(seed=seed),
+                color=plots.TRAINED,
+                alpha=0.6,
+                linewidth=1,
+                label=label,
             )
         for reference, color, words in (
             ("descent", plots.REFERENCE, "gradient descent, best rates"),
             ("plus_plus", plots.INTERPOLATED, "GD++, trained"),
         ):
-            axes.axhline(of_depth.reference_risks[reference], color=color, linestyle="--", label=words)
-        axes.set(title=of_depth.name, xlabel="training step", ylabel="risk  E(ŷ − y)²", yscale="log")
+            axes.axhline(
+                of_depth.reference_risks[reference], color=color, linestyle="--", label=words
+            )
+        axes.set(
+            title=of_depth.name, xlabel="training step", ylabel="risk  E(ŷ − y)²", yscale="log"
+        )
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return Figure(
         name,
@@ -46,18 +57,29 @@ def alignment(models: Sequence[DeepModels]) -> Figure:
         "sensitivity_difference": "difference of sensitivities",
     }
     figure, grid = plt.subplots(
-        len(models), 3, figsize=(10, 2.9 * len(models)), layout="constrained", squeeze=False, sharex="row"
+        len(models),
+        3,
+        figsize=(10, 2.9 * len(models)),
+        layout="constrained",
+        squeeze=False,
+        sharex="row",
     )
     for row, of_depth in zip(grid, models, strict=True):
         trained = of_depth.trained()
-        metrics = of_depth.training.metrics.sel(seed=trained if trained.any() else xr.ones_like(trained))
+        metrics = of_depth.training.metrics.sel(
+            seed=trained if trained.any() else xr.ones_like(trained)
+        )
         for axes, (measure, title) in zip(row, titles.items(), strict=True):
             for reference, color, words in (
                 ("descent", plots.REFERENCE, "gradient descent"),
                 ("plus_plus", plots.INTERPOLATED, "GD++"),
             ):
-                plots.curve(axes, metrics[f"{reference}_{measure}"], color=color, label=f"to {words}")
-            axes.axhline(float(measure == "cosine"), color=plots.NEUTRAL, linestyle=":", linewidth=1)
+                plots.curve(
+                    axes, metrics[f"{reference}_{measure}"], color=color, label=f"to {words}"
+                )
+            axes.axhline(
+                float(measure == "cosine"), color=plots.NEUTRAL, linestyle=":", linewidth=1
+            )
             axes.set(title=title, xlabel="training step")
             if measure != "cosine":
                 axes.set_ylim(0, None)
@@ -74,9 +96,14 @@ def alignment(models: Sequence[DeepModels]) -> Figure:
 def weights(models: DeepModels) -> Figure:
     """Effective matrices of each layer, trained and GD++'s."""
     seed = models.shown()
-    both = {f"seed {seed}": normalised(models.training.learner(seed)), "GD++": normalised(models.constructed)}
+    both = {
+        f"seed {seed}": normalised(models.training.learner(seed)),
+        "GD++": normalised(models.constructed),
+    }
     layers = models.constructed.layers
-    figure, grid = plt.subplots(4, layers, figsize=(1.7 * layers + 0.9, 7), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(
+        4, layers, figsize=(1.7 * layers + 0.9, 7), layout="constrained", squeeze=False
+    )
     for row, (symbol, which, name) in enumerate(
         (symbol, which, name) for which, symbol in enumerate("AB") for name in both
     ):
@@ -104,7 +131,9 @@ def weights(models: DeepModels) -> Figure:
 def beyond(repeated: xr.Dataset, references: Mapping[str, xr.Dataset]) -> Figure:
     """Risk over applications of a trained layer, of descent and of GD++."""
     drawn = {"trained layer": repeated, **references}
-    figure, panels = plt.subplots(1, len(drawn), figsize=(11, 3.5), layout="constrained", sharey=True)
+    figure, panels = plt.subplots(
+        1, len(drawn), figsize=(11, 3.5), layout="constrained", sharey=True
+    )
     for axes, (name, values) in zip(panels, drawn.items(), strict=True):
         plots.risk_over_depth(axes, values)
         axes.axvline(2, color=plots.NEUTRAL, linewidth=0.8)
@@ -142,7 +171,11 @@ def spectra(trained: xr.Dataset, plus_plus: xr.Dataset) -> Figure:
             markersize=4,
             label=title,
         )
-    panels[2].set(xlabel="layer whose inputs are used", ylabel="risk of one gradient-descent step", ylim=(0, None))
+    panels[2].set(
+        xlabel="layer whose inputs are used",
+        ylabel="risk of one gradient-descent step",
+        ylim=(0, None),
+    )
     panels[2].legend(loc="lower left")
     return Figure(
         "deep-spectra",
@@ -156,7 +189,11 @@ def similarities(alike: Mapping[str, xr.Dataset], nearest: xr.Dataset) -> Figure
     """Layer by iterate, for each algorithm."""
     widths = [values.sizes["iterate"] for values in alike.values()]
     figure, panels = plt.subplots(
-        1, len(alike), figsize=(0.46 * sum(widths) + 2, 3.6), layout="constrained", width_ratios=widths
+        1,
+        len(alike),
+        figsize=(0.46 * sum(widths) + 2, 3.6),
+        layout="constrained",
+        width_ratios=widths,
     )
     image = None
     for axes, (name, values) in zip(panels, alike.items(), strict=True):
@@ -167,7 +204,8 @@ def similarities(alike: Mapping[str, xr.Dataset], nearest: xr.Dataset) -> Figure
     assert image is not None
     figure.colorbar(image, ax=list(panels), label="E‖ŷ_l − ŷ_k‖² / E‖y‖²", shrink=0.9)
     winners = ", ".join(
-        f"{layer}: {name}" for layer, name in zip(nearest.layer.values[1:], nearest.nearest.values[1:], strict=True)
+        f"{layer}: {name}"
+        for layer, name in zip(nearest.layer.values[1:], nearest.nearest.values[1:], strict=True)
     )
     return Figure(
         "deep-similarity",

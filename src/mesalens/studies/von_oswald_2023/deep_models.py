@@ -18,8 +18,8 @@ from mesalens.prompt import Prompt
 from mesalens.tasks import RegressionTask
 from mesalens.theory import best_steps, gradient_descent_transformer, one_step_risk
 from mesalens.training import Training, TrainingSettings, clipped_adam, train
+from mesalens.training._train import warn
 from mesalens.training.checkpoint import report_rest
-from mesalens.training.train import warn
 
 MEASUREMENTS = 5
 """Points of a curve over training."""
@@ -55,14 +55,16 @@ class DeepSettings:
         Source: the released code (constructed_token_setup.ipynb), which has them as conditions on the number of layers.
         """
         return TrainingSettings(
-            dim=self.dim,
-            context_length=self.context_length,
-            outputs=self.outputs,
-            layers=self.layers,
-            looped=self.looped,
-            learning_rate=self.learning_rate or (5e-4 if self.layers > 3 else 1e-3),
-            clip=10.0 if self.layers > 2 else 1e-3,
-            activation_clip=10.0 if self.layers > 3 else None,
+            task={"dim": self.dim, "context_length": self.context_length, "outputs": self.outputs},
+            model={
+                "layers": self.layers,
+                "looped": self.looped,
+                "activation_clip": 10.0 if self.layers > 3 else None,
+            },
+            optimiser={
+                "learning_rate": self.learning_rate or (5e-4 if self.layers > 3 else 1e-3),
+                "clip": 10.0 if self.layers > 2 else 1e-3,
+            },
             steps=self.steps,
             batch_size=self.batch_size,
             every=-(-self.steps // MEASUREMENTS),
@@ -106,7 +108,9 @@ class DeepModels:
 
     def for_each_seed(self, measure: Callable[[LinearTransformer, int], xr.Dataset]) -> xr.Dataset:
         """`measure(transformer, place)` of every seed, side by side."""
-        return xr.concat([measure(self.training.learner(place), place) for place in range(self.seeds)], "seed")
+        return xr.concat(
+            [measure(self.training.learner(place), place) for place in range(self.seeds)], "seed"
+        )
 
     def remark(self) -> str:
         """What came out, in words."""
@@ -131,24 +135,35 @@ def train_deep(
     Transformers keep their state in a folder `checkpoint`, GD++ in `plus-plus` below it.
     """
     of_transformers = settings.training(seeds, seed)
-    task = of_transformers.task()
+    task = of_transformers.exact_task()
     key = random.measurement_key(seed, 6, settings.layers, settings.dim)
     descent = best_steps(
         task, settings.layers, shared=settings.looped, key=key, prompts=settings.prompts_for_rates
     ).learner
     plus_plus = train_plus_plus(
-        settings, task, descent, key, checkpoint=None if checkpoint is None else checkpoint / "plus-plus"
+        settings,
+        task,
+        descent,
+        key,
+        checkpoint=None if checkpoint is None else checkpoint / "plus-plus",
     )
     constructed = gradient_descent_transformer(
-        plus_plus, dim=settings.dim, outputs=settings.outputs, context_length=settings.context_length
+        plus_plus,
+        dim=settings.dim,
+        outputs=settings.outputs,
+        context_length=settings.context_length,
     )
     references = {"descent": descent, "plus_plus": plus_plus}
 
     def measure(model: LinearTransformer, key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
-        return relative_to(references, model, interpolate(model, constructed), task, key, settings.prompts)
+        return relative_to(
+            references, model, interpolate(model, constructed), task, key, settings.prompts
+        )
 
     report = report_rest(progress, f"{settings.name}, {seeds} seeds", settings.steps, checkpoint)
-    training = of_transformers.train(measure=measure, progress=report, say=say, checkpoint=checkpoint)
+    training = of_transformers.train(
+        measure=measure, progress=report, say=say, checkpoint=checkpoint
+    )
     training.require_finite()
     last = training.metrics.isel(step=-1)
     risks = {name: float(last[f"{name}_risk"].mean()) for name in references}
@@ -166,7 +181,10 @@ class _AsTransformer(Learner):
 
     def batch(self, prompts: Prompt) -> Float[Array, "batch m"]:
         return gradient_descent_transformer(
-            self.descent, dim=prompts.dim, outputs=prompts.outputs, context_length=self.context_length
+            self.descent,
+            dim=prompts.dim,
+            outputs=prompts.outputs,
+            context_length=self.context_length,
         ).batch(prompts)
 
 
@@ -181,12 +199,23 @@ def train_plus_plus(
     """GD++ trained from plain descent on; Adam's rate is that of η/n and γ/n, the numbers in a transformer's weights."""
 
     def start(_: Key[Array, ""]) -> _AsTransformer:
-        plus_plus = GradientDescent(descent.step_size, settings.layers, data_correction=0 * descent.step_size)
+        plus_plus = GradientDescent(
+            descent.step_size, settings.layers, data_correction=0 * descent.step_size
+        )
         return _AsTransformer(plus_plus, settings.context_length)
 
     optimiser = clipped_adam(settings.plus_plus_rate * settings.context_length, clip=1e-3, b2=0.98)
     steps = settings.plus_plus_steps
-    training = train(start, task, optimiser, steps=steps, batch_size=512, key=key, every=steps, checkpoint=checkpoint)
+    training = train(
+        start,
+        task,
+        optimiser,
+        steps=steps,
+        batch_size=512,
+        key=key,
+        every=steps,
+        checkpoint=checkpoint,
+    )
     return training.require_finite().learner().descent
 
 
@@ -205,11 +234,19 @@ def relative_to(
     """
 
     def measures(prompt: Prompt, target: Float[Array, " m"]) -> dict[str, Any]:
-        own = {"risk": squared_error(model, prompt, target), "mixed": squared_error(interpolated, prompt, target)}
-        risks = {name: squared_error(reference, prompt, target) for name, reference in references.items()}
+        own = {
+            "risk": squared_error(model, prompt, target),
+            "mixed": squared_error(interpolated, prompt, target),
+        }
+        risks = {
+            name: squared_error(reference, prompt, target) for name, reference in references.items()
+        }
         return own | {
             "risks": risks,
-            "alike": {name: alignment_at(model, reference, prompt) for name, reference in references.items()},
+            "alike": {
+                name: alignment_at(model, reference, prompt)
+                for name, reference in references.items()
+            },
         }
 
     mean = jax.tree.map(
@@ -217,14 +254,19 @@ def relative_to(
         expectation(measures, task, key, prompts=prompts),
         is_leaf=lambda node: isinstance(node, eqx.Module),
     )
-    measured = {"risk": mean["risk"], "interpolated_risk_difference": mean["mixed"] / mean["risks"]["plus_plus"] - 1}
+    measured = {
+        "risk": mean["risk"],
+        "interpolated_risk_difference": mean["mixed"] / mean["risks"]["plus_plus"] - 1,
+    }
     for name in references:
         alike = mean["alike"][name]
         measured |= {
             f"{name}_risk": mean["risks"][name],
             f"{name}_risk_difference": mean["risk"] / mean["risks"][name] - 1,
-            f"{name}_prediction_difference": alike["prediction_difference"] / alike["reference_prediction"],
+            f"{name}_prediction_difference": alike["prediction_difference"]
+            / alike["reference_prediction"],
             f"{name}_cosine": alike["sensitivity_cosine"],
-            f"{name}_sensitivity_difference": alike["sensitivity_difference"] / alike["reference_sensitivity"],
+            f"{name}_sensitivity_difference": alike["sensitivity_difference"]
+            / alike["reference_sensitivity"],
         }
     return measured

@@ -31,7 +31,9 @@ CLAIMS = (
 def run(laboratory: Laboratory) -> Findings:
     """Trains the other depths of the budget."""
     named = {
-        name: laboratory.deep(name) for name in laboratory.budget.deep if name not in ("two-layers", "five-layers")
+        name: laboratory.deep(name)
+        for name in laboratory.budget.deep
+        if name not in ("two-layers", "five-layers")
     }
     models = list(named.values())
     return Findings(

@@ -33,13 +33,17 @@ CLAIMS = (
 def run(laboratory: Laboratory) -> Findings:
     """Risks with 0 to n distractors."""
     layers = laboratory.trained()
-    counts = np.arange(layers.settings.context_length + 1)
-    risk = shifted_risks(laboratory, layers, distracted(layers.task), counts, place=10, name="distractors")
+    counts = np.arange(layers.task.context_length + 1)
+    risk = shifted_risks(
+        laboratory, layers, distracted(layers.task), counts, place=10, name="distractors"
+    )
     more, fewer = risk.isel(distractors=slice(1, None)), risk.isel(distractors=slice(None, -1))
     increase = more / fewer.assign_coords(distractors=more.distractors) - 1
     return Findings(
         evidence={
-            "distractors-hurt": Evidence(increase.sel(learner=["trained", "gradient descent"]), layers.trained()),
+            "distractors-hurt": Evidence(
+                increase.sel(learner=["trained", "gradient descent"]), layers.trained()
+            ),
             "distractors-alike": Evidence(relative(risk), layers.trained()),
         },
         figures=[figure(risk.sel(seed=layers.shown()))],

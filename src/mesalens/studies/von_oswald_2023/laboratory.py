@@ -21,11 +21,9 @@ from mesalens.studies.von_oswald_2023.runs import Run
 from mesalens.tasks import RegressionTask, Task
 from mesalens.theory import OneStepRisk, best_step_size, gradient_descent_transformer, one_step_risk
 from mesalens.training import Training, TrainingSettings, train
+from mesalens.training._train import warn
 from mesalens.training.checkpoint import report_rest
-from mesalens.training.objective import Objective
 from mesalens.training.problem import Measure
-from mesalens.training.settings import PARTS
-from mesalens.training.train import warn
 
 ProgressFactory = Callable[[str, int], Callable[[int], object]]
 
@@ -58,7 +56,13 @@ _QUICK = functools.partial(
 )
 _FALLING = functools.partial(Run, learning_rate=3e-3, decays=True, prompts=5000)
 _LOOPED = functools.partial(
-    DeepSettings, looped=True, steps=5000, batch_size=2048, seeds=5, plus_plus_steps=1000, plus_plus_rate=1e-3
+    DeepSettings,
+    looped=True,
+    steps=5000,
+    batch_size=2048,
+    seeds=5,
+    plus_plus_steps=1000,
+    plus_plus_rate=1e-3,
 )
 _UNSHARED = functools.partial(
     DeepSettings, looped=False, steps=50_000, batch_size=2048, seeds=2, plus_plus_steps=30_000
@@ -79,9 +83,13 @@ BUDGETS = {
         {
             "softmax": _FALLING(3000, 512, 4, init_scale=0.02),
             "sine": _FALLING(5000, 128, 4, clip=100.0, dim=1, init_scale=0.1),
-            "teachers": _FALLING(2000, 128, 4, clip=100.0, dim=3, context_length=20, init_scale=0.1),
+            "teachers": _FALLING(
+                2000, 128, 4, clip=100.0, dim=3, context_length=20, init_scale=0.1
+            ),
             "classification": _FALLING(1500, 512, 4, dim=5, context_length=20),
-            "copying": _FALLING(4000, 512, 4, dim=5, context_length=5, init_scale=0.02, measurements=40),
+            "copying": _FALLING(
+                4000, 512, 4, dim=5, context_length=5, init_scale=0.02, measurements=40
+            ),
         },
         # A quarter of the margin that claims about the risk have. The steps are twice the paper's, so that no layer is judged in its fall.
         tolerance=0.0025,
@@ -159,14 +167,17 @@ class TrainedLayers:
         """How many seeds did, in words, and how many have converged where that was asked."""
         trained, metrics = self.trained(), self.training.metrics
         words = (
-            f"{int(trained.sum())} of {trained.size} layers left the plateau within {self.settings.steps} steps at d = {self.settings.dim}, "
-            f"n = {self.settings.context_length}: their risk is closer to gradient descent's than to that of predicting 0."
+            f"{int(trained.sum())} of {trained.size} layers left the plateau within {self.settings.steps} steps at d = {self.task.dim}, "
+            f"n = {self.task.context_length}: their risk is closer to gradient descent's than to that of predicting 0."
         )
-        if self.settings.stop == "never":
+        if self.settings.stop.kind == "never":
             return words
-        converged = metrics.steps_taken.where(metrics.ending == "converged", drop=True).astype(int).values
-        return f"{words} {len(converged)} came within {self.settings.tolerance:.2%} of the exact optimum" + (
-            f", after {converged.min()} to {converged.max()} steps." if len(converged) else "."
+        converged = (
+            metrics.steps_taken.where(metrics.ending == "converged", drop=True).astype(int).values
+        )
+        return (
+            f"{words} {len(converged)} came within {self.settings.stop.tolerance:.2%} of the exact optimum"
+            + (f", after {converged.min()} to {converged.max()} steps." if len(converged) else ".")
         )
 
 
@@ -211,22 +222,19 @@ class Laboratory:
 
     def settings(self, dim: int = 10, context_length: int = 10) -> TrainingSettings:
         """The paper's setting at a size, with what the budget allows."""
+        tolerance = self.budget.tolerance
         return TrainingSettings(
-            dim=dim,
-            context_length=context_length,
+            task={"dim": dim, "context_length": context_length},
+            stop="never" if tolerance is None else {"kind": "near-optimum", "tolerance": tolerance},
             steps=self.budget.steps,
             batch_size=self.budget.batch_size,
             seeds=self.seeds,
             seed=self.seed,
-            stop="never" if self.budget.tolerance is None else "near-optimum",
-            tolerance=self.budget.tolerance or 0.01,
         )
 
     def describe(self) -> dict[str, Any]:
         """The settings in plain values, for the page."""
-        common = self.settings().model_dump(
-            exclude={"dim", "context_length", "seed", "seeds", "layers", "heads", "looped", *PARTS}
-        )
+        common = self.settings().model_dump(exclude={"seed", "seeds", "vary"})
         sizes = ", ".join(f"({dim}, {length})" for dim, length in self.budget.sizes)
         return {
             "main size": "d = 10, n = 10",
@@ -237,7 +245,9 @@ class Laboratory:
             },
             **{name: run.words(self.seeds_of(name)) for name, run in self.budget.runs.items()},
             "prompts in a measurement, for each seed": self.budget.prompts,
-            **{name.replace("_", " "): value for name, value in common.items() if value is not None},
+            **{
+                name.replace("_", " "): value for name, value in common.items() if value is not None
+            },
         }
 
     def trained(self, dim: int = 10, context_length: int = 10) -> TrainedLayers:
@@ -276,7 +286,7 @@ class Laboratory:
         initialise: Callable[[Key[Array, ""]], Learner],
         task: Task,
         measure: Measure,
-        objective: Objective = "sampled",
+        objective: str = "sampled",
     ) -> Training:
         """Trains one model of a part with what its `Run` gives, from all seeds."""
         run = self.run(part)
@@ -300,19 +310,21 @@ class Laboratory:
         ).require_finite()
 
     def _train(self, settings: TrainingSettings) -> TrainedLayers:
-        task = settings.task()
+        task = settings.exact_task()
         descent = GradientDescent(self.step_size(task))
         constructed = self.construct(
-            descent, dim=settings.dim, outputs=settings.outputs, context_length=settings.context_length
+            descent, dim=task.dim, outputs=task.outputs, context_length=task.context_length
         )
 
         def measure(layer: LinearTransformer, key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
             return relative_to_descent(layer, descent, constructed, task, key, self.budget.prompts)
 
-        title = f"training d = {settings.dim}, n = {settings.context_length}, {settings.seeds} seeds"
-        checkpoint = self.checkpoint(f"one-layer-d{settings.dim}-n{settings.context_length}")
+        title = f"training d = {task.dim}, n = {task.context_length}, {settings.seeds} seeds"
+        checkpoint = self.checkpoint(f"one-layer-d{task.dim}-n{task.context_length}")
         report = report_rest(self._progress, title, settings.steps, checkpoint)
-        training = settings.train(measure=measure, progress=report, say=self._say, checkpoint=checkpoint)
+        training = settings.train(
+            measure=measure, progress=report, say=self._say, checkpoint=checkpoint
+        )
         training.require_finite()
         return TrainedLayers(settings, task, descent, constructed, one_step_risk(task), training)
 

@@ -19,7 +19,7 @@ from mesalens import plots
 from mesalens.analysis import risk
 from mesalens.checks import InputError
 from mesalens.learners import GradientDescent
-from mesalens.models import FeatureDescent, Transformer
+from mesalens.models import FeatureDescent, LinearAttention, Transformer
 from mesalens.prompt import Prompt
 from mesalens.studies.criterion import Evidence, above, below, within
 from mesalens.studies.study import Claim, Figure, Findings, Part
@@ -85,7 +85,9 @@ def sine_task(run: Run) -> RegressionTask:
 
 def teacher_task(run: Run) -> RegressionTask:
     """Random networks with one hidden layer and two outputs on Gaussian inputs."""
-    return RegressionTask(Gaussian(run.dim), TwoLayerNetworks(run.dim, OUTPUTS), context_length=run.context_length)
+    return RegressionTask(
+        Gaussian(run.dim), TwoLayerNetworks(run.dim, OUTPUTS), context_length=run.context_length
+    )
 
 
 def context_blind_risk(task: RegressionTask, null_risk: float) -> float:
@@ -99,18 +101,26 @@ def context_blind_risk(task: RegressionTask, null_risk: float) -> float:
     functions = task.functions
     if functions.sign_symmetric:
         return null_risk
-    if not isinstance(functions, SineWaves) or functions.phase != (0.0, np.pi) or task.noise.variance:
+    if (
+        not isinstance(functions, SineWaves)
+        or functions.phase != (0.0, np.pi)
+        or task.noise.variance  # pyright: ignore
+    ):
         raise InputError(
             f"E[y | x] of {type(functions).__name__} is not known here; give functions that are as likely as their negatives."
         )
     low, high = functions.amplitude
     reach = float(task.covariates.scale)
-    power = (low**2 + low * high + high**2) / 3 / 2  # E[a²] E[sin²], the phase being uniform over half a turn
+    power = (
+        (low**2 + low * high + high**2) / 3 / 2
+    )  # E[a²] E[sin²], the phase being uniform over half a turn
     prior = (2 / np.pi * (low + high) / 2) ** 2 * (0.5 + np.sin(2 * reach) / (4 * reach))
     return float(functions.scale**2 * (power - prior))
 
 
-def _experiment(part: str, task_of: Callable[[Run], RegressionTask]) -> Callable[[Laboratory], Findings]:
+def _experiment(
+    part: str, task_of: Callable[[Run], RegressionTask]
+) -> Callable[[Laboratory], Findings]:
     def run(laboratory: Laboratory) -> Findings:
         budget = laboratory.run(part)
         task = task_of(budget)
@@ -119,7 +129,7 @@ def _experiment(part: str, task_of: Callable[[Run], RegressionTask]) -> Callable
             return Transformer.initialise(
                 task.dim,
                 task.outputs,
-                attention="linear",
+                attention=LinearAttention(),
                 embedding_size=EMBEDDING,
                 input_mlp_widening=WIDENING,
                 init_scale=budget.init_scale,
@@ -127,7 +137,9 @@ def _experiment(part: str, task_of: Callable[[Run], RegressionTask]) -> Callable
             )
 
         def descent(key):
-            return FeatureDescent(transformer(key).embedding, GradientDescent(jnp.asarray(STEP_SIZE)), task.outputs)
+            return FeatureDescent(
+                transformer(key).embedding, GradientDescent(jnp.asarray(STEP_SIZE)), task.outputs
+            )
 
         def measure(learner, key):
             return {"risk": risk(learner, task, key, prompts=budget.prompts).value}
@@ -141,14 +153,17 @@ def _experiment(part: str, task_of: Callable[[Run], RegressionTask]) -> Callable
             laboratory.key(8, 1 + (part == "teachers")),
         )
         best = optimal_lsa(task, relative_error=0.01)
-        linear = best.certificate.lower_bound - 2 * best.certificate.standard_errors.get("lower_bound", 0.0)
+        linear = best.certificate.lower_bound - 2 * best.certificate.standard_errors.get(
+            "lower_bound", 0.0
+        )
         blind = context_blind_risk(task, best.null_risk)
         learned = (after["risk"] < blind) & (after["reference_risk"] < blind)
         figures = [_risk_figure(part, models, references, linear, blind)]
         if task.dim == 1:
             figures.append(_curves_figure(models, references, task, laboratory))
         numbers = {
-            name: ", ".join(f"{value:.5f}" for value in after[name].values) for name in ("risk", "reference_risk")
+            name: ", ".join(f"{value:.5f}" for value in after[name].values)
+            for name in ("risk", "reference_risk")
         }
         return Findings(
             evidence={
@@ -182,12 +197,25 @@ def _beside(model, reference, task: RegressionTask, key, prompts: int) -> dict[s
     }
 
 
-def _risk_figure(part: str, models: Training, references: Training, linear: float, blind: float) -> Figure:
+def _risk_figure(
+    part: str, models: Training, references: Training, linear: float, blind: float
+) -> Figure:
     figure, axes = plt.subplots(figsize=(9, 3.8), layout="constrained")
-    risk_over_training(axes, models.metrics, color=plots.TRAINED, label="MLP and attention, one line a seed")
-    risk_over_training(axes, references.metrics, color=plots.REFERENCE, label="MLP and one GD step, one line a seed")
-    axes.axhline(linear, color=plots.NEUTRAL, linestyle=":", label="bound for attention without MLP")
-    axes.axhline(blind, color=plots.NEUTRAL, linestyle="-.", linewidth=1, label="best function of x alone")
+    risk_over_training(
+        axes, models.metrics, color=plots.TRAINED, label="MLP and attention, one line a seed"
+    )
+    risk_over_training(
+        axes,
+        references.metrics,
+        color=plots.REFERENCE,
+        label="MLP and one GD step, one line a seed",
+    )
+    axes.axhline(
+        linear, color=plots.NEUTRAL, linestyle=":", label="bound for attention without MLP"
+    )
+    axes.axhline(
+        blind, color=plots.NEUTRAL, linestyle="-.", linewidth=1, label="best function of x alone"
+    )
     axes.set(xlabel="training step", ylabel="risk  E(ŷ − y)²", yscale="log")
     figure.legend(loc="outside right center")
     return Figure(
@@ -199,7 +227,9 @@ def _risk_figure(part: str, models: Training, references: Training, linear: floa
     )
 
 
-def _curves_figure(models: Training, references: Training, task: RegressionTask, laboratory: Laboratory) -> Figure:
+def _curves_figure(
+    models: Training, references: Training, task: RegressionTask, laboratory: Laboratory
+) -> Figure:
     """The functions before and after the step, beside the context and the wave that it was drawn from."""
     key = laboratory.key(8, 0)
     xs = jnp.linspace(-5, 5, 201)[:, None]
@@ -210,16 +240,28 @@ def _curves_figure(models: Training, references: Training, task: RegressionTask,
         ys = task.functions(function_key, jnp.concatenate([inputs, xs]))
         context, wave = ys[: task.context_length], ys[task.context_length :]
         axes.plot(xs, wave, color="black", linestyle="--", linewidth=1, label="the wave")
-        axes.plot(inputs, context, "o", color=plots.NEUTRAL, markersize=5, label="context", zorder=5)
+        axes.plot(
+            inputs, context, "o", color=plots.NEUTRAL, markersize=5, label="context", zorder=5
+        )
         for training, color, words in (
             (models, plots.TRAINED, "attention"),
             (references, plots.REFERENCE, "gradient descent"),
         ):
             learner = training.learner(0)
             before, after = jax.vmap(
-                lambda x, learner=learner, inputs=inputs, context=context: learner.iterates(Prompt(inputs, context, x))
+                lambda x, learner=learner, inputs=inputs, context=context: learner.iterates(
+                    Prompt(inputs, context, x)
+                )
             )(xs)[:, :, 0].T
-            axes.plot(xs, before, color=color, alpha=0.5, linewidth=1, linestyle=":", label=f"{words}, before")
+            axes.plot(
+                xs,
+                before,
+                color=color,
+                alpha=0.5,
+                linewidth=1,
+                linestyle=":",
+                label=f"{words}, before",
+            )
             axes.plot(xs, after, color=color, label=f"{words}, after")
         axes.set(xlabel="x")
     row[0].set_ylabel("y")
@@ -232,10 +274,14 @@ def _curves_figure(models: Training, references: Training, task: RegressionTask,
     )
 
 
-SINE = Part("sine", "Sine waves", _claims("sine", SECTION, "sine waves"), _experiment("sine", sine_task))
+SINE = Part(
+    "sine", "Sine waves", _claims("sine", SECTION, "sine waves"), _experiment("sine", sine_task)
+)
 TEACHERS = Part(
     "teachers",
     "Random networks with several outputs",
-    _claims("teachers", f"{SECTION}; not shown in the paper", "random networks with several outputs"),
+    _claims(
+        "teachers", f"{SECTION}; not shown in the paper", "random networks with several outputs"
+    ),
     _experiment("teachers", teacher_task),
 )

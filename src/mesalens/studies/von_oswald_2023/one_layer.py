@@ -79,7 +79,8 @@ def run(laboratory: Laboratory) -> Findings:
         "interpolation": "interpolated_risk_difference",
     }
     evidence = {
-        claim: Evidence(layers.after_training()[measure], layers.trained()) for claim, measure in claimed.items()
+        claim: Evidence(layers.after_training()[measure], layers.trained())
+        for claim, measure in claimed.items()
     }
     return Findings(
         evidence={"training": Evidence(layers.share_of_gain())} | evidence,
@@ -106,7 +107,9 @@ def loss_figure(layers: TrainedLayers) -> Figure:
             label=label,
         )
     exact = layers.theory.at(float(layers.descent.step_size))
-    axes.axhline(exact, color=plots.REFERENCE, linestyle="--", label=f"one GD step, exact: {exact:.4f}")
+    axes.axhline(
+        exact, color=plots.REFERENCE, linestyle="--", label=f"one GD step, exact: {exact:.4f}"
+    )
     null = layers.theory.null_risk
     axes.axhline(null, color=plots.NEUTRAL, linestyle=":", label=f"predicting 0, exact: {null:.4f}")
     axes.set(xlabel="training step", ylabel="risk  E(ŷ − y)²", ylim=(0, 1.15 * null))
@@ -119,10 +122,14 @@ def loss_figure(layers: TrainedLayers) -> Figure:
         "predicting 0 (dotted), and one that trains ends on the dashed line. "
         + (
             "A line ends where the layer's exact risk has come near enough to the optimum. "
-            if layers.settings.stop != "never"
+            if layers.settings.stop.kind != "never"
             else ""
         )
-        + (f"Here {missing} had not left the upper half at the last step." if missing else "Here all of them do."),
+        + (
+            f"Here {missing} had not left the upper half at the last step."
+            if missing
+            else "Here all of them do."
+        ),
         figure,
     )
 
@@ -140,7 +147,9 @@ def alignment_figure(layers: TrainedLayers) -> Figure:
     for axes, (name, title) in zip(panels, names.items(), strict=True):
         plots.curve(axes, metrics[name], color=plots.TRAINED)
         axes.set(title=title, xlabel="training step")
-        axes.axhline(float(name == "sensitivity_cosine"), color=plots.REFERENCE, linestyle="--", linewidth=1)
+        axes.axhline(
+            float(name == "sensitivity_cosine"), color=plots.REFERENCE, linestyle="--", linewidth=1
+        )
     panels[0].set_ylabel("relative to gradient descent")
     return Figure(
         "alignment",
@@ -155,20 +164,25 @@ def alignment_figure(layers: TrainedLayers) -> Figure:
 
 def weights_figure(layers: TrainedLayers) -> Figure:
     """Effective matrices of one trained layer beside the constructed ones."""
-    first = int(np.argmax(layers.trained().values))  # the first seed that trained, or the first of all
+    first = int(
+        np.argmax(layers.trained().values)
+    )  # the first seed that trained, or the first of all
     trained, constructed = layers.training.learner(first), layers.constructed
-    columns = [(f"trained (seed {first})", normalised(trained)), ("constructed", normalised(constructed))]
+    columns = [
+        (f"trained (seed {first})", normalised(trained)),
+        ("constructed", normalised(constructed)),
+    ]
     figure, grid = plt.subplots(2, 2, figsize=(7, 6.4), layout="constrained")
     for row, symbol in enumerate(("A = W_K^T W_Q", "B = P\\,W_V")):
         limit = float(np.abs(columns[1][1][row]).max())
         for column, (title, matrices) in enumerate(columns):
             axes = grid[row, column]
             plots.heat_map(axes, np.asarray(matrices[row][0]), limit=limit)
-            boundary = layers.settings.dim - 0.5
+            boundary = layers.task.dim - 0.5
             axes.axhline(boundary, color="black", linewidth=0.6)
             axes.axvline(boundary, color="black", linewidth=0.6)
             axes.set_title(f"${symbol}$, {title}")
-            middle, last = (layers.settings.dim - 1) / 2, layers.settings.dim
+            middle, last = (layers.task.dim - 1) / 2, layers.task.dim
             axes.set(xticks=[middle, last], yticks=[middle, last])
             axes.set_xticklabels(["x", "y"])
             axes.set_yticklabels(["x", "y"])

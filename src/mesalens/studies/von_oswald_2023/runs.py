@@ -12,8 +12,7 @@ import xarray as xr
 from jaxtyping import Array, Float, Key
 
 from mesalens.analysis import alignment_at, expectation, squared_error
-from mesalens.analysis.risk import AnyLearner
-from mesalens.learners import Learner
+from mesalens.learners import AnyLearner, Learner
 from mesalens.tasks import Task
 from mesalens.training import Training, clipped_adam
 
@@ -46,7 +45,11 @@ class Run:
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam with b2 = 0.98 on clipped gradients."""
-        rate = optax.cosine_decay_schedule(self.learning_rate, self.steps) if self.decays else self.learning_rate
+        rate = (
+            optax.cosine_decay_schedule(self.learning_rate, self.steps)
+            if self.decays
+            else self.learning_rate
+        )
         return clipped_adam(rate, clip=self.clip, b2=0.98)
 
     def words(self, seeds: int) -> str:
@@ -65,7 +68,10 @@ def for_each_seed(
     seeds = training.metrics.seed.values
     keys = jax.random.split(key, len(seeds))
     values = eqx.filter_jit(eqx.filter_vmap(measure))(training.learners, keys)
-    return {name: xr.DataArray(np.asarray(value), {"seed": seeds}, ("seed",)) for name, value in values.items()}
+    return {
+        name: xr.DataArray(np.asarray(value), {"seed": seeds}, ("seed",))
+        for name, value in values.items()
+    }
 
 
 def beside(
@@ -97,7 +103,9 @@ def beside(
     }
 
 
-def furthest(model: Learner, reference: Learner, task: Task, key: Key[Array, ""], seeds: int) -> xr.DataArray:
+def furthest(
+    model: Learner, reference: Learner, task: Task, key: Key[Array, ""], seeds: int
+) -> xr.DataArray:
     """The greatest |ŷ - ŷ_ref| over 200 prompts, in units of the root mean square of ŷ_ref, on prompts of every seed."""
 
     def on_prompts(key):
@@ -105,7 +113,9 @@ def furthest(model: Learner, reference: Learner, task: Task, key: Key[Array, ""]
         expected = jax.vmap(reference)(prompts)
         return abs(jax.vmap(model)(prompts) - expected).max() / (expected**2).mean() ** 0.5
 
-    return xr.DataArray(np.asarray(jax.jit(jax.vmap(on_prompts))(jax.random.split(key, seeds))), dims="seed")
+    return xr.DataArray(
+        np.asarray(jax.jit(jax.vmap(on_prompts))(jax.random.split(key, seeds))), dims="seed"
+    )
 
 
 def share_of_gain(risk: xr.DataArray, null_risk: float, reference_risk: float) -> xr.DataArray:
@@ -116,4 +126,11 @@ def share_of_gain(risk: xr.DataArray, null_risk: float, reference_risk: float) -
 def risk_over_training(axes, metrics: xr.Dataset, *, color: str, label: str) -> None:
     """The measured risk of every seed, one thin line each."""
     for place, line in enumerate(metrics.risk):
-        axes.plot(metrics.step, line, color=color, alpha=0.6, linewidth=1, label=label if place == 0 else None)
+        axes.plot(
+            metrics.step,
+            line,
+            color=color,
+            alpha=0.6,
+            linewidth=1,
+            label=label if place == 0 else None,
+        )

@@ -25,7 +25,13 @@ COVARIATE_SCALES = np.array([0.5, 1.0, 2.0])
 
 
 def _claim(name: str, statement: str, settings: str) -> Claim:
-    return Claim(name, statement, PLACE, f"R / R_GD - 1, both on the same prompts; {settings}", within(MARGIN))
+    return Claim(
+        name,
+        statement,
+        PLACE,
+        f"R / R_GD - 1, both on the same prompts; {settings}",
+        within(MARGIN),
+    )
 
 
 CLAIMS = (
@@ -51,14 +57,20 @@ def run(laboratory: Laboratory) -> Findings:
     """Risk of the trained layer, the interpolated one and GD under shifts of inputs, functions and covariates."""
     layers = laboratory.trained()
     inputs = shifted_risks(laboratory, layers, scaled_inputs(layers.task), INPUT_SCALES, place=1)
-    functions = shifted_risks(laboratory, layers, scaled_functions(layers.task), FUNCTION_SCALES, place=2)
+    functions = shifted_risks(
+        laboratory, layers, scaled_functions(layers.task), FUNCTION_SCALES, place=2
+    )
     others: list[xr.DataArray] = []
     for place, (family, ratio) in enumerate(COVARIATES.values(), start=3):
         # The same E[x_i²] as U[-scale, scale]: scale²/3, where these families have 1, 2 and 2 times their own scale²
-        covariates = family(layers.settings.dim, layers.settings.scale / np.sqrt(ratio))
+        covariates = family(layers.task.dim, layers.task.covariates.scale / np.sqrt(ratio))
         task = eqx.tree_at(lambda t: t.covariates, layers.task, covariates)
-        others.append(shifted_risks(laboratory, layers, scaled_inputs(task), COVARIATE_SCALES, place=place))
-    covariates = xr.concat(others, dim=xr.DataArray(list(COVARIATES), dims="covariates", name="covariates"))
+        others.append(
+            shifted_risks(laboratory, layers, scaled_inputs(task), COVARIATE_SCALES, place=place)
+        )
+    covariates = xr.concat(
+        others, dim=xr.DataArray(list(COVARIATES), dims="covariates", name="covariates")
+    )
     return Findings(
         evidence={
             "scaled-inputs": Evidence(relative(inputs.sel(alpha=slice(0.5, 2))), layers.trained()),
@@ -88,7 +100,9 @@ def shifted_risks(
 
     def measure(layer, key):
         learners = (layer, interpolate(layer, layers.constructed), layers.descent)
-        estimates = risks_under_shift(learners, shift, jnp.asarray(values), key, prompts=laboratory.budget.prompts)
+        estimates = risks_under_shift(
+            learners, shift, jnp.asarray(values), key, prompts=laboratory.budget.prompts
+        )
         return jnp.stack([estimate.value for estimate in estimates])
 
     measured = layers.for_each_seed(measure, laboratory.key(3, place))
@@ -106,7 +120,11 @@ def shifted_risks(
 
 def relative(risk: xr.DataArray) -> xr.DataArray:
     """R / R_GD - 1 of the trained and the interpolated layer."""
-    return risk.sel(learner=["trained", "interpolated"]) / risk.sel(learner="gradient descent", drop=True) - 1
+    return (
+        risk.sel(learner=["trained", "interpolated"])
+        / risk.sel(learner="gradient descent", drop=True)
+        - 1
+    )
 
 
 def draw_learners(axes, risk: xr.DataArray) -> None:
@@ -157,7 +175,9 @@ def covariates_figure(risk: xr.DataArray) -> Figure:
     difference = relative(risk)
     reach = 1.15 * max([1.4 * MARGIN, *np.abs(difference.values).ravel()])
     places = np.arange(risk.sizes["covariates"] * risk.sizes["alpha"])
-    labels = [f"{name}\nα = {alpha:g}" for name in risk.covariates.values for alpha in risk.alpha.values]
+    labels = [
+        f"{name}\nα = {alpha:g}" for name in risk.covariates.values for alpha in risk.alpha.values
+    ]
     for offset, learner, color in (
         (-0.12, "trained", plots.TRAINED),
         (0.12, "interpolated", plots.INTERPOLATED),

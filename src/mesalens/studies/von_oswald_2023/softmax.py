@@ -19,7 +19,7 @@ import xarray as xr
 
 from mesalens import plots
 from mesalens.learners import GradientDescent, NadarayaWatson
-from mesalens.models import Transformer
+from mesalens.models import LinearAttention, Transformer
 from mesalens.studies.criterion import Evidence, above, below, within
 from mesalens.studies.study import Claim, Figure, Findings, Part
 from mesalens.studies.von_oswald_2023.laboratory import Laboratory
@@ -116,15 +116,21 @@ def run(laboratory: Laboratory) -> Findings:
     """Trains one head, two heads, a kernel smoother, and linear layers behind a norm and without, all by the same call."""
     budget = laboratory.run("softmax")
     dim = budget.dim
-    task = RegressionTask(Uniform(dim, 0.5), LinearFunctions(dim), context_length=budget.context_length)
+    task = RegressionTask(
+        Uniform(dim, 0.5), LinearFunctions(dim), context_length=budget.context_length
+    )
     theory, centred = one_step_risk(task), centred_step_risk(task)
     descent = GradientDescent(theory.best_step_size)
 
     def transformer(**parts):
-        return lambda key: Transformer.initialise(dim, init_scale=budget.init_scale, key=key, **parts)
+        return lambda key: Transformer.initialise(
+            dim, init_scale=budget.init_scale, key=key, **parts
+        )
 
     def smoother(key):
-        return NadarayaWatson(jnp.eye(dim) + 0.1 * jax.random.normal(key, (dim, dim)), gain=jnp.asarray(1.0))
+        return NadarayaWatson(
+            jnp.eye(dim) + 0.1 * jax.random.normal(key, (dim, dim)), gain=jnp.asarray(1.0)
+        )
 
     def measure(learner, key):
         return beside(learner, descent, task, key, budget.prompts)
@@ -135,12 +141,17 @@ def run(laboratory: Laboratory) -> Findings:
             "one-head": transformer(),
             "two-heads": transformer(heads=2),
             "kernel-smoother": smoother,
-            "linear": transformer(attention="linear"),
-            "linear-with-norm": transformer(attention="linear", layer_norm=True),
+            "linear": transformer(attention=LinearAttention()),
+            "linear-with-norm": transformer(attention=LinearAttention(), layer_norm=True),
         }.items()
     }
-    after = {name: training.metrics.isel(step=-1, drop=True) for name, training in trainings.items()}
-    gains = {name: share_of_gain(last.risk, theory.null_risk, theory.best_risk) for name, last in after.items()}
+    after = {
+        name: training.metrics.isel(step=-1, drop=True) for name, training in trainings.items()
+    }
+    gains = {
+        name: share_of_gain(last.risk, theory.null_risk, theory.best_risk)
+        for name, last in after.items()
+    }
     left = {name: gain > 0.5 for name, gain in gains.items()}
     weights = _heads(trainings["two-heads"], dim)
     two = after["two-heads"]
@@ -149,18 +160,25 @@ def run(laboratory: Laboratory) -> Findings:
     centring = centred.best_risk / theory.best_risk
     return Findings(
         evidence={
-            "one-softmax-head-falls-short": Evidence(after["one-head"].risk_difference, gains["one-head"] > 0.2),
+            "one-softmax-head-falls-short": Evidence(
+                after["one-head"].risk_difference, gains["one-head"] > 0.2
+            ),
             "kernel-smoothing-falls-short": Evidence(after["kernel-smoother"].risk_difference),
-            "one-softmax-head-smooths": Evidence(after["one-head"].risk / after["kernel-smoother"].risk - 1, started),
+            "one-softmax-head-smooths": Evidence(
+                after["one-head"].risk / after["kernel-smoother"].risk - 1, started
+            ),
             "two-softmax-heads-train": Evidence(gains["two-heads"]),
             "two-softmax-heads-close": Evidence(two.risk_difference, counted),
             "two-softmax-heads-cosine": Evidence(two.cosine, counted),
-            "two-softmax-heads-centred": Evidence((1 + two.risk_difference) / centring - 1, counted),
+            "two-softmax-heads-centred": Evidence(
+                (1 + two.risk_difference) / centring - 1, counted
+            ),
             "two-softmax-heads-cancel": Evidence(weights.uncancelled, counted),
             "two-softmax-heads-opposite": Evidence(weights.opposite, counted),
             "two-softmax-heads-product": Evidence(weights.product_cosine, counted),
             "layer-norm-costs": Evidence(
-                after["linear-with-norm"].risk / after["linear"].risk - 1, left["linear-with-norm"] & left["linear"]
+                after["linear-with-norm"].risk / after["linear"].risk - 1,
+                left["linear-with-norm"] & left["linear"],
             ),
         },
         figures=[
@@ -182,7 +200,10 @@ def run(laboratory: Laboratory) -> Findings:
 def _heads(training: Training, dim: int) -> xr.Dataset:
     """A's x-block and B's entry from label to prediction, of each head and seed; how opposite the heads are, and their product."""
     A, B = jax.vmap(lambda layer: layer.effective())(training.learners)
-    A, b = np.asarray(A[:, 0, :, :dim, :dim], np.float64), np.asarray(B[:, 0, :, dim, dim], np.float64)
+    A, b = (
+        np.asarray(A[:, 0, :, :dim, :dim], np.float64),
+        np.asarray(B[:, 0, :, dim, dim], np.float64),
+    )
     product = -np.einsum("sh,shij->sij", b, A)
     dims = ("seed", "head", "row", "column")
     return xr.Dataset(
@@ -207,7 +228,9 @@ def _numbers(values: xr.DataArray) -> str:
     return ", ".join(f"{value:.4f}" for value in values.values)
 
 
-def _risk_figure(trainings: dict[str, Training], null: float, descent: float, centred: float) -> Figure:
+def _risk_figure(
+    trainings: dict[str, Training], null: float, descent: float, centred: float
+) -> Figure:
     figure, axes = plt.subplots(figsize=(7.5, 4), layout="constrained")
     colors = {
         "one-head": plots.INTERPOLATED,
