@@ -1,11 +1,12 @@
-"""mesalens: build, train, solve and identify in-context learners, and check what is published about them.
+"""mesalens: build, train, solve and identify in-context learners, and check published claims.
 
 An in-context learner is a function from a prompt to a prediction: `prediction = learner(prompt)`.
 
-The public names stand in `__init__.pyi`; each is imported when it is first used, so that a command waits for what it needs alone.
+`__init__.pyi` lists the public names. Each is imported when it is first used, so that a command
+does not wait for libraries that it does not need.
 """
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = "0.1.0"
+__version__ = "0.2.0"

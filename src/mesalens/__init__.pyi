@@ -1,12 +1,15 @@
-"""mesalens: build, train, solve and identify in-context learners, and check what is published about them.
+"""mesalens: build, train, solve and identify in-context learners, and check published claims.
 
 An in-context learner is a function from a prompt to a prediction: `prediction = learner(prompt)`.
 """
 
+from . import adapters as adapters
 from . import analysis as analysis
 from . import learners as learners
 from . import models as models
 from . import plots as plots
+from . import program_cache as program_cache
+from . import progress as progress
 from . import random as random
 from . import studies as studies
 from . import tasks as tasks
