@@ -1,10 +1,13 @@
-"""Which of JAX's generators of random numbers is the fastest here: to draw a batch of prompts, and in a whole training step.
+"""Which of JAX's generators of random numbers is the fastest here: to draw a batch of prompts, and
+in a whole training step.
 
 - unrolled: Threefry with its rounds written out, the `threefry` of `mesalens.random.key`;
-- threefry2x32: JAX's own default, `rbg` and `unsafe_rbg`: XLA's generator, whose numbers depend on the device and on XLA's version.
+- threefry2x32: JAX's own default, `rbg` and `unsafe_rbg`: XLA's generator, whose numbers depend on
+  the device and on XLA's version.
 
-A draw is a compiled call whose prompts are all written to memory; a step is taken in a compiled loop of 20. The generators of a case take
-turns. Printed are medians over the rounds, with the least and the greatest, and those of the times over the unrolled generator's, round by round.
+A draw is a compiled call whose prompts are all written to memory; a step is taken in a compiled
+loop of 20. The generators of a case take turns. Printed are medians over the rounds, with the least
+and the greatest, and those of the times over the unrolled generator's, round by round.
 
     python benchmarks/generators.py [--rounds N]
 """
@@ -23,7 +26,7 @@ from tables import columns, with_spread
 from ways import BLOCK_SECONDS, in_turns
 
 from mesalens import random
-from mesalens.training import TrainingSettings, batch_loss
+from mesalens.training import SquaredError, TrainingSettings
 
 STEPS = 20
 UNROLLED = "unrolled"
@@ -32,11 +35,19 @@ GENERATORS = {UNROLLED: random.key(0, "threefry")} | {
 }
 CASES = {
     "L = 1, n = 10, batch 2048": TrainingSettings(),
-    "L = 1, n = 200, batch 256": TrainingSettings(context_length=200, batch_size=256),
-    "L = 5, n = 10, batch 2048": TrainingSettings(layers=5),
-    "L = 1, n = 10, batch 2048, Gaussian inputs": TrainingSettings(covariates="gaussian"),
+    "L = 1, n = 200, batch 256": TrainingSettings(task={"context_length": 200}, batch_size=256),
+    "L = 5, n = 10, batch 2048": TrainingSettings(model={"layers": 5}),
+    "L = 1, n = 10, batch 2048, Gaussian inputs": TrainingSettings(
+        task={"covariates": {"kind": "gaussian", "scale": 0.5}}
+    ),
     "L = 5, n = 200, batch 256, Gaussian inputs, S drawn": TrainingSettings(
-        layers=5, context_length=200, batch_size=256, covariates="gaussian", scale=0.2, condensed=True
+        task={
+            "context_length": 200,
+            "covariates": {"kind": "gaussian", "scale": 0.2},
+            "condensed": True,
+        },
+        model={"layers": 5},
+        batch_size=256,
     ),
 }
 
@@ -68,11 +79,12 @@ def drawing(settings: TrainingSettings, key) -> Repeated:
 
 def training(settings: TrainingSettings, key) -> Repeated:
     """Steps from the weights before training."""
-    task, optimiser = settings.sampled_task(), settings.optimiser()
+    loss = SquaredError().loss(settings.sampled_task(), settings.batch_size)
+    optimiser = settings.optimiser.build().transformation(settings.steps)
 
     def step(weights, key):
         learner, optimiser_state = weights
-        gradients = jax.grad(batch_loss)(learner, task, key, settings.batch_size)
+        gradients = jax.grad(loss)(learner, key)
         updates, optimiser_state = optimiser.update(gradients, optimiser_state)
         return (eqx.apply_updates(learner, updates), optimiser_state), None
 
@@ -87,11 +99,17 @@ def training(settings: TrainingSettings, key) -> Repeated:
 
 
 def main() -> None:
-    """Measures every case and prints a table with a row for each generator, then which is the fastest."""
-    parser = argparse.ArgumentParser(description="Which of JAX's generators of random numbers is the fastest here.")
+    """Measures every case and prints a table with a row for each generator, then which is the
+    fastest.
+    """
+    parser = argparse.ArgumentParser(
+        description="Which of JAX's generators of random numbers is the fastest here."
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each case (5)")
     rounds = parser.parse_args().rounds
-    table = columns("case", "generator", "ms/draw", "over unrolled", "ms/step", "over unrolled", "fastest step")
+    table = columns(
+        "case", "generator", "ms/draw", "over unrolled", "ms/step", "over unrolled", "fastest step"
+    )
     for case, settings in CASES.items():
         seconds = []
         for program in (drawing, training):
@@ -102,8 +120,13 @@ def main() -> None:
             cells = []
             for of_program in seconds:
                 ratio = spread(of_program[name] / of_program[UNROLLED])
-                cells += [with_spread(spread(1e3 * of_program[name]), ".2f"), with_spread(ratio, ".2f")]
-            table.add_row(case if name == UNROLLED else "", name, *cells, "*" if name == fastest else "")
+                cells += [
+                    with_spread(spread(1e3 * of_program[name]), ".2f"),
+                    with_spread(ratio, ".2f"),
+                ]
+            table.add_row(
+                case if name == UNROLLED else "", name, *cells, "*" if name == fastest else ""
+            )
     Console(width=180, highlight=False).print(table)
     print("; ".join(f"{name}: {value}" for name, value in conditions(rounds).items() if value))
 

@@ -1,11 +1,13 @@
 """What the machine does at most, what programs take, where that was measured, and medians.
 
-- Arithmetic, FLOP/s: a product of two large float32 matrices on all cores, in the precision that JAX takes for products where
-  nothing else is asked for (on recent NVIDIA GPUs that is TF32), `2 N³` operations.
-- Memory bandwidth, bytes/s: `a <- a + b / 2` in place on arrays far larger than the caches, which reads both and writes one: 12 bytes an entry.
+- Arithmetic, FLOP/s: a product of two large float32 matrices on all cores, in the precision that
+  JAX takes for products where nothing else is asked for (on recent NVIDIA GPUs that is TF32), `2
+  N³` operations.
+- Memory bandwidth, bytes/s: `a <- a + b / 2` in place on arrays far larger than the caches, which
+  reads both and writes one: 12 bytes an entry.
 
-What shares refer to is the greatest of all times that a limit is measured, before and after what is compared with it: what else runs on a
-machine takes from it and adds nothing.
+What shares refer to is the greatest of all times that a limit is measured, before and after what is
+compared with it: what else runs on a machine takes from it and adds nothing.
 """
 
 import functools
@@ -27,11 +29,17 @@ ROUNDS = 6
 
 def spread(values) -> Spread:
     """Median, least and greatest."""
-    return {"median": float(np.median(values)), "min": float(np.min(values)), "max": float(np.max(values))}
+    return {
+        "median": float(np.median(values)),
+        "min": float(np.min(values)),
+        "max": float(np.max(values)),
+    }
 
 
 def exponents(sizes, seconds) -> np.ndarray:
-    """B of the least-squares fit `log seconds = a + b log size` in each round; seconds are rounds × sizes."""
+    """B of the least-squares fit `log seconds = a + b log size` in each round; seconds are rounds ×
+    sizes.
+    """
     return np.polyfit(np.log(sizes), np.log(np.asarray(seconds)).T, 1)[0]
 
 
@@ -49,7 +57,9 @@ def arithmetic(size: int | None = None) -> float:
 
 
 def bandwidth(entries: int | None = None) -> float:
-    """Bytes/s of `a <- a + b / 2` on arrays of so many entries: 2^26 on CPUs, 2^28 elsewhere (256 MB and 1 GB)."""
+    """Bytes/s of `a <- a + b / 2` on arrays of so many entries: 2^26 on CPUs, 2^28 elsewhere (256
+    MB and 1 GB).
+    """
     entries = entries or (2**26 if jax.default_backend() == "cpu" else 2**28)
     a, b = jnp.ones(entries, jnp.float32), jnp.ones(entries, jnp.float32)
 
@@ -67,15 +77,19 @@ def bandwidth(entries: int | None = None) -> float:
 
 
 def operations(lowered) -> float:
-    """FLOPs of a lowered program, as XLA counts them: 2 m n k of a product, 1 an entry of what is done entry by entry.
+    """FLOPs of a lowered program, as XLA counts them: 2 m n k of a product, 1 an entry of what is
+    done entry by entry.
 
-    Whole numbers count too, as in generators of random bits; exponentials and the like count apart and are left out. A loop counts as one pass.
+    Whole numbers count too, as in generators of random bits; exponentials and the like count apart
+    and are left out. A loop counts as one pass.
     """
     return float(lowered.cost_analysis().get("flops", 0.0))
 
 
 def bytes_accessed(compiled) -> float:
-    """Bytes that the fused operations of a compiled program read and write, as XLA counts them, those that stay in a cache included."""
+    """Bytes that the fused operations of a compiled program read and write, as XLA counts them,
+    those that stay in a cache included.
+    """
     return float(compiled.cost_analysis().get("bytes accessed", 0.0))
 
 
@@ -85,17 +99,25 @@ def live_programs() -> set[Any]:
 
 
 def largest_memory(programs: set[Any]) -> int:
-    """Bytes of arguments, results and temporary buffers of the largest of the programs, less the results that take the place of arguments."""
+    """Bytes of arguments, results and temporary buffers of the largest of the programs, less the
+    results that take the place of arguments.
+    """
     return max(memory(program.get_compiled_memory_stats()) for program in programs)
 
 
 def memory(stats) -> int:
     """The same of one program, from its statistics."""
     return (
-        stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes - stats.alias_size_in_bytes
+        stats.argument_size_in_bytes
+        + stats.output_size_in_bytes
+        + stats.temp_size_in_bytes
+        - stats.alias_size_in_bytes
     )
 
 
 def conditions(rounds: int) -> dict[str, str]:
     """Where, when and with what the numbers were taken."""
-    return environment() | {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "rounds": str(rounds)}
+    return environment() | {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "rounds": str(rounds),
+    }

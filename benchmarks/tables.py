@@ -43,7 +43,9 @@ def speed_table(results: list[dict[str, Any]]) -> Table:
 
 
 def cost_table(results: list[dict[str, Any]], *, gpu: bool) -> Table:
-    """One row a cell: compilation, memory, what a step takes of the machine and the share of its limits; on a GPU with a target."""
+    """One row a cell: compilation, memory, what a step takes of the machine and the share of its
+    limits; on a GPU with a target.
+    """
     heads = ["compile s\nmesalens", "compile s\ntextbook", "MB\nmesalens", "MB\ntextbook"]
     heads += [
         "MFLOP\na step",
@@ -55,7 +57,9 @@ def cost_table(results: list[dict[str, Any]], *, gpu: bool) -> Table:
     ]
     table = columns(*SIZES, *heads, *(["target"] if gpu else []))
     for result in results:
-        ours, theirs, cost, share = (result[name] for name in ("mesalens", "textbook", "cost", "shares"))
+        ours, theirs, cost, share = (
+            result[name] for name in ("mesalens", "textbook", "cost", "shares")
+        )
         ran = "not_run" not in theirs
         table.add_row(
             *sizes(result),
@@ -93,7 +97,15 @@ def exponent_table(fits: list[dict[str, Any]]) -> Table:
 
 def growth_table(results: list[dict[str, Any]], size: str, targets: dict[int, float]) -> Table:
     """One row a cell: its time over that of the first of its group, round by round."""
-    table = columns(size, "ms/step", "over the first", *(["target"] if targets else []), "prompts/s", "compile s", "MB")
+    table = columns(
+        size,
+        "ms/step",
+        "over the first",
+        *(["target"] if targets else []),
+        "prompts/s",
+        "compile s",
+        "MB",
+    )
     for result in results:
         ours, at = result["mesalens"], result[SIZES[size]]
         table.add_row(
@@ -115,11 +127,15 @@ def sizes(result: dict[str, Any]) -> list[str]:
 
 def with_spread(values: Spread, form: str) -> str:
     """A median and its range over rounds."""
-    return f"{values['median']:{form}} [{values['min']:{form}}..{values['max']:{form}}]".replace("[", r"\[")
+    return f"{values['median']:{form}} [{values['min']:{form}}..{values['max']:{form}}]".replace(
+        "[", r"\["
+    )
 
 
 def verdict(values: Spread, *, at_least: float | None = None, at_most: float | None = None) -> str:
-    """The bound that is wanted, and whether the median is on its right side; nothing where there is none."""
+    """The bound that is wanted, and whether the median is on its right side; nothing where there is
+    none.
+    """
     if at_least is not None:
         return at_limit(values["median"], at_least=at_least)
     if at_most is not None:

@@ -1,33 +1,45 @@
-"""How fast mesalens trains, beside the textbook way, how that grows, and how near it comes to what the machine can do.
+"""How fast mesalens trains, beside the textbook way, how that grows, and how near it comes to what
+the machine can do.
 
-Both ways train L unshared layers of linear self-attention on the same regression task (m = 1, x ~ U[-1/2, 1/2]^d, w ~ N(0, I), a fresh batch
-of prompts at each step) with the same optimiser (Adam with b2 = 0.98, gradients cut to norm 1e-3), in float32:
+Both ways train L unshared layers of linear self-attention on the same regression task (m = 1, x ~
+U[-1/2, 1/2]^d, w ~ N(0, I), a fresh batch of prompts at each step) with the same optimiser (Adam
+with b2 = 0.98, gradients cut to norm 1e-3), in float32:
 
-- mesalens: `TrainingSettings(...).train()`, what users call, with its own checks between compiled chunks;
-- textbook: a Python loop around one compiled step, with a key for each example, and attention of every token to all context
-  tokens (`textbook.py`, which uses nothing of mesalens).
+- mesalens: `TrainingSettings(...).train()`, what users call, with its own checks between compiled
+  chunks;
+- textbook: a Python loop around one compiled step, with a key for each example, and attention of
+  every token to all context tokens (`textbook.py`, which uses nothing of mesalens).
 
-Before a cell is timed, both are given the same weights and prompts and must agree on predictions, loss and gradients. Then all ways and cells of
-a group take turns in one process, a block of steps each in every round. Ratios and exponents are taken in each round; printed are
-medians over the rounds, with the least and the greatest. A table of all sizes would have 192 cells; here one size varies at a time.
+Before a cell is timed, both are given the same weights and prompts and must agree on predictions,
+loss and gradients. Then all ways and cells of a group take turns in one process, a block of steps
+each in every round. Ratios and exponents are taken in each round; printed are medians over the
+rounds, with the least and the greatest. A table of all sizes would have 192 cells; here one size
+varies at a time.
 
 - `cases`: the targets, one case a row;
-- `axes`: L, d and n one at a time, with the exponent b of the fit time ~ size^b. For n examples are drawn;
+- `axes`: L, d and n one at a time, with the exponent b of the fit time ~ size^b. For n examples are
+  drawn;
 - `seeds`: 1, 8 and 64 in one call; the textbook trains them one after the other;
-- `contexts`: contexts of n Gaussian examples drawn as S itself (`condensed`), mesalens alone; and the memory of a gradient on whole contexts of
-  10 000 examples in both ways (compiled, not run);
-- `verdict`: a part of a study from the command line, in a process of its own, with an empty and a filled cache of compiled programs.
+- `contexts`: contexts of n Gaussian examples drawn as S itself (`condensed`), mesalens alone; and
+  the memory of a gradient on whole contexts of 10 000 examples in both ways (compiled, not run);
+- `verdict`: a part of a study from the command line, in a process of its own, with an empty and a
+  filled cache of compiled programs.
 
-Times are of steps after the first chunk. *Compile* is, for mesalens, the first chunk with all that `train` does before it, less the median of
-later chunks; for the textbook, initial weights, tracing, lowering and compiling. No cache of compiled programs is used for either. *Memory* is
-XLA's own count for the largest program that each way compiles: arguments, results and temporary buffers, less the results that take the
-place of arguments. It leaves out Python, JAX and the compiler, which need hundreds of MB in both ways; and of several seeds on CPUs, of
-which each is a program of its own, it is that of one.
+Times are of steps after the first chunk. *Compile* is, for mesalens, the first chunk with all that
+`train` does before it, less the median of later chunks; for the textbook, initial weights, tracing,
+lowering and compiling. No cache of compiled programs is used for either. *Memory* is XLA's own
+count for the largest program that each way compiles: arguments, results and temporary buffers, less
+the results that take the place of arguments. It leaves out Python, JAX and the compiler, which need
+hundreds of MB in both ways; and of several seeds on CPUs, of which each is a program of its own, it
+is that of one.
 
-Shares are what a step takes, counted by XLA for one step of one seed, times the seeds, over the median time of a step, over the limit that `limits.py` measures before and after the group. MFLOP:
-the program as it is written, with whole numbers (half of a shallow step draws random bits) and without exponentials and the like. MB moved: what the fused
-operations of the compiled program read and write, though much of it stays in a CPU's caches, so that the share may be above 1. MB needed: weights
-and Adam's moments read and written once, prompts written when drawn and read forwards and backwards. On a GPU half of the limit for these is wanted.
+Shares are what a step takes, counted by XLA for one step of one seed, times the seeds, over the
+median time of a step, over the limit that `limits.py` measures before and after the group. MFLOP:
+the program as it is written, with whole numbers (half of a shallow step draws random bits) and
+without exponentials and the like. MB moved: what the fused operations of the compiled program read
+and write, though much of it stays in a CPU's caches, so that the share may be above 1. MB needed:
+weights and Adam's moments read and written once, prompts written when drawn and read forwards and
+backwards. On a GPU half of the limit for these is wanted.
 
     python benchmarks/training.py [--rounds N] [--tables cases axes seeds contexts verdict] [--json]
 """
@@ -60,7 +72,7 @@ from ways import (
 )
 
 from mesalens import random
-from mesalens.training import batch_loss
+from mesalens.training import SquaredError
 
 CASES = {
     Cell(layers=1): 8,
@@ -98,11 +110,14 @@ FAR = 1_000_000
 """A context that is drawn too, beyond those of the fit."""
 LONG = Cell(layers=5, context_length=10_000, batch_size=8)
 TABLES = ("verdict", "cases", "axes", "seeds", "contexts")
-"""In the order in which they are measured: the process of `verdict` needs an accelerator's memory, which JAX takes at its first use."""
+"""In the order in which they are measured: the process of `verdict` needs an accelerator's memory,
+which JAX takes at its first use."""
 
 
 def measure(cells: Sequence[Cell], rounds: int, *, compared: bool = True) -> list[dict[str, Any]]:
-    """The numbers of cells that take turns, in both ways or in mesalens alone; `not_run` says why the textbook was left out."""
+    """The numbers of cells that take turns, in both ways or in mesalens alone; `not_run` says why
+    the textbook was left out.
+    """
     costs = {cell: cost_of(cell) for cell in cells}
     flops, moved = limits.arithmetic(), limits.bandwidth()
     ways: dict[Any, Way] = {}
@@ -111,7 +126,8 @@ def measure(cells: Sequence[Cell], rounds: int, *, compared: bool = True) -> lis
         say(f"  {cell}")
         if compared:
             check_same_work(cell)
-        # For about BLOCK_SECONDS at a tenth of the limit, as small models run on CPUs; steps on a GPU, far below, are as many as may be
+        # For about BLOCK_SECONDS at a tenth of the limit, as small models run on CPUs; steps on a
+        # GPU, far below, are as many as may be
         steps = BLOCK_SECONDS * 0.1 * flops / costs[cell].flops / cell.seeds
         jax.clear_caches()  # each compiles all that a process does which runs it alone
         ways[cell, "mesalens"] = Mesalens(cell, int(np.clip(steps, 20, 1000)), rounds + 1)
@@ -139,7 +155,9 @@ def measure(cells: Sequence[Cell], rounds: int, *, compared: bool = True) -> lis
                 "over_first": spread(of_ours / seconds[cells[0], "mesalens"]),
                 "cost": {name: value * cell.seeds for name, value in cost.items()},
                 "limits": {"flops": flops, "bytes": moved},
-                "shares": {name: float(value * per_second / peaks[name]) for name, value in cost.items()},
+                "shares": {
+                    name: float(value * per_second / peaks[name]) for name, value in cost.items()
+                },
             }
         )
     return results
@@ -158,7 +176,9 @@ def summary(cell: Cell, way: Way, seconds: np.ndarray) -> dict[str, Any]:
 
 
 def fit(axis: Axis, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The exponents of both ways over the cells of an axis, the textbook's over those in which it was run."""
+    """The exponents of both ways over the cells of an axis, the textbook's over those in which it
+    was run.
+    """
     of_axis = [result for result in results if result[SIZES[axis.of]] in axis.values]
     ran = [result for result in of_axis if "not_run" not in result["textbook"]]
 
@@ -208,7 +228,8 @@ def seeds(rounds: int, show: Callable[..., None]) -> dict[str, Any]:
     results = measure(SEEDS.cells(), rounds)
     fits = [fit(SEEDS, results)]
     show(
-        "Seeds in one call; the textbook trains one after the other, of which one is timed and taken as many times",
+        "Seeds in one call; the textbook trains one after the other, of which one is timed and "
+        "taken as many times",
         growth_table(results, "seeds", SEEDS_TARGETS),
         speed_table(results),
         cost_table(results, gpu=on_gpu()),
@@ -229,7 +250,8 @@ def contexts(rounds: int, show: Callable[..., None]) -> dict[str, Any]:
         growth_table(results, "n", {}),
         cost_table(results, gpu=on_gpu()),
         exponent_table(fits),
-        f"One gradient on whole contexts of {LONG.context_length:,} examples, {LONG.layers} layers, batch {LONG.batch_size}: {words}.",
+        f"One gradient on whole contexts of {LONG.context_length:,} examples, {LONG.layers} layers"
+        f", batch {LONG.batch_size}: {words}.",
     )
     return {"cells": results, "exponents": fits, "memory_of_long_contexts": long}
 
@@ -244,7 +266,7 @@ def memory_of_long_contexts() -> dict[str, int]:
         return jax.grad(textbook.mean_loss)(weights, *batch)
 
     def ours(transformer):
-        return jax.grad(batch_loss)(transformer, task, random.key(0), LONG.batch_size)
+        return jax.grad(SquaredError().loss(task, LONG.batch_size))(transformer, random.key(0))
 
     programs = {"textbook": (theirs, weights), "mesalens": (ours, as_transformer(weights))}
     return {
@@ -254,12 +276,17 @@ def memory_of_long_contexts() -> dict[str, int]:
 
 
 def limits_in_words(results: list[dict[str, Any]]) -> list[str]:
-    """The range over the groups of what the machine did at most; nothing where none was measured."""
+    """The range over the groups of what the machine did at most; nothing if none was measured."""
     if not results:
         return []
-    flops, moved = ([1e-9 * result["limits"][name] for result in results] for name in ("flops", "bytes"))
-    products = f"{min(flops):,.0f} to {max(flops):,.0f} GFLOP/s in a product of large float32 matrices"
-    return [f"Limits, beside each group: {products}, {min(moved):,.1f} to {max(moved):,.1f} GB/s to and from memory."]
+    flops, moved = (
+        [1e-9 * result["limits"][name] for result in results] for name in ("flops", "bytes")
+    )
+    products = (
+        f"{min(flops):,.0f} to {max(flops):,.0f} GFLOP/s in a product of large float32 matrices"
+    )
+    traffic = f"{min(moved):,.1f} to {max(moved):,.1f} GB/s to and from memory"
+    return [f"Limits, beside each group: {products}, {traffic}."]
 
 
 def on_gpu() -> bool:
@@ -274,9 +301,13 @@ def say(words: str) -> None:
 
 def main() -> None:
     """Measures what was asked for and prints each table when it is there."""
-    parser = argparse.ArgumentParser(description="How fast mesalens trains, beside the textbook way.")
+    parser = argparse.ArgumentParser(
+        description="How fast mesalens trains, beside the textbook way."
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each table (5)")
-    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="what is measured (all)")
+    parser.add_argument(
+        "--tables", nargs="+", choices=TABLES, default=TABLES, help="what is measured (all)"
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON alone")
     options = parser.parse_args()
     if options.rounds < 1:
@@ -308,7 +339,9 @@ def main() -> None:
     show(
         "Conditions",
         r"Median \[least..greatest] over rounds. Shares of the limits are fractions of 1.",
-        *limits_in_words([cell for table in found.values() if "cells" in table for cell in table["cells"]]),
+        *limits_in_words(
+            [cell for table in found.values() if "cells" in table for cell in table["cells"]]
+        ),
         "; ".join(f"{name}: {value}" for name, value in conditions.items() if value),
     )
 

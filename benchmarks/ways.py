@@ -1,4 +1,6 @@
-"""mesalens and the textbook way as two trainings that take turns in one process, and the check that both do the same."""
+"""mesalens and the textbook way as two trainings that take turns in one process, and the check that
+both do the same.
+"""
 
 import functools
 import queue
@@ -15,8 +17,9 @@ import textbook
 from limits import bytes_accessed, largest_memory, live_programs, memory, operations
 
 from mesalens import LinearTransformer, Prompt, random
+from mesalens.models import Factors
 from mesalens.tasks import Task
-from mesalens.training import TrainingSettings, batch_loss
+from mesalens.training import SquaredError, TrainingSettings
 
 BLOCK_SECONDS = 0.3
 """About how long a way trains in a round."""
@@ -27,10 +30,11 @@ WRITTEN_OUT = 5
 
 
 class Cell(NamedTuple):
-    """What is trained: L unshared layers with one head, m = 1, the optimiser and batch of `TrainingSettings`.
+    """What is trained: L unshared layers with one head, m = 1, the optimiser and batch of
+    `TrainingSettings`.
 
-    Examples are drawn from x ~ U[-1/2, 1/2]^d, or, where S is drawn itself, from Gaussian inputs of such a scale that S
-    is as large at every n.
+    Examples are drawn from x ~ U[-1/2, 1/2]^d, or, where S is drawn itself, from Gaussian inputs of
+    such a scale that S is as large at every n.
     """
 
     layers: int = 1
@@ -42,35 +46,34 @@ class Cell(NamedTuple):
 
     def settings(self, **more: Any) -> TrainingSettings:
         """The training as mesalens has it."""
-        task: dict[str, Any] = {}
+        task: dict[str, Any] = {"dim": self.dim, "context_length": self.context_length}
         if self.drawn:
-            task = {"covariates": "gaussian", "scale": (10 / self.context_length) ** 0.5, "condensed": True}
+            scale = (10 / self.context_length) ** 0.5
+            task |= {"covariates": {"kind": "gaussian", "scale": scale}, "condensed": True}
         return TrainingSettings(
-            layers=self.layers,
-            context_length=self.context_length,
-            dim=self.dim,
+            task=task,
+            model={"layers": self.layers},
+            optimiser={"learning_rate": textbook.LEARNING_RATE},
             seeds=self.seeds,
             batch_size=self.batch_size,
-            learning_rate=textbook.LEARNING_RATE,
-            **task,
             **more,
         )
 
     def __str__(self):
         drawn = ", S drawn" if self.drawn else ""
         seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        return (
-            f"L = {self.layers}, n = {self.context_length:,}, d = {self.dim}, {seeds}, batch {self.batch_size}{drawn}"
-        )
+        sizes = f"L = {self.layers}, n = {self.context_length:,}, d = {self.dim}"
+        return f"{sizes}, {seeds}, batch {self.batch_size}{drawn}"
 
 
 class Cost(NamedTuple):
     """What one step of one seed takes.
 
-    `flops` are those of the program as it is written (what the compiler computes twice counts once), `bytes_accessed` those of the
-    compiled program, with what fused operations hand to each other. `bytes_needed` are what has to move even so where a batch is larger than
-    the caches: weights and Adam's moments read and written once, prompts and targets written when they are drawn and read forwards and
-    backwards. (A program that keeps prompts in registers needs less.)
+    `flops` are those of the program as it is written (what the compiler computes twice counts
+    once), `bytes_accessed` those of the compiled program, with what fused operations hand to each
+    other. `bytes_needed` are what has to move even so where a batch is larger than the caches:
+    weights and Adam's moments read and written once, prompts and targets written when they are
+    drawn and read forwards and backwards. (A program that keeps prompts in registers needs less.)
     """
 
     flops: float
@@ -79,12 +82,18 @@ class Cost(NamedTuple):
 
 
 def cost_of(cell: Cell) -> Cost:
-    """What a step of one seed takes. It is compiled alone, since a loop over steps would count as one pass, and not run."""
+    """What a step of one seed takes. It is compiled alone, since a loop over steps would count as
+    one pass, and not run.
+    """
     if cell.layers > WRITTEN_OUT:  # all layers but the first and the last cost the same
-        fewer, few = (np.array(cost_of(cell._replace(layers=WRITTEN_OUT - less))) for less in (1, 0))
+        fewer, few = (
+            np.array(cost_of(cell._replace(layers=WRITTEN_OUT - less))) for less in (1, 0)
+        )
         return Cost(*(few + (cell.layers - WRITTEN_OUT) * (few - fewer)).tolist())
     settings = cell.settings()
-    task, optimiser = settings.sampled_task(), settings.optimiser()
+    task = settings.sampled_task()
+    loss_of_batch = SquaredError().loss(task, cell.batch_size)
+    optimiser = settings.optimiser.build().transformation(settings.steps)
 
     def start():
         learner = settings.initialise(jax.random.key(0))
@@ -92,7 +101,7 @@ def cost_of(cell: Cell) -> Cost:
 
     def step(weights, key):
         learner, optimiser_state = weights
-        loss, gradients = jax.value_and_grad(batch_loss)(learner, task, key, cell.batch_size)
+        loss, gradients = jax.value_and_grad(loss_of_batch)(learner, key)
         updates, optimiser_state = optimiser.update(gradients, optimiser_state)
         return (eqx.apply_updates(learner, updates), optimiser_state), loss
 
@@ -107,7 +116,9 @@ def cost_of(cell: Cell) -> Cost:
 
 
 def quickly() -> dict[str, Any]:
-    """Options to compile what is not timed: the same operations, fused alike, with less work on the machine code of CPUs."""
+    """Options to compile what is not timed: the same operations, fused alike, with less work on the
+    machine code of CPUs.
+    """
     if jax.default_backend() != "cpu":
         return {}
     return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -127,9 +138,11 @@ class TakesTurns(Protocol):
 
 
 class Mesalens:
-    """`TrainingSettings.train()`, what users call, with what it does between its compiled chunks. A block is a chunk.
+    """`TrainingSettings.train()`, what users call, with what it does between its compiled chunks. A
+    block is a chunk.
 
-    It runs in a thread of its own, which waits in the callback after a chunk until the next is asked for: after the one that compiles, `blocks` of so many steps.
+    It runs in a thread of its own, which waits in the callback after a chunk until the next is
+    asked for: after the one that compiles, `blocks` of so many steps.
     """
 
     def __init__(self, cell: Cell, steps: int, blocks: int):
@@ -167,7 +180,9 @@ class Mesalens:
             self._done.put(error)
         else:
             ended = self._taken == self._last
-            self._done.put(None if ended else RuntimeError(f"the training ended after {self._taken} steps"))
+            self._done.put(
+                None if ended else RuntimeError(f"the training ended after {self._taken} steps")
+            )
 
     def _after_chunk(self, done: int) -> None:
         self._reached, self._taken = time.perf_counter(), done
@@ -181,11 +196,15 @@ class TooDearError(Exception):
 
 
 class Textbook:
-    """The textbook way, whose seeds are trained one after the other: one is run, and its time taken that many times."""
+    """The textbook way, whose seeds are trained one after the other: one is run, and its time taken
+    that many times.
+    """
 
     def __init__(self, cell: Cell):
         started = time.perf_counter()
-        step, self._state = textbook.training(cell.layers, cell.context_length, cell.dim, cell.batch_size)
+        step, self._state = textbook.training(
+            cell.layers, cell.context_length, cell.dim, cell.batch_size
+        )
         self._compile_seconds = time.perf_counter() - started
         self._step, self._seeds = step, cell.seeds
         self.memory = memory(step.memory_analysis())
@@ -215,7 +234,9 @@ Way = Mesalens | Textbook
 
 
 def in_turns(ways: Mapping[Any, TakesTurns], rounds: int) -> dict[Any, np.ndarray]:
-    """Seconds a step of each way, one value a round: in every round each takes a block of steps. One round before them does not count."""
+    """Seconds a step of each way, one value a round: in every round each takes a block of steps.
+    One round before them does not count.
+    """
     seconds = [[way.block() for way in ways.values()] for _ in range(rounds + 1)][1:]
     return dict(zip(ways, np.array(seconds).T, strict=True))
 
@@ -226,6 +247,21 @@ class GivenPrompts(Task):
     tokens: jax.Array
     targets: jax.Array
 
+    @property
+    def dim(self) -> int:
+        """The number d of entries of a covariate."""
+        return self.tokens.shape[-1] - 1
+
+    @property
+    def outputs(self) -> int:
+        """The number m of entries of a label."""
+        return 1
+
+    @property
+    def context_length(self) -> int:
+        """The number n of examples."""
+        return self.tokens.shape[-2] - 1
+
     def sample(self, key, shape=()):
         """Always that batch."""
         context, query = self.tokens[:, :-1], self.tokens[:, -1]
@@ -235,7 +271,8 @@ class GivenPrompts(Task):
 def as_transformer(weights) -> LinearTransformer:
     """The textbook's weights, or their gradients, in mesalens' model."""
     stacked = {name: jnp.stack([layer[name] for layer in weights])[:, None] for name in "QKVP"}
-    return LinearTransformer(stacked["Q"], stacked["K"], stacked["V"], stacked["P"], layers=len(weights))
+    factors = Factors(stacked["Q"], stacked["K"], stacked["V"], stacked["P"])
+    return LinearTransformer(factors, layers=len(weights))
 
 
 def weights_to_compare(cell: Cell):
@@ -245,7 +282,8 @@ def weights_to_compare(cell: Cell):
 
 
 def check_same_work(cell: Cell, transformer: LinearTransformer | None = None) -> None:
-    """Raises `AssertionError` unless both ways compute the same from the same weights and prompts: predictions, loss and gradients.
+    """Raises `AssertionError` unless both ways compute the same from the same weights and prompts:
+    predictions, loss and gradients.
 
     `transformer` is what is compared with the textbook, the same weights where it is not given.
     """
@@ -262,8 +300,8 @@ def check_same_work(cell: Cell, transformer: LinearTransformer | None = None) ->
     @functools.partial(jax.jit, compiler_options=quickly())
     def ours(transformer, tokens, targets):
         task = GivenPrompts(tokens, targets)
-        loss_and_gradients = jax.value_and_grad(lambda t: batch_loss(t, task, key, batch_size))
-        return transformer.batch(task.sample(key)[0])[:, 0], *loss_and_gradients(transformer)
+        loss_and_gradients = jax.value_and_grad(SquaredError().loss(task, batch_size))
+        return transformer.batch(task.sample(key)[0])[:, 0], *loss_and_gradients(transformer, key)
 
     predictions, loss, gradients = theirs(weights, *batch)
     expected = predictions, loss, as_transformer(gradients)
@@ -271,5 +309,7 @@ def check_same_work(cell: Cell, transformer: LinearTransformer | None = None) ->
 
 
 def assert_close(ours, theirs) -> None:
-    """Finite, and equal up to the rounding of float32, small entries measured by the largest one."""
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max(), equal_nan=False)
+    """Finite, and equal up to the rounding of float32; small entries relative to the largest."""
+    np.testing.assert_allclose(
+        ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max(), equal_nan=False
+    )

@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-limits, tables, training, ways = map(importlib.import_module, ("limits", "tables", "training", "ways"))
+limits, tables, training, ways = map(
+    importlib.import_module, ("limits", "tables", "training", "ways")
+)
 sys.path.pop(0)
 
 TINY = ways.Cell(layers=2, context_length=3, dim=2, batch_size=4)
@@ -60,7 +62,9 @@ def test_both_ways_compute_the_same(layers):
 
 def test_a_changed_weight_is_noticed():
     transformer = ways.as_transformer(ways.weights_to_compare(TINY))
-    changed = eqx.tree_at(lambda t: t.W_K, transformer, transformer.W_K.at[0, 0, 0, 0].multiply(1.1))
+    changed = eqx.tree_at(
+        lambda t: t.weights.W_K, transformer, transformer.weights.W_K.at[0, 0, 0, 0].multiply(1.1)
+    )
     with pytest.raises(AssertionError, match="Mismatched"):
         ways.check_same_work(TINY, changed)
 
@@ -131,7 +135,10 @@ def test_ways_take_turns():
 
     seconds = ways.in_turns({"a": Way("a"), "b": Way("b")}, 2)
     assert order == ["a", "b"] * 3
-    assert seconds["a"].tolist() == [3, 5] and seconds["b"].tolist() == [4, 6]  # the first round does not count
+    assert seconds["a"].tolist() == [3, 5] and seconds["b"].tolist() == [
+        4,
+        6,
+    ]  # the first round does not count
 
 
 def test_rows_of_cells():
@@ -167,6 +174,8 @@ def test_a_fit_leaves_out_what_was_not_run():
         for n, cell in zip(axis.values, axis.cells(), strict=True)
     ]
     found = training.fit(axis, results)
-    assert found["mesalens"]["median"] == pytest.approx(1) and found["textbook"]["median"] == pytest.approx(2)
+    assert found["mesalens"]["median"] == pytest.approx(1) and found["textbook"][
+        "median"
+    ] == pytest.approx(2)
     assert found["textbook_sizes"] == [10, 50, 200]
     assert "<= 1.1: met" in printed(tables.exponent_table([found]))
