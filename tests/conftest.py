@@ -4,5 +4,7 @@ import os
 
 # Most of the tests' time is XLA compiling small programs once; its optimisations cost more there than they give, and of its two code
 # generators the older one compiles twice as fast (what it makes is slower)
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 os.environ.setdefault("MESALENS_PROGRAMS", "off")  # nothing of the tests stays in the user's cache
