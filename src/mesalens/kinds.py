@@ -118,7 +118,7 @@ class KindSettings(Settings):
 
 
 class Member:
-    """Annotates a field that holds a member of an axis: `Annotated[KindSettings, Member("noise")]`.
+    """Annotates a field that holds a member of an axis: `Annotated[Any, Member("noise")]`.
 
     The field takes a name, or a mapping of `kind` and parameters, or settings. The kind may be left
     out: it is then the first that has all the parameters.

@@ -101,7 +101,7 @@ def _split(words: tuple[str, ...]) -> list[list[str]]:
             references[-1].append(word)
         else:
             raise InputError(
-                f"{word} has no learner before it; write: --reference ridge penalty=1."
+                f"{word} needs a learner before it, as in: --reference ridge penalty=1."
             )
     return references
 

@@ -25,7 +25,6 @@ from mesalens.tasks.functions import OwnFunctions as OwnFunctions
 from mesalens.tasks.functions import RotatedPolynomials as RotatedPolynomials
 from mesalens.tasks.functions import SineWaves as SineWaves
 from mesalens.tasks.functions import TwoLayerNetworks as TwoLayerNetworks
-from mesalens.tasks.matrix_file import Matrix as Matrix
 from mesalens.tasks.matrix_file import read_matrix as read_matrix
 from mesalens.tasks.noise import GaussianNoise as GaussianNoise
 from mesalens.tasks.noise import HeteroscedasticNoise as HeteroscedasticNoise

@@ -7,9 +7,6 @@ from jaxtyping import Float
 
 from mesalens.checks import InputError
 
-Matrix = tuple[tuple[float, ...], ...]
-"""A matrix as settings store it: its rows."""
-
 LARGEST_FILE = 64 * 2**20
 """Bytes."""
 
