@@ -57,22 +57,16 @@ class Criterion:
 
     def judge(self, evidence: Evidence) -> Judgement:
         """The judgement of the evidence. It depends on nothing else."""
-        counted = evidence.counted
-        if counted is None:
-            counted = xr.ones_like(evidence.values, dtype=bool)
-        values, counted = xr.broadcast(evidence.values, counted)
+        counted = True if evidence.counted is None else evidence.counted
+        values, counted = xr.broadcast(evidence.values, xr.DataArray(counted))
         settings = [str(dimension) for dimension in values.dims if dimension != "seed"]
-        values = values.transpose(*settings, "seed")
-        counted = counted.transpose(*settings, "seed").values
         judgements = []
-        for place in np.ndindex(values.shape[:-1]):
-            indices = zip(settings, place, strict=True)
-            where = {name: str(values[name].values[index]) for name, index in indices}
-            judgements.append(self._judge_setting(values.values[place], counted[place], where))
-        outcomes = {judgement.outcome for judgement in judgements}
-        outcome = next(name for name in ("FAIL", "INCONCLUSIVE", "PASS") if name in outcomes)
-        deciding = [judgement for judgement in judgements if judgement.outcome == outcome]
-        return min(deciding, key=self._margin)
+        for place in np.ndindex(*(values.sizes[name] for name in settings)):
+            at = dict(zip(settings, place, strict=True))
+            where = {name: str(values[name].values[index]) for name, index in at.items()}
+            judgements.append(self._judge_setting(values[at].values, counted[at].values, where))
+        severity = ("FAIL", "INCONCLUSIVE", "PASS").index
+        return min(judgements, key=lambda each: (severity(each.outcome), self._margin(each)))
 
     def _judge_setting(self, values, counted, where: dict[str, str]) -> Judgement:
         chosen = values[counted].astype(np.float64)
@@ -81,16 +75,15 @@ class Criterion:
         outcome: Outcome = "INCONCLUSIVE"
         if not finite or low > self.high or high < self.low:
             outcome = "FAIL"
-        elif low >= self.low and high <= self.high and len(chosen):
+        elif low >= self.low and high <= self.high:
             outcome = "PASS"
         mean = float(chosen.mean()) if len(chosen) else np.nan
         return Judgement(outcome, mean, float(low), float(high), len(chosen), len(values), where)
 
     def _margin(self, judgement: Judgement) -> float:
         """How far inside the criterion the interval ends; negative if it reaches out."""
-        if not np.isfinite(judgement.value):
-            return -np.inf
-        return min(judgement.low - self.low, self.high - judgement.high)
+        # Where both ends are infinite, the difference is NaN: nothing reaches out there
+        return np.nanmin([judgement.low - self.low, self.high - judgement.high])
 
 
 def confidence_interval(values: Float[np.ndarray, " seeds"]) -> tuple[float, float]:
@@ -99,12 +92,12 @@ def confidence_interval(values: Float[np.ndarray, " seeds"]) -> tuple[float, flo
         return -np.inf, np.inf
     quantile = scipy.special.stdtrit(len(values) - 1, 0.975)
     half = quantile * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    return values.mean() - half, values.mean() + half
 
 
 def seed_range(values: Float[np.ndarray, " seeds"]) -> tuple[float, float]:
     """The least and the greatest seed, for claims about each seed rather than about their mean."""
-    return float(values.min()), float(values.max())
+    return values.min(), values.max()
 
 
 def within(margin: float) -> Criterion:

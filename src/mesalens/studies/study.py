@@ -92,8 +92,7 @@ class Study:
             InputError: for an unknown name; the error has the nearest ones.
         """
         if names is not None:
-            known = [part.name for part in self.parts]
-            known += [claim.name for part in self.parts for claim in part.claims]
+            known = [each.name for part in self.parts for each in (part, *part.claims)]
             one_of(f"part or claim of {self.name}", names, known)
         selected = [
             (part, tuple(c for c in part.claims if names in (None, part.name, c.name)))
@@ -104,5 +103,4 @@ class Study:
 
 def judge(claims: tuple[Claim, ...], findings: Findings) -> list[Verdict]:
     """A verdict for each claim, from its evidence and its criterion."""
-    evidence = findings.evidence
-    return [Verdict(claim, claim.criterion.judge(evidence[claim.name])) for claim in claims]
+    return [Verdict(each, each.criterion.judge(findings.evidence[each.name])) for each in claims]
