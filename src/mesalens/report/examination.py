@@ -1,7 +1,7 @@
 """`Examination`: a study, or a part of it, that has been carried out."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from mesalens import plots
 from mesalens.studies import Figure, Part, Study, Verdict, judge
 
 
-@dataclass(frozen=True)
+@dataclass
 class Examination:
     """The results of a study (verdicts by part, figures, data, learners) and how they were made.
 
     `names` is the part or claim that was asked for, or None for all. `seconds` is the time that it
     took, and `seconds_to_verdict` the time until the claims of each part were judged, both from the
-    start of the study.
+    start of the study. `examine` adds part by part.
     """
 
     study: Study
@@ -29,14 +29,14 @@ class Examination:
     seeds: int | None
     seed: int
     settings: dict[str, Any]
-    parts: list[tuple[Part, list[Verdict]]]
-    figures: list[Figure]
-    datasets: dict[str, xr.Dataset]
-    learners: dict[str, PyTree]
-    remarks: list[str]
     started: datetime
-    seconds: float
-    seconds_to_verdict: dict[str, float]
+    parts: list[tuple[Part, list[Verdict]]] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    datasets: dict[str, xr.Dataset] = field(default_factory=dict)
+    learners: dict[str, PyTree] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    seconds_to_verdict: dict[str, float] = field(default_factory=dict)
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -89,37 +89,22 @@ def examine(
         checkpoints=None if checkpoints is None else checkpoints / study.name / budget,
     )
     started, clock = datetime.now(UTC), time.monotonic()
-    parts, figures, datasets, learners, remarks, seconds = [], [], {}, {}, [], {}
+    examination = Examination(study, names, budget, seeds, seed, laboratory.describe(), started)
     for part, claims in selected:
         title = f"{study.name}/{part.name}"
         progress.say(f"{title}: {part.title.lower()}")
         with plots.style():
             findings = part.run(laboratory)
-        parts.append((part, judge(claims, findings)))
-        seconds[part.name] = time.monotonic() - clock
-        progress.say(f"{title}: {_tally(parts[-1][1])}, {seconds[part.name]:.0f} s")
+        examination.parts.append((part, judge(claims, findings)))
+        examination.seconds = examination.seconds_to_verdict[part.name] = time.monotonic() - clock
+        progress.say(f"{title}: {_tally(examination.parts[-1][1])}, {examination.seconds:.0f} s")
         for figure in findings.figures:
             plt.close(figure.figure)  # or pyplot warns about twenty open figures; it can be saved
-        figures += findings.figures
-        datasets |= findings.datasets
-        learners |= findings.learners
-        remarks += findings.remarks
-    return Examination(
-        study=study,
-        names=names,
-        budget=budget,
-        seeds=seeds,
-        seed=seed,
-        settings=laboratory.describe(),
-        parts=parts,
-        figures=figures,
-        datasets=datasets,
-        learners=learners,
-        remarks=remarks,
-        started=started,
-        seconds=time.monotonic() - clock,
-        seconds_to_verdict=seconds,
-    )
+        examination.figures += findings.figures
+        examination.datasets |= findings.datasets
+        examination.learners |= findings.learners
+        examination.remarks += findings.remarks
+    return examination
 
 
 def _tally(verdicts: list[Verdict]) -> str:

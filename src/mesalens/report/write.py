@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib.pyplot as plt
+from pydantic_core import to_jsonable_python
 
 from mesalens import plots
 from mesalens.environment import environment
@@ -33,14 +33,13 @@ def write_report(examination: Examination, folder: Path) -> None:
         for figure in examination.figures:
             for ending in ("pdf", "png"):
                 figure.figure.savefig(folder / "figures" / f"{figure.name}.{ending}")
-            plt.close(figure.figure)
     page = _page(examination, folder / "figures")
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
 def summary(examination: Examination) -> dict[str, Any]:
     """The examination as values for JSON; infinities and NaN, which JSON lacks, are None."""
-    return {
+    values = {
         "study": examination.study.name,
         "budget": examination.budget,
         "seeds": examination.seeds,
@@ -50,8 +49,8 @@ def summary(examination: Examination) -> dict[str, Any]:
                 "claim": verdict.claim.name,
                 "part": part.name,
                 "outcome": verdict.judgement.outcome,
-                "value": _finite(verdict.judgement.value),
-                "interval": [_finite(verdict.judgement.low), _finite(verdict.judgement.high)],
+                "value": verdict.judgement.value,
+                "interval": [verdict.judgement.low, verdict.judgement.high],
                 "seeds": verdict.judgement.seeds,
                 "seeds_run": verdict.judgement.seeds_run,
                 "where": verdict.judgement.where,
@@ -71,6 +70,7 @@ def summary(examination: Examination) -> dict[str, Any]:
         "seconds": round(examination.seconds, 1),
         "command": examination.command(),
     }
+    return to_jsonable_python(values, inf_nan_mode="null")
 
 
 def number(value: float) -> str:
@@ -80,24 +80,15 @@ def number(value: float) -> str:
 
 def _page(examination: Examination, figures: Path) -> str:
     """The HTML page, with the figures in it; everything that is not HTML is escaped."""
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("mesalens.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    loader = jinja2.PackageLoader("mesalens.report", ".")
+    templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     templates.filters["number"] = number
-    images = {file.stem: base64.b64encode(file.read_bytes()) for file in figures.glob("*.png")}
-    return templates.get_template("page.html.j2").render(
-        examination=examination,
-        environment=environment(),
-        images={name: image.decode() for name, image in images.items()},
-    )
+    files = figures.glob("*.png")
+    images = {file.stem: base64.b64encode(file.read_bytes()).decode() for file in files}
+    page = templates.get_template("page.html.j2")
+    return page.render(examination=examination, environment=environment(), images=images)
 
 
 def _write_json(file: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
-
-
-def _finite(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None
