@@ -1,7 +1,5 @@
 """`spectra`: eigenvalues of the inputs, layer by layer."""
 
-from functools import partial
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -33,9 +31,8 @@ def spectra(
     heights *= 0.85 / max(heights.max(), 1 / bins)
     ticks = []
     for place, (layer, height) in enumerate(zip(curvature.layer.values, heights, strict=True)):
-        draw = partial(axes.stairs, height - place, edges, baseline=-place, color=color)
-        draw(fill=True, alpha=0.5, linewidth=0)
-        draw(linewidth=1)
+        look = {"facecolor": (color, 0.5), "edgecolor": color, "linewidth": 1}
+        axes.stairs(height - place, edges, baseline=-place, fill=True, **look)
         condition = float(np.exp(curvature.log_condition[place]))
         ticks.append(f"{f'after layer {layer}' if layer else 'the prompt'}\nκ = {condition:.3g}")
     label = "eigenvalue of $X^T X/n$, over the layer's mean"

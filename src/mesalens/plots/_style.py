@@ -1,7 +1,6 @@
 """The appearance of figures: a Matplotlib style, and a colour for each kind of learner."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import matplotlib as mpl
 
@@ -22,8 +21,6 @@ _STYLE: dict = {
 }
 
 
-@contextmanager
-def style() -> Iterator[None]:
+def style() -> AbstractContextManager[None]:
     """A context with the style of the reports. Figures made outside it follow the rcParams."""
-    with mpl.rc_context(_STYLE):
-        yield
+    return mpl.rc_context(_STYLE)

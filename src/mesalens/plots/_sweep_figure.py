@@ -72,7 +72,6 @@ def _at_end(
     x = last[along].values if numeric else np.arange(last.sizes[along])
     logarithmic = numeric and bool((x > 0).all() and x.max() > 5 * x.min())
     spread = np.linspace(-0.008, 0.008, last.sizes["seed"])
-    named = len(combinations) <= MOST_LINES
     upper_edge = panel.get_xaxis_transform()
     for place, (color, combination) in enumerate(zip(colors, combinations, strict=True)):
         runs = last.sel(combination).transpose(along, "seed")
@@ -83,7 +82,7 @@ def _at_end(
         dots = _moved(x[:, None], shift + spread, logarithmic)
         panel.plot(dots.ravel(), runs.values.ravel(), ".", color=color, alpha=0.35, markersize=4)
         label = ", ".join(f"{_words(axis)} {_label(value)}" for axis, value in combination.items())
-        look = {"color": color, "linewidth": 1.4, "label": label if named else None}
+        look = {"color": color, "linewidth": 1.4, "label": label}
         panel.plot(middles, runs.median("seed"), LINES[place % len(LINES)], **look)
         for position, count in zip(middles[counts > 0], counts[counts > 0], strict=True):
             panel.plot(position, 1, "x", color=color, transform=upper_edge, clip_on=False)
@@ -95,7 +94,7 @@ def _at_end(
         panel.set_xscale("log")
     panel.set(xlabel=_words(along), yscale=_scale(last))
     panel.set_title("after the last step, one dot per run (× : diverged)", pad=16)
-    if any(combinations) and named:
+    if any(combinations) and len(combinations) <= MOST_LINES:
         panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
