@@ -44,8 +44,9 @@ def sensitivity(learner: AnyLearner, prompt: AnyPrompt) -> Float[Array, "m d"]:
         ValueError: if the learner is not differentiable.
     """
     if not is_differentiable(learner):
-        name = type(learner).__name__
-        raise InputError(f"a sensitivity needs a differentiable learner; {name} is not.")
+        raise InputError(
+            f"a sensitivity needs a differentiable learner; {type(learner).__name__} is not."
+        )
 
     def at(query):
         return predict(learner, dataclasses.replace(prompt, query=query))
@@ -59,30 +60,20 @@ def alignment_at(
     """The terms at one prompt whose means are the measures in `Alignment`."""
     predictions = predict(learner, prompt), predict(reference, prompt)
     sensitivities = sensitivity(learner, prompt), sensitivity(reference, prompt)
-    return prediction_terms(*predictions) | sensitivity_terms(*sensitivities)
+    return alignment_terms(*predictions, *sensitivities)
 
 
-def prediction_terms(
-    prediction: Float[Array, " m"], expected: Float[Array, " m"]
-) -> dict[str, Float[Array, ""]]:
-    """The terms in `alignment_at` that need predictions alone."""
-    return {
+def alignment_terms(prediction, expected, J, J_ref) -> dict[str, Float[Array, ""]]:
+    """The terms in `alignment_at`; those of predictions alone if a sensitivity is None."""
+    terms = {
         "prediction_difference": jnp.linalg.norm(prediction - expected),
         "reference_prediction": jnp.linalg.norm(expected),
     }
-
-
-def sensitivity_terms(
-    J: Float[Array, "m d"], J_ref: Float[Array, "m d"]
-) -> dict[str, Float[Array, ""]]:
-    """The terms in `alignment_at` that need sensitivities."""
+    if J is None or J_ref is None:
+        return terms
     lengths = jnp.linalg.norm(J) * jnp.linalg.norm(J_ref)
-    vanish = lengths == 0
-    return {
-        # The divisor is replaced before the division, so that gradients are finite, too
-        "sensitivity_cosine": jnp.where(
-            vanish, 0, jnp.sum(J * J_ref) / jnp.where(vanish, 1, lengths)
-        ),
+    return terms | {
+        "sensitivity_cosine": jnp.sum(J * J_ref) / jnp.where(lengths == 0, 1, lengths),
         "sensitivity_difference": jnp.linalg.norm(J - J_ref),
         "reference_sensitivity": jnp.linalg.norm(J_ref),
     }

@@ -1,6 +1,5 @@
 """Learners beside each other: the measures of a learner against references, with labels."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,11 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import xarray as xr
 from jaxtyping import Array, Float, Key
 
-from mesalens.analysis._alignment import prediction_terms, sensitivity, sensitivity_terms
+from mesalens.analysis._alignment import alignment_terms, sensitivity
 from mesalens.checks import InputError, count
 from mesalens.learners import AnyLearner
 from mesalens.learners.base import is_differentiable, predict
@@ -65,12 +63,11 @@ class Comparison(eqx.Module):
         """An estimate for each name `reference.measure`, all from the same prompts."""
 
         def terms(prompt, target):
-            prediction = predict(learner, prompt)
-            J = sensitivity(learner, prompt) if is_differentiable(learner) else None
+            answer = _answer(learner, prompt)
             return {
                 f"{name}.{measure}": term
                 for name, reference in self.references.items()
-                for measure, term in _terms(prediction, J, reference, prompt, target).items()
+                for measure, term in _terms(answer, _answer(reference, prompt), target).items()
             }
 
         means = expectation(terms, self.task, key, prompts=self.prompts)
@@ -84,29 +81,22 @@ class Comparison(eqx.Module):
 
         A measure that one of the references does not have is NaN.
         """
-        return self._labelled(value=metrics)
-
-    def _labelled(self, **variables: xr.Dataset) -> xr.Dataset:
-        """Variables by names `reference.measure`, with both as dimensions."""
-        references, (metrics, *_) = list(self.references), variables.values()
-        pairs = {f"{r}.{m}": (r, m) for m in MEASURES for r in references if f"{r}.{m}" in metrics}
-        count("the number of measures in the metrics", len(pairs))
-        index = pd.MultiIndex.from_tuples(pairs.values(), names=["reference", "measure"])
-        stacked = {
-            name: values[list(pairs)].to_dataarray("p") for name, values in variables.items()
-        }
-        labels = xr.Coordinates.from_pandas_multiindex(index, "p")
-        table = xr.Dataset(stacked).assign_coords(labels).unstack("p")
-        measures = list(dict.fromkeys(measure for _, measure in pairs.values()))
-        table = table.sel(reference=references, measure=measures)
-        table = table.assign_coords(formula=("measure", [MEASURES[name] for name in measures]))
+        references = list(self.references)
+        measures = [m for m in MEASURES if any(f"{r}.{m}" in metrics for r in references)]
+        count("the number of measures in the metrics", len(measures))
+        names = [f"{r}.{m}" for r in references for m in measures]
+        found = metrics[[name for name in names if name in metrics]].to_dataarray("name")
+        pairs = found.reindex(name=names).coarsen(name=len(measures))
+        table = pairs.construct(name=("reference", "measure")).to_dataset(name="value")
+        table = table.drop_vars("name").assign_coords(reference=references, measure=measures)
+        table.coords["formula"] = "measure", [MEASURES[name] for name in measures]
         table.attrs = {"task": repr(self.task), "prompts": self.prompts}
-        blind = [name for name in references if f"{name}.sensitivity_cosine" not in pairs]
+        blind = [name for name in references if f"{name}.sensitivity_cosine" not in metrics]
         if blind:
             table.attrs["sensitivities"] = (
                 f"not defined against {', '.join(blind)}: JAX cannot differentiate both learners"
             )
-        return table.transpose("reference", "measure", ...)
+        return table
 
 
 def compare(
@@ -157,43 +147,49 @@ def compare(
     for leaf in filter(eqx.is_array, jax.tree.leaves(learner)):
         if leaf.shape[: len(sizes)] != sizes:
             raise InputError(f"axes have sizes {sizes}; an array of the learner has {leaf.shape}.")
-    shape = [len(values) if axis == "seed" else 1 for axis, values in labels.items()]
-    seed_keys = jax.random.split(key, math.prod(shape)) if "seed" in labels else key[None]
-    index = np.broadcast_to(np.arange(len(seed_keys)).reshape(shape), sizes)
-    means = _over_axes(comparison, learner, seed_keys[index.ravel()], len(sizes))
+    means = _over_axes(comparison, learner, key, tuple(zip(labels, sizes, strict=True)))
 
-    def dataset(part: str) -> xr.Dataset:
-        arrays = {name: np.reshape(getattr(mean, part), sizes) for name, mean in means.items()}
-        return xr.Dataset({name: (list(labels), array) for name, array in arrays.items()}, labels)
+    dims = tuple(labels)
 
-    return comparison._labelled(value=dataset("value"), standard_error=dataset("standard_error"))
+    def table(part: str) -> xr.Dataset:
+        arrays = {name: (dims, np.asarray(getattr(mean, part))) for name, mean in means.items()}
+        return comparison.dataset(xr.Dataset(arrays, labels))
+
+    return table("value").assign(standard_error=table("standard_error").value)
 
 
 @eqx.filter_jit
-def _over_axes(
-    comparison: Comparison, learners: AnyLearner, keys: Key[Array, " total"], axes: int
-) -> dict[str, Estimate]:
-    """The estimates for learners along all leading axes, one after the other to bound memory."""
+def _over_axes(comparison, learners, key, axes) -> dict[str, Estimate]:
+    """The estimates for learners along all leading axes, one after the other to bound memory.
+
+    `axes` are pairs of a name and a size, outermost first.
+    """
+    if not axes:
+        return comparison.estimates(learners, key)
+    (axis, size), *inner = axes
+    keys = jax.random.split(key, size) if axis == "seed" else jnp.broadcast_to(key, size)
     arrays, static = eqx.partition(learners, eqx.is_array)
-    arrays = jax.tree.map(lambda leaf: leaf.reshape(len(keys), *leaf.shape[axes:]), arrays)
 
     def estimates(each):
-        own, key = each
-        return comparison.estimates(eqx.combine(own, static), key)
+        arrays, key = each
+        return _over_axes(comparison, eqx.combine(arrays, static), key, tuple(inner))
 
     return jax.lax.map(estimates, (arrays, keys))
 
 
-def _terms(prediction, J, reference, prompt, target) -> dict[str, Array]:
-    expected = predict(reference, prompt)
+def _answer(learner, prompt):
+    """The prediction, and the sensitivity if the learner has one."""
+    J = sensitivity(learner, prompt) if is_differentiable(learner) else None
+    return predict(learner, prompt), J
+
+
+def _terms(answer, reference_answer, target) -> dict[str, Array]:
+    (prediction, J), (expected, J_ref) = answer, reference_answer
     error, reference_error = (jnp.sum((y - target) ** 2) for y in (prediction, expected))
-    terms = prediction_terms(prediction, expected) | {
+    return alignment_terms(prediction, expected, J, J_ref) | {
         "risk": error,
         "reference_risk": reference_error,
         "risk_difference": error - reference_error,
         "relative_difference": jnp.sum((prediction - expected) ** 2),
         "square": jnp.sum(expected**2),
     }
-    if J is None or not is_differentiable(reference):
-        return terms
-    return terms | sensitivity_terms(J, sensitivity(reference, prompt))
