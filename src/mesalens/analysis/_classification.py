@@ -1,15 +1,14 @@
 """How well a learner tells classes apart: cross-entropy and accuracy."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
+from mesalens.analysis._compiled import compiled_expectation
 from mesalens.learners import AnyLearner
 from mesalens.learners.base import predict
-from mesalens.simulation import Estimate, expectation
+from mesalens.simulation import Estimate
 from mesalens.tasks import Task
 from mesalens.tasks._classes import require_classes
 
@@ -26,7 +25,7 @@ def cross_entropy(
         ValueError: if targets are not distributions over two classes or more.
     """
     require_classes(task)  # not in the compiled program, where targets have no values
-    return _simulated(_surprise, learner, task, key, prompts)
+    return compiled_expectation(eqx.Partial(_surprise, learner), task, key, prompts=prompts)
 
 
 def accuracy(
@@ -40,22 +39,12 @@ def accuracy(
         ValueError: if targets are not distributions over two classes or more.
     """
     require_classes(task)
-    return _simulated(_mass_of_choice, learner, task, key, prompts)
+    return compiled_expectation(eqx.Partial(_mass_of_choice, learner), task, key, prompts=prompts)
 
 
-def _surprise(prediction: Float[Array, " m"], target: Float[Array, " m"]) -> Float[Array, ""]:
-    return -jnp.sum(target * jax.nn.log_softmax(prediction))
+def _surprise(learner, prompt, target):
+    return -jnp.sum(target * jax.nn.log_softmax(predict(learner, prompt)))
 
 
-def _mass_of_choice(prediction: Float[Array, " m"], target: Float[Array, " m"]) -> Float[Array, ""]:
-    return target[jnp.argmax(prediction)]
-
-
-@eqx.filter_jit
-def _simulated(
-    term: Callable, learner: AnyLearner, task: Task, key: Key[Array, ""], prompts: int
-) -> Estimate:
-    def terms(prompt, target):
-        return term(predict(learner, prompt), target)
-
-    return expectation(terms, task, key, prompts=prompts)
+def _mass_of_choice(learner, prompt, target):
+    return target[jnp.argmax(predict(learner, prompt))]

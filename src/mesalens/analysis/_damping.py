@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
+from mesalens.analysis._compiled import compiled_expectation
 from mesalens.checks import InputError, count, positive
 from mesalens.learners.base import predict_iterates, require
 from mesalens.models import LinearTransformer
-from mesalens.simulation import Estimate, expectation
 from mesalens.tasks import Task
 
 
@@ -45,12 +45,24 @@ def risk_by_depth(
     count("the number of dampings", len(dampings))
     for damping in dampings:
         positive("damping", damping)
-    risk = _risks(model, jnp.asarray(dampings), task, key, times, prompts)
-    variables = {"risk": risk.value, "standard_error": risk.standard_error}
-    return xr.Dataset(
+    errors = eqx.Partial(_squared_errors, model, jnp.asarray(dampings), times)
+    estimate = compiled_expectation(errors, task, key, prompts=prompts)
+    variables = {"risk": estimate.value, "standard_error": estimate.standard_error}
+    table = xr.Dataset(
         {name: (("damping", "times"), np.asarray(array)) for name, array in variables.items()},
         {"damping": np.asarray(dampings), "times": np.arange(times + 1)},
     )
+    return table.where(np.isfinite(table.risk), np.inf)
+
+
+def _squared_errors(model, dampings, times, prompt, target):
+    """Before the first and after every application, of shape (dampings, times + 1)."""
+
+    def damped(damping):
+        iterates = predict_iterates(model.repeated(times, damping=damping), prompt)
+        return jnp.sum((iterates - target) ** 2, axis=-1)
+
+    return jax.vmap(damped)(dampings)
 
 
 def largest_stable_damping(
@@ -89,15 +101,14 @@ def largest_stable_damping(
             one; and as `risk_by_depth` does.
     """
     require(model, LinearTransformer, "largest_stable_damping")
-    low, high = (positive("between", end) for end in between)
     positive("precision", precision)
-    if low >= high:
-        raise InputError(f"between must be an increasing pair; got ({low:g}, {high:g}).")
+    low, high = between
+    if not 0 < low < high:
+        raise InputError(f"between must be two positive, increasing numbers; got {between}.")
 
     def stable(damping: float) -> bool:
-        dampings = jnp.asarray([damping])
-        risk = np.asarray(_risks(model, dampings, task, key, times, prompts).value)[0]
-        return bool(risk[-1] <= risk[0])
+        table = risk_by_depth(model, task, key, times=times, dampings=[damping], prompts=prompts)
+        return bool(table.risk[0, -1] <= table.risk[0, 0])
 
     if not stable(low):
         raise InputError(f"between: the layer diverges at damping {low:g}; start lower.")
@@ -107,26 +118,3 @@ def largest_stable_damping(
         middle = math.sqrt(low * high)
         low, high = (middle, high) if stable(middle) else (low, middle)
     return low
-
-
-@eqx.filter_jit
-def _risks(
-    model: LinearTransformer,
-    dampings: Float[Array, " dampings"],
-    task: Task,
-    key: Key[Array, ""],
-    times: int,
-    prompts: int,
-) -> Estimate:
-    """The risk before the first and after every application, of shape (dampings, times + 1)."""
-
-    def squared_errors(prompt, target):
-        def damped(damping):
-            iterates = predict_iterates(model.repeated(times, damping=damping), prompt)
-            return jnp.sum((iterates - target) ** 2, axis=-1)
-
-        return jax.vmap(damped)(dampings)
-
-    risk = expectation(squared_errors, task, key, prompts=prompts)
-    finite = jnp.isfinite(risk.value)
-    return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.inf), risk)

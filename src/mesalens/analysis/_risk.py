@@ -1,6 +1,5 @@
 """Risk: mean squared error of a learner on a task."""
 
-import functools
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -21,7 +20,6 @@ def squared_error(
     return jnp.sum((predict(learner, prompt) - target) ** 2)
 
 
-@eqx.filter_jit
 def risk(
     learner: AnyLearner, task: Task, key: Key[Array, ""], *, prompts: int = 10_000
 ) -> Estimate:
@@ -37,7 +35,8 @@ def risk(
         ValueError: if a prediction has another shape, or the learner needs examples and the
             task's prompts are condensed.
     """
-    return expectation(functools.partial(squared_error, learner), task, key, prompts=prompts)
+    (estimate,) = risks([learner], task, key, prompts=prompts)
+    return estimate
 
 
 @eqx.filter_jit

@@ -1,17 +1,19 @@
 """Similarity by depth: which iterate of one learner the layers of another are nearest to."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Key
 
+from mesalens.analysis._compiled import compiled_expectation
 from mesalens.checks import count
 from mesalens.learners import AnyLearner
 from mesalens.learners.base import predict_iterates
-from mesalens.simulation import Estimate, expectation
 from mesalens.tasks import Task
 
 
@@ -64,7 +66,8 @@ def similarities(
         ValueError: if there is no candidate.
     """
     count("the number of candidates", len(candidates))
-    moments = _moments(model, dict(candidates), task, key, prompts)
+    terms = eqx.Partial(_moments, model, dict(candidates))
+    moments = compiled_expectation(terms, task, key, prompts=prompts)
     # In the order given: compiled programs return names in alphabetical order
     return {name: _dataset(moments[name]) for name in candidates}
 
@@ -81,74 +84,60 @@ def nearest_learners(alike: Mapping[str, xr.Dataset]) -> xr.Dataset:
         the smallest difference, the first of them where several have it.
     """
     measures = ["difference", "difference_standard_error", "cosine"]
-    rows: list[xr.Dataset] = []
-    for table in alike.values():
-        chosen = table[measures].sel(iterate=table.nearest).drop_vars("iterate")
-        rows.append(chosen.assign(iterate=table.nearest))
+    rows = [
+        table[measures].sel(iterate=table.nearest).reset_coords("iterate")
+        for table in alike.values()
+    ]
     table = xr.concat(rows, dim=xr.DataArray(list(alike), dims="learner", name="learner"))
-    return table.assign(
-        nearest=table.learner[table.difference.argmin("learner")].drop_vars("learner")
-    )
+    return table.assign(nearest=table.difference.idxmin("learner"))
 
 
-@eqx.filter_jit
-def _moments(
-    first: AnyLearner, others: dict[str, AnyLearner], task: Task, key: Key[Array, ""], prompts: int
-) -> dict[str, dict[str, Estimate]]:
-    """The means that the measures are made of, for each of the others."""
+def _moments(model, candidates, prompt, target):
+    """The terms whose means the measures are made of, for each of the candidates."""
+    rows = predict_iterates(model, prompt)
 
-    def statistic(prompt, target):
-        rows = predict_iterates(first, prompt)
-        columns = {name: predict_iterates(other, prompt) for name, other in others.items()}
-        return {name: terms(rows, columns[name], target) for name in others}
-
-    def terms(rows, columns, target):
-        row_errors, column_errors = rows - target, columns - target
+    def terms(columns):
         return {
-            "product": rows @ columns.T,
-            "error_product": row_errors @ column_errors.T,
+            "predictions": _products(rows, columns),
+            "errors": _products(rows - target, columns - target),
             # Not from the products, which would cancel where the two nearly agree
             "distance": jnp.sum((rows[:, None] - columns) ** 2, axis=-1),
-            "rows": jnp.sum(rows**2, axis=-1),
-            "columns": jnp.sum(columns**2, axis=-1),
-            "row_errors": jnp.sum(row_errors**2, axis=-1),
-            "column_errors": jnp.sum(column_errors**2, axis=-1),
             "target": jnp.sum(target**2),
         }
 
-    return expectation(statistic, task, key, prompts=prompts)
+    return {name: terms(predict_iterates(each, prompt)) for name, each in candidates.items()}
 
 
-def _dataset(moments: dict[str, Estimate]) -> xr.Dataset:
-    mean = {name: np.asarray(estimate.value, np.float64) for name, estimate in moments.items()}
-    error = np.asarray(moments["distance"].standard_error, np.float64)
-    both = ("layer", "iterate")
-    difference = _finite_or_infinite(mean["distance"] / mean["target"])
-    cosine = _cosine(mean["product"], mean["rows"], mean["columns"])
-    error_cosine = _cosine(mean["error_product"], mean["row_errors"], mean["column_errors"])
-    return xr.Dataset(
-        {
-            "difference": (both, difference),
-            "difference_standard_error": (both, _finite_or_infinite(error / mean["target"])),
-            "cosine": (both, cosine),
-            "error_cosine": (both, error_cosine),
-            "nearest": ("layer", difference.argmin(axis=1)),
-            "layer_risk": ("layer", _finite_or_infinite(mean["row_errors"])),
-            "iterate_risk": ("iterate", _finite_or_infinite(mean["column_errors"])),
-        },
-        {"layer": np.arange(difference.shape[0]), "iterate": np.arange(difference.shape[1])},
+def _products(rows, columns):
+    """Each row times each column, and the squares of both."""
+    return rows @ columns.T, jnp.sum(rows**2, axis=-1), jnp.sum(columns**2, axis=-1)
+
+
+def _dataset(moments: dict[str, Any]) -> xr.Dataset:
+    moments = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), moments)
+    distance, unit = moments["distance"], moments["target"].value
+    predictions, errors = (
+        [each.value for each in moments[name]] for name in ("predictions", "errors")
     )
-
-
-def _finite_or_infinite(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(values), values, np.inf)
+    both = ("layer", "iterate")
+    _, layer_risk, iterate_risk = errors
+    table = xr.Dataset(
+        {
+            "difference": (both, distance.value / unit),
+            "difference_standard_error": (both, distance.standard_error / unit),
+            "cosine": (both, _cosine(*predictions)),
+            "error_cosine": (both, _cosine(*errors)),
+            "layer_risk": ("layer", layer_risk),
+            "iterate_risk": ("iterate", iterate_risk),
+        },
+        {"layer": np.arange(len(layer_risk)), "iterate": np.arange(len(iterate_risk))},
+    ).fillna(np.inf)
+    return table.assign(nearest=table.difference.argmin("iterate"))
 
 
 def _cosine(product: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Products over lengths; 1 where both are 0, and 0 where one is, or one is not finite."""
-    squares = np.multiply.outer(np.nan_to_num(rows, posinf=0), np.nan_to_num(columns, posinf=0))
-    lengths = np.sqrt(squares)
-    defined = np.isfinite(product) & (lengths > 0)
-    cosine = np.where(defined, product, 0) / np.where(defined, lengths, 1)
-    both_vanish = np.logical_and.outer(rows == 0, columns == 0)
-    return np.where(both_vanish, 1.0, np.clip(cosine, -1, 1))
+    with np.errstate(all="ignore"):
+        cosine = product / np.sqrt(np.multiply.outer(rows, columns))
+    cosine = np.where(np.isfinite(cosine), np.clip(cosine, -1, 1), 0)
+    return np.where(np.logical_and.outer(rows == 0, columns == 0), 1.0, cosine)
