@@ -41,15 +41,15 @@ def copying_at(model: Transformer, prompt: Prompt) -> dict[str, Float[Array, ""]
     """
     require(model, Transformer, "copying")
     require(model.tokens, Interleaved, "copying")
-    inputs = jnp.arange(0, 2 * prompt.context_length, 2)
-    J = model.sensitivities(prompt)[inputs, :-1]
-    own, following = J[jnp.arange(len(inputs)), inputs], J[jnp.arange(len(inputs)), inputs + 1]
+    n = prompt.context_length
+    J = model.sensitivities(prompt)[:-1:2, :-1]  # rows of x_1, …, x_n, context tokens
+    own, following = jnp.diagonal(J.reshape(n, n, 2))
     weights = model.attention_weights(prompt)[0].sum(0)
     return {
         "own": own.mean(),
         "next": following.mean(),
         "other": ((J.sum(1) - own - following) / max(J.shape[1] - 2, 1)).mean(),
-        "attention": weights[inputs, inputs + 1].mean(),
+        "attention": jnp.diagonal(weights[:-1:2, 1::2]).mean(),
     }
 
 

@@ -68,21 +68,16 @@ def curvature(
     for quantile in quantiles:
         if not 0 <= quantile <= 1:
             raise InputError(f"quantiles must be from 0 to 1; got {quantile!r}.")
-    drawn = _sample(task, key, prompts)
+    drawn = eqx.filter_jit(task.sample)(unroll(key), (prompts,))
     with jax.enable_x64(True):
         levels = jnp.asarray(quantiles, jnp.float64)
         double, prompt, target = in_precision((model, *drawn), jnp.float64)
         measures = _measures(double, prompt, target, levels)
-        arrays = {name: np.asarray(value) for name, value in measures.items()}
     dims = {"eigenvalues": ("layer", "prompt", "eigenvalue"), "condition": ("layer", "quantile")}
-    variables = {name: (dims.get(name, ("layer",)), value) for name, value in arrays.items()}
-    coordinates = {"layer": np.arange(model.layers + 1), "quantile": np.asarray(quantiles)}
-    return xr.Dataset(variables, coordinates)
-
-
-@eqx.filter_jit
-def _sample(task: Task, key: Key[Array, ""], prompts: int) -> tuple[AnyPrompt, Float[Array, "N m"]]:
-    return task.sample(unroll(key), (prompts,))
+    return xr.Dataset(
+        {name: (dims.get(name, "layer"), np.asarray(value)) for name, value in measures.items()},
+        {"layer": np.arange(model.layers + 1), "quantile": np.asarray(quantiles)},
+    )
 
 
 @eqx.filter_jit

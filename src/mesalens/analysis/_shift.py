@@ -52,8 +52,6 @@ def scaled_functions(task: RegressionTask) -> Callable[[Array], RegressionTask]:
 
 def distracted(task: RegressionTask, variance: float = 1.0) -> Callable[[Array], RegressionTask]:
     """The map from k to the task with k labels of the context replaced by N(0, variance)."""
-
-    def shift(k):
-        return eqx.tree_at(lambda t: t.distractors, task, Distractors(k.astype(int), variance))
-
-    return shift
+    return lambda k: eqx.tree_at(
+        lambda t: t.distractors, task, Distractors(k.astype(int), variance)
+    )
