@@ -80,3 +80,15 @@ def test_a_curve_is_the_mean_with_a_band_from_the_least_to_the_greatest_seed(axe
 def test_a_curve_of_two_dimensions_is_refused(axes):
     with pytest.raises(ValueError):
         plots.curve(axes, xr.DataArray(np.zeros((2, 3)), dims=("step", "layer")), color="C0")
+
+
+def test_a_sweep_whose_runs_have_a_loss_before_the_first_step_alone_is_drawn():
+    loss = np.full((2, 1, 3), np.nan)
+    loss[..., 0] = 1.0
+    coordinates = {"rate": [0.1, 0.2], "seed": [0], "step": [0, 1, 2]}
+    metrics = xr.Dataset({"loss": (tuple(coordinates), loss)}, coordinates)
+    metrics = metrics.assign_coords(ending=(("rate", "seed"), [["diverged"]] * 2))
+    figure = plots.sweep_figure(metrics)
+    figure.canvas.draw()
+    assert [panel.get_yscale() for panel in figure.axes] == ["linear", "linear"]
+    plt.close(figure)

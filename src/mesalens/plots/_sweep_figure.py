@@ -35,7 +35,8 @@ def sweep_figure(metrics: xr.Dataset, name: str = "loss") -> Figure:
     Raises:
         InputError: if the dataset does not have the metric.
     """
-    values = metrics[one_of("metric", name, map(str, metrics.data_vars))]
+    # Values before the first step are not drawn, and must not decide on the scale
+    values = metrics[one_of("metric", name, map(str, metrics.data_vars))].isel(step=slice(1, None))
     grid = [str(axis) for axis in values.dims if axis not in ("seed", "step")]
     along = max(grid, key=lambda axis: values.sizes[axis])
     others = [axis for axis in grid if axis != along]
@@ -49,17 +50,16 @@ def sweep_figure(metrics: xr.Dataset, name: str = "loss") -> Figure:
 
 
 def _over_steps(panel: Axes, values: xr.DataArray, along: str, combinations: list[dict]) -> None:
-    shown = values.isel(step=slice(1, None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where all seeds diverged, all are NaN
-        quartiles = shown.quantile((0.25, 0.5, 0.75), "seed", skipna=True)
+        quartiles = values.quantile((0.25, 0.5, 0.75), "seed", skipna=True)
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.92, values.sizes[along]))
     for place, color in enumerate(colors):
         label: str | None = _label(values[along].values[place])
         for combination, line in zip(combinations, itertools.cycle(LINES)):
             low, middle, high = quartiles.isel({along: place}).sel(combination)
-            panel.fill_between(shown.step, low, high, color=color, alpha=0.15, linewidth=0)
-            panel.plot(shown.step, middle, line, color=color, label=label, linewidth=1.2)
+            panel.fill_between(values.step, low, high, color=color, alpha=0.15, linewidth=0)
+            panel.plot(values.step, middle, line, color=color, label=label, linewidth=1.2)
             label = None
     panel.legend(title=_words(along), loc="center left", bbox_to_anchor=(1.0, 0.5))
 
