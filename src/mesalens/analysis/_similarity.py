@@ -89,7 +89,7 @@ def nearest_learners(alike: Mapping[str, xr.Dataset]) -> xr.Dataset:
         for table in alike.values()
     ]
     table = xr.concat(rows, dim=xr.DataArray(list(alike), dims="learner", name="learner"))
-    return table.assign(nearest=table.difference.idxmin("learner"))
+    return table.assign(nearest=table.difference.idxmin("learner").astype(str))
 
 
 def _moments(model, candidates, prompt, target):
