@@ -1,7 +1,7 @@
 """Distributions over prompts: covariates × functions × noise × distractors × context length."""
 
-from mesalens.tasks._checks import require_moments as require_moments
 from mesalens.tasks._classes import require_classes as require_classes
+from mesalens.tasks._law import require_moments as require_moments
 from mesalens.tasks.base import FactoredTask as FactoredTask
 from mesalens.tasks.base import Task as Task
 from mesalens.tasks.classification import ClassificationTask as ClassificationTask

@@ -25,10 +25,6 @@ def variance(name: str, value: Any) -> Any:
     return value
 
 
-def require_moments(law: Any) -> None:
-    """Raises `ValueError` if covariates, or noise, have no finite fourth moment."""
-    if law.finite_moments <= 4:
-        raise InputError(
-            f"{type(law).__name__} has finite moments only below order {law.finite_moments:g}, and "
-            "the theory needs the fourth; choose lighter tails."
-        )
+def is_zero(value: Any) -> bool:
+    """Whether a value is the number 0. A value that JAX traces may be any number."""
+    return isinstance(value, float | int) and value == 0

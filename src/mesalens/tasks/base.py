@@ -1,9 +1,7 @@
 """`Task`: a distribution over prompts, and `FactoredTask`: covariates × functions."""
-# Pyright does not know that properties may implement Equinox's abstract variables
-# pyright: reportIncompatibleVariableOverride=false, reportIncompatibleMethodOverride=false
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, Key
@@ -23,36 +21,24 @@ class Task(eqx.Module):
     """
 
     if TYPE_CHECKING:  # which would count abstract variables among the constructor's parameters
-
-        @property
-        def dim(self) -> int: ...
-
-        @property
-        def outputs(self) -> int: ...
-
-        @property
-        def context_length(self) -> int: ...
-
+        dim: ClassVar[int]
+        outputs: ClassVar[int]
+        context_length: ClassVar[int]
     else:
         dim: eqx.AbstractVar[int]
         outputs: eqx.AbstractVar[int]
         context_length: eqx.AbstractVar[int]
+
+    sign_symmetric: ClassVar[bool] = False
+    """Whether negating all labels and the target keeps the law. False promises nothing."""
+    rotation_invariant: ClassVar[bool] = False
+    """Whether rotating all inputs keeps the law. False promises nothing."""
 
     @abc.abstractmethod
     def sample(
         self, key: Key[Array, ""], shape: tuple[int, ...] = ()
     ) -> tuple[AnyPrompt, Float[Array, "*shape m"]]:
         """Independent prompts with leading axes `shape`, and the target `y_query` of each."""
-
-    @property
-    def sign_symmetric(self) -> bool:
-        """Whether negating all labels and the target keeps the law. False promises nothing."""
-        return False
-
-    @property
-    def rotation_invariant(self) -> bool:
-        """Whether rotating all inputs keeps the law. False promises nothing."""
-        return False
 
 
 class FactoredTask(Task):

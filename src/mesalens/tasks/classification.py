@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from mesalens.checks import InputError, non_negative
 from mesalens.prompt import Prompt
+from mesalens.tasks._checks import is_zero
 from mesalens.tasks.base import FactoredTask
 
 
@@ -43,7 +44,7 @@ class ClassificationTask(FactoredTask):
         covariate_key, function_key, class_key = jax.random.split(key, 3)
         xs = self.covariates.sample(covariate_key, (*shape, self.context_length + 1))
         logits = self.functions(function_key, xs)
-        if not (isinstance(self.temperature, float | int) and self.temperature == 0):
+        if not is_zero(self.temperature):
             logits = logits + self.temperature * jax.random.gumbel(class_key, logits.shape)
         ys = jax.nn.one_hot(jnp.argmax(logits, axis=-1), self.outputs, dtype=xs.dtype)
         return Prompt(xs[..., :-1, :], ys[..., :-1, :], xs[..., -1, :]), ys[..., -1, :]

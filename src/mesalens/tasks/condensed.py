@@ -1,6 +1,4 @@
 """`CondensedTask`: linear regression on Gaussian covariates, with S drawn directly."""
-# Pyright does not know that properties may implement Equinox's abstract variables
-# pyright: reportIncompatibleVariableOverride=false
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,7 @@ from jaxtyping import Array, Float, Key
 from mesalens.checks import InputError
 from mesalens.prompt import CondensedPrompt
 from mesalens.random import chi_squared
-from mesalens.tasks._checks import member
+from mesalens.tasks._checks import is_zero, member
 from mesalens.tasks.base import Task
 from mesalens.tasks.covariates import Gaussian
 from mesalens.tasks.functions import LinearFunctions
@@ -48,9 +46,10 @@ class CondensedTask(Task):
                 f"noise must be Gaussian and independent of x for a condensed task; got "
                 f"{type(task.noise).__name__}."
             )
-        count = task.distractors.count
-        if not isinstance(count, int) or count:  # a traced number may be any
-            raise InputError(f"distractors must be 0 for a condensed task; got {count}.")
+        if not is_zero(task.distractors.count):
+            raise InputError(
+                f"distractors must be 0 for a condensed task; got {task.distractors.count}."
+            )
 
     @property
     def dim(self) -> int:
@@ -73,7 +72,7 @@ class CondensedTask(Task):
         """Independent condensed prompts with leading axes `shape`, and their targets; float32."""
         task, d, n = self.task, self.dim, self.context_length
         variance, _ = task.noise.conditional_variance(d)
-        noiseless = isinstance(variance, float | int) and variance == 0
+        noiseless = is_zero(variance)
         if n <= (rows := d if noiseless else d + self.outputs):
             prompt, target = task.sample(key, shape)
             return CondensedPrompt(prompt.xs, prompt.ys, prompt.query, n), target

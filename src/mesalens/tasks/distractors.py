@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from mesalens.checks import count
-from mesalens.tasks._checks import variance
+from mesalens.tasks._checks import is_zero, variance
 
 
 class Distractors(eqx.Module):
@@ -28,7 +28,7 @@ class Distractors(eqx.Module):
         self, key: Key[Array, ""], labels: Float[Array, "*shape n m"]
     ) -> Float[Array, "*shape n m"]:
         """The labels of a context, `count` of the n replaced."""
-        if isinstance(self.count, int) and self.count == 0:
+        if is_zero(self.count):
             return labels
         place_key, label_key = jax.random.split(key)
         # The rank of each label in a random order: `count` may be traced, so it cannot be a shape

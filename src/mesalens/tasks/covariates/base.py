@@ -1,16 +1,17 @@
 """`Covariates`: where the inputs x of a task come from."""
 
 import abc
-import math
+from typing import ClassVar
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import InputError, count, scale
+from mesalens.checks import count, scale
+from mesalens.tasks._law import Law
 
 
-class Covariates(eqx.Module):
+class Covariates(Law):
     """A distribution of x in R^d whose draws are independent.
 
     For covariates of your own, write `sample`: their moments are then simulated. A class that knows
@@ -25,6 +26,8 @@ class Covariates(eqx.Module):
 
     dim: int = eqx.field(static=True)
     scale: float = 1.0
+
+    _moments: ClassVar = ("second_moment", "fourth_moment")
 
     def __check_init__(self):
         count("dim", self.dim)
@@ -57,31 +60,6 @@ class Covariates(eqx.Module):
         """
         return self, np.eye(self.dim)
 
-    def _states_no_moments(self) -> InputError:
-        return InputError(
-            f"{type(self).__name__} states no exact moments; simulate them, or write "
-            "second_moment and fourth_moment in the class."
-        )
-
-    @property
-    def knows_moments(self) -> bool:
-        """Whether the class states both of its moments."""
-        family = type(self)
-        return (
-            family.second_moment is not Covariates.second_moment
-            and family.fourth_moment is not Covariates.fourth_moment
-        )
-
-    @property
-    def finite_moments(self) -> float:
-        """E|x|^k is finite for every k below this."""
-        return math.inf
-
-    @property
-    def rotation_invariant(self) -> bool:
-        """Whether x and R x have the same law for every orthogonal R. False promises nothing."""
-        return False
-
 
 class IndependentCovariates(Covariates):
     """Covariates whose coordinates are independent and identically distributed.
@@ -90,10 +68,11 @@ class IndependentCovariates(Covariates):
 
         E[x x^T] = c2 I + μ μ^T
 
-        E[(x^T G x) x x^T] = (μ^T G μ) (c2 I + μ μ^T) + c2 tr(G) μ μ^T
-                           + 2 c2 (G μ μ^T + μ μ^T G)
-                           + c3 (g μ^T + μ g^T + 2 diag(G μ))
-                           + c2² (tr(G) I + 2 G) + (c4 - 3 c2²) diag(g),      g the diagonal of G.
+        E[(x^T G x) x x^T] = 2 M G M + tr(G M) M - 2 (μ^T G μ) μ μ^T       with M = E[x x^T]
+                           + c3 (g μ^T + μ g^T + 2 diag(G μ))      and g the diagonal of G
+                           + (c4 - 3 c2²) diag(g),
+
+    of which the first line is the moment of a Gaussian (Isserlis).
     """
 
     @abc.abstractmethod
@@ -106,10 +85,7 @@ class IndependentCovariates(Covariates):
 
     def fourth_moment(self, weight: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
         mean, c2, c3, c4 = self.central_moments()
-        eye, mu = np.eye(self.dim), np.full(self.dim, mean)
-        diagonal, trace, g_mu = np.diag(weight), np.trace(weight), weight @ mu
-        order_0_and_2 = (mu @ g_mu) * self.second_moment() + c2 * trace * np.outer(mu, mu)
-        order_2_mixed = 2 * c2 * (np.outer(g_mu, mu) + np.outer(mu, g_mu))
-        order_3 = c3 * (np.outer(diagonal, mu) + np.outer(mu, diagonal) + 2 * np.diag(g_mu))
-        order_4 = c2**2 * (trace * eye + 2 * weight) + (c4 - 3 * c2**2) * np.diag(diagonal)
-        return order_0_and_2 + order_2_mixed + order_3 + order_4
+        M, mu, g = self.second_moment(), np.full(self.dim, mean), np.diag(weight)
+        gaussian = 2 * M @ weight @ M + np.trace(weight @ M) * M - 2 * mean**2 * (mu @ weight @ mu)
+        skew = c3 * (np.outer(g, mu) + np.outer(mu, g) + 2 * np.diag(weight @ mu))
+        return gaussian + skew + (c4 - 3 * c2**2) * np.diag(g)

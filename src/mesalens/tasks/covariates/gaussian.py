@@ -49,9 +49,8 @@ class Gaussian(Covariates):
         Raises:
             ValueError: if Σ = 0.
         """
-        if self.covariance is None:
-            return Gaussian(self.dim), float(self.scale) * np.eye(self.dim)
-        eigenvalues, eigenvectors = np.linalg.eigh(self.covariance)
+        sigma = np.eye(self.dim) if self.covariance is None else self.covariance
+        eigenvalues, eigenvectors = np.linalg.eigh(sigma)
         spanned = eigenvalues > self.dim * np.finfo(float).eps * eigenvalues[-1]
         if not spanned.any():
             raise InputError("covariance must not be zero: every x would be 0.")

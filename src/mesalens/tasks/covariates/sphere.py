@@ -14,6 +14,8 @@ class Sphere(Covariates):
     E[x x^T] = scale² I,    E[(x^T G x) x x^T] = scale⁴ d/(d + 2) (tr(G) I + 2 G)
     """
 
+    rotation_invariant = True
+
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
         z = jax.random.normal(key, (*shape, self.dim))  # JAX never draws a normal that is exactly 0
         return self.scale * self.dim**0.5 * z / jnp.linalg.norm(z, axis=-1, keepdims=True)
@@ -22,13 +24,5 @@ class Sphere(Covariates):
         return self.scale**2 * np.eye(self.dim)
 
     def fourth_moment(self, weight: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
-        return (
-            self.scale**4
-            * self.dim
-            / (self.dim + 2)
-            * (np.trace(weight) * np.eye(self.dim) + 2 * weight)
-        )
-
-    @property
-    def rotation_invariant(self) -> bool:
-        return True
+        gaussian = np.trace(weight) * np.eye(self.dim) + 2 * weight
+        return self.scale**4 * self.dim / (self.dim + 2) * gaussian

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mesalens.checks import positive
-from mesalens.tasks._checks import require_moments
+from mesalens.tasks._law import require_moments
 from mesalens.tasks.covariates.base import IndependentCovariates
 
 

@@ -1,13 +1,14 @@
 """`Functions`: what maps the inputs of a task to its labels."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, Key
 
 from mesalens.checks import count, scale
 
-RandomKey = Key[Array, ""]
+KeyArray = Key[Array, ""]
 
 
 class Functions(eqx.Module):
@@ -24,36 +25,21 @@ class Functions(eqx.Module):
     outputs: int = eqx.field(static=True, default=1)
     scale: float = eqx.field(default=1.0, kw_only=True)
 
+    sign_symmetric: ClassVar[bool] = False
+    """Whether f and -f are equally likely. False promises nothing."""
+    rotation_invariant: ClassVar[bool] = False
+    """Whether f and f∘R are equally likely for every orthogonal R. False promises nothing."""
+
     def __check_init__(self):
         count("dim", self.dim)
         count("outputs", self.outputs)
         scale("scale", self.scale)
 
     @abc.abstractmethod
-    def __call__(
-        self, key: RandomKey, xs: Float[Array, "*shape n d"]
-    ) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
         """The values at n inputs of one draw of f for each prompt, float32.
 
         Args:
             key: of the random numbers; the same key gives the same functions.
             xs: the inputs of a batch of prompts.
         """
-
-    @property
-    def sign_symmetric(self) -> bool:
-        """Whether f and -f are equally likely. False promises nothing."""
-        return False
-
-    @property
-    def rotation_invariant(self) -> bool:
-        """Whether f and f∘R are equally likely for every orthogonal R. False promises nothing."""
-        return False
-
-
-class IsotropicFunctions(Functions):
-    """Families in which f and f∘R are equally likely for every orthogonal R."""
-
-    @property
-    def rotation_invariant(self) -> bool:
-        return True

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mesalens.checks import finite, scale
-from mesalens.tasks.functions.base import IsotropicFunctions, RandomKey
+from mesalens.tasks.functions.base import Functions, KeyArray
 from mesalens.tasks.functions.linear import LinearFunctions
 
 
-class Cosines(IsotropicFunctions):
+class Cosines(Functions):
     """f(x) = scale cos(frequency w · x + phase),  w ~ N(0, I / d).
 
     Each of the m outputs has its own w. Changing w to -w keeps the part
@@ -25,13 +25,13 @@ class Cosines(IsotropicFunctions):
     frequency: float = eqx.field(default=1.0, kw_only=True)
     phase: float = eqx.field(static=True, default=0.0, kw_only=True)
 
+    rotation_invariant = True
+
     def __check_init__(self):
         scale("frequency", self.frequency)
         finite("phase", self.phase)
 
-    def __call__(
-        self, key: RandomKey, xs: Float[Array, "*shape n d"]
-    ) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
         projections = LinearFunctions(self.dim, self.outputs, scale=self.dim**-0.5)(key, xs)
         return self.scale * jnp.cos(self.frequency * projections + self.phase)
 

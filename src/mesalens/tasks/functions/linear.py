@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from mesalens.checks import SCALES, InputError, as_matrix, covariance, matrix
 from mesalens.tasks.covariates.gaussian import isotropic, square_root
-from mesalens.tasks.functions.base import Functions, RandomKey
+from mesalens.tasks.functions.base import Functions, KeyArray
 
 
 class LinearFunctions(Functions):
@@ -40,25 +40,21 @@ class LinearFunctions(Functions):
         if self.covariance is not None:
             self.covariance = covariance("covariance", self.covariance, self.dim)
 
-    def __call__(
-        self, key: RandomKey, xs: Float[Array, "*shape n d"]
-    ) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
         weights = self.sample(key, xs.shape[:-2])
         if self.outputs == 1:
             # A sum fuses with the drawing of xs; a product of matrices would not
             return jnp.sum(xs * weights, axis=-1, keepdims=True)
         return jnp.einsum("...nd,...md->...nm", xs, weights)
 
-    def sample(self, key: RandomKey, shape: tuple[int, ...] = ()) -> Float[Array, "*shape m d"]:
+    def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape m d"]:
         """Independent draws of W, float32."""
         weights = self.scale * jax.random.normal(key, (*shape, self.outputs, self.dim))
         if self.covariance is not None:
             weights = weights @ square_root(self.covariance)
-        return (
-            weights
-            if self.mean is None
-            else weights + self.scale * jnp.asarray(self.mean, weights.dtype)
-        )
+        if self.mean is not None:
+            weights = weights + self.scale * jnp.asarray(self.mean, weights.dtype)
+        return weights
 
     def weight_mean(self) -> Float[np.ndarray, "m d"]:
         """E[W] = scale W̄, in float64."""

@@ -4,11 +4,11 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from mesalens.checks import count
-from mesalens.tasks.functions.base import IsotropicFunctions, RandomKey
+from mesalens.tasks.functions.base import Functions, KeyArray
 from mesalens.tasks.functions.linear import LinearFunctions
 
 
-class Monomials(IsotropicFunctions):
+class Monomials(Functions):
     """f(x) = scale (w · x)^degree,  w ~ N(0, I / d),  one w for each of the m outputs.
 
     Sign-symmetric if the degree is odd; rotation-invariant.
@@ -19,16 +19,14 @@ class Monomials(IsotropicFunctions):
 
     degree: int = eqx.field(static=True, default=3, kw_only=True)
 
+    rotation_invariant = True
+
     def __check_init__(self):
         count("degree", self.degree)
 
-    def __call__(
-        self, key: RandomKey, xs: Float[Array, "*shape n d"]
-    ) -> Float[Array, "*shape n m"]:
-        return (
-            self.scale
-            * LinearFunctions(self.dim, self.outputs, scale=self.dim**-0.5)(key, xs) ** self.degree
-        )
+    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+        projections = LinearFunctions(self.dim, self.outputs, scale=self.dim**-0.5)(key, xs)
+        return self.scale * projections**self.degree
 
     @property
     def sign_symmetric(self) -> bool:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mesalens.checks import count, finite, one_of
-from mesalens.tasks.functions.base import IsotropicFunctions, RandomKey
+from mesalens.tasks.functions.base import Functions, KeyArray
 from mesalens.tasks.functions.linear import LinearFunctions
 
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], bool]] = {  # φ, and whether it is odd
@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], bool]] = {  # φ, and whe
 }
 
 
-class TwoLayerNetworks(IsotropicFunctions):
+class TwoLayerNetworks(Functions):
     """f(x) = scale / √H Σ_h a_h φ(w_h · x),  w_h ~ N(0, I / d),  a_hk ~ N(readout_mean, 1).
 
     H = `hidden`, φ = `activation`. The m entries of f(x) share the hidden layer. With relu and
@@ -41,22 +41,20 @@ class TwoLayerNetworks(IsotropicFunctions):
     activation: str = eqx.field(static=True, default="relu", kw_only=True)
     readout_mean: float = eqx.field(static=True, default=0.0, kw_only=True)
 
+    rotation_invariant = True
+
     def __check_init__(self):
         count("hidden", self.hidden)
         one_of("activation", self.activation, ACTIVATIONS)
         finite("readout_mean", self.readout_mean)
 
-    def __call__(
-        self, key: RandomKey, xs: Float[Array, "*shape n d"]
-    ) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
         hidden_key, readout_key = jax.random.split(key)
         activation, _ = ACTIVATIONS[self.activation]
-        units = activation(
-            LinearFunctions(self.dim, self.hidden, scale=self.dim**-0.5)(hidden_key, xs)
-        )
-        readout = self.readout_mean + jax.random.normal(
-            readout_key, (*xs.shape[:-2], self.outputs, self.hidden)
-        )
+        projections = LinearFunctions(self.dim, self.hidden, scale=self.dim**-0.5)(hidden_key, xs)
+        units = activation(projections)
+        shape = (*xs.shape[:-2], self.outputs, self.hidden)
+        readout = self.readout_mean + jax.random.normal(readout_key, shape)
         return self.scale * self.hidden**-0.5 * jnp.einsum("...nh,...mh->...nm", units, readout)
 
     @property

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mesalens.checks import InputError
-from mesalens.tasks.functions.base import Functions, RandomKey
+from mesalens.tasks.functions.base import Functions, KeyArray
 
 
 class OwnFunctions(Functions):
@@ -31,7 +31,8 @@ class OwnFunctions(Functions):
     """
 
     function: Callable[..., Array | float] = eqx.field(kw_only=True)
-    symmetries: tuple[bool, bool] = eqx.field(static=True, kw_only=True)
+    sign_symmetric: bool = eqx.field(static=True, kw_only=True)
+    rotation_invariant: bool = eqx.field(static=True, kw_only=True)
 
     def __init__(
         self,
@@ -43,9 +44,8 @@ class OwnFunctions(Functions):
         sign_symmetric: bool = False,
         rotation_invariant: bool = False,
     ):
-        self.dim, self.outputs, self.scale = dim, outputs, scale
-        self.function = function
-        self.symmetries = sign_symmetric, rotation_invariant
+        self.dim, self.function, self.outputs, self.scale = dim, function, outputs, scale
+        self.sign_symmetric, self.rotation_invariant = sign_symmetric, rotation_invariant
 
     def __check_init__(self):
         super().__check_init__()  # the sizes first, as the function is traced with them
@@ -66,18 +66,8 @@ class OwnFunctions(Functions):
                 f"{' or '.join(map(str, allowed))}; it returned {y!r}."
             )
 
-    def __call__(
-        self, key: RandomKey, xs: Float[Array, "*shape n d"]
-    ) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
         prompts = xs.reshape(-1, *xs.shape[-2:])
         keys = jax.random.split(key, len(prompts))
         labels = jax.vmap(jax.vmap(self.function, in_axes=(None, 0)))(keys, prompts)
         return self.scale * jnp.asarray(labels, jnp.float32).reshape(*xs.shape[:-1], self.outputs)
-
-    @property
-    def sign_symmetric(self) -> bool:
-        return self.symmetries[0]
-
-    @property
-    def rotation_invariant(self) -> bool:
-        return self.symmetries[1]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count, finite
-from mesalens.tasks.functions.base import IsotropicFunctions, RandomKey
+from mesalens.tasks.functions.base import Functions, KeyArray
 
 
 def _as_pairs(terms: Any) -> tuple[tuple[float, tuple[int, ...]], ...]:
@@ -22,7 +22,7 @@ def _as_pairs(terms: Any) -> tuple[tuple[float, tuple[int, ...]], ...]:
         ) from None
 
 
-class RotatedPolynomials(IsotropicFunctions):
+class RotatedPolynomials(Functions):
     """f(x) = scale p(U x),  U ∈ O(d) Haar-distributed, one U for each of the m outputs.
 
     `terms` are the pairs (c_t, k_t) of `p(z) = Σ_t c_t Π_i z_i^{k_ti}`; coordinates past the end of
@@ -39,6 +39,8 @@ class RotatedPolynomials(IsotropicFunctions):
         converter=_as_pairs, static=True, default=((1.0, (3,)), (-1.0, (1,))), kw_only=True
     )
 
+    rotation_invariant = True
+
     def __check_init__(self):
         if not self.terms:
             raise InputError("terms must have at least one pair of a coefficient and powers.")
@@ -51,9 +53,7 @@ class RotatedPolynomials(IsotropicFunctions):
             for power in powers:
                 count("a power of terms", power, at_least=0)
 
-    def __call__(
-        self, key: RandomKey, xs: Float[Array, "*shape n d"]
-    ) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
         used = max(1, *(len(powers) for _, powers in self.terms))
         columns = jax.random.orthogonal(key, self.dim, (*xs.shape[:-2], self.outputs), m=used)
         z = jnp.einsum("...nd,...mdi->i...nm", xs, columns)

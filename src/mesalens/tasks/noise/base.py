@@ -1,20 +1,18 @@
 """`Noise`: what is added to the labels of a regression task."""
 
 import abc
-import math
-from typing import Any
+from typing import Any, ClassVar
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mesalens.checks import InputError
-from mesalens.tasks._checks import variance
-from mesalens.tasks.functions.base import RandomKey
+from mesalens.tasks._checks import is_zero, variance
+from mesalens.tasks._law import Law
+from mesalens.tasks.functions.base import KeyArray
 
 
-class Noise(eqx.Module):
+class Noise(Law):
     """A law of the noise ε in `y = f(x) + ε`, independent of f and, given x, between labels.
 
     For noise of your own, write `__call__`: its moments are then simulated. A class that knows them
@@ -22,12 +20,18 @@ class Noise(eqx.Module):
     and that the m entries of ε are independent and identically distributed given x.
     """
 
+    _moments: ClassVar = ("conditional_variance", "fourth_cumulant")
+
+    gaussian: ClassVar[bool] = False
+    """Whether ε is normal given x. False promises nothing."""
+    homoscedastic: ClassVar[bool] = False
+    """Whether the law of ε does not depend on x. False promises nothing."""
+    symmetric: ClassVar[bool] = False
+    """Whether ε and -ε have the same law given x. False promises nothing."""
+
     @abc.abstractmethod
     def __call__(
-        self,
-        key: RandomKey,
-        labels: Float[Array, "*shape n m"],
-        xs: Float[Array, "*shape n d"],
+        self, key: KeyArray, labels: Float[Array, "*shape n m"], xs: Float[Array, "*shape n d"]
     ) -> Float[Array, "*shape n m"]:
         """The labels with noise, float32.
 
@@ -53,46 +57,6 @@ class Noise(eqx.Module):
         """
         raise self._states_no_moments()
 
-    def _states_no_moments(self) -> InputError:
-        return InputError(
-            f"{type(self).__name__} states no exact moments; simulate them, or write "
-            "conditional_variance and fourth_cumulant in the class."
-        )
-
-    @property
-    def knows_moments(self) -> bool:
-        """Whether the class states both of its moments."""
-        family = type(self)
-        return (
-            family.conditional_variance is not Noise.conditional_variance
-            and family.fourth_cumulant is not Noise.fourth_cumulant
-        )
-
-    @property
-    def finite_moments(self) -> float:
-        """E|ε|^k is finite for every k below this, if it is for the covariates."""
-        return math.inf
-
-    @property
-    def gaussian(self) -> bool:
-        """Whether ε is normal given x. False promises nothing."""
-        return False
-
-    @property
-    def homoscedastic(self) -> bool:
-        """Whether the law of ε does not depend on x. False promises nothing."""
-        return False
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether ε and -ε have the same law given x. False promises nothing."""
-        return False
-
-    @property
-    def rotation_invariant(self) -> bool:
-        """Whether the law of ε given x is that given R x, R orthogonal. False promises nothing."""
-        return False
-
 
 class ScaledNoise(Noise):
     """Noise `ε = √variance(x) ζ`, ζ from a symmetric law of variance 1 that does not depend on x.
@@ -105,11 +69,13 @@ class ScaledNoise(Noise):
 
     variance: float | Float[Array, ""] = 1.0
 
+    homoscedastic = symmetric = rotation_invariant = True
+
     def __check_init__(self):
         variance("variance", self.variance)
 
     @abc.abstractmethod
-    def standard(self, key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+    def standard(self, key: KeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
         """Independent draws of ζ, float32."""
 
     def variance_at(self, xs: Float[Array, "*shape n d"]) -> float | Float[Array, "..."]:
@@ -117,26 +83,11 @@ class ScaledNoise(Noise):
         return self.variance
 
     def __call__(
-        self,
-        key: RandomKey,
-        labels: Float[Array, "*shape n m"],
-        xs: Float[Array, "*shape n d"],
+        self, key: KeyArray, labels: Float[Array, "*shape n m"], xs: Float[Array, "*shape n d"]
     ) -> Float[Array, "*shape n m"]:
-        if isinstance(self.variance, float | int) and self.variance == 0:
+        if is_zero(self.variance):
             return labels
         return labels + jnp.sqrt(self.variance_at(xs)) * self.standard(key, labels.shape)
 
     def conditional_variance(self, dim: int) -> tuple[Any, Float[np.ndarray, "d d"]]:
         return self.variance, np.zeros((dim, dim))
-
-    @property
-    def homoscedastic(self) -> bool:
-        return True
-
-    @property
-    def symmetric(self) -> bool:
-        return True
-
-    @property
-    def rotation_invariant(self) -> bool:
-        return True

@@ -3,7 +3,7 @@
 import jax
 from jaxtyping import Array, Float
 
-from mesalens.tasks.noise.base import RandomKey, ScaledNoise
+from mesalens.tasks.noise.base import KeyArray, ScaledNoise
 
 
 class GaussianNoise(ScaledNoise):
@@ -11,12 +11,10 @@ class GaussianNoise(ScaledNoise):
 
     variance: float | Float[Array, ""] = 0.0
 
-    def standard(self, key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+    gaussian = True
+
+    def standard(self, key: KeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
         return jax.random.normal(key, shape)
 
     def fourth_cumulant(self) -> float:
         return 0.0
-
-    @property
-    def gaussian(self) -> bool:
-        return True

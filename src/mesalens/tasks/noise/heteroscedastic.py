@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -19,7 +18,9 @@ class HeteroscedasticNoise(GaussianNoise):
     """
 
     variance: float | Float[Array, ""] = 1.0
-    growth: float | Float[Array, ""] = eqx.field(default=1.0)
+    growth: float | Float[Array, ""] = 1.0
+
+    homoscedastic = False
 
     def __check_init__(self):
         variance("growth", self.growth)
@@ -29,7 +30,3 @@ class HeteroscedasticNoise(GaussianNoise):
 
     def conditional_variance(self, dim: int) -> tuple[Any, Float[np.ndarray, "d d"]]:
         return self.variance, float(self.variance * self.growth) / dim * np.eye(dim)
-
-    @property
-    def homoscedastic(self) -> bool:
-        return False

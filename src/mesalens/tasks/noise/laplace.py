@@ -3,13 +3,13 @@
 import jax
 from jaxtyping import Array, Float
 
-from mesalens.tasks.noise.base import RandomKey, ScaledNoise
+from mesalens.tasks.noise.base import KeyArray, ScaledNoise
 
 
 class LaplaceNoise(ScaledNoise):
     """ε ~ Laplace of the given variance, independent for every label: κ4 = 3 variance²."""
 
-    def standard(self, key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+    def standard(self, key: KeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
         return 0.5**0.5 * jax.random.laplace(key, shape)
 
     def fourth_cumulant(self) -> float:

@@ -4,9 +4,9 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, positive
-from mesalens.tasks._checks import require_moments
+from mesalens.tasks._law import require_moments
 from mesalens.tasks.covariates.student_t import student_t
-from mesalens.tasks.noise.base import RandomKey, ScaledNoise
+from mesalens.tasks.noise.base import KeyArray, ScaledNoise
 
 
 class StudentTNoise(ScaledNoise):
@@ -27,7 +27,7 @@ class StudentTNoise(ScaledNoise):
                 f"got {self.degrees_of_freedom!r}."
             )
 
-    def standard(self, key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+    def standard(self, key: KeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
         nu = self.degrees_of_freedom
         return student_t(key, nu, shape, ((nu - 2) / nu) ** 0.5)
 

@@ -1,0 +1,42 @@
+"""`Law`: what covariates and noise say about their moments."""
+
+import math
+from typing import ClassVar
+
+import equinox as eqx
+
+from mesalens.checks import InputError
+
+
+class Law(eqx.Module):
+    """A law that may state its moments: the methods of the abstract class listed in `_moments`."""
+
+    _moments: ClassVar[tuple[str, ...]]
+
+    finite_moments: ClassVar[float] = math.inf
+    """E|x|^k (of noise: E|ε|^k, if it is finite for the covariates) is finite for k below this."""
+    rotation_invariant: ClassVar[bool] = False
+    """Whether x and R x (of noise: ε given x and given R x) have the same law for every orthogonal
+    R. False promises nothing."""
+
+    @property
+    def knows_moments(self) -> bool:
+        """Whether the class states all of its moments."""
+        family = type(self)
+        abstract = next(base for base in family.__mro__ if "_moments" in vars(base))
+        return all(getattr(family, name) is not getattr(abstract, name) for name in self._moments)
+
+    def _states_no_moments(self) -> InputError:
+        return InputError(
+            f"{type(self).__name__} states no exact moments; simulate them, or write "
+            f"{' and '.join(self._moments)} in the class."
+        )
+
+
+def require_moments(law: Law) -> None:
+    """Raises `ValueError` if covariates, or noise, have no finite fourth moment."""
+    if law.finite_moments <= 4:
+        raise InputError(
+            f"{type(law).__name__} has finite moments only below order {law.finite_moments:g}, and "
+            "the theory needs the fourth; choose lighter tails."
+        )
