@@ -3,11 +3,13 @@
 import difflib
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.core
 import numpy as np
 from jaxtyping import Float
+
+T = TypeVar("T")
 
 LARGEST_COUNT = 2**31 - 1
 """XLA indexes with 32 bits."""
@@ -53,6 +55,18 @@ def scale(name: str, value: Any) -> Any:
     """A number in `SCALES`. Values that JAX is tracing pass."""
     low, high = SCALES
     return _number(name, value, lambda number: low <= number <= high, f"from {low:g} to {high:g}")
+
+
+def variance(name: str, value: Any) -> Any:
+    """0, or a number whose square root is in `SCALES`. Values that JAX is tracing pass."""
+    low, high = (bound**2 for bound in SCALES)
+    words = f"0, or from {low:g} to {high:g}"
+    return _number(name, value, lambda number: number == 0 or low <= number <= high, words)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a value is the number 0. A value that JAX is tracing may be any number."""
+    return isinstance(value, float | int) and value == 0
 
 
 def _number(name: str, value: Any, holds: Any, words: str) -> Any:
@@ -115,3 +129,10 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
         raise InputError(f"there is no {kind} {name!r}; did you mean {' or '.join(nearest)}?")
     return name
+
+
+def member(name: str, value: Any, kind: type[T]) -> T:
+    """An instance of `kind`."""
+    if not isinstance(value, kind):
+        raise InputError(f"{name} must be a {kind.__name__}; got {value!r}.")
+    return value

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 import equinox as eqx
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import InputError, count
+from mesalens.checks import InputError, count, member
 from mesalens.prompt import AnyPrompt
-from mesalens.tasks._checks import member
 from mesalens.tasks.covariates import Covariates
 from mesalens.tasks.functions import Functions
 

@@ -5,9 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import InputError, non_negative
+from mesalens.checks import InputError, is_zero, non_negative
 from mesalens.prompt import Prompt
-from mesalens.tasks._checks import is_zero
 from mesalens.tasks.base import FactoredTask
 
 
@@ -33,8 +32,7 @@ class ClassificationTask(FactoredTask):
         non_negative("temperature", self.temperature)
         if self.outputs < 2:
             raise InputError(
-                f"functions must have at least 2 outputs, a logit for each class; "
-                f"got {self.outputs}."
+                f"functions must have at least 2 outputs, one for each class; got {self.outputs}."
             )
 
     def sample(

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import InputError
+from mesalens.checks import InputError, is_zero, member
 from mesalens.prompt import CondensedPrompt
 from mesalens.random import chi_squared
-from mesalens.tasks._checks import is_zero, member
 from mesalens.tasks.base import Task
 from mesalens.tasks.covariates import Gaussian
 from mesalens.tasks.functions import LinearFunctions
@@ -46,10 +45,8 @@ class CondensedTask(Task):
                 f"noise must be Gaussian and independent of x for a condensed task; got "
                 f"{type(task.noise).__name__}."
             )
-        if not is_zero(task.distractors.count):
-            raise InputError(
-                f"distractors must be 0 for a condensed task; got {task.distractors.count}."
-            )
+        if not is_zero(count := task.distractors.count):
+            raise InputError(f"distractors must be 0 for a condensed task; got {count}.")
 
     @property
     def dim(self) -> int:

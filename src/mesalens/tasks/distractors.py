@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from mesalens.checks import count
-from mesalens.tasks._checks import is_zero, variance
+from mesalens.checks import count, is_zero, variance
 
 
 class Distractors(eqx.Module):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mesalens.checks import InputError
+from mesalens.checks import InputError, matrix
 
 LARGEST_FILE = 64 * 2**20
 """Bytes."""
@@ -28,23 +28,19 @@ def read_matrix(file: Path) -> Float[np.ndarray, "rows columns"]:
     try:
         if file.suffix == ".npy":
             # Mapped, not read: a damaged header may claim more bytes than there is memory
-            matrix = np.lib.format.open_memmap(file, mode="r")
+            array = np.lib.format.open_memmap(file, mode="r")
         else:
-            matrix = _parsed(file.read_text("utf-8-sig"))
+            array = _parsed(file.read_text("utf-8-sig"))
+        if not (array.ndim == 2 and array.size and np.isfinite(array).all()):
+            raise ValueError
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, EOFError):
         raise InputError(
-            f"{file} is not a matrix; write one row a line, with the same number of entries in "
-            "each, separated by commas."
+            f"{file} is not a matrix of finite numbers; write one row a line, with the same number "
+            "of entries in each, separated by commas."
         ) from None
-    numbers = matrix.dtype.kind in "iuf" and matrix.size > 0
-    if not (numbers and matrix.ndim == 2 and np.isfinite(matrix).all()):
-        raise InputError(
-            f"{file} must hold a matrix of finite real numbers; it holds {matrix.dtype} values of "
-            f"shape {matrix.shape}."
-        )
-    return np.array(matrix, np.float64)
+    return matrix(str(file), array, array.shape)
 
 
 def _parsed(text: str) -> Float[np.ndarray, "rows columns"]:
@@ -53,6 +49,5 @@ def _parsed(text: str) -> Float[np.ndarray, "rows columns"]:
     if not lines:
         raise ValueError
     rows = np.genfromtxt(lines, delimiter="," if "," in text else None, ndmin=2)
-    if len(rows) > 1 and np.isnan(rows[0]).all():  # a header, as what is not a number becomes NaN
-        return rows[1:]
-    return rows
+    # What is not a number, as in a header, becomes NaN
+    return rows[1:] if np.isnan(rows[0]).all() else rows

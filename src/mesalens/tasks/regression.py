@@ -4,9 +4,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import InputError
+from mesalens.checks import InputError, member
 from mesalens.prompt import Prompt
-from mesalens.tasks._checks import member
 from mesalens.tasks.base import FactoredTask
 from mesalens.tasks.distractors import Distractors
 from mesalens.tasks.noise import GaussianNoise, Noise
@@ -58,6 +57,5 @@ class RegressionTask(FactoredTask):
     @property
     def rotation_invariant(self) -> bool:
         """Whether covariates, functions and noise are all rotation-invariant."""
-        return all(
-            factor.rotation_invariant for factor in (self.covariates, self.functions, self.noise)
-        )
+        factors = (self.covariates, self.functions, self.noise)
+        return all(factor.rotation_invariant for factor in factors)

@@ -1,7 +1,6 @@
 """`Covariates`: where the inputs x of a task come from."""
 
 import abc
-from typing import ClassVar
 
 import equinox as eqx
 import numpy as np
@@ -27,7 +26,7 @@ class Covariates(Law):
     dim: int = eqx.field(static=True)
     scale: float = 1.0
 
-    _moments: ClassVar = ("second_moment", "fourth_moment")
+    _moments = ("second_moment", "fourth_moment")
 
     def __check_init__(self):
         count("dim", self.dim)

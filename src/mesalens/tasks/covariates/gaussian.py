@@ -1,5 +1,8 @@
 """Gaussian covariates, of any covariance."""
 
+import functools
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,6 +11,11 @@ from jaxtyping import Array, Float, Key
 
 from mesalens.checks import InputError, as_matrix, covariance
 from mesalens.tasks.covariates.base import Covariates
+
+
+def optional_matrix(name: str) -> Any:
+    """A keyword-only field for a matrix, in float64, None by default."""
+    return eqx.field(converter=functools.partial(as_matrix, name=name), default=None, kw_only=True)
 
 
 class Gaussian(Covariates):
@@ -20,9 +28,7 @@ class Gaussian(Covariates):
             largest entry is not from 1e-16 to 1e16.
     """
 
-    covariance: Float[np.ndarray, "d d"] | None = eqx.field(
-        converter=as_matrix, default=None, kw_only=True
-    )
+    covariance: Float[np.ndarray, "d d"] | None = optional_matrix("covariance")
 
     def __post_init__(self):
         if self.covariance is not None:
@@ -67,10 +73,8 @@ def square_root(covariance: Float[np.ndarray | Array, "d d"]) -> Float[Array, "d
     # NumPy computes in float64, which JAX does not by default; a traced matrix has to stay in JAX
     xp = np if isinstance(covariance, np.ndarray) else jnp
     eigenvalues, eigenvectors = xp.linalg.eigh(covariance)
-    return jnp.asarray(
-        (eigenvectors * xp.sqrt(xp.maximum(eigenvalues, 0))) @ eigenvectors.T,
-        jnp.result_type(float),
-    )
+    root = (eigenvectors * xp.sqrt(xp.maximum(eigenvalues, 0))) @ eigenvectors.T
+    return jnp.asarray(root, jnp.result_type(float))
 
 
 def isotropic(covariance: Float[np.ndarray, "d d"] | None) -> bool:

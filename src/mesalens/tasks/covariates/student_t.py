@@ -45,14 +45,11 @@ class Cauchy(StudentT):
 
 
 def student_t(
-    key: Key[Array, ""],
-    degrees_of_freedom: float,
-    shape: tuple[int, ...],
-    scale: float | Float[Array, ""] = 1.0,
+    key: Key[Array, ""], nu: float, shape: tuple[int, ...], scale: float | Float[Array, ""]
 ) -> Float[Array, "*shape"]:
     """Independent draws of Student's t times `scale`, by Bailey's polar method.
 
-    With E ~ Exp(1), a uniform angle θ and ν degrees of freedom:
+    With E ~ Exp(1), a uniform angle θ and ν = `nu` degrees of freedom:
     `scale √(ν (exp(2 E / ν) - 1)) cos θ`.
 
     Source: Bailey, Mathematics of Computation 62 (1994).
@@ -61,5 +58,5 @@ def student_t(
     near, far = (jax.random.exponential(part, shape) for part in (near_key, far_key))
     # One float32 exponential ends at 16, which would cut the moments; the law has no memory
     exponential = jnp.where(near < 8, near, 8 + far)
-    radius = jnp.sqrt(degrees_of_freedom * jnp.expm1(2 / degrees_of_freedom * exponential))
+    radius = jnp.sqrt(nu * jnp.expm1(2 / nu * exponential))
     return scale * radius * jnp.cos(jax.random.uniform(angle_key, shape, maxval=2 * jnp.pi))

@@ -1,15 +1,12 @@
 """Linear functions with a Gaussian prior."""
 
-import functools
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mesalens.checks import SCALES, InputError, as_matrix, covariance, matrix
-from mesalens.tasks.covariates.gaussian import isotropic, square_root
+from mesalens.checks import SCALES, InputError, covariance, matrix
+from mesalens.tasks.covariates.gaussian import isotropic, optional_matrix, square_root
 from mesalens.tasks.functions.base import Functions, KeyArray
 
 
@@ -25,12 +22,8 @@ class LinearFunctions(Functions):
             not m × d, or entries are out of range.
     """
 
-    covariance: Float[np.ndarray, "d d"] | None = eqx.field(
-        converter=as_matrix, default=None, kw_only=True
-    )
-    mean: Float[np.ndarray, "m d"] | None = eqx.field(
-        converter=functools.partial(as_matrix, name="mean"), default=None, kw_only=True
-    )
+    covariance: Float[np.ndarray, "d d"] | None = optional_matrix("covariance")
+    mean: Float[np.ndarray, "m d"] | None = optional_matrix("mean")
 
     def __post_init__(self):
         if self.mean is not None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mesalens.tasks._checks import is_zero, variance
+from mesalens.checks import is_zero, variance
 from mesalens.tasks._law import Law
 from mesalens.tasks.functions.base import KeyArray
 
@@ -20,7 +20,7 @@ class Noise(Law):
     and that the m entries of ε are independent and identically distributed given x.
     """
 
-    _moments: ClassVar = ("conditional_variance", "fourth_cumulant")
+    _moments = ("conditional_variance", "fourth_cumulant")
 
     gaussian: ClassVar[bool] = False
     """Whether ε is normal given x. False promises nothing."""

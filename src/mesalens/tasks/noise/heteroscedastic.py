@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mesalens.tasks._checks import variance
+from mesalens.checks import variance
 from mesalens.tasks.noise.gaussian import GaussianNoise
 
 

@@ -12,7 +12,7 @@ from mesalens.tasks.noise.base import KeyArray, ScaledNoise
 class StudentTNoise(ScaledNoise):
     """ε ~ t with ν = `degrees_of_freedom`, scaled to the given variance, for every label.
 
-    E|ε|^k is finite for k < ν; κ4 = 6 variance² / (ν - 4) for ν > 4.
+    E|ε|^k is finite for k < ν, so that ν has to be above 2; κ4 = 6 variance² / (ν - 4) for ν > 4.
 
     Raises:
         ValueError: if `degrees_of_freedom` is not above 2, or `variance` is out of range.
@@ -21,11 +21,8 @@ class StudentTNoise(ScaledNoise):
     degrees_of_freedom: float = eqx.field(static=True, default=5.0)
 
     def __check_init__(self):
-        if positive("degrees_of_freedom", self.degrees_of_freedom) <= 2:
-            raise InputError(
-                f"degrees_of_freedom must be above 2, as below no variance exists; "
-                f"got {self.degrees_of_freedom!r}."
-            )
+        if (nu := positive("degrees_of_freedom", self.degrees_of_freedom)) <= 2:
+            raise InputError(f"degrees_of_freedom must be above 2; got {nu!r}.")
 
     def standard(self, key: KeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
         nu = self.degrees_of_freedom
