@@ -10,7 +10,7 @@ import scipy
 from jaxtyping import Array, Float, Key
 
 from mesalens import random
-from mesalens.checks import InputError, count
+from mesalens.checks import InputError, count, matrix
 from mesalens.learners import GradientDescent
 from mesalens.learners.base import predict
 from mesalens.simulation import Estimate, expectation
@@ -21,7 +21,8 @@ class DescentSteps(NamedTuple):
     """The best rates of k steps on the mean loss, with standard errors, and the risk they have.
 
     There is one rate for all steps, or one for each. The corrections are None for plain gradient
-    descent; the last of k acts on nothing and is 0. The risk is that on fresh prompts.
+    descent; the last of k acts on nothing and is 0. Descent starts from `initial_weights`, zero by
+    default. The risk is that on fresh prompts.
     """
 
     step_size: Float[np.ndarray, ""] | Float[np.ndarray, " steps"]
@@ -30,15 +31,18 @@ class DescentSteps(NamedTuple):
     steps: int
     data_correction: Float[np.ndarray, ""] | Float[np.ndarray, " steps"] | None = None
     correction_error: Float[np.ndarray, ""] | Float[np.ndarray, " steps"] | None = None
+    initial_weights: Float[np.ndarray, "m d"] | None = None
 
     @property
     def learner(self) -> GradientDescent:
         """Gradient descent with these rates."""
-        correction = self.data_correction
-        if correction is not None:
-            correction = jnp.asarray(correction, jnp.float32)
-        step_size = jnp.asarray(self.step_size, jnp.float32)
-        return GradientDescent(step_size, self.steps, data_correction=correction)
+        step_size, correction, start = (
+            None if array is None else jnp.asarray(array, jnp.float32)
+            for array in (self.step_size, self.data_correction, self.initial_weights)
+        )
+        return GradientDescent(
+            step_size, self.steps, initial_weights=start, data_correction=correction
+        )
 
 
 _PROPORTIONS = ((1.1, 1.4), (0.7, 0.4), (1.6, 0.4), (1.1, 0.3))
@@ -46,9 +50,10 @@ _PROPORTIONS = ((1.1, 1.4), (0.7, 0.4), (1.6, 0.4), (1.1, 0.3))
 
 
 class _Spectra(NamedTuple):
-    """What descent from zero sees of N prompts, in the eigenbasis of `X^T X / n`.
+    """What descent sees of N prompts, in the eigenbasis of `X^T X / n`.
 
     `eigenvalues` are those of that matrix, `signals` `Y^T X / n` times the query along each axis.
+    Labels and targets are what W_0 leaves of them.
     """
 
     eigenvalues: Float[np.ndarray | Array, "N d"]
@@ -59,20 +64,22 @@ class _Spectra(NamedTuple):
 def best_steps(
     task: Task,
     steps: int,
+    initial_weights: Float[np.ndarray, "m d"] | None = None,
     *,
     shared: bool = True,
     data_correction: bool = False,
     key: Key[Array, ""] | None = None,
     prompts: int = 20_000,
 ) -> DescentSteps:
-    """The rates with which k steps of gradient descent from zero have the least risk.
+    """The rates with which k steps of gradient descent from W_0 have the least risk.
 
         min_{η, γ} 1/N Σ ‖ŷ - y_q‖²
 
     over the same N prompts, in float64: a polynomial in the rates, minimised by BFGS with its
     gradient. With gradients g_i of the terms of the prompts and the Hessian H at the minimum, the
     covariance of the minimiser is `H^-1 Cov(g_i) H^-1 / N` (infinite if H is singular). The risk is
-    measured on as many fresh prompts. For one step of linear functions `best_step_size` is exact.
+    measured on as many fresh prompts. Descent from W_0 is `W_0 x` and descent from zero on the
+    residuals `y - W_0 x`. For one step of linear functions `best_step_size` is exact.
 
     Shared rates are reached from plain descent. GD++ with rates for each step has several minima,
     and the deepest on N prompts diverge on contexts with larger eigenvalues than any of the N has.
@@ -85,25 +92,29 @@ def best_steps(
     Args:
         task: any task.
         steps: k.
+        initial_weights: W_0, zero by default.
         shared: whether all steps have the same rates.
         data_correction: whether to fit GD++, its corrections γ together with η.
         key: of the prompts, `mesalens.random.key(0)` by default.
         prompts: N.
 
     Raises:
-        ValueError: if `steps` is below 1 or `prompts` below 2, no minimum is found, or the risk on
-            fresh prompts is not finite.
+        ValueError: if `steps` is below 1 or `prompts` below 2, W_0 is not m × d, no minimum is
+            found, or the risk on fresh prompts is not finite.
     """
     count("steps", steps)
     count("prompts", prompts, at_least=2)
     fit_key, fresh_key = jax.random.split(random.unroll(random.key(0) if key is None else key))
-    spectra = _spectra(task, fit_key, prompts)
+    if initial_weights is not None:
+        initial_weights = matrix("initial_weights", initial_weights, (task.outputs, task.dim))
+    spectra = _spectra(task, fit_key, prompts, initial_weights)
     # The step for the spectrum of all contexts; that for the steepest direction of one is too small
     unit = float(spectra.eigenvalues.sum() / (spectra.eigenvalues**2).sum())
     free = _free_rates(steps, shared, data_correction)
     with jax.enable_x64(True):
         if data_correction and not shared and steps > 1:
-            held_out = _spectra(task, jax.random.fold_in(fit_key, 0), 4 * prompts)
+            held_out_key = jax.random.fold_in(fit_key, 0)
+            held_out = _spectra(task, held_out_key, 4 * prompts, initial_weights)
             minimum = _best_of_starts(free, spectra, held_out, unit)
         else:
             sizes = np.ones(1) if shared else np.linspace(0.5, 1.5, steps)
@@ -117,7 +128,8 @@ def best_steps(
     rates, errors = free @ minimum, free @ error
     if shared:  # the same at every step
         rates, errors = rates[:, 0], errors[:, 0]
-    best = DescentSteps(rates[0], errors[0], Estimate(np.nan, np.nan), steps)
+    unknown = Estimate(np.nan, np.nan)
+    best = DescentSteps(rates[0], errors[0], unknown, steps, initial_weights=initial_weights)
     if data_correction:
         best = best._replace(data_correction=rates[1], correction_error=errors[1])
     risk = _risk(best.learner, task, fresh_key, prompts)
@@ -137,7 +149,7 @@ def _risk(learner: GradientDescent, task: Task, key: Key[Array, ""], prompts: in
     return expectation(squared_error, task, key, prompts=prompts)
 
 
-def _spectra(task: Task, key: Key[Array, ""], prompts: int) -> _Spectra:
+def _spectra(task: Task, key: Key[Array, ""], prompts: int, start) -> _Spectra:
     @eqx.filter_jit
     def draw(task, key):
         drawn, targets = task.sample(key, (prompts,))
@@ -145,6 +157,8 @@ def _spectra(task: Task, key: Key[Array, ""], prompts: int) -> _Spectra:
 
     drawn = draw(task, key)
     xs, ys, queries, targets = (np.asarray(part, np.float64) for part in drawn)
+    if start is not None:
+        ys, targets = ys - xs @ start.T, targets - queries @ start.T
     eigenvalues, axes = np.linalg.eigh(xs.mT @ xs / task.context_length)
     signals = (ys.mT @ xs / task.context_length) @ axes * (queries[:, None] @ axes)
     return _Spectra(eigenvalues, signals, targets)
