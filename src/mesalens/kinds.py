@@ -17,7 +17,7 @@ import typing
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +30,6 @@ from mesalens.names import AXES
 
 CONTEXT = ("dim", "outputs", "key", "task", "sizes")
 """Parameters of constructors that the surrounding settings give. Of a task they are settings."""
-
-
-Made = TypeVar("Made")
-
-TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "model": "a mapping"}
-"""Pydantic's names of types, in words."""
 
 
 class Settings(pydantic.BaseModel):
@@ -55,7 +49,7 @@ class Settings(pydantic.BaseModel):
         return checked(lambda: cls.model_validate(content))
 
 
-def checked(make: Callable[[], Made]) -> Made:
+def checked(make: Callable[[], Any]) -> Any:
     """What a function makes; a pydantic error becomes one sentence with the path of a value."""
     try:
         return make()
@@ -64,13 +58,8 @@ def checked(make: Callable[[], Made]) -> Made:
         # Types of unions stand in the location too
         parts = [str(part) for part in first["loc"] if str(part).isidentifier()]
         path = ".".join(part for part in parts if part not in ("float", "int", "str", "bool"))
-        reason = first.get("ctx", {}).get("error", first["msg"])
-        own = {"extra_forbidden": "there is no such setting", "missing": "it has to be given"}
-        kind, _, how = first["type"].partition("_")
-        if how in ("parsing", "type", "from_float", "number"):
-            words = "a finite number" if how == "number" else TYPES.get(kind, f"of type {kind}")
-            reason = f"must be {words}; got {first['input']!r}"
-        reason = own.get(first["type"], reason)
+        words = first["msg"].replace("Input should be", "must be")
+        reason = first.get("ctx", {}).get("error", f"{words}; got {first['input']!r}")
         sentence = f"{path}: {reason}" if path else str(reason)
         raise InputError(f"{sentence.rstrip('.')}.") from None
 
@@ -80,6 +69,8 @@ class KindSettings(Settings):
 
     kind: Any
 
+    member: ClassVar[Any] = None
+    """The class of the member, where the constructor makes it."""
     converters: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
     """What makes arrays and functions of parameters, by their names."""
 
@@ -93,28 +84,20 @@ class KindSettings(Settings):
         Raises:
             ValueError: if a constructor refuses its parameters.
         """
-        constructor = constructor_of(self.member())
-        parameters = inspect.signature(constructor).parameters
-        arguments = {name: value for name, value in context.items() if name in parameters}
-        for place, (name, value) in enumerate(self.parameters().items()):
+        constructor = constructor_of(self.member)
+        known = inspect.signature(constructor).parameters
+        arguments = {name: value for name, value in context.items() if name in known}
+        for place, name in enumerate(name for name in type(self).model_fields if name != "kind"):
+            value = getattr(self, name)
             if isinstance(value, KindSettings):
                 # What draws weights inside of something larger has keys of its own
-                keys = (
-                    {"key": jax.random.fold_in(context["key"], place)} if "key" in context else {}
-                )
-                value = value.build(**context | keys)
+                key = context.get("key")
+                own = {} if key is None else {"key": jax.random.fold_in(key, place)}
+                value = value.build(**context | own)
             elif isinstance(value, str | tuple) and name in self.converters:
                 value = self.converters[name](value)
             arguments[name] = value
         return constructor(**arguments)
-
-    def parameters(self) -> dict[str, Any]:
-        """The parameters by name, as settings hold them."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
-
-    def member(self) -> Any:
-        """The class of the member."""
-        raise NotImplementedError
 
 
 class Member:
@@ -156,13 +139,14 @@ def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(base)
     for name, value in changes.items():
         before = base.get(name)
-        value = {"kind": value} if isinstance(value, str) and isinstance(before, Mapping) else value
         if isinstance(value, KindSettings):
             value = value.model_dump()
-        if isinstance(value, Mapping) and isinstance(before, Mapping) and "kind" in before:
-            same_kind = value.get("kind", before["kind"]) == before["kind"]
-            if same_kind and ("kind" in value or value.keys() <= before.keys()):
-                value = overlay(before, value)
+        if isinstance(before, Mapping) and "kind" in before:
+            value = {"kind": value} if isinstance(value, str) else value
+            if isinstance(value, Mapping):
+                kind = value.get("kind")
+                same = kind == before["kind"] if kind else value.keys() <= before.keys()
+                value = overlay(before, value) if same else value
         merged[name] = value
     return merged
 
@@ -252,16 +236,15 @@ def settings_class(axis: str, kind: str) -> type[KindSettings]:
     member = resolve(axis, kind)
     if issubclass(member, KindSettings):
         return member
-    late = CONTEXT if axis != "task" else ()
-    if "sizes" in inspect.signature(constructor_of(member)).parameters:
+    parameters = inspect.signature(constructor_of(member), eval_str=True).parameters
+    late = () if axis == "task" else CONTEXT
+    if "sizes" in parameters:
         late = (*CONTEXT, "scale")
     fields: dict[str, Any] = {"kind": (Literal[kind], kind)}
     converters: dict[str, Any] = {}
     # Equinox gives the parameters of fields with converters the types of the converters
     types_of_fields = {} if hasattr(member, "initialise") else typing.get_type_hints(member)
-    for name, parameter in inspect.signature(
-        constructor_of(member), eval_str=True
-    ).parameters.items():
+    for name, parameter in parameters.items():
         annotation = types_of_fields.get(name, parameter.annotation)
         setting = None if name in late else _setting_type(annotation)
         if setting is not None:
@@ -274,7 +257,7 @@ def settings_class(axis: str, kind: str) -> type[KindSettings]:
     model = pydantic.create_model(f"{axis} {kind}", __base__=KindSettings, **fields)
     model.__doc__ = inspect.getdoc(member)
     model.converters = converters
-    model.member = lambda self: member  # pyright: ignore
+    model.member = member
     return model
 
 
