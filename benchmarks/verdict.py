@@ -28,7 +28,7 @@ def time_to_verdict() -> list[dict[str, Any]]:
 
 def _run(out: Path, cache: Path) -> dict[str, Any]:
     """One run: seconds, verdicts by outcome, and the size of the cache after it."""
-    command = [sys.executable, "-m", "mesalens.cli", "reproduce", PART, "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "mesalens", "reproduce", PART, "--out", str(out), "--json"]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     started = time.perf_counter()
     process = subprocess.run(

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it leaves, how it refuses."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import mesalens
-from mesalens import GradientDescent, InputError, Ridge, cli, random
+from mesalens import GradientDescent, Ridge, cli, random
 from mesalens.analysis import risk
 from mesalens.models import Sinusoidal
 from mesalens.storage import save_arrays
@@ -154,17 +155,28 @@ def test_train_reads_matrices_from_files_and_compare_puts_deep_layers_beside_des
         assert len(references[name]["sensitivity_cosine"]["value"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("task", "layers"),
-    [({"functions": "cosine"}, 1), ({"functions": "cosine"}, 2), ({"distractors": 1}, 2)],
-)
-def test_a_start_from_which_the_best_descent_is_not_known_is_refused(task, layers):
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_best_descent_from_a_start_is_known_for_all_functions_and_with_distractors(layers):
+    """It is no worse than the start, nor than rates next to its own."""
     compare = importlib.import_module("mesalens.cli.compare")
     settings = TrainingSettings(
-        task={"dim": 2, **task}, model={"layers": layers, "initial_weights": ((1.0, 2.0),)}
+        task={"dim": 2, "functions": "cosine", "distractors": 1},
+        model={"layers": layers, "initial_weights": ((1.0, 2.0),)},
     )
-    with pytest.raises(InputError, match="initial_weights"):
-        compare._best_descent(settings, settings.initialise(random.key(0)), random.key(0))
+    learners = settings.initialise(random.key(0))
+    best = compare._best_descent(settings, learners, random.key(0))
+    assert list(best) == ["gradient_descent", "gd_plus_plus"][:layers]
+    descent = best["gradient_descent"].learner
+    np.testing.assert_array_equal(descent.initial_weights, [[1.0, 2.0]])
+
+    def measured(scale):
+        learner = dataclasses.replace(descent, step_size=scale * descent.step_size)
+        return float(risk(learner, settings.sampled_task(), random.key(1), prompts=20_000).value)
+
+    least = measured(1.0)
+    assert least < measured(0.0) and least <= min(measured(0.7), measured(1.3))
+    stated = best["gradient_descent"].risk
+    assert abs(least - stated.value) < 6 * stated.standard_error
 
 
 @pytest.mark.slow
@@ -551,7 +563,7 @@ def test_output_that_a_terminal_cannot_show_or_nobody_takes_is_no_crash(tmp_path
 
 
 def test_the_installed_command_answers():
-    command = [sys.executable, "-m", "mesalens.cli", "--help"]
+    command = [sys.executable, "-m", "mesalens", "--help"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert all(name in answer.stdout for name in ("list", "reproduce", "train", "compare"))
 

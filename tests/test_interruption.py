@@ -172,8 +172,8 @@ def test_a_signal_is_noted_the_first_time_and_ends_the_process_the_second_time(l
 
 LEFT = """
 import os, signal
-from mesalens.cli.interruption import left_on_signals
-with left_on_signals():
+from mesalens.cli.interruption import handled, leave
+with handled(leave):
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     except BaseException:

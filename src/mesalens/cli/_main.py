@@ -4,13 +4,12 @@ What takes long to import is imported after signals are handled.
 """
 
 import contextlib
-import importlib
 import os
+import pkgutil
 import sys
 import traceback
-from collections.abc import Iterator
 
-from mesalens.cli.interruption import left_on_signals
+from mesalens.cli.interruption import handled, leave
 
 COMMANDS = {
     "list": ("list_studies:List", "list the studies and their claims"),
@@ -39,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _use_safe_streams()
-    with left_on_signals():
+    with handled(leave):
         try:
             code = _run(arguments)
             sys.stdout.flush()
@@ -60,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    name, *rest = arguments or ["--help"]
     if name in ("--help", "-h"):
         print(HELP)
         return 0
@@ -71,36 +70,18 @@ def _run(arguments: list[str]) -> int:
         return 0
     from mesalens.checks import one_of
 
-    module, _, command = COMMANDS[one_of("command", name, COMMANDS)][0].partition(":")
+    place, _ = COMMANDS[one_of("command", name, COMMANDS)]
     if name != "list":
         from mesalens.program_cache import keep_programs_if_possible
 
-        with _environment():
-            keep_programs_if_possible()
+        keep_programs_if_possible()
+    from mesalens.cli.device import on
     from mesalens.cli.options import read_options
 
-    with _environment():
-        chosen = getattr(importlib.import_module(f"mesalens.cli.{module}"), command)
-        return read_options(chosen, f"mesalens {name}", rest)()
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Errors of JAX and Matplotlib about environment variables get one sentence."""
-    try:
-        yield
-    except (ValueError, RuntimeError) as error:
-        from mesalens.checks import InputError
-
-        given = [
-            f"{n}={os.environ[n]}" for n in ("MPLBACKEND", "JAX_PLATFORMS") if os.environ.get(n)
-        ]
-        blamed = [pair for pair in given if pair.partition("=")[2] in str(error)]
-        if isinstance(error, InputError) or not blamed:
-            raise
-        given = ", ".join(blamed)
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{given} cannot be used ({reason}).") from None
+    kind = pkgutil.resolve_name(f"mesalens.cli.{place}")
+    command = read_options(kind, f"mesalens {name}", rest)
+    with on(getattr(command, "device", None)):
+        return command()
 
 
 def _input_error(error: Exception) -> str | None:
@@ -116,6 +97,10 @@ def _input_error(error: Exception) -> str | None:
         return f"standard output cannot be written ({error.strerror})."
     if isinstance(error, OSError):
         return f"{error.filename} cannot be used ({error.strerror})."
+    if isinstance(error, ValueError | RuntimeError):  # of Matplotlib and JAX
+        for name in ("MPLBACKEND", "JAX_PLATFORMS"):
+            if (value := os.environ.get(name)) and value in str(error):
+                return f"{name}={value} cannot be used ({str(error).splitlines()[0]})."
     return None
 
 

@@ -1,42 +1,29 @@
 """`mesalens compare`."""
 
-import dataclasses
 import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from rich.table import Table
 
-from mesalens import kinds, random
+from mesalens import kinds, random, theory
 from mesalens.analysis import compare
-from mesalens.checks import InputError, as_matrix, count
-from mesalens.cli.device import on
-from mesalens.cli.options import Command, Folder, Positional, Words
+from mesalens.checks import InputError, count
+from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder
 from mesalens.cli.output import console, print_json
 from mesalens.learners import GradientDescent
 from mesalens.models import Interleaved
 from mesalens.progress import ProgressReport
-from mesalens.simulation import plus_minus
-from mesalens.tasks import CondensedTask, LinearFunctions, RegressionTask, Task
-from mesalens.theory import (
-    DescentSteps,
-    OneStepRisk,
-    best_steps,
-    one_step_risk,
-    one_step_risk_from,
-    simulated_moments,
-)
+from mesalens.simulation import Estimate, plus_minus
+from mesalens.tasks import LinearFunctions, RegressionTask
 from mesalens.training import TrainingSettings, load_run
+
+Descent = theory.OneStepRisk | theory.DescentSteps
 
 BEST = "best-descent"
 NAMES = {"gradient_descent": "Gradient descent", "gd_plus_plus": "GD++"}
-NO_START = (
-    "the best descent from initial_weights is known for linear functions only (of several layers: "
-    "without distractors); give another --reference."
-)
 
 
 class Compare(Command):
@@ -48,46 +35,47 @@ class Compare(Command):
     penalty=1 gradient-descent step_size=0.3`.
     """
 
-    run: Annotated[Folder, Positional()]
+    run: Annotated[Folder, POSITIONAL]
     """a folder that `mesalens train` wrote"""
-    reference: Annotated[tuple[str, ...], Words()] = (BEST,)
+    reference: Annotated[tuple[str, ...], WORDS] = (BEST,)
     """learners by name, each followed by its parameters"""
     prompts: int = 10_000
     """fresh prompts for each seed"""
     seed: int = 1
     """where the prompts come from"""
-    json_: bool = False
-    """print JSON alone on standard output"""
     device: str | None = None
     """where to compute: cpu, gpu, … (JAX's choice by default)"""
 
     def __call__(self) -> int:
         """Prints how the learners and the references differ."""
         count("prompts", self.prompts, at_least=2)
-        key = random.measurement_key(self.seed)
-        with on(self.device):
-            settings, training = load_run(self.run)
-            task = settings.sampled_task()
-            theory: dict[str, Any] = {}
-            references: dict[str, Any] = {}
-            for words in _split(self.reference):
-                if words == [BEST]:
-                    theory = _best_descent(settings, training.learners, random.key(self.seed))
-                    references |= {
-                        name: _from_start(_learner(best), training.learners)
-                        for name, best in theory.items()
-                    }
-                else:
-                    references[" ".join(words)] = _built(words, task)
-            dims = training.metrics.ending.dims if "ending" in training.metrics else ("seed",)
-            axes = {str(axis): training.metrics[axis].values.tolist() for axis in dims}
-            result = compare(
-                training.learners, references, task, key, prompts=self.prompts, axes=axes
-            )
+        settings, training = load_run(self.run)
+        task = settings.sampled_task()
+        best: dict[str, Descent] = {}
+        references: dict[str, Any] = {}
+        for name, *pairs in _split(self.reference):
+            if name == BEST and not pairs:
+                best = _best_descent(settings, training.learners, random.key(self.seed))
+                start = _start(training.learners)
+                references |= {name: _learner(descent, start) for name, descent in best.items()}
+            else:
+                content = {"kind": name} | dict(pair.split("=", 1) for pair in pairs)
+                references[" ".join([name, *pairs])] = kinds.build(
+                    "learner", content, dim=task.dim, outputs=task.outputs, key=random.key(0)
+                )
+        metrics = training.metrics
+        result = compare(
+            training.learners,
+            references,
+            task,
+            random.measurement_key(self.seed),
+            prompts=self.prompts,
+            axes={str(axis): metrics[axis] for axis in metrics.loss.dims if axis != "step"},
+        )
         if self.json_:
-            print_json({"run": str(self.run), **_plain(result, theory)})
+            print_json({"run": str(self.run), **_plain(result, best)})
         else:
-            _print(result, theory)
+            _print(result, best)
         return 0
 
 
@@ -100,154 +88,105 @@ def _split(words: tuple[str, ...]) -> list[list[str]]:
         elif references:
             references[-1].append(word)
         else:
-            raise InputError(
-                f"{word} needs a learner before it, as in: --reference ridge penalty=1."
-            )
+            raise InputError(f"{word} needs a learner before it, as in ridge penalty=1.")
     return references
 
 
-def _built(words: list[str], task: Task) -> Any:
-    name, *pairs = words
-    parameters = dict(pair.split("=", 1) for pair in pairs)
-    settings = kinds.checked(lambda: kinds.Member("learner").read({"kind": name, **parameters}))
-    return settings.build(dim=task.dim, outputs=task.outputs, key=random.key(0))
-
-
-def _best_descent(
-    settings: TrainingSettings, learners: Any, key: Any
-) -> dict[str, OneStepRisk | DescentSteps]:
+def _best_descent(settings: TrainingSettings, learners: Any, key: Any) -> dict[str, Descent]:
     """The best rates of as many steps as there are layers left to descend, by name."""
-    layers = getattr(learners, "layers", 1)
-    interleaved = isinstance(getattr(learners, "tokens", None), Interleaved)
-    steps = max(layers - 1, 1) if interleaved else layers
-    if interleaved:
-        with ProgressReport() as progress:
-            progress.say("the first layer on interleaved tokens copies: steps are one fewer")
     task, start = settings.exact_task(), _start(learners)
     if not isinstance(task, RegressionTask):
         given = type(task).__name__
-        raise InputError(
-            f"{BEST} is known for a RegressionTask, not for {given}; give --reference."
-        )
-    if steps == 1:
-        return {"gradient_descent": _one_step(task, start, key)}
-    residual = settings.sampled_task() if start is None else _residual(settings, task, start)
-    # Rates of its own for each step of GD++ could diverge on rare contexts
-    shared = getattr(learners, "looped", False)
-    options = {"gradient_descent": {"shared": shared}, "gd_plus_plus": {"data_correction": True}}
-    best: dict[str, Any] = {}
+        raise InputError(f"{BEST} needs a RegressionTask; got {given}: give another --reference.")
+    layers = getattr(learners, "layers", 1)
+    interleaved = isinstance(getattr(learners, "tokens", None), Interleaved)
+    steps = max(layers - interleaved, 1)
     with ProgressReport() as progress:
+        if interleaved:
+            progress.say("the first layer on interleaved tokens copies: steps are one fewer")
+        if steps == 1 and isinstance(task.functions, LinearFunctions):
+            return {"gradient_descent": theory.one_step_risk(task, start)}
+        if steps == 1 and start is None:
+            moments = theory.simulated_moments(task, key=key, relative_error=0.01)
+            return {"gradient_descent": theory.one_step_risk_from(moments, task.context_length)}
+        shared = getattr(learners, "looped", False)
+        options: dict[str, Any] = {"gradient_descent": {"shared": shared}}
+        if steps > 1:  # rates of its own for each step of GD++ could diverge on rare contexts
+            options["gd_plus_plus"] = {"data_correction": True}
+        best: dict[str, Any] = {}
         for name, option in options.items():
             progress.say(f"finding the best rates of {steps} steps: {NAMES[name]}")
-            best[name] = best_steps(residual, steps, key=key, **option)
+            best[name] = theory.best_steps(settings.sampled_task(), steps, start, key=key, **option)
     return best
 
 
 def _start(learners: Any) -> Any:
-    """W_0 of the query token, the same for all seeds, or None."""
+    """W_0 of the query token in float64, the same for all seeds, or None."""
     start = getattr(learners, "initial_weights", None)
     if start is None:
         start = getattr(getattr(learners, "tokens", None), "initial_weights", None)
-    return None if start is None else np.asarray(start).reshape(-1, *np.shape(start)[-2:])[0]
+    return None if start is None else np.float64(start).reshape(-1, *start.shape[-2:])[0]
 
 
-def _one_step(task: Any, start: Any, key: Any) -> OneStepRisk:
-    """The best step from W_0: exact for linear functions, else from simulated moments."""
-    if isinstance(task.functions, LinearFunctions):
-        return one_step_risk(task, as_matrix(start))
-    if start is not None:
-        raise InputError(NO_START)
-    moments = simulated_moments(task, key=key, relative_error=0.01)
-    return one_step_risk_from(moments, task.context_length)
+def _learner(best: Descent, start: Any) -> GradientDescent:
+    if isinstance(best, theory.DescentSteps):
+        return best.learner
+    return GradientDescent(best.best_step_size, initial_weights=start)
 
 
-def _residual(settings: TrainingSettings, task: Any, start: Any) -> Task:
-    """The task of the residuals `y - W_0 x`: linear functions of another mean."""
-    functions = task.functions
-    if not isinstance(functions, LinearFunctions) or int(task.distractors.count):
-        raise InputError(NO_START)
-    mean = (functions.weight_mean() - start) / functions.scale
-    task = dataclasses.replace(task, functions=dataclasses.replace(functions, mean=mean))
-    return CondensedTask(task) if isinstance(settings.sampled_task(), CondensedTask) else task
-
-
-def _learner(best: OneStepRisk | DescentSteps) -> GradientDescent:
-    return best.learner if isinstance(best, DescentSteps) else GradientDescent(best.best_step_size)
-
-
-def _from_start(descent: GradientDescent, learners: Any) -> GradientDescent:
-    """The same descent from the W_0 of the learners."""
-    start = _start(learners)
-    if start is None:
-        return descent
-    return dataclasses.replace(descent, initial_weights=jnp.asarray(start, jnp.float32))
-
-
-def _rates(best: OneStepRisk | DescentSteps) -> dict[str, tuple[Any, Any]]:
-    """The best rates and the risk of descent, each with its standard error or None."""
-    if isinstance(best, OneStepRisk):
-        values = (best.best_step_size, best.best_risk, best.null_risk)
-        return dict(
-            zip(("step_size", "risk", "null_risk"), ((v, None) for v in values), strict=True)
-        )
-    rates: dict[str, Any] = {"step_size": (best.step_size, best.standard_error)}
+def _numbers(best: Descent) -> dict[str, Any]:
+    """The best rates and the risk of descent, those that are simulated as estimates."""
+    if isinstance(best, theory.OneStepRisk):
+        step_size, risk = best.best_step_size, best.best_risk
+        return {"step_size": step_size, "risk": risk, "null_risk": best.null_risk}
+    numbers = {"step_size": Estimate(best.step_size, best.standard_error)}
     if best.data_correction is not None:
-        rates["data_correction"] = (best.data_correction, best.correction_error)
-    return rates | {"risk": (best.risk.value, best.risk.standard_error)}
+        numbers["data_correction"] = Estimate(best.data_correction, best.correction_error)  # pyright: ignore
+    return numbers | {"risk": best.risk}
 
 
-def _plain(result: xr.Dataset, theory: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(result: xr.Dataset, best: Mapping[str, Descent]) -> dict[str, Any]:
     """What `--json` prints: the best rates, and values and errors by reference and measure."""
-
-    def pair(value: Any, error: Any) -> Any:
-        values = [np.asarray(part).tolist() for part in (value, error)]
-        return dict(zip(("value", "standard_error"), values, strict=True))
-
     references = {
         reference: {
-            measure: pair(cell.value.values, cell.standard_error.values)
-            for measure in result.measure.values.tolist()
-            if (cell := result.sel(reference=reference, measure=measure))
+            measure: dict(result.sel(reference=reference, measure=measure))
+            for measure in result.measure.values
         }
-        for reference in result.reference.values.tolist()
+        for reference in result.reference.values
     }
-    axes = {axis: result[axis].values.tolist() for axis in map(str, result.value.dims[2:])}
-    best = {
-        name: {n: value if e is None else pair(value, e) for n, (value, e) in _rates(of).items()}
-        for name, of in theory.items()
+    return {
+        "best_descent": {name: _numbers(descent) for name, descent in best.items()},
+        "axes": {axis: result[axis] for axis in result.value.dims[2:]},
+        "references": references,
     }
-    return {"best_descent": best, "axes": axes, "references": references}
 
 
-def _print(result: xr.Dataset, theory: Mapping[str, Any]) -> None:
+def _print(result: xr.Dataset, best: Mapping[str, Descent]) -> None:
     axes = list(map(str, result.value.dims[2:]))
     for reference in result.reference.values.tolist():
-        print(_sentence(reference, theory.get(reference)))
+        descent = best.get(reference)
+        print(f"{reference}:" if descent is None else f"{NAMES[reference]}, {_sentence(descent)}")
         rows = result.sel(reference=reference).stack(run=axes).transpose("run", "measure")
         rows = rows.dropna("measure", how="all", subset=["value"])
         table = Table()
-        for name in (*axes, *rows.measure.values.tolist()):
-            table.add_column(str(name).replace("_", " "), overflow="fold")  # numbers are never cut
-        for place in range(rows.sizes["run"]):
-            row = rows.isel(run=place)
-            cells = zip(row.value.values, row.standard_error.values, strict=True)
-            labels = (str(row[axis].item()) for axis in axes)
-            table.add_row(*labels, *(plus_minus(value, error) for value, error in cells))
+        for name in (*axes, *rows.measure.values):
+            header = name.replace("_", " ").replace(".", " ")
+            widest = max(map(len, header.split()))
+            table.add_column(header, overflow="fold", min_width=widest)  # numbers are never cut
+        cells = (rows.run.values, rows.value.values, rows.standard_error.values)
+        for run, values, errors in zip(*cells, strict=True):
+            table.add_row(*map(str, run), *map(plus_minus, values, errors))
         console().print(table)
     print("Means over fresh prompts ± standard error; see mesalens.analysis.compare.")
 
 
-def _sentence(reference: str, best: OneStepRisk | DescentSteps | None) -> str:
-    if best is None:
-        return f"{reference}:"
-    steps = best.steps if isinstance(best, DescentSteps) else 1
+def _sentence(best: Descent) -> str:
+    def shown(number: Any) -> str:
+        if not isinstance(number, Estimate):
+            return f"{number:.6g}"
+        pairs = np.broadcast(number.value, number.standard_error)
+        return ", ".join(itertools.starmap(plus_minus, pairs))
 
-    def shown(value: Any, error: Any) -> str:
-        if error is None:
-            return f"{value:.6g}"
-        return ", ".join(itertools.starmap(plus_minus, np.stack([value, error]).reshape(2, -1).T))
-
-    rates = [f"{n.replace('_', ' ')} {shown(*pair)}" for n, pair in _rates(best).items()]
-    return (
-        f"{NAMES[reference]}, {steps} step{'s' * (steps > 1)} at the best rates: {'; '.join(rates)}"
-    )
+    steps = best.steps if isinstance(best, theory.DescentSteps) else 1
+    numbers = [f"{name.replace('_', ' ')} {shown(n)}" for name, n in _numbers(best).items()]
+    return f"{steps} step{'s' * (steps > 1)} at the best rates: {'; '.join(numbers)}"

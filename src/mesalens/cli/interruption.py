@@ -29,10 +29,18 @@ def leave(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def left_on_signals() -> Iterator[None]:
-    """In the block a signal ends the process at once, see `leave`."""
-    with _handled(leave):
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """In the block signals are given to a handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
         yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+        sys.stderr.flush()
 
 
 @contextmanager
@@ -53,19 +61,5 @@ def stoppable() -> Iterator[Callable[[], None]]:
         if noted:
             raise StoppedError(noted[0])
 
-    with _handled(note):
+    with handled(note):
         yield check
-
-
-@contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-        sys.stderr.flush()

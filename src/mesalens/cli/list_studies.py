@@ -8,9 +8,6 @@ from mesalens.studies import STUDIES, Study
 class List(Command):
     """Lists the studies, their parts and claims, with the place of each claim in its paper."""
 
-    json_: bool = False
-    """print JSON alone on standard output"""
-
     def __call__(self) -> int:
         """Prints the list."""
         if self.json_:

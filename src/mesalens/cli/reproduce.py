@@ -3,7 +3,7 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import matplotlib
 from rich.table import Table
@@ -11,9 +11,8 @@ from rich.text import Text
 
 from mesalens import random
 from mesalens.checks import InputError, count
-from mesalens.cli.device import on
 from mesalens.cli.interruption import StoppedError, stoppable
-from mesalens.cli.options import Command, Folder, Positional
+from mesalens.cli.options import POSITIONAL, Command, Folder
 from mesalens.cli.output import console, print_json
 from mesalens.progress import ProgressReport
 from mesalens.report import Examination, examine, number, summary, write_report
@@ -22,21 +21,12 @@ from mesalens.studies import study
 from mesalens.training import TrainingDivergedError
 
 COLORS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
-HEADERS = (
-    "claim",
-    "verdict",
-    "value",
-    "95% interval, or range",
-    "criterion",
-    "seeds",
-    "decided at",
-)
 
 
 class Reproduce(Command):
     """Checks the claims of a study and leaves a page with verdicts and figures."""
 
-    name: Annotated[str, Positional()] = "von-oswald-2023"
+    name: Annotated[str, POSITIONAL] = "von-oswald-2023"
     """a study, or STUDY/PART for one of its parts, or STUDY/CLAIM"""
     budget: Literal["quick", "paper"] = "quick"
     """quick (minutes on a laptop) or the paper's own settings"""
@@ -48,8 +38,6 @@ class Reproduce(Command):
     """a new folder for the results (results/STUDY-BUDGET-TIME by default)"""
     checkpoints: Folder | None = None
     """a folder for the states of trainings, so that a study that was stopped goes on from there"""
-    json_: bool = False
-    """print the verdicts as JSON alone on standard output"""
     device: str | None = None
     """where to compute: cpu, gpu, … (JAX's choice by default)"""
 
@@ -62,27 +50,24 @@ class Reproduce(Command):
         if self.seeds is not None:
             count("seeds", self.seeds)
         random.key(self.seed)  # says what is wrong before anything is computed
-        out = self._folder()
+        default = f"{self.name.replace('/', '-')}-{self.budget}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        out, kept = self.out or Path("results") / default, self.checkpoints
+        if kept is not None and kept.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"checkpoints must be outside of out; got {kept} in {out}.")
+        options: Any = {"seeds": self.seeds, "seed": self.seed, "checkpoints": kept}
         try:
             with (
                 new_folder(out) as folder,
-                on(self.device),
                 stoppable() as check,
                 ProgressReport(check) as progress,
             ):
                 examination = examine(
-                    chosen,
-                    part or None,
-                    self.budget,
-                    seeds=self.seeds,
-                    seed=self.seed,
-                    progress=progress,
-                    checkpoints=self.checkpoints,
+                    chosen, part or None, self.budget, progress=progress, **options
                 )
                 write_report(examination, folder)
         except StoppedError as stop:
             advice = "nothing was kept; --checkpoints FOLDER keeps trainings."
-            if self.checkpoints is not None:
+            if kept is not None:
                 advice = "run the same command again to go on with its trainings."
             print(f"mesalens: interrupted; {advice}", file=sys.stderr)
             return stop.exit_code
@@ -97,22 +82,10 @@ class Reproduce(Command):
             print(f"The report: {out / 'index.html'}")
         return int(any(verdict.judgement.outcome == "FAIL" for verdict in examination.verdicts))
 
-    def _folder(self) -> Path:
-        out = self.out
-        if out is None:
-            name = f"{self.name.replace('/', '-')}-{self.budget}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-            out = Path("results") / name
-        if self.checkpoints is not None and self.checkpoints.resolve().is_relative_to(
-            out.resolve()
-        ):
-            raise InputError(
-                f"checkpoints must be outside of out; got {self.checkpoints} in {out}."
-            )
-        return out
-
 
 def _table(examination: Examination) -> Table:
-    table = Table(*HEADERS)
+    headers = ("claim", "verdict", "value", "95% interval, or range", "criterion", "seeds")
+    table = Table(*headers, "decided at")
     for verdict in examination.verdicts:
         judged = verdict.judgement
         table.add_row(

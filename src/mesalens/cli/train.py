@@ -1,7 +1,10 @@
 """`mesalens train` and `mesalens sweep`."""
 
+import functools
+import math
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,28 +16,18 @@ from rich.table import Table
 
 from mesalens import plots
 from mesalens.checks import InputError
-from mesalens.cli.device import on
 from mesalens.cli.interruption import StoppedError, stoppable
-from mesalens.cli.options import Command, Folder, Inline, named
+from mesalens.cli.options import Command, Folder, named
 from mesalens.cli.output import console, print_json
 from mesalens.kinds import overlay
 from mesalens.progress import ProgressReport
 from mesalens.storage import load_dataset
-from mesalens.training import TrainingSettings
+from mesalens.training import TrainingSettings, run_folder
 from mesalens.training.checkpoint import report_rest, steps_done
-from mesalens.training.run_folder import (
-    METRICS,
-    begun,
-    finished,
-    load_settings,
-    require_same,
-    save_run,
-    states_folder,
-)
 from mesalens.training.sweeps import plan
 
 
-class Train(Command):
+class Train(Command, TrainingSettings):
     """Trains learners, by default a layer of linear self-attention, and keeps settings, weights and
     metrics in a folder.
 
@@ -43,8 +36,6 @@ class Train(Command):
     bit. With --vary all combinations of some settings' values are trained.
     """
 
-    settings: Annotated[TrainingSettings, Inline()] = pydantic.Field(default={})  # pyright: ignore
-    """the training"""
     out: Folder | None = None
     """a new folder for the training"""
     resume: Folder | None = None
@@ -53,19 +44,31 @@ class Train(Command):
     """a file with settings, as `settings.json` of a folder; options change them"""
     memory: float | None = None
     """GB that may be taken (what is free by default); a training that needs more goes in groups"""
-    json_: bool = False
-    """print a summary as JSON alone on standard output"""
     device: str | None = None
     """where to compute: cpu, gpu, … (JAX's choice by default)"""
 
+    @pydantic.model_validator(mode="before")
     @classmethod
-    def completed(cls, content: dict[str, Any]) -> dict[str, Any]:
+    def _over_stored(cls, content: dict[str, Any]) -> dict[str, Any]:
         """The options over the settings that are resumed or read."""
         base = content.get("resume", content.get("config"))
         if base is None:
             return content
-        stored = load_settings(named(base)).model_dump()
-        return content | {"settings": overlay(stored, content.get("settings", {}))}
+        return overlay(run_folder.load_settings(named(base)).model_dump(), content)
+
+    @functools.cached_property
+    def settings(self) -> TrainingSettings:
+        """The training alone, without where and how it is run."""
+        values = {name: getattr(self, name) for name in TrainingSettings.model_fields}
+        return TrainingSettings(**values)
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        """The folder of the training, new or old."""
+        folder = self.resume or self.out
+        if folder is None or (self.resume and self.out):
+            raise InputError("give a new folder as --out, or one to go on with as --resume.")
+        return folder
 
     def __call__(self) -> int:
         """Runs the training, and says what came out; 1 where every run diverged."""
@@ -77,83 +80,74 @@ class Train(Command):
 
     def _metrics(self) -> xr.Dataset | int:
         """The metrics of a finished training, or the exit code of one that was stopped."""
-        settings, folder = self.settings, self.resume or self.out
-        if folder is None or (self.resume and self.out):
-            raise InputError("give a new folder as --out, or one to go on with as --resume.")
+        settings, folder = self.settings, self.folder
         # What is wrong is said before anything is written or computed
         programs = len(plan(settings)[1])
         eqx.filter_eval_shape(settings.initialise, jax.random.key(0))
         settings.optimiser.build().transformation(settings.steps)
         settings.key()
         if self.resume:
-            require_same(folder, load_settings(folder), settings)
-        steps, state = settings.steps * programs, states_folder(folder)
-        with on(self.device):
-            settings.stopping_rule()
-            with begun(folder, settings):
-                if finished(folder, settings.steps):
-                    print(f"mesalens: {folder} is finished; give more --steps.", file=sys.stderr)
-                    return load_dataset(folder / METRICS)
-                try:
-                    with stoppable() as check, ProgressReport(check) as progress:
-                        if done := steps_done(state):
-                            progress.say(f"going on from step {done} of {steps}")
-                        report = report_rest(progress.start, self._title(programs), steps, state)
-                        training = settings.train(
-                            progress=report,
-                            say=progress.say,
-                            checkpoint=state,
-                            memory=None if self.memory is None else self.memory * 1e9,
-                        )
-                        save_run(folder, settings, training)
-                except StoppedError as stop:
-                    print(
-                        f"mesalens: stopped after step {steps_done(state)} of {steps}; go on with: "
-                        f"mesalens train --resume {folder}",
-                        file=sys.stderr,
+            run_folder.require_same(folder, run_folder.load_settings(folder), settings)
+        steps, state = settings.steps * programs, run_folder.states_folder(folder)
+        settings.stopping_rule()
+        with run_folder.begun(folder, settings):
+            if run_folder.finished(folder, settings.steps):
+                print(f"mesalens: {folder} is finished; give more --steps.", file=sys.stderr)
+                return load_dataset(folder / run_folder.METRICS)
+            try:
+                with stoppable() as check, ProgressReport(check) as progress:
+                    if done := steps_done(state):
+                        progress.say(f"going on from step {done} of {steps}")
+                    training = settings.train(
+                        progress=report_rest(progress.start, self._title(programs), steps, state),
+                        say=progress.say,
+                        checkpoint=state,
+                        memory=None if self.memory is None else self.memory * 1e9,
                     )
-                    return stop.exit_code
-                return training.metrics
+                    run_folder.save_run(folder, settings, training)
+            except StoppedError as stop:
+                print(
+                    f"mesalens: stopped after step {steps_done(state)} of {steps}; go on with: "
+                    f"mesalens train --resume {folder}",
+                    file=sys.stderr,
+                )
+                return stop.exit_code
+            return training.metrics
 
     def _title(self, programs: int) -> str:
-        settings = self.settings
-        if not settings.vary:
-            return f"training {settings.model.kind}, seeds {settings.seeds}"
-        runs = settings.seeds
-        for values in settings.vary.values():
-            runs *= len(values)
+        if not self.vary:
+            return f"training {self.model.kind}, seeds {self.seeds}"
+        runs = math.prod((self.seeds, *map(len, self.vary.values())))
         return f"training {runs} runs in {programs} program{'s' * (programs > 1)}"
 
     def _say(self, metrics: xr.Dataset) -> None:
-        folder, settings = self.resume or self.out, self.settings
-        last = metrics.loss.isel(step=-1)
-        axes = [axis for axis in metrics.ending.dims if axis != "seed"]
+        last = metrics.loss.isel(step=-1, drop=True)
+        axes = [axis for axis in last.dims if axis != "seed"]
         if axes:
-            _draw(metrics, folder)
+            _draw(metrics, self.folder)
         if self.json_:
             print_json(
                 {
-                    "out": str(folder),
-                    **last.drop_vars("step").to_dict()["coords"],
-                    "loss": last.values.tolist(),
-                    "ending": metrics.ending.values.tolist(),
-                    "steps_taken": metrics.steps_taken.values.tolist(),
-                    "settings": settings.model_dump(mode="json"),
+                    "out": str(self.folder),
+                    **last.to_dict()["coords"],
+                    "loss": last,
+                    "ending": metrics.ending,
+                    "steps_taken": metrics.steps_taken,
+                    "settings": self.settings.model_dump(mode="json"),
                 }
             )
             return
         if axes:
             console().print(_table(last, axes))
-            print(f"The sweep: {folder} (metrics.nc, weights.safetensors, sweep.png)")
+            print(f"The sweep: {self.folder} (metrics.nc, weights.safetensors, sweep.png)")
             return
-        chunk = min(settings.every, settings.steps)
-        losses = ", ".join(f"{loss:.4g}" for loss in last.values.tolist())
-        print(f"loss of the last {chunk} steps: {losses}")
+        losses = ", ".join(f"{loss:.4g}" for loss in last.values)
+        print(f"loss of the last {min(self.every, self.steps)} steps: {losses}")
         for ending in ("converged", "diverged"):
             runs = metrics.steps_taken.values[metrics.ending.values == ending].tolist()
             if runs:
-                print(f"{ending}: {len(runs)} of {settings.seeds} seeds, after steps {runs}")
-        print(f"The run: {folder}. Next: mesalens compare {folder}")
+                print(f"{ending}: {len(runs)} of {self.seeds} seeds, after steps {runs}")
+        print(f"The run: {self.folder}. Next: mesalens compare {self.folder}")
 
 
 class Sweep(Train):
@@ -166,12 +160,12 @@ class Sweep(Train):
 
     def __call__(self) -> int:
         """Runs the sweep."""
-        if not self.settings.vary:
+        if not self.vary:
             raise InputError("give settings with values, as --vary learning_rate=1e-3,3e-3.")
         return super().__call__()
 
 
-def _draw(metrics: xr.Dataset, folder: Any) -> None:
+def _draw(metrics: xr.Dataset, folder: Path) -> None:
     matplotlib.use("agg")  # figures go to files; there may be no display
     with plots.style():
         figure = plots.sweep_figure(metrics)

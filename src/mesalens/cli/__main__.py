@@ -1,7 +1,0 @@
-"""`python -m mesalens.cli`."""
-
-import sys
-
-from mesalens.cli import main
-
-sys.exit(main())
