@@ -13,10 +13,12 @@ from html.parser import HTMLParser
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 import mesalens
 from mesalens import GradientDescent, Ridge, cli, random
 from mesalens.analysis import risk
+from mesalens.analysis._compare import MEASURES
 from mesalens.models import Sinusoidal
 from mesalens.storage import save_arrays
 from mesalens.studies import STUDIES
@@ -226,6 +228,20 @@ def test_two_layers_on_interleaved_tokens_stand_beside_one_step_which_they_are_b
     assert code == 0 and "copies" in err
     np.testing.assert_allclose(descent["sensitivity_cosine"]["value"], 1, atol=1e-4)
     np.testing.assert_allclose(descent["relative_difference"]["value"], 0, atol=1e-4)
+
+
+def test_the_table_of_a_sweep_over_two_settings_splits_no_word_and_has_160_columns(capsys):
+    compare = importlib.import_module("mesalens.cli.compare")
+    axes = {"learning_rate": [1e-3, 3e-3], "task.noise.variance": [0.1, 0.2], "seed": [0, 1]}
+    names = [*MEASURES]
+    coordinates = {"reference": ["gd"], "measure": names, **axes}
+    cells = xr.DataArray(0.1234, coordinates, list(coordinates))
+    table = xr.Dataset({"value": cells, "standard_error": cells / 100})
+    compare._print(table, {})
+    out = capsys.readouterr().out
+    for word in " ".join([*axes, *names]).replace("_", " ").replace(".", " ").split():
+        assert f" {word} " in out, word
+    assert max(map(len, out.splitlines())) <= 160
 
 
 class Links(HTMLParser):

@@ -60,7 +60,8 @@ def read_options(command: type[Command], prog: str, arguments: list[str]) -> Com
     """
     parser = _parser(command, prog, {})
     given, rest = parser.parse_known_args(arguments)
-    foreign = {path: kind for path, kind in vars(given).items() if ":" in str(kind)}
+    words = {path: word for path, word in vars(given).items() if isinstance(word, str)}
+    foreign = {path: word for path, word in words.items() if ":" in word}
     if foreign:  # the options of classes in the user's files are known only now
         parser = _parser(command, prog, foreign)
         given, rest = parser.parse_known_args(arguments)
