@@ -1,14 +1,34 @@
 """`Prompt` and `CondensedPrompt`: what in-context learners read."""
 
+import abc
+
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count
 
 
-class Prompt(eqx.Module):
+class _Rows(eqx.Module):
+    """What both kinds of prompt hold of their context: rows with the sum of outer products S."""
+
+    @property
+    @abc.abstractmethod
+    def rows(self) -> tuple[Float[Array, "*batch r d"], Float[Array, "*batch r m"]]:
+        """X and Y with `S = [X Y]^T [X Y]`, all that a learner with `sees_only_sum` may read."""
+
+    @property
+    def dim(self) -> int:
+        """d, the number of entries of a covariate."""
+        return self.rows[0].shape[-1]
+
+    @property
+    def outputs(self) -> int:
+        """m, the number of entries of a label."""
+        return self.rows[1].shape[-1]
+
+
+class Prompt(_Rows):
     """A context of labelled examples and one query, `(x_1, y_1), …, (x_n, y_n), x_query`.
 
     The target `y_query` is kept beside the prompt, never in it: a learner cannot see it.
@@ -34,18 +54,7 @@ class Prompt(eqx.Module):
         return self.xs.shape[-2]
 
     @property
-    def dim(self) -> int:
-        """d, the number of entries of a covariate."""
-        return self.xs.shape[-1]
-
-    @property
-    def outputs(self) -> int:
-        """m, the number of entries of a label."""
-        return self.ys.shape[-1]
-
-    @property
-    def rows(self) -> tuple[Float[Array, "*batch r d"], Float[Array, "*batch r m"]]:
-        """X and Y with `S = [X Y]^T [X Y]`, all that a learner with `sees_only_sum` may read."""
+    def rows(self) -> tuple[Float[Array, "*batch n d"], Float[Array, "*batch n m"]]:
         return self.xs, self.ys
 
     def condense(self) -> "CondensedPrompt":
@@ -56,7 +65,7 @@ class Prompt(eqx.Module):
         )
 
 
-class CondensedPrompt(eqx.Module):
+class CondensedPrompt(_Rows):
     """A prompt without its examples: `S = Σ_i e_i e_i^T` with `e_i = (x_i, y_i)`, n, and the query.
 
     S is stored by rows with the same sum of outer products, at most d + m of them however large n
@@ -81,24 +90,10 @@ class CondensedPrompt(eqx.Module):
         """Raises `ValueError`: a condensed prompt has no examples."""
         raise no_examples("A function that reads xs or ys")
 
-    @property
-    def ys(self) -> Float[Array, "*batch n m"]:
-        """Raises `ValueError`: a condensed prompt has no examples."""
-        return self.xs
-
-    @property
-    def dim(self) -> int:
-        """d, the number of entries of a covariate."""
-        return self.x_rows.shape[-1]
-
-    @property
-    def outputs(self) -> int:
-        """m, the number of entries of a label."""
-        return self.y_rows.shape[-1]
+    ys = xs
 
     @property
     def rows(self) -> tuple[Float[Array, "*batch r d"], Float[Array, "*batch r m"]]:
-        """X and Y with `S = [X Y]^T [X Y]`."""
         return self.x_rows, self.y_rows
 
 
@@ -113,13 +108,12 @@ def no_examples(reader: str) -> InputError:
     )
 
 
-def _require_shapes(xs: jax.Array, ys: jax.Array, query: jax.Array) -> None:
+def _require_shapes(xs: Array, ys: Array, query: Array) -> None:
     if xs.ndim < 2 or ys.ndim < 2 or xs.shape[:-1] != ys.shape[:-1]:
         raise InputError(
             f"xs has shape {xs.shape} and ys {ys.shape}; give (…, n, d) and (…, n, m) with the "
             "same n (a single output is a column, ys[:, None])."
         )
-    if query.shape != (*xs.shape[:-2], xs.shape[-1]):
-        raise InputError(
-            f"query has shape {query.shape}; give {(*xs.shape[:-2], xs.shape[-1])}, as xs asks."
-        )
+    expected = (*xs.shape[:-2], xs.shape[-1])
+    if query.shape != expected:
+        raise InputError(f"query has shape {query.shape}; give {expected}, as xs asks.")
