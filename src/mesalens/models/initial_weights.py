@@ -7,6 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from mesalens.checks import count
+
+Scale = float | Float[Array, ""]
+"""The variance of a weight times its fan-in; JAX may be tracing it."""
+
 Part = TypeVar("Part", eqx.nn.Linear, eqx.nn.MLP)
 
 TRUNCATED_DEVIATION = 0.87962566103423978
@@ -14,7 +19,7 @@ TRUNCATED_DEVIATION = 0.87962566103423978
 
 
 def truncated_normal(
-    key: Key[Array, ""], shape: tuple[int, ...], fan_in: int, scale: float | Float[Array, ""]
+    key: Key[Array, ""], shape: tuple[int, ...], fan_in: int, scale: Scale
 ) -> Float[Array, "*shape"]:
     """Normals truncated at two standard deviations, of variance `scale / fan_in`.
 
@@ -24,24 +29,29 @@ def truncated_normal(
     return jnp.sqrt(scale / fan_in) / TRUNCATED_DEVIATION * draws
 
 
-def with_truncated_normals(
-    part: Part, scale: float | Float[Array, ""], *, key: Key[Array, ""]
-) -> Part:
+def with_truncated_normals(part: Part, scale: Scale, *, key: Key[Array, ""]) -> Part:
     """An `eqx.nn.Linear` or `eqx.nn.MLP` with `truncated_normal` weights and biases 0."""
+    arrays, rest = eqx.partition(part, eqx.is_array)
+    keys = iter(jax.random.split(key, sum(array.ndim == 2 for array in jax.tree.leaves(arrays))))
 
-    def linears(part):
-        leaves = jax.tree.leaves(part, is_leaf=lambda node: isinstance(node, eqx.nn.Linear))
-        return [leaf for leaf in leaves if isinstance(leaf, eqx.nn.Linear)]
+    def before_training(array: Array) -> Array:
+        if array.ndim == 1:
+            return jnp.zeros_like(array)
+        return truncated_normal(next(keys), array.shape, array.shape[1], scale)
 
-    def arrays(part):
-        found = linears(part)
-        biases = [layer.bias for layer in found if layer.bias is not None]
-        return [layer.weight for layer in found] + biases  # flat, as tree_at asks
+    return eqx.combine(jax.tree.map(before_training, arrays), rest)
 
-    count = len(linears(part))
-    weights, biases = arrays(part)[:count], arrays(part)[count:]
-    drawn = [
-        truncated_normal(k, weight.shape, weight.shape[1], scale)
-        for k, weight in zip(jax.random.split(key, count), weights, strict=True)
-    ]
-    return eqx.tree_at(arrays, part, drawn + [jnp.zeros_like(bias) for bias in biases])
+
+def factors(
+    key: Key[Array, ""], stack: tuple[int, ...], width: int, key_size: int | None, scale: Scale
+) -> tuple[Array, Array, Array, Array]:
+    """W_Q, W_K and W_V, each K × D, and P, D × K; the last of the leading axes is that of heads.
+
+    K = `key_size`, the width D by default.
+    """
+    key_size = width if key_size is None else count("key_size", key_size)
+    keys = jax.random.split(key, 4)
+    shape = (*stack, key_size, width)
+    W_Q, W_K, W_V = (truncated_normal(k, shape, width, scale) for k in keys[:3])
+    P = truncated_normal(keys[3], (*stack, width, key_size), stack[-1] * key_size, scale)
+    return W_Q, W_K, W_V, P

@@ -1,7 +1,5 @@
 """`Attention`: one layer of self-attention, with heads."""
 
-import functools
-import operator
 from collections.abc import Iterator
 
 import equinox as eqx
@@ -12,7 +10,8 @@ from jaxtyping import Array, Float, Key
 from mesalens.checks import InputError, count
 from mesalens.models.attention.base import AttentionKind, Scores, Seen
 from mesalens.models.attention.linear import LinearAttention
-from mesalens.models.initial_weights import truncated_normal
+from mesalens.models.initial_weights import Scale, factors
+from mesalens.models.small_matrices import total
 
 
 class Attention(eqx.Module):
@@ -61,7 +60,7 @@ class Attention(eqx.Module):
         key_size: int | None = None,
         kind: AttentionKind | None = None,
         biases: bool = False,
-        scale: float | Float[Array, ""],
+        scale: Scale,
         key: Key[Array, ""],
     ) -> "Attention":
         """Weights before training: `truncated_normal` with the given scale, biases 0.
@@ -77,16 +76,10 @@ class Attention(eqx.Module):
         """
         count("width", width)
         count("heads", heads)
-        key_size = width if key_size is None else count("key_size", key_size)
-        kind = LinearAttention() if kind is None else kind
-        keys = jax.random.split(key, 4)
-        shape = (heads, key_size, width)
-        W_Q, W_K, W_V = (truncated_normal(k, shape, width, scale) for k in keys[:3])
-        P = truncated_normal(keys[3], (heads, width, key_size), heads * key_size, scale)
-        if not biases:
-            return cls(W_Q, W_K, W_V, P, kind=kind)
-        zeros = jnp.zeros((heads, key_size))
-        return cls(W_Q, W_K, W_V, P, zeros, zeros, zeros, jnp.zeros(width), kind=kind)
+        weights = factors(key, (heads,), width, key_size, scale)
+        zeros = jnp.zeros(weights[0].shape[:2])
+        zero_biases = (zeros, zeros, zeros, jnp.zeros(width)) if biases else ()
+        return cls(*weights, *zero_biases, kind=kind or LinearAttention())
 
     def weights(
         self, queries: Float[Array, "q D"], context: Float[Array, "k D"], seen: Seen | None = None
@@ -98,8 +91,7 @@ class Attention(eqx.Module):
         self, queries: Float[Array, "q D"], context: Float[Array, "k D"], seen: Seen | None = None
     ) -> Float[Array, "q D"]:
         """What is added to the query rows."""
-        heads = (added for _, added in self._heads(queries, context, seen))
-        added = functools.reduce(operator.add, heads)
+        added = total(added for _, added in self._heads(queries, context, seen))
         return added if self.b_P is None else added + self.b_P
 
     def _heads(self, queries, context, seen) -> Iterator[tuple[Scores, Float[Array, "q D"]]]:
@@ -113,23 +105,20 @@ class Attention(eqx.Module):
             weights = self.kind.weights(scores, seen, self.W_Q.shape[1])
             added = weights @ context @ B[head].T
             if self.b_V is not None:
-                shift = self.P[head] @ self.b_V[head]
-                added = added + weights.sum(-1, keepdims=True) * shift
+                added += weights.sum(-1, keepdims=True) * (self.P[head] @ self.b_V[head])
             yield weights, added
 
     def _scores(self, queries, context, head: int, A: Float[Array, "D D"]) -> Scores:
-        b_Q = None if self.b_Q is None else self.b_Q[head]
-        b_K = None if self.b_K is None else self.b_K[head]
+        parts = (self.W_Q, self.W_K, self.b_Q, self.b_K)
+        W_Q, W_K, b_Q, b_K = jax.tree.map(lambda part: part[head], parts)
         if type(self.kind).scores is not AttentionKind.scores:
-            q, k = queries @ self.W_Q[head].T, context @ self.W_K[head].T
-            if b_Q is not None and b_K is not None:
-                q, k = q + b_Q, k + b_K
-            return self.kind.scores(q, k)
+            q, k = queries @ W_Q.T, context @ W_K.T
+            return self.kind.scores(q, k) if b_Q is None else self.kind.scores(q + b_Q, k + b_K)
         left = queries @ A.T
-        if b_Q is None or b_K is None:
+        if b_Q is None:
             return left @ context.T
-        offset = (queries @ self.W_Q[head].T + b_Q) @ b_K
-        return (left + b_Q @ self.W_K[head]) @ context.T + offset[:, None]
+        offset = (queries @ W_Q.T + b_Q) @ b_K
+        return (left + b_Q @ W_K) @ context.T + offset[:, None]
 
     def effective(self) -> tuple[Float[Array, "H D D"], Float[Array, "H D D"]]:
         """`A = W_K^T W_Q` and `B = P W_V` of each head, without biases."""

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import equinox as eqx
 from jaxtyping import Array, Float, Key
 
+from mesalens.models.initial_weights import Scale
+
 Effective = tuple[Float[Array, "stored H D D"], Float[Array, "stored H D D"]]
 
 
@@ -28,9 +30,7 @@ class LinearWeights(eqx.Module):
 
     @classmethod
     @abc.abstractmethod
-    def initialise(
-        cls, sizes: Sizes, *, scale: float | Float[Array, ""], key: Key[Array, ""]
-    ) -> "LinearWeights":
+    def initialise(cls, sizes: Sizes, *, scale: Scale, key: Key[Array, ""]) -> "LinearWeights":
         """Parameters before training, of variance `scale` over their fan-in."""
 
     @abc.abstractmethod

@@ -3,7 +3,7 @@
 import jax
 from jaxtyping import Array, Float, Key
 
-from mesalens.models.initial_weights import truncated_normal
+from mesalens.models.initial_weights import Scale, truncated_normal
 from mesalens.models.weights.base import Effective, LinearWeights, Sizes
 
 
@@ -17,9 +17,7 @@ class Merged(LinearWeights):
     B: Float[Array, "stored H D D"]
 
     @classmethod
-    def initialise(
-        cls, sizes: Sizes, *, scale: float | Float[Array, ""], key: Key[Array, ""]
-    ) -> "Merged":
+    def initialise(cls, sizes: Sizes, *, scale: Scale, key: Key[Array, ""]) -> "Merged":
         """Truncated normals of fan-in D."""
         width = sizes.dim + sizes.outputs
         shape = (sizes.stored, sizes.heads, width, width)

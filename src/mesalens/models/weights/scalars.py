@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from mesalens.models.initial_weights import truncated_normal
+from mesalens.models.initial_weights import Scale, truncated_normal
 from mesalens.models.weights.base import Effective, LinearWeights, Sizes
 
 
@@ -23,9 +23,7 @@ class Scalars(LinearWeights):
     outputs: int = eqx.field(static=True)
 
     @classmethod
-    def initialise(
-        cls, sizes: Sizes, *, scale: float | Float[Array, ""], key: Key[Array, ""]
-    ) -> "Scalars":
+    def initialise(cls, sizes: Sizes, *, scale: Scale, key: Key[Array, ""]) -> "Scalars":
         """Truncated normals of fan-in 1."""
         scalars = truncated_normal(key, (sizes.stored, sizes.heads, 4), 1, scale)
         return cls(scalars, sizes.dim, sizes.outputs)

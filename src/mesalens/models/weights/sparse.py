@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mesalens.models.initial_weights import truncated_normal
+from mesalens.models.initial_weights import Scale, truncated_normal
 from mesalens.models.weights.base import Effective, LinearWeights, Sizes
 
 
@@ -24,12 +24,7 @@ class Sparse(LinearWeights):
 
     @classmethod
     def initialise(
-        cls,
-        sizes: Sizes,
-        *,
-        covariates: bool = False,
-        scale: float | Float[Array, ""],
-        key: Key[Array, ""],
+        cls, sizes: Sizes, *, covariates: bool = False, scale: Scale, key: Key[Array, ""]
     ) -> "Sparse":
         """Truncated normals of fan-in d or m; `covariates` says whether B_xx is free or 0."""
         layers, (d, m) = (sizes.stored, sizes.heads), (sizes.dim, sizes.outputs)
