@@ -26,11 +26,13 @@ class Learner(eqx.Module):
     It takes one prompt; `jax.vmap` it for batches. What it offers beyond predictions is said in
     its class: `sees_only_sum`, that it sees the context through S and n alone, so that condensed
     prompts are enough (it then reads `prompt.rows`); `differentiable`, that JAX can differentiate
-    its predictions.
+    its predictions; `fixed`, the fields that training leaves as they are, of a part as
+    `"part.field"`.
     """
 
     sees_only_sum: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
+    fixed: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def __call__(self, prompt: Any) -> Float[Array, " m"]:
@@ -44,8 +46,13 @@ class Learner(eqx.Module):
         return jax.vmap(self)(prompts)
 
     def trainable(self) -> PyTree[bool]:
-        """Which leaves training changes, a boolean for each; by default every float array."""
-        return jax.tree.map(eqx.is_inexact_array, self)
+        """Which leaves training changes, a boolean each: float arrays not in a `fixed` field."""
+
+        def changes(path, leaf):
+            place = jax.tree_util.keystr(path, simple=True, separator=".")
+            return eqx.is_inexact_array(leaf) and not place.startswith(self.fixed)
+
+        return jax.tree_util.tree_map_with_path(changes, self)
 
 
 class IterativeLearner(Learner):
@@ -69,14 +76,12 @@ def predict(learner: AnyLearner, prompt: AnyPrompt) -> Float[Array, " m"]:
         ValueError: if the prompt is condensed and the learner needs its examples, or the prediction
             is not an array of shape (m,).
     """
-    require_readable(learner, prompt)
-    return _of_shape(learner(prompt), (prompt.outputs,), learner)
+    return _checked(learner, learner, prompt, ())
 
 
 def predict_batch(learner: Learner, prompts: AnyPrompt) -> Float[Array, "batch m"]:
     """`learner.batch(prompts)`, checked as in `predict`."""
-    require_readable(learner, prompts)
-    return _of_shape(learner.batch(prompts), (len(prompts.query), prompts.outputs), learner)
+    return _checked(learner, learner.batch, prompts, (len(prompts.query),))
 
 
 def predict_iterates(learner: AnyLearner, prompt: AnyPrompt) -> Float[Array, "iterates m"]:
@@ -86,25 +91,24 @@ def predict_iterates(learner: AnyLearner, prompt: AnyPrompt) -> Float[Array, "it
     """
     if not isinstance(learner, IterativeLearner):
         return predict(learner, prompt)[None]
-    require_readable(learner, prompt)
-    iterates = learner.iterates(prompt)
-    return _of_shape(iterates, (*jnp.shape(iterates)[:1], prompt.outputs), learner)
+    return _checked(learner, learner.iterates, prompt, None)
 
 
-def require_readable(learner: AnyLearner, prompt: AnyPrompt) -> None:
-    """Raises `ValueError` if the prompt is condensed and the learner's class needs examples."""
+def _checked(
+    learner: AnyLearner, answer: AnyLearner, prompt: AnyPrompt, leading: tuple[int, ...] | None
+) -> Array:
+    """`answer(prompt)`, with the given axes before that of outputs; None for one of any length."""
+    name = getattr(learner, "__name__", type(learner).__name__)
     needs_examples = isinstance(learner, Learner) and not learner.sees_only_sum
     if needs_examples and isinstance(prompt, CondensedPrompt):
-        raise no_examples(type(learner).__name__)
-
-
-def _of_shape(prediction: Any, shape: tuple[int, ...], learner: AnyLearner) -> Array:
-    found = getattr(prediction, "shape", None)
-    if found != shape:
-        name = getattr(learner, "__name__", type(learner).__name__)
-        returned = f"a {type(prediction).__name__}" if found is None else f"shape {found}"
+        raise no_examples(name)
+    prediction = answer(prompt)
+    shape = getattr(prediction, "shape", None)
+    expected = (*((shape or ())[:1] if leading is None else leading), prompt.outputs)
+    if shape != expected:
+        returned = f"a {type(prediction).__name__}" if shape is None else f"shape {shape}"
         raise InputError(
-            f"the learner {name} returned {returned}; its prediction must have shape {shape}."
+            f"the learner {name} returned {returned}; its prediction must have shape {expected}."
         )
     return prediction
 
@@ -121,11 +125,9 @@ def take_steps(
 
 def optional_array() -> Any:
     """A keyword-only field for an array, None by default."""
-
-    def convert(value):
-        return None if value is None else jnp.asarray(value)
-
-    return eqx.field(converter=convert, default=None, kw_only=True)
+    return eqx.field(
+        converter=lambda x: None if x is None else jnp.asarray(x), default=None, kw_only=True
+    )
 
 
 def require(learner: Any, kind: type[Offer], name: str) -> Offer:
@@ -147,7 +149,6 @@ def is_differentiable(learner: AnyLearner) -> bool:
 
 def _number(leaf: Any) -> wadler_lindig.AbstractDoc | None:
     """A number as text; arrays and traced numbers as their types and shapes."""
-    number = eqx.is_array(leaf) and leaf.shape == () and eqx.is_inexact_array(leaf)
-    if number and not isinstance(leaf, jax.core.Tracer):
-        return wadler_lindig.TextDoc(f"{float(leaf):.7g}")
-    return None
+    if not eqx.is_inexact_array(leaf) or leaf.shape or isinstance(leaf, jax.core.Tracer):
+        return None
+    return wadler_lindig.TextDoc(f"{float(leaf):.7g}")

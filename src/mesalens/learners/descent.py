@@ -8,7 +8,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count
 from mesalens.learners.base import IterativeLearner, optional_array
@@ -31,6 +31,7 @@ class Descent(IterativeLearner):
     """
 
     rates: ClassVar[tuple[str, ...]] = ("step_size",)
+    fixed = ("initial_weights", "preconditioner")
 
     step_size: Float[Array, ""] | Float[Array, " steps"] = eqx.field(converter=jnp.asarray)
     steps: int = eqx.field(static=True, default=1)
@@ -58,15 +59,6 @@ class Descent(IterativeLearner):
         """W_0, …, W_k, the weights before the first and after every step."""
         start = self._start(prompt)
         return jnp.concatenate([start[None], self._descend(prompt, start)[1]])
-
-    def trainable(self) -> PyTree[bool]:
-        """The rates alone: the start and the preconditioner are given."""
-        frozen = jax.tree.map(lambda _: False, self)
-
-        def rates(learner):
-            return [rate for name in self.rates if (rate := getattr(learner, name)) is not None]
-
-        return eqx.tree_at(rates, frozen, replace_fn=lambda _: True)
 
     @abc.abstractmethod
     def _descend(self, prompt: Any, start: Float[Array, "m d"]) -> tuple[Array, Array]:

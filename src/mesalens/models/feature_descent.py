@@ -1,9 +1,8 @@
 """`FeatureDescent`: gradient descent on learned features."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from mesalens.learners import GradientDescent
 from mesalens.learners.base import IterativeLearner
@@ -29,6 +28,8 @@ class FeatureDescent(IterativeLearner):
     Source: von Oswald et al. (2023), Section 4, Proposition 2 and Figure 4.
     """
 
+    fixed = ("descent.initial_weights", "descent.preconditioner")
+
     embedding: Embedding
     descent: GradientDescent
     outputs: int = eqx.field(static=True, default=1)
@@ -49,8 +50,3 @@ class FeatureDescent(IterativeLearner):
     def iterates(self, prompt: Prompt) -> Float[Array, "iterates m"]:
         features, start = self.features(prompt)
         return self.descent.iterates(features) - start
-
-    def trainable(self) -> PyTree[bool]:
-        """The embedding, and the rates of descent."""
-        every = jax.tree.map(eqx.is_inexact_array, self)
-        return eqx.tree_at(lambda learner: learner.descent, every, self.descent.trainable())

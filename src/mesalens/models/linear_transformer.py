@@ -1,15 +1,16 @@
 """`LinearTransformer`: layers of linear self-attention, without softmax, norm or MLP."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key
 
 from mesalens.checks import InputError, count, positive
 from mesalens.learners.base import IterativeLearner
+from mesalens.models.initial_weights import Scale
 from mesalens.models.small_matrices import gram, times_symmetric, times_weights
 from mesalens.models.tokens import Joint, require_sizes
 from mesalens.models.weights import Factors, LinearWeights, Merged
@@ -49,16 +50,13 @@ class LinearTransformer(IterativeLearner):
     initial_weights: Float[Array, "m d"] | None = eqx.field(default=None, kw_only=True)
     activation_clip: float | None = eqx.field(static=True, default=None, kw_only=True)
 
-    sees_only_sum: ClassVar[bool] = True
+    sees_only_sum = True
+    fixed = ("initial_weights",)
 
     def __check_init__(self):
-        count("layers", self.layers)
+        require_layers(self.layers, self.stored)
         if self.activation_clip is not None:
             positive("activation_clip", self.activation_clip)
-        if self.stored not in (1, self.layers):
-            raise InputError(
-                f"weights are of {self.stored} layers; give those of all {self.layers}, or of one."
-            )
 
     @classmethod
     def initialise(
@@ -72,7 +70,7 @@ class LinearTransformer(IterativeLearner):
         structure: Callable[..., LinearWeights] = Factors.initialise,
         initial_weights: Float[Array, "m d"] | None = None,
         activation_clip: float | None = None,
-        init_scale: float | Float[Array, ""] = 0.002,
+        init_scale: Scale = 0.002,
         key: Key[Array, ""],
     ) -> "LinearTransformer":
         """A transformer before training: weights of variance `init_scale / (layers · fan-in)`.
@@ -95,18 +93,14 @@ class LinearTransformer(IterativeLearner):
 
         Source of the initial variance: the released code of von Oswald et al. (2023).
         """
-        for name, value in {"dim": dim, "outputs": outputs}.items():
-            count(name, value)
+        count("dim", dim)
+        count("outputs", outputs)
         count("layers", layers, at_most=MOST_LAYERS)
         count("heads", heads, at_most=MOST_LAYERS)
         start = Joint(initial_weights).start(dim, outputs)
-        weights = structure(
-            Sizes(1 if looped else layers, heads, dim, outputs),
-            scale=positive("init_scale", init_scale) / layers,
-            key=key,
-        )
+        sizes = Sizes(1 if looped else layers, heads, dim, outputs)
         return cls(
-            weights,
+            structure(sizes, scale=positive("init_scale", init_scale) / layers, key=key),
             layers=layers,
             outputs=outputs,
             initial_weights=start,
@@ -138,13 +132,6 @@ class LinearTransformer(IterativeLearner):
     def effective(self) -> Effective:
         """A and B, for each stored layer and head."""
         return self.weights.effective()
-
-    def trainable(self) -> PyTree[bool]:
-        """The parameters of the weights; not W_0."""
-        every = super().trainable()
-        if self.initial_weights is None:
-            return every
-        return eqx.tree_at(lambda model: model.initial_weights, every, False)
 
     def __call__(self, prompt: AnyPrompt) -> Float[Array, " m"]:
         """The prediction, in O(n D) for one layer and O(n D² + L D³) for more.
@@ -227,13 +214,7 @@ class LinearTransformer(IterativeLearner):
                 f"the {self.layers} layers have weights of their own; give a looped transformer."
             )
         A, B = self.effective()
-        return LinearTransformer(
-            Merged(A, damping * B),
-            layers=times,
-            outputs=self.outputs,
-            initial_weights=self.initial_weights,
-            activation_clip=self.activation_clip,
-        )
+        return dataclasses.replace(self, weights=Merged(A, damping * B), layers=times)
 
     def token_by_token(self, prompt: AnyPrompt) -> Float[Array, " m"]:
         """The prediction from the residual stream: the reference for `__call__`, in O(L n² D)."""
@@ -265,6 +246,12 @@ class LinearTransformer(IterativeLearner):
         require_sizes(prompt, self.dim, self.outputs)
         tokens = Joint(self.initial_weights)
         return tokens.context(prompt), tokens.query(prompt)
+
+
+def require_layers(layers: int, stored: int) -> None:
+    """Raises `ValueError` unless weights are stored for all layers, or for one of them."""
+    if stored not in (1, count("layers", layers)):
+        raise InputError(f"weights are of {stored} layers; give those of all {layers}, or of one.")
 
 
 def _attend(context, A, B, token):

@@ -3,14 +3,14 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key
 
 from mesalens.checks import InputError, count, positive
 from mesalens.learners.base import IterativeLearner
 from mesalens.models.attention import Attention, AttentionKind, SoftmaxAttention
 from mesalens.models.embedding import Combination, Embedding
-from mesalens.models.initial_weights import with_truncated_normals
-from mesalens.models.linear_transformer import MOST_LAYERS, LinearTransformer
+from mesalens.models.initial_weights import Scale, with_truncated_normals
+from mesalens.models.linear_transformer import MOST_LAYERS, LinearTransformer, require_layers
 from mesalens.models.positions import Positions
 from mesalens.models.tokens import Joint, Tokens, require_sizes
 from mesalens.models.visibility import ContextOnly, Visibility
@@ -64,6 +64,8 @@ class Transformer(IterativeLearner):
     Xiong et al. (2020).
     """
 
+    fixed = ("tokens",)
+
     tokens: Tokens
     embedding: Embedding
     stored_layers: tuple[TransformerLayer, ...]
@@ -74,12 +76,7 @@ class Transformer(IterativeLearner):
     visibility: Visibility = eqx.field(default_factory=ContextOnly, kw_only=True)
 
     def __check_init__(self):
-        count("layers", self.layers)
-        if len(self.stored_layers) not in (1, self.layers):
-            stored = len(self.stored_layers)
-            raise InputError(
-                f"weights are of {stored} layers; give those of all {self.layers}, or of one."
-            )
+        require_layers(self.layers, len(self.stored_layers))
 
     @classmethod
     def initialise(
@@ -103,7 +100,7 @@ class Transformer(IterativeLearner):
         combination: Combination = "concatenate",
         readout: bool = False,
         key_size: int | None = None,
-        init_scale: float | Float[Array, ""] = 0.002,
+        init_scale: Scale = 0.002,
         key: Key[Array, ""],
     ) -> "Transformer":
         """A transformer before training: weights of variance `init_scale / (layers · fan-in)`.
@@ -138,25 +135,20 @@ class Transformer(IterativeLearner):
 
         Source of the initial variance: the released code of von Oswald et al. (2023).
         """
-        for name, value in {"dim": dim, "outputs": outputs}.items():
-            count(name, value)
+        count("dim", dim)
+        count("outputs", outputs)
         count("layers", layers, at_most=MOST_LAYERS)
         count("heads", heads, at_most=MOST_LAYERS)
-        stored = 1 if looped else layers
         if looped and layers > 1 and first_attention is not None:
             raise InputError("first_attention needs layers of their own; leave out looped.")
-        attention = SoftmaxAttention() if attention is None else attention
-        kinds = [first_attention or attention, *[attention] * (stored - 1)]
         scale = positive("init_scale", init_scale) / layers
-        part_keys = jax.random.split(key, 3 + stored)
+        token_key, mlp_key, readout_key, *layer_keys = jax.random.split(
+            key, 3 + (1 if looped else layers)
+        )
+        kinds = [attention or SoftmaxAttention()] * len(layer_keys)
+        kinds[0] = first_attention or kinds[0]
 
-        def linear(inputs: int, size: int, key: Key[Array, ""]) -> eqx.nn.Linear:
-            part = eqx.nn.Linear(inputs, size, use_bias=biases, key=key)
-            return with_truncated_normals(part, scale, key=key)
-
-        def mlp(
-            name: str, size: int, widening: int | None, key: Key[Array, ""]
-        ) -> eqx.nn.MLP | None:
+        def mlp(name: str, size: int, widening: int | None, key: Key[Array, ""]):
             if widening is None:
                 return None
             hidden = count(name, widening) * size
@@ -167,27 +159,25 @@ class Transformer(IterativeLearner):
         projection = None
         if embedding_size is not None:
             embedded = count("embedding_size", embedding_size, at_least=outputs)
-            projection = linear(dim + outputs, embedded, part_keys[0])
-        input_mlp = mlp("input_mlp_widening", embedded, input_mlp_widening, part_keys[1])
+            linear = eqx.nn.Linear(dim + outputs, embedded, use_bias=biases, key=token_key)
+            projection = with_truncated_normals(linear, scale, key=token_key)
+        input_mlp = mlp("input_mlp_widening", embedded, input_mlp_widening, mlp_key)
         embedding = Embedding(projection, input_mlp, positions, combination=combination)
         width = embedding.width(dim + outputs)
 
         def layer(kind: AttentionKind, key: Key[Array, ""]) -> TransformerLayer:
             attention_key, mlp_key = jax.random.split(key)
-            norm = eqx.nn.LayerNorm(width) if layer_norm else None
             options = {"heads": heads, "key_size": key_size, "kind": kind, "biases": biases}
-            return TransformerLayer(
-                Attention.initialise(width, **options, scale=scale, key=attention_key),
-                norm,
-                mlp("mlp_widening", width, mlp_widening, mlp_key),
-                norm if mlp_widening is not None else None,
-            )
+            attend = Attention.initialise(width, **options, scale=scale, key=attention_key)
+            norm = eqx.nn.LayerNorm(width) if layer_norm else None
+            after = mlp("mlp_widening", width, mlp_widening, mlp_key)
+            return TransformerLayer(attend, norm, after, None if after is None else norm)
 
         return cls(
             Joint() if tokens is None else tokens,
             embedding,
-            tuple(layer(kind, k) for kind, k in zip(kinds, part_keys[3:], strict=True)),
-            eqx.nn.Linear(width, outputs, key=part_keys[2]) if readout else None,
+            tuple(layer(kind, k) for kind, k in zip(kinds, layer_keys, strict=True)),
+            eqx.nn.Linear(width, outputs, key=readout_key) if readout else None,
             layers=layers,
             dim=dim,
             outputs=outputs,
@@ -221,15 +211,9 @@ class Transformer(IterativeLearner):
         """Whether one layer's weights serve all layers."""
         return len(self.stored_layers) == 1 and self.layers > 1
 
-    def trainable(self) -> PyTree[bool]:
-        """Every float array but W_0 of the tokens."""
-        every = super().trainable()
-        fixed = jax.tree.map(lambda _: False, self.tokens)
-        return eqx.tree_at(lambda model: model.tokens, every, fixed)
-
     def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
         """The prediction; the last layer is computed for the query's row alone."""
-        rows = self._embedded(prompt)
+        rows = self.embedding(self._tokens(prompt))
         *before, last = self._each_layer()
         for layer in before:
             rows = layer(rows, self.visibility)
@@ -241,7 +225,7 @@ class Transformer(IterativeLearner):
 
     def residual_stream(self, prompt: Prompt) -> Float[Array, "layers_and_input rows D"]:
         """All rows before the first and after every layer."""
-        return self._stream(self._embedded(prompt))
+        return self._stream(self.embedding(self._tokens(prompt)))
 
     def attention_weights(self, prompt: Prompt) -> Float[Array, "layers H rows seen"]:
         """How each row weights those that it sees, in every layer and head.
@@ -291,9 +275,6 @@ class Transformer(IterativeLearner):
 
     def _each_layer(self) -> tuple[TransformerLayer, ...]:
         return self.stored_layers * self.layers if self.looped else self.stored_layers
-
-    def _embedded(self, prompt: Prompt) -> Float[Array, "rows D"]:
-        return self.embedding(self._tokens(prompt))
 
     def _tokens(self, prompt: Prompt) -> Float[Array, "rows D"]:
         require_sizes(prompt, self.dim, self.outputs)
