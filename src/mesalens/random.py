@@ -5,6 +5,7 @@ twenty rounds of Threefry-2x32 (Salmon et al., SC 2011) as a loop. Written out, 
 and are fused with the code that uses the bits. Every function of `jax.random` takes these keys.
 """
 
+import functools
 from typing import Literal, get_args
 
 import jax
@@ -111,10 +112,8 @@ def measurement_key(seed: int, *place: int) -> Key[Array, ""]:
         place: folded in, one after the other, so that each place (say, the part of a study and a
             setting in it) has its own key.
     """
-    folded = key(seed)
-    for number in (2**32 - 1, *place):
-        folded = jax.random.fold_in(folded, np.uint32(number))
-    return folded
+    folded = np.asarray([2**32 - 1, *place], np.uint32)
+    return functools.reduce(jax.random.fold_in, folded, key(seed))
 
 
 def unroll(key: Key[Array, "*shape"]) -> Key[Array, "*shape"]:

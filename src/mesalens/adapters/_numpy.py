@@ -54,13 +54,13 @@ class NumpyLearner(Learner):
 def _try(function: Callable[..., Any], n: int, d: int, m: int) -> None:
     """Calls the function with two random prompts. Successes are cached, failures are not."""
     rng = np.random.default_rng(0)
-    labels = rng.normal(size=(2, n, m))
+    shapes = (2, n, d), (2, n, m), (2, d)
+    xs, labels, queries = (rng.standard_normal(shape, np.float32) for shape in shapes)
     if m > 1:
         # One-hot labels suit both kinds of learner: classifiers refuse other numbers
-        labels = np.broadcast_to(np.eye(m)[np.arange(n) % m], labels.shape).copy()
-    queries, xs = rng.normal(size=(2, d)), rng.normal(size=(2, n, d))
+        labels = np.resize(np.eye(m, dtype=np.float32), labels.shape)
     try:
-        _call(function, *(np.asarray(part, np.float32) for part in (xs, labels, queries)))
+        _call(function, xs, labels, queries)
     except InputError:
         raise
     except Exception as error:

@@ -1,6 +1,6 @@
 """`Embedding`: what is done to tokens before the first layer."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import equinox as eqx
 import jax
@@ -33,7 +33,7 @@ class Embedding(eqx.Module):
     combination: Combination = eqx.field(static=True, default="concatenate", kw_only=True)
 
     def __check_init__(self):
-        one_of("combination", self.combination, ("add", "concatenate"))
+        one_of("combination", self.combination, get_args(Combination))
 
     def token_width(self, tokens: int) -> int:
         """The entries of a row before encodings are put behind it, for tokens of a width."""
@@ -71,12 +71,10 @@ class Embedding(eqx.Module):
 def _after(projection: eqx.nn.Linear, mlp: eqx.nn.MLP) -> eqx.nn.MLP:
     """MLP ∘ E with their adjacent matrices multiplied: half the work for narrow tokens."""
     first = mlp.layers[0]
-    weight, bias = first.weight @ projection.weight, first.bias
-    if projection.bias is not None:
-        bias = first.weight @ projection.bias + (0 if bias is None else bias)
+    bias = first.bias if projection.bias is None else first(projection.bias)
     return eqx.tree_at(
         lambda m: (m.layers[0].weight, m.layers[0].bias),
         mlp,
-        (weight, bias),
+        (first.weight @ projection.weight, bias),
         is_leaf=lambda leaf: leaf is None,
     )

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jaxtyping import Array, Float, Key
 
 from mesalens.checks import InputError, count, positive
@@ -60,11 +61,10 @@ class Sinusoidal(Positions):
 
     def step(self, rows: int) -> Float[np.ndarray, "size size"]:
         """R to the power `rows`: `c(p + rows) = R^rows c(p)`, float64."""
-        matrix = np.zeros((self.entries, self.entries))
-        for wave, angle in enumerate(rows * self.frequencies()):
-            pair = slice(2 * wave, 2 * wave + 2)
-            matrix[pair, pair] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-        return matrix
+        angles = rows * self.frequencies()
+        c, s = np.cos(angles), np.sin(angles)
+        rotations = np.moveaxis(np.array([[c, s], [-s, c]]), -1, 0)
+        return np.asarray(scipy.linalg.block_diag(*rotations))
 
 
 class Learned(Positions):

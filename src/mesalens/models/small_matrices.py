@@ -47,9 +47,8 @@ def product(
     """F G, with a G for each example or one for all."""
     if not written_out(rows.shape[-1]):
         return rows @ matrices
-    return fenced(
-        total(rows[:, :, k, None] * matrices[..., None, k, :] for k in range(rows.shape[-1]))
-    )
+    terms = (rows[:, :, k, None] * matrices[..., None, k, :] for k in range(rows.shape[-1]))
+    return fenced(total(terms))
 
 
 def squared(
@@ -62,9 +61,8 @@ def squared(
     pairs = [(rows[:, r, :], others[:, r, :]) for r in range(rows.shape[1])]
     if rows is others:
         return fenced(total(f[:, :, None] * f[:, None, :] for f, _ in pairs))
-    return fenced(
-        total(f[:, :, None] * g[:, None, :] + g[:, :, None] * f[:, None, :] for f, g in pairs) / 2
-    )
+    terms = (f[:, :, None] * g[:, None, :] + g[:, :, None] * f[:, None, :] for f, g in pairs)
+    return fenced(total(terms) / 2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -14,6 +14,4 @@ class SoftmaxAttention(AttentionKind):
 
     def weights(self, scores: Scores, seen: Seen | None, key_size: int) -> Scores:
         logits = scores / key_size**0.5
-        return jax.nn.softmax(
-            logits if seen is None else jnp.where(seen, logits, -jnp.inf), axis=-1
-        )
+        return jax.nn.softmax(logits if seen is None else jnp.where(seen, logits, -jnp.inf))
