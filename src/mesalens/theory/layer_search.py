@@ -26,59 +26,44 @@ class SearchedLayer(NamedTuple):
     ) -> tuple[Float[np.ndarray, "D D"], Float[np.ndarray, "D D"]]:
         """Effective matrices A and B of the layer for inputs x = R z."""
         d, m = moments.inputs.shape[0], moments.outputs
-        to_x = np.linalg.pinv(
-            scipy.linalg.block_diag(moments.inputs, np.eye(m))
-        )  # (x, y) to (z, y)
-        A, B = np.zeros((2, d + m, d + m))
-        A[:, :d] = to_x.T @ self.columns @ to_x[: moments.rank, :d]
-        B[d:] = self.rows @ to_x
-        return A, B
-
-
-def descent_rows(moments: ContextMoments) -> Float[np.ndarray, "m D"]:
-    """The rows of B in a layer that is gradient descent from zero: minus the labels."""
-    return -np.eye(moments.rank + moments.outputs)[moments.rank :]
-
-
-def best_columns(moments: ContextMoments, rows: Float[np.ndarray, "m D"]) -> SearchedLayer:
-    """The best layer for given rows b_k, by least squares.
-
-    `ŷ_k = -b_k^T S A z_q` is linear in A, with the features `S b_k`.
-    """
-    second = np.einsum("abcd,kb,kd->ac", moments.second_tensor(), rows, rows, optimize=True)
-    cross = np.einsum("abrk,kb->ar", moments.cross_tensor(), rows)
-    weights, explained = best_linear(second, cross[:, :, None], moments.query)
-    return SearchedLayer(rows, -weights[:, :, 0], moments.null_risk - explained)
+        # From (x, y) to (z, y)
+        to_z = np.linalg.pinv(scipy.linalg.block_diag(moments.inputs, np.eye(m)))
+        A = to_z.T @ self.columns @ to_z[: moments.rank, :d]
+        return np.pad(A, ((0, 0), (0, m))), np.pad(self.rows @ to_z, ((d, 0), (0, 0)))
 
 
 def search(moments: ContextMoments, start: Float[np.ndarray, "m D"]) -> SearchedLayer:
-    """The layer at a local minimum of the risk of `best_columns` over the rows, by L-BFGS.
+    """The layer at a local minimum of the risk over the rows b_k of B, by L-BFGS.
 
-    At the best A the risk changes with b_k as if A were fixed (the envelope theorem): that gradient
-    is a quadratic form in the moments. The scale of the rows does not matter.
+    `ŷ_k = -b_k^T S A z_q` is linear in A, with the features `S b_k`: given the rows, the best A is
+    least squares. At the best A the risk changes with b_k as if A were fixed (the envelope
+    theorem): that gradient is a quadratic form in the moments. The scale of the rows does not
+    matter.
     """
     size = moments.rank + moments.outputs
     second = moments.second_tensor().transpose(0, 2, 1, 3).reshape(size**2, size**2)
     cross = moments.cross_tensor()
 
-    def risk(flat):
-        rows = flat.reshape(start.shape) / np.linalg.norm(flat)
-        outer = (rows.T @ rows).ravel()
+    def best(rows: Float[np.ndarray, "m D"]) -> SearchedLayer:
         weights, explained = best_linear(
-            (second @ outer).reshape(size, size),
+            (second @ (rows.T @ rows).ravel()).reshape(size, size),
             np.einsum("abrk,kb->ar", cross, rows)[:, :, None],
             moments.query,
         )
-        A = weights[:, :, 0]
+        return SearchedLayer(rows, -weights[:, :, 0], moments.null_risk - explained)
+
+    def risk(flat):
+        length = np.linalg.norm(flat)
+        rows, A, value = best(flat.reshape(start.shape) / length)
         quadratic = ((A @ moments.query @ A.T).ravel() @ second).reshape(size, size)
-        slope = 2 * (rows @ quadratic - np.einsum("abrk,ar->kb", cross, A))
-        return moments.null_risk - explained, slope.ravel() / np.linalg.norm(flat)
+        slope = 2 * (rows @ quadratic + np.einsum("abrk,ar->kb", cross, A))
+        return value, slope.ravel() / length
 
     options = {"maxiter": 500, "ftol": 1e-15, "gtol": 1e-9 * moments.null_risk}
     minimum = scipy.optimize.minimize(
         risk, start.ravel(), jac=True, method="L-BFGS-B", options=options
-    )
-    return best_columns(moments, (minimum.x / np.linalg.norm(minimum.x)).reshape(start.shape))
+    ).x
+    return best((minimum / np.linalg.norm(minimum)).reshape(start.shape))
 
 
 def best_layer(moments: ContextMoments, starts: int) -> SearchedLayer:
@@ -87,12 +72,11 @@ def best_layer(moments: ContextMoments, starts: int) -> SearchedLayer:
     They start from gradient descent, from the rank-one part of the unconstrained optimum, and from
     `starts` random rows.
     """
-    size, m = moments.rank + moments.outputs, moments.outputs
+    m, size = moments.outputs, moments.rank + moments.outputs
+    descent = -np.eye(m, size, moments.rank)  # the rows that write minus the labels
     unconstrained, _ = best_linear(moments.second, moments.cross, moments.query)
-    tensor = smat(np.moveaxis(unconstrained, 0, -1), size)  # r, m, D, D
-    leading = np.stack(
-        [np.linalg.svd(tensor[:, k].reshape(-1, size), full_matrices=False)[2][0] for k in range(m)]
-    )
+    stacked = smat(unconstrained.T, size).reshape(m, -1, size)
+    leading = np.linalg.svd(stacked, full_matrices=False)[2][:, 0]
     rng = np.random.default_rng(0)
-    first = [descent_rows(moments), leading, *rng.normal(size=(starts, m, size))]
+    first = [descent, leading, *rng.normal(size=(starts, m, size))]
     return min((search(moments, start) for start in first), key=lambda layer: layer.risk)

@@ -53,13 +53,11 @@ class ContextMoments(eqx.Module):
     def second_tensor(self) -> Float[np.ndarray, "D D D D"]:
         """E[S ⊗ S] with all four indices."""
         size = self.rank + self.outputs
-        return smat(np.moveaxis(smat(self.second, size), 0, -1), size)
+        return smat(smat(self.second, size).T, size)
 
     def cross_tensor(self) -> Float[np.ndarray, "D D r m"]:
         """E[S ⊗ z_q ⊗ y_q] with all four indices."""
-        return np.moveaxis(
-            smat(np.moveaxis(self.cross, 0, -1), self.rank + self.outputs), (0, 1), (2, 3)
-        )
+        return smat(self.cross.T, self.rank + self.outputs).T
 
     def of_labels(self) -> tuple[Float[np.ndarray, "r r"], Float[np.ndarray, "r r"]]:
         """Σ_k E[s_k s_k^T] and Σ_k E[s_k y_qk z_q^T] with `s_k = Σ_i y_ik z_i`.
@@ -91,7 +89,7 @@ def estimate(
     left_out = [functional(replicate) for replicate in moments.replicates]
     groups, errors = len(left_out), {}
     for name, value in values.items():
-        each = np.stack([np.asarray(replicate[name]) for replicate in left_out])
-        values[name] = groups * value - (groups - 1) * each.mean(axis=0)
-        errors[name] = np.sqrt((groups - 1) * each.var(axis=0))
+        each = np.stack([replicate[name] for replicate in left_out])
+        pair = groups * value - (groups - 1) * each.mean(0), np.sqrt((groups - 1) * each.var(0))
+        values[name], errors[name] = (part if part.ndim else float(part) for part in pair)
     return values, errors
