@@ -1,5 +1,6 @@
 """The moments of linear regression tasks, exactly."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -49,10 +50,12 @@ def exact_moments(task: RegressionTask) -> ContextMoments:
 
     and for two examples of one prompt, which share W but no noise,
 
-        E[e e^T ⊗ e' e'^T] = μ ⊗ μ + Σ_4 NN ⊗ (J M Λ M J^T) + tr(M Λ M Λ) Σ_2 NN ⊗ NN,
+        E[e e^T ⊗ e' e'^T] = μ ⊗ μ + C,   C = Σ_4 NN ⊗ (J M Λ M J^T) + tr(M Λ M Λ) Σ_2 NN ⊗ NN,
 
     the sums over the ways in which each factor takes one place of e and one of e'. A distractor is
-    a token with W = 0 and Gaussian noise of its own; S sums over all examples and pairs of them.
+    a token with W = 0 and Gaussian noise of its own, and shares nothing. S sums over c examples and
+    k distractors, so that its covariance is c times that of e e^T, k times that of a distractor's,
+    and c (c - 1) C.
 
     Raises:
         ValueError: if functions are not linear, noise is not symmetric, d + m is above 80 (the
@@ -61,8 +64,8 @@ def exact_moments(task: RegressionTask) -> ContextMoments:
     task, functions = linear_regression(task)
     if not task.noise.symmetric:
         raise InputError(
-            f"noise must be symmetric for exact moments; got {type(task.noise).__name__}: simulate "
-            "them instead."
+            f"noise must be symmetric for exact moments; {type(task.noise).__name__} does not say "
+            "that it is: state symmetric in the class, or simulate them instead."
         )
     covariates, R = task.covariates.standardised()
     d, m = R.shape[1], task.outputs
@@ -75,29 +78,27 @@ def exact_moments(task: RegressionTask) -> ContextMoments:
     label = _Label(W, prior + R.T @ growth @ R, float(constant), task.noise.fourth_cumulant())
     distractor = _Label(0 * W, 0 * prior, float(task.distractors.variance), 0.0)
     k, n = int(task.distractors.count), task.context_length
-    clean = n - k
+    c = n - k
     M, X = covariates.second_moment(), _fourth_moments(covariates)
 
-    mean, self_pair = _tokens(M, X, label)
-    other_mean, other_self_pair = _tokens(M, X, distractor)
+    mean, covariance = _token(M, X, label)
+    other_mean, other_covariance = _token(M, X, distractor)
+    total, target = c * mean + k * other_mean, mean[:d, d:]
     NN = np.diag([0.0] * d + [1.0] * m)
     J = np.concatenate([np.eye(d), W])
     shared = J @ M @ prior @ M @ J.T
-    pair = np.multiply.outer(mean, mean) + np.trace(M @ prior @ M @ prior) * _across(NN, NN)
-    pair += _across(NN, shared) + _across(shared, NN)
+    pairs = _across(shared + np.trace(M @ prior @ M @ prior) / 2 * NN, NN)
 
-    tensor = clean * self_pair + k * other_self_pair + clean * (clean - 1) * pair
-    mixed = np.multiply.outer(mean, other_mean)
-    tensor += clean * k * (mixed + mixed.transpose(2, 3, 0, 1))
-    tensor += k * (k - 1) * np.multiply.outer(other_mean, other_mean)
-    cross = clean * pair[:, :, :d, d:] + k * np.multiply.outer(other_mean, mean[:d, d:])
+    second = np.multiply.outer(total, total) + c * (c - 1) * pairs
+    second += c * covariance + k * other_covariance
+    cross = np.multiply.outer(target.T, total) + c * pairs[d:, :d]
     return ContextMoments(
         inputs=R,
         query=M,
-        target=mean[:d, d:],
-        mean=svec(clean * mean + k * other_mean),
-        second=svec(svec(tensor).transpose(2, 0, 1)),
-        cross=np.moveaxis(svec(np.moveaxis(cross, (0, 1), (2, 3))), -1, 0),
+        target=target,
+        mean=svec(total),
+        second=svec(svec(second).T),
+        cross=svec(cross).T,
         null_risk=float(np.trace(mean[d:, d:])),
     )
 
@@ -113,18 +114,16 @@ class _Label(NamedTuple):
 
 def _fourth_moments(covariates) -> Float[np.ndarray, "d d d d"]:
     """E[z ⊗ z ⊗ z ⊗ z], from the contraction F(G) that covariates state."""
-    d, fourth_moment = covariates.dim, covariates.fourth_moment
-    tensor = np.empty((d, d, d, d))
-    for a in range(d):
-        for b in range(a + 1):
-            weight = np.zeros((d, d))
-            weight[a, b] = weight[b, a] = 0.5 if a != b else 1.0
-            tensor[a, b] = tensor[b, a] = fourth_moment(weight)
+    d = covariates.dim
+    eye, tensor = np.eye(d), np.empty((d, d, d, d))
+    for a, b in itertools.combinations_with_replacement(range(d), 2):
+        weight = (np.outer(eye[a], eye[b]) + np.outer(eye[b], eye[a])) / 2
+        tensor[a, b] = tensor[b, a] = covariates.fourth_moment(weight)
     return tensor
 
 
-def _tokens(M, X, label: _Label) -> tuple[Float[np.ndarray, "D D"], Float[np.ndarray, "D D D D"]]:
-    """E[e e^T] and E[e ⊗ e ⊗ e ⊗ e] of one token."""
+def _token(M, X, label: _Label) -> tuple[Float[np.ndarray, "D D"], Float[np.ndarray, "D D D D"]]:
+    """The mean of e e^T and its covariance, E[e ⊗ e ⊗ e ⊗ e] less the square of the mean."""
     m, d = label.mean.shape
     J = np.concatenate([np.eye(d), label.mean])
     NN = np.diag([0.0] * d + [1.0] * m)
@@ -135,20 +134,21 @@ def _tokens(M, X, label: _Label) -> tuple[Float[np.ndarray, "D D"], Float[np.nda
     for _ in range(4):  # J on every axis
         tensor = np.tensordot(tensor, J, axes=(0, 1))
     inner = J @ (weighted + constant * M) @ J.T
-    tensor = tensor + _placements(inner, NN) + _placements(NN, inner)
-    tensor += squared * _placements(NN, NN)
+    tensor = tensor + _placements(inner + squared / 2 * NN, NN)
     outputs = np.arange(d, d + m)
     tensor[outputs, outputs, outputs, outputs] += label.fourth_cumulant
-    return J @ M @ J.T + (grown + constant) * NN, tensor
+    mean = J @ M @ J.T + (grown + constant) * NN
+    return mean, tensor - np.multiply.outer(mean, mean)
 
 
 def _placements(first, second) -> Float[np.ndarray, "D D D D"]:
-    """first_ab second_cd + first_ac second_bd + first_ad second_bc."""
+    """Σ_6, over the ways to give two of the four places to each factor."""
     outer = np.multiply.outer(first, second)
-    return outer + outer.transpose(0, 2, 1, 3) + outer.transpose(0, 2, 3, 1)
+    return outer + outer.transpose(2, 3, 0, 1) + _across(first, second)
 
 
 def _across(first, second) -> Float[np.ndarray, "D D D D"]:
-    """first_ac second_bd + first_ad second_bc: each factor has a place in (a, b), one in (c, d)."""
+    """Σ_4, over those of them that give each factor a place in (a, b) and one in (c, d)."""
     outer = np.multiply.outer(first, second)
+    outer = outer + outer.transpose(2, 3, 0, 1)
     return outer.transpose(0, 2, 1, 3) + outer.transpose(0, 2, 3, 1)
