@@ -46,21 +46,18 @@ def population_risk(layer: LinearTransformer, moments: ContextMoments) -> Float[
     def cast(values) -> Array:
         return jnp.asarray(values, A.dtype)
 
-    inputs = cast(moments.inputs)
-    # In the coordinates z: x = R z, so S = T S_z T^T with T = diag(R, I)
-    T = jax.scipy.linalg.block_diag(inputs, jnp.eye(m, dtype=A.dtype))
-    start = None if layer.initial_weights is None else layer.initial_weights @ inputs
-    read = A[:, :, :d] @ inputs
-    if start is not None:
+    inputs, query, cross = cast(moments.inputs), cast(moments.query), cast(moments.cross)
+    read, null = A[:, :, :d] @ inputs, cast(moments.null_risk)
+    if layer.initial_weights is not None:
+        start = layer.initial_weights @ inputs
         read = read - A[:, :, d:] @ start
-    rows, columns = B[:, d:] @ T, (T.T @ read).swapaxes(1, 2)
-    gamma = -jnp.moveaxis(jnp.sum(bilinear(rows[:, None], columns[:, :, None]), axis=0), -1, 0)
-
-    query, cross, null = cast(moments.query), cast(moments.cross), cast(moments.null_risk)
-    if start is not None:
         null = null - 2 * jnp.sum(start.T * cast(moments.target))
         null = null + jnp.sum((start @ query) * start)
         cross = cross - jnp.multiply.outer(cast(moments.mean), query @ start.T)
+    # In the coordinates z: x = R z, so S = T S_z T^T with T = diag(R, I)
+    T = jax.scipy.linalg.block_diag(inputs, jnp.eye(m, dtype=A.dtype))
+    rows, columns = B[:, d:] @ T, (T.T @ read).swapaxes(1, 2)
+    gamma = -jnp.moveaxis(jnp.sum(bilinear(rows[:, None], columns[:, :, None]), axis=0), -1, 0)
     explained = jnp.einsum("pq,qrk,rs->psk", cast(moments.second), gamma, query)
     return null + jnp.sum(gamma * (explained - 2 * cross))
 
@@ -108,6 +105,9 @@ def distances(
         moments, target=0 * moments.target, cross=0 * moments.cross, null_risk=0.0, replicates=()
     )
 
+    def second_moment(layer):
+        return population_risk(layer, targets_at_zero)
+
     def ratio(layer, other):
         (A, B), (other_A, other_B) = layer.effective(), other.effective()
         difference = LinearTransformer.from_effective(
@@ -116,9 +116,7 @@ def distances(
             layers=1,
             outputs=layer.outputs,
         )
-        return population_risk(difference, targets_at_zero) / population_risk(
-            layer, targets_at_zero
-        )
+        return second_moment(difference) / second_moment(layer)
 
     with jax.enable_x64(True):
         pairs = in_precision((layers, others), jnp.float64)

@@ -25,13 +25,13 @@ def best_linear(
         cross: E[φ ⊗ z_q ⊗ y_q].
         query: E[z z^T].
     """
-    of_features, of_query = _whitening(second), _whitening(query)
+    of_features, of_query = whitening(second), whitening(query)
     whitened = np.einsum("ap,prk,br->abk", of_features, cross, of_query, optimize=True)
     weights = np.einsum("ap,abk,br->prk", of_features, whitened, of_query, optimize=True)
     return weights, float(np.sum(whitened**2))
 
 
-def _whitening(second: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "k p"]:
+def whitening(second: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "k p"]:
     """H with `H second H^T = I` and H^T H a pseudo-inverse of `second`."""
     scale = np.sqrt(np.diag(second))
     scale[scale == 0] = np.inf  # such a feature is always 0

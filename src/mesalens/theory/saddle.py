@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from mesalens.theory.linear_prediction import whitening
 from mesalens.theory.moments import ContextMoments
 
 
@@ -22,11 +23,8 @@ def best_rank_one_step(moments: ContextMoments) -> tuple[Float[np.ndarray, "d d"
         moments: of a task with one output.
     """
     squares, labels = moments.of_labels()
-    of_query, of_context = np.linalg.cholesky(moments.query), np.linalg.cholesky(squares)
-    normalised = np.linalg.solve(of_query, np.linalg.solve(of_context, labels).T)
-    left, singular, right = np.linalg.svd(normalised)
-    P = singular[0] * np.outer(
-        np.linalg.solve(of_query.T, left[:, 0]), np.linalg.solve(of_context.T, right[0])
-    )
+    of_query, of_context = whitening(moments.query), whitening(squares)
+    left, singular, right = np.linalg.svd(of_query @ labels.T @ of_context.T)
+    P = singular[0] * np.outer(left[:, 0] @ of_query, right[0] @ of_context)
     back = np.linalg.pinv(moments.inputs)
     return back.T @ P @ back, moments.null_risk - float(singular[0]) ** 2
