@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+import scipy
+from jaxtyping import Array, Key
 
 from mesalens import random
 from mesalens.checks import InputError, positive
@@ -23,7 +25,7 @@ LARGEST = 48
 MOST_PROMPTS = 200_000_000
 
 Progress = Callable[[str, int], Callable[[int], object]]
-Sums = dict[str, Float[np.ndarray, "groups ..."]]
+Sums = dict[str, Any]
 
 
 def simulated_moments(
@@ -54,49 +56,37 @@ def simulated_moments(
     """
     positive("relative_error", relative_error)
     covariates, R = regression(task).covariates.standardised()
-    size = R.shape[1] + task.outputs
-    if size > LARGEST:
-        raise InputError(f"d + m must be at most {LARGEST} for simulated moments; got {size}.")
-    pairs, examples = size * (size + 1) // 2, task.context_length + 1
-    chunk = int(np.clip(2**22 // (pairs * examples), 8, 1024))
-    query = covariates.second_moment() if covariates.knows_moments else None
+    r, m, k = R.shape[1], task.outputs, int(task.distractors.count)
+    if r + m > LARGEST:
+        raise InputError(f"d + m must be at most {LARGEST} for simulated moments; got {r + m}.")
+    pairs = (r + m) * (r + m + 1) // 2
+    chunk = int(np.clip(2**22 // (pairs * (task.context_length + 1)), 8, 1024))
+    known = {"query": covariates.second_moment()} if covariates.knows_moments else {}
 
-    def moments_of(sums: dict[str, np.ndarray], prompts: int) -> ContextMoments:
-        mean = {name: value / prompts for name, value in sums.items()}
-        M = mean["query"] if query is None else query
-        target = mean["labels"].reshape(len(M), task.outputs)
-        k = int(task.distractors.count)
-        distracted = np.diag([0.0] * len(M) + [float(task.distractors.variance)] * task.outputs)
-        distracted[: len(M), : len(M)] = M
-        cross = (1 - k / task.context_length) * mean["left_out"]
-        cross += k * np.outer(svec(distracted), target)
-        return ContextMoments(
-            inputs=R,
-            query=M,
-            target=target,
-            mean=mean["mean"],
-            second=mean["second"],
-            cross=cross.reshape(pairs, len(M), task.outputs),
-            null_risk=float(mean["null_risk"]),
-        )
+    def moments_of(sums: Sums, prompts: int) -> ContextMoments:
+        means: Sums = {name: value / prompts for name, value in sums.items()} | known
+        noise = float(task.distractors.variance) * np.eye(m)
+        distracted = svec(scipy.linalg.block_diag(means["query"], noise))
+        cross = (1 - k / task.context_length) * means["cross"]
+        means["cross"] = cross + k * np.multiply.outer(distracted, means["target"])
+        return ContextMoments(inputs=R, **means)
 
     key = random.unroll(random.key(0) if key is None else key)
     sums: Sums = {}
     rounds, wanted = 0, max(1, -(-20 * pairs // (GROUPS * chunk)), -(-1024 // chunk))
     while True:
         report = progress("simulating moments of S", wanted * GROUPS * chunk)
-        while rounds < wanted:
-            round_key = jax.random.fold_in(key, np.uint32(rounds))
+        for number in range(rounds, wanted):
+            round_key = jax.random.fold_in(key, np.uint32(number))
             drawn = jax.device_get(_sums(task, covariates, R, round_key, chunk))
-            drawn = {name: value.astype(np.float64) for name, value in drawn.items()}
             if not all(np.isfinite(value).all() for value in drawn.values()):
                 raise InputError(
                     f"{type(task.functions).__name__} and {type(task.noise).__name__} give labels "
                     "that are not finite, or too large for float32."
                 )
-            sums = {name: sums.get(name, 0.0) + value for name, value in drawn.items()}
-            rounds += 1
-            report(rounds * GROUPS * chunk)
+            sums = {name: sums.get(name, 0.0) + np.float64(value) for name, value in drawn.items()}
+            report((number + 1) * GROUPS * chunk)
+        rounds = wanted
         moments = _with_jackknife(sums, rounds * chunk, moments_of)
         share = _relative_error(moments) / relative_error
         if share <= 1:
@@ -129,14 +119,15 @@ def _sums(
         context = jnp.concatenate([zs[:, :-1], labels], axis=-1)
         s = svec(jnp.einsum("nia,nib->nab", context, context))
         every = svec(tokens[..., :, None] * tokens[..., None, :])
-        targets = (zs[..., :, None] * ys[..., None, :]).reshape(chunk, examples, -1)
+        products = zs[..., :, None] * ys[..., None, :]
+        targets = products.reshape(chunk, examples, -1)
         left_out = jnp.einsum("np,nl->pl", every.sum(1), targets.sum(1))
         left_out -= jnp.einsum("njp,njl->pl", every, targets)
         return {
             "mean": s.sum(0),
             "second": s.T @ s,
-            "left_out": left_out / examples,
-            "labels": targets.mean(1).sum(0),
+            "cross": (left_out / examples).reshape(-1, *products.shape[2:]),
+            "target": products.mean(1).sum(0),
             "query": jnp.einsum("nja,njb->ab", zs, zs) / examples,
             "null_risk": jnp.sum(ys**2) / examples,
         }
@@ -147,13 +138,12 @@ def _sums(
 def _with_jackknife(sums: Sums, prompts: int, moments_of) -> ContextMoments:
     """The moments of all groups, and those that leave one out; a group has `prompts` prompts."""
     total = {name: value.sum(axis=0) for name, value in sums.items()}
-    replicates = tuple(
-        moments_of(
-            {name: total[name] - value[group] for name, value in sums.items()},
-            (GROUPS - 1) * prompts,
-        )
-        for group in range(GROUPS)
-    )
+
+    def without(group: int) -> ContextMoments:
+        rest = {name: total[name] - value[group] for name, value in sums.items()}
+        return moments_of(rest, (GROUPS - 1) * prompts)
+
+    replicates = tuple(map(without, range(GROUPS)))
     return dataclasses.replace(moments_of(total, GROUPS * prompts), replicates=replicates)
 
 
@@ -162,7 +152,5 @@ def _relative_error(moments: ContextMoments) -> float:
     values, errors = estimate(
         lambda each: {"risk": best_descent(each)[1], "bound": lower_bound(each)}, moments
     )
-    least = 1e-6 * moments.null_risk
-    return (
-        max(errors[name] / max(abs(values[name]), least) for name in values) if least > 0 else 0.0
-    )
+    least = 1e-6 * moments.null_risk or 1.0  # where all labels are 0, so are the errors
+    return max(errors[name] / max(abs(values[name]), least) for name in values)
