@@ -1,6 +1,6 @@
 """The best rates of several steps of gradient descent, and of GD++."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -36,13 +36,8 @@ class DescentSteps(NamedTuple):
     @property
     def learner(self) -> GradientDescent:
         """Gradient descent with these rates."""
-        step_size, correction, start = (
-            None if array is None else jnp.asarray(array, jnp.float32)
-            for array in (self.step_size, self.data_correction, self.initial_weights)
-        )
-        return GradientDescent(
-            step_size, self.steps, initial_weights=start, data_correction=correction
-        )
+        rates: Any = {"step_size": self.step_size, "data_correction": self.data_correction}
+        return GradientDescent(steps=self.steps, initial_weights=self.initial_weights, **rates)
 
 
 _PROPORTIONS = ((1.1, 1.4), (0.7, 0.4), (1.6, 0.4), (1.1, 0.3))
@@ -125,20 +120,19 @@ def best_steps(
                 f"no minimum was found for steps={steps}; give fewer steps, or more prompts."
             )
         error = _standard_error(free, spectra, minimum)
-    rates, errors = free @ minimum, free @ error
-    if shared:  # the same at every step
-        rates, errors = rates[:, 0], errors[:, 0]
+    if shared:
+        free = free[:, 0]  # the rates are those of the first step
+    (sizes, corrections), errors = free @ minimum, free @ error
+    fitted = (corrections, errors[1]) if data_correction else (None, None)
     unknown = Estimate(np.nan, np.nan)
-    best = DescentSteps(rates[0], errors[0], unknown, steps, initial_weights=initial_weights)
-    if data_correction:
-        best = best._replace(data_correction=rates[1], correction_error=errors[1])
-    risk = _risk(best.learner, task, fresh_key, prompts)
-    if not np.isfinite(risk.value):
+    best = DescentSteps(sizes, errors[0], unknown, steps, *fitted, initial_weights)
+    best = best._replace(risk=_risk(best.learner, task, fresh_key, prompts))
+    if not np.isfinite(best.risk.value):
         raise InputError(
             f"the rates that are best for steps={steps} on prompts={prompts} diverge on fresh "
             "prompts; give fewer steps, or more prompts."
         )
-    return best._replace(risk=risk)
+    return best
 
 
 @eqx.filter_jit
@@ -150,13 +144,9 @@ def _risk(learner: GradientDescent, task: Task, key: Key[Array, ""], prompts: in
 
 
 def _spectra(task: Task, key: Key[Array, ""], prompts: int, start) -> _Spectra:
-    @eqx.filter_jit
-    def draw(task, key):
-        drawn, targets = task.sample(key, (prompts,))
-        return (*drawn.rows, drawn.query, targets)
-
-    drawn = draw(task, key)
-    xs, ys, queries, targets = (np.asarray(part, np.float64) for part in drawn)
+    drawn = eqx.filter_jit(task.sample)(key, (prompts,))
+    parts = (*drawn[0].rows, drawn[0].query, drawn[1])
+    xs, ys, queries, targets = (np.asarray(part, np.float64) for part in parts)
     if start is not None:
         ys, targets = ys - xs @ start.T, targets - queries @ start.T
     eigenvalues, axes = np.linalg.eigh(xs.mT @ xs / task.context_length)
@@ -164,17 +154,13 @@ def _spectra(task: Task, key: Key[Array, ""], prompts: int, start) -> _Spectra:
     return _Spectra(eigenvalues, signals, targets)
 
 
-def _free_rates(
-    steps: int, shared: bool, data_correction: bool
-) -> Float[np.ndarray, "2 steps free"]:
+def _free_rates(steps: int, shared: bool, data_correction: bool) -> Float[np.ndarray, "2 k free"]:
     """η and γ of every step as linear functions of the free numbers; the last γ is 0."""
     sizes = np.ones((steps, 1)) if shared else np.eye(steps)
-    corrections = sizes.copy() if data_correction else sizes[:, :0]
+    corrections = data_correction * sizes
     corrections[-1] = 0
     corrections = corrections[:, corrections.any(axis=0)]
-    return np.stack(
-        [np.hstack([sizes, 0 * corrections]), np.hstack([np.zeros_like(sizes), corrections])]
-    )
+    return scipy.linalg.block_diag(sizes, corrections).reshape(2, steps, -1)
 
 
 def _term(rates: Float[Array, "2 steps"], spectrum: _Spectra) -> Float[Array, ""]:
@@ -191,24 +177,28 @@ def _term(rates: Float[Array, "2 steps"], spectrum: _Spectra) -> Float[Array, ""
     return jnp.sum((spectrum.signals @ learned - spectrum.targets) ** 2)
 
 
+def _mean(rates: Float[Array, "2 steps"], spectra: _Spectra) -> Float[Array, ""]:
+    return jnp.mean(jax.vmap(_term, (None, 0))(rates, spectra))
+
+
 @jax.jit
-def _log_risk(free, scaled, units, spectra):
+def _log_risk(numbers, free, spectra):
     # The logarithm grows slowly where descent diverges; the small term keeps it finite at risk 0
-    risk = jnp.mean(jax.vmap(_term, (None, 0))(free @ (units * scaled), spectra))
+    risk = _mean(free @ numbers, spectra)
     return jnp.log(risk / jnp.mean(jnp.sum(spectra.targets**2, axis=1)) + 1e-12)
 
 
-_value_and_slope = jax.jit(jax.value_and_grad(_log_risk, argnums=1))
+_value_and_slope = jax.jit(jax.value_and_grad(_log_risk))
 
 
 def _minimise(free, spectra: _Spectra, start, units) -> Float[np.ndarray, " free"]:
     """The free numbers at which BFGS, in the given units, ends; NaN if that is not a minimum."""
 
     def value_and_slope(scaled):
-        value, slope = (np.asarray(out) for out in _value_and_slope(free, scaled, units, spectra))
-        if np.isfinite(value) and np.isfinite(slope).all():
-            return float(value), slope
-        return 1e3, np.zeros_like(slope)  # above the logarithm of every float64
+        value, slope = map(np.asarray, _value_and_slope(scaled, free * units, spectra))
+        finite = np.isfinite(value) and np.isfinite(slope).all()
+        # Elsewhere a value above the logarithm of every float64
+        return (float(value), slope) if finite else (1e3, np.zeros_like(slope))
 
     spectra = jax.tree.map(jnp.asarray, spectra)
     minimum = scipy.optimize.minimize(value_and_slope, start / units, jac=True, method="BFGS")
@@ -216,9 +206,7 @@ def _minimise(free, spectra: _Spectra, start, units) -> Float[np.ndarray, " free
     return units * minimum.x if stationary else np.full(len(start), np.nan)
 
 
-def _best_of_starts(
-    free, spectra: _Spectra, held_out: _Spectra, unit: float
-) -> Float[np.ndarray, " free"]:
+def _best_of_starts(free, spectra: _Spectra, held_out: _Spectra, unit) -> Float[np.ndarray, " f"]:
     """The free numbers of GD++ with rates for each step, from several starts.
 
     Of the minima that they lead to it is the one of least risk on held-out prompts.
@@ -226,46 +214,30 @@ def _best_of_starts(
     steps = free.shape[1]
     free_shared = _free_rates(steps, True, True)
     rates = free_shared @ _minimise(free_shared, spectra, np.array([unit, 0]), np.full(2, unit))
-    eigenvalues = spectra.eigenvalues
-    starts = [rates, *(_proportionate(eigenvalues, steps, *pair) for pair in _PROPORTIONS)]
+    starts = [rates, *(_proportionate(spectra.eigenvalues, steps, *pair) for pair in _PROPORTIONS)]
     # A rate is a free number or 0, so the transpose gives the free numbers back
     starts = [np.tensordot(start, free, 2) for start in starts]
-    ends = [_minimise(free, spectra, start, start) for start in starts if np.isfinite(start).all()]
-    ends = [end for end in ends if np.isfinite(end).all()]
-    if not ends:
-        return np.full(free.shape[2], np.nan)
-    risks = [float(_log_risk(free, end, np.ones(len(end)), held_out)) for end in ends]
-    return ends[int(np.argmin(np.nan_to_num(risks, nan=np.inf)))]
+    ends = [_minimise(free, spectra, start, start) for start in starts]
+    risks = [float(_log_risk(end, free, held_out)) for end in ends]
+    return ends[int(np.argmin(np.nan_to_num(risks, nan=np.inf)))]  # NaN if all of them are
 
 
-def _proportionate(
-    eigenvalues, steps: int, size: float, correction: float
-) -> Float[np.ndarray, "2 steps"]:
+def _proportionate(eigenvalues, steps: int, *proportions: float) -> Float[np.ndarray, "2 steps"]:
     """Rates in proportion to 1 / λ_max of the data that each step finds."""
     transform, rates = np.ones_like(eigenvalues), np.zeros((2, steps))
     for step in range(steps):
         left = transform**2 * eigenvalues
-        rates[:, step] = np.array([size, correction]) / left.max()
+        rates[:, step] = proportions / left.max()
         transform = transform * (1 - rates[1, step] * left)
     return rates
 
 
 def _standard_error(free, spectra: _Spectra, minimum) -> Float[np.ndarray, " free"]:
-    def loss(numbers):
-        return jnp.mean(jax.vmap(_term, (None, 0))(free @ numbers, spectra))
-
-    def hessian(numbers):  # row by row, for memory
-        slope = jax.grad(loss)
-        rows = jnp.eye(len(numbers))
-        return jax.lax.map(lambda row: jax.jvp(slope, (numbers,), (row,))[1], rows)
-
-    def slopes(numbers):
-        slope = jax.grad(lambda numbers, spectrum: _term(free @ numbers, spectrum))
-        return jax.vmap(slope, (None, 0))(numbers, spectra)
-
-    curvature, gradients = (
-        np.asarray(jax.jit(function)(minimum)) for function in (hessian, slopes)
-    )
+    slope = jax.grad(lambda numbers: _mean(free @ numbers, spectra))
+    slope_of_term = jax.grad(lambda numbers, spectrum: _term(free @ numbers, spectrum))
+    gradients = np.asarray(jax.vmap(slope_of_term, (None, 0))(minimum, spectra))
+    rows = jnp.eye(len(minimum))  # of the Hessian, one after the other for memory
+    curvature = np.asarray(jax.lax.map(lambda row: jax.jvp(slope, (minimum,), (row,))[1], rows))
     # Rates differ by powers of ten: in units of themselves the Hessian can be inverted
     try:
         inverse = np.linalg.inv(curvature * np.outer(minimum, minimum))
