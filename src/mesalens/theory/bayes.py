@@ -1,9 +1,9 @@
 """The Bayes risk of linear functions: what no learner goes below."""
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -99,22 +99,19 @@ def _grams(
     piece = rows if wishart else max(1, min(n, MOST_NUMBERS // (contexts * r)))
     # NumPy has drawn Gaussians before XLA has compiled: half of the time of `mesalens optimum`
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    diagonal, above = np.diag_indices(r), np.triu_indices(r, 1)
-    numbers = itertools.count(0, CONTEXTS)
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def sample(number: Array, length: int) -> Float[Array, "contexts length r"]:
-        return covariates.sample(jax.random.fold_in(key, number), (contexts, length))
+    # The arguments that are not arrays are static
+    sample, numbers = eqx.filter_jit(covariates.sample), itertools.count(0, CONTEXTS)
 
     def draw(length: int) -> Float[np.ndarray, "contexts length r"]:
         if wishart:
-            root = np.zeros((contexts, r, r))
-            root[:, *diagonal] = np.sqrt(rng.chisquare(n - np.arange(r), (contexts, r)))
+            root, above = np.zeros((contexts, r, r)), np.triu_indices(r, 1)
+            root[:, *np.diag_indices(r)] = np.sqrt(rng.chisquare(n - np.arange(r), (contexts, r)))
             root[:, *above] = rng.standard_normal((contexts, len(above[0])))
             return root
         if gaussian:
             return rng.standard_normal((contexts, length, r))
-        return np.asarray(sample(np.uint32(next(numbers)), length), np.float64)
+        piece_key = jax.random.fold_in(key, np.uint32(next(numbers)))
+        return np.asarray(sample(piece_key, (contexts, length)), np.float64)
 
     while True:
         gram = np.zeros((contexts, r, r))
