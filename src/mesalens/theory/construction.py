@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count
 from mesalens.learners import GradientDescent
-from mesalens.learners.descent import Descent
+from mesalens.learners.descent import Descent, require_shape
 from mesalens.models import Factors, LinearTransformer
 
 
@@ -56,57 +56,32 @@ def gradient_descent_transformer(
             "changed covariates do not give W_0 x_i back; leave one of them out."
         )
     require_sizes(dim=dim, outputs=outputs, context_length=context_length)
-    require_shape("initial_weights", start, (outputs, dim))
-    require_shape("preconditioner", learner.preconditioner, (dim, dim))
     dtype = jnp.result_type(float) if start is None else start.dtype
 
-    width = dim + outputs
     W_V = labels_only(-jnp.eye(outputs, dtype=dtype), dim)
     if start is not None:
+        require_shape("initial_weights", start, (outputs, dim))
         W_V = W_V.at[dim:, :dim].set(start)
     if corrections is None:
         corrections = learner.step_size
     else:
         W_V = W_V.at[:dim, :dim].set(-jnp.eye(dim, dtype=dtype))
-    rates = (jnp.atleast_1d(rate) for rate in (learner.step_size, corrections))
-    step_sizes, corrections = (rate[:, None] for rate in jnp.broadcast_arrays(*rates))
-    rates = jnp.concatenate(
-        [jnp.repeat(corrections, dim, axis=1), jnp.repeat(step_sizes, outputs, axis=1)], axis=1
-    )
-    return linear_transformer(
-        inputs_only(learner.preconditioner, dim, outputs, dtype),
-        W_V,
-        rates[:, :, None] / context_length * jnp.eye(width, dtype=dtype),
-        layers=learner.steps,
-        outputs=outputs,
-        initial_weights=start,
-    )
-
-
-def linear_transformer(
-    W_Q: Float[Array, "D D"],
-    W_V: Float[Array, "D D"],
-    P: Float[Array, "stored D D"],
-    *,
-    layers: int,
-    outputs: int,
-    initial_weights: Float[Array, "m d"] | None = None,
-) -> LinearTransformer:
-    """The transformer with one head and `W_K = diag(I_d, 0)`, layers differing in P alone."""
-    W_K = inputs_only(None, len(W_Q) - outputs, outputs, W_V.dtype)
-    W_Q, W_K, W_V, P = (jnp.broadcast_to(W, P.shape)[:, None] for W in (W_Q, W_K, W_V, P))
+    rates = jnp.stack(jnp.broadcast_arrays(corrections, learner.step_size), axis=-1)
+    rates = jnp.repeat(jnp.atleast_2d(rates), np.array([dim, outputs]), axis=1)
+    P = rates[:, :, None] / context_length * jnp.eye(dim + outputs, dtype=dtype)
+    W_Q = inputs_only(learner.preconditioner, dim, outputs, dtype)
+    W_K = inputs_only(None, dim, outputs, dtype)
+    factors = (jnp.broadcast_to(W, P.shape)[:, None] for W in (W_Q, W_K, W_V, P))
     return LinearTransformer(
-        Factors(W_Q, W_K, W_V, P),
-        layers=layers,
-        outputs=outputs,
-        initial_weights=initial_weights,
+        Factors(*factors), layers=learner.steps, outputs=outputs, initial_weights=start
     )
 
 
-def inputs_only(matrix: Any, dim: int, outputs: int, dtype: Any = float) -> Float[Array, "D D"]:
-    """`diag(matrix, 0)`, which reads the d entries of x; the matrix is I by default."""
-    matrix = jnp.eye(dim, dtype=dtype) if matrix is None else matrix
-    return jnp.zeros((dim + outputs, dim + outputs), dtype).at[:dim, :dim].set(matrix)
+def inputs_only(P: Any, dim: int, outputs: int, dtype: Any = float) -> Float[Array, "D D"]:
+    """`diag(P, 0)`, which reads the d entries of x; the preconditioner P is I by default."""
+    P = jnp.eye(dim) if P is None else P
+    require_shape("preconditioner", P, (dim, dim))
+    return jnp.pad(jnp.asarray(P, dtype), (0, outputs))
 
 
 def labels_only(matrix: Float[Array, "m m"], dim: int) -> Float[Array, "D D"]:
@@ -118,12 +93,6 @@ def require_sizes(**sizes: int) -> None:
     """Raises `ValueError` if a size is below 1."""
     for name, size in sizes.items():
         count(name, size)
-
-
-def require_shape(name: str, matrix: Any, shape: tuple[int, int]) -> None:
-    """Raises `ValueError` if a matrix is given and does not have the shape."""
-    if matrix is not None and matrix.shape != shape:
-        raise InputError(f"{name} must have shape {shape}; got {matrix.shape}.")
 
 
 def require_from_zero(learner: Descent, why: str, *, steps: bool = False) -> None:

@@ -94,8 +94,7 @@ def copying_transformer(
     positive("sharpness", sharpness)
     require_sizes(dim=dim, outputs=outputs, context_length=context_length)
     several = isinstance(visibility, ContextOnly)
-    mixed = f"with {type(visibility).__name__} later residuals mix"
-    why = "interleaved tokens hold no -W_0 x" if several else mixed
+    why = "interleaved tokens hold no -W_0 x, and residuals mix unless visibility is ContextOnly"
     require_from_zero(learner, why, steps=several)
     if isinstance(visibility, AllRows):
         offsets = np.arange(1, 2 * context_length + 2)
@@ -113,17 +112,16 @@ def copying_transformer(
     causal = isinstance(visibility, Causal)
     shift, read, written = (-1, x, x) if causal else (1, labels, copies)
 
-    W_Q, W_K, W_V = np.zeros((3, width, width))
-    W_Q[tokens:, tokens:] = sharpness * width**0.5 * positions.step(shift)
-    W_K[tokens:, tokens:] = np.eye(positions.size)
-    W_V[written, read] = 1
-    factors = (jnp.asarray(factor[None], float) for factor in (W_Q, W_K, W_V, np.eye(width)))
+    eye = np.eye(width)
+    W_Q = np.pad(sharpness * width**0.5 * positions.step(shift), (tokens, 0))
+    W_K = np.pad(np.eye(positions.size), (tokens, 0))
+    W_V = eye[:, written] @ eye[read]
+    factors = (jnp.asarray(factor[None], float) for factor in (W_Q, W_K, W_V, eye))
     copying = TransformerLayer(Attention(*factors, kind=SoftmaxAttention()))
 
     # Rows (x, copy, y, c) are read as tokens (x, copy + y), written back as rows (x, 0, y, 0)
-    reading, writing = np.eye(dim + outputs, width), np.zeros((width, dim + outputs))
-    reading[copies, labels] = writing[x, x] = writing[labels, copies] = 1
-    reading, writing = jnp.asarray(reading, float), jnp.asarray(writing, float)
+    writing = jnp.asarray(eye[:, [*x, *labels]], float)
+    reading = jnp.maximum(writing.T, jnp.eye(dim + outputs, width))
     descent = gradient_descent_transformer(
         learner, dim=dim, outputs=outputs, context_length=context_length
     )

@@ -1,17 +1,11 @@
 """The weights with which a layer of linear self-attention is a step of softmax regression."""
 
-import jax.numpy as jnp
+import equinox as eqx
 
 from mesalens.checks import count
-from mesalens.learners import LogisticDescent
+from mesalens.learners import GradientDescent, LogisticDescent
 from mesalens.models import LinearTransformer
-from mesalens.theory.construction import (
-    inputs_only,
-    labels_only,
-    linear_transformer,
-    require_from_zero,
-    require_sizes,
-)
+from mesalens.theory.construction import gradient_descent_transformer, require_from_zero
 
 
 def logistic_descent_transformer(
@@ -46,13 +40,14 @@ def logistic_descent_transformer(
     """
     require_from_zero(learner, "softmax(W x) is not linear in a token unless W is 0")
     count("outputs", outputs, at_least=2)
-    require_sizes(dim=dim, context_length=context_length)
-    rate = jnp.reshape(learner.step_size, ()) / context_length
-    dtype = jnp.result_type(float)
-    return linear_transformer(
-        inputs_only(None, dim, outputs, dtype),
-        labels_only(1 / outputs - jnp.eye(outputs, dtype=dtype), dim),
-        rate * jnp.eye(dim + outputs, dtype=dtype)[None],
-        layers=1,
+    descent = gradient_descent_transformer(
+        GradientDescent(learner.step_size),
+        dim=dim,
         outputs=outputs,
+        context_length=context_length,
+    )
+    return eqx.tree_at(
+        lambda transformer: transformer.weights.W_V,
+        descent,
+        replace_fn=lambda W_V: W_V.at[:, :, dim:, dim:].add(1 / outputs),
     )

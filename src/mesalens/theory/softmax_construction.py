@@ -16,7 +16,6 @@ from mesalens.theory.construction import (
     inputs_only,
     labels_only,
     require_from_zero,
-    require_shape,
     require_sizes,
 )
 
@@ -65,7 +64,6 @@ def softmax_descent_transformer(
     positive("scale", scale)
     require_sizes(dim=dim, outputs=outputs)
     require_from_zero(learner, "weights of softmax attention sum to 1 and read no residual")
-    require_shape("preconditioner", learner.preconditioner, (dim, dim))
     width = dim + outputs
     W_Q = scale * width**0.5 * inputs_only(learner.preconditioner, dim, outputs)
     P = jnp.reshape(learner.step_size, ()) / (2 * scale) * jnp.eye(width)
