@@ -48,6 +48,7 @@ from mesalens.theory import (
     one_step_risk,
     optimal_lsa,
     population_risk,
+    simulated_moments,
 )
 from mesalens.theory.linear_prediction import best_linear
 from mesalens.theory.symmetric import smat, svec
@@ -407,6 +408,20 @@ def test_the_best_step_of_plain_descent_is_that_of_the_exact_risk():
     best, theory = optimal_lsa(task), one_step_risk(task)
     assert 6 * best.step_size == pytest.approx(theory.best_step_size, rel=1e-11)
     assert best.risk == pytest.approx(theory.best_risk, rel=1e-11)
+
+
+def test_reprs_show_numbers_and_sizes_on_short_lines():
+    task = linear(Gaussian(3), n=4, noise=0.1)
+    best, step = optimal_lsa(task), one_step_risk(task)
+    simulated = optimal_lsa(task, simulated_moments(task, relative_error=0.3))
+    for result in (step, best, simulated):
+        assert f"null_risk={result.null_risk!r}" in repr(result)
+        assert "np." not in repr(result)
+        lines = repr(result).splitlines()
+        assert len(lines) <= 30 and max(map(len, lines)) <= 80
+    assert "context_length=4" in repr(step)
+    assert f"lower_bound={best.certificate.lower_bound!r}" in repr(best)
+    assert "A=f64[4,4](numpy)" in repr(best)
 
 
 def test_a_certificate_proves_up_to_its_tolerance():

@@ -1,12 +1,14 @@
 """`Certificate`: how far a layer of linear self-attention is from the best there is."""
 
-from typing import Any, NamedTuple
+from typing import Any
+
+import equinox as eqx
 
 from mesalens.theory.linear_prediction import best_linear
 from mesalens.theory.moments import ContextMoments
 
 
-class Certificate(NamedTuple):
+class Certificate(eqx.Module):
     """A lower bound for the risk of every one-layer linear self-attention on a task.
 
     `lower_bound` holds for any number of heads and any weights. `gap` is the risk of the best known

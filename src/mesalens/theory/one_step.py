@@ -1,7 +1,6 @@
 """One step of gradient descent: its exact risk and best step size for linear regression."""
 
-from typing import NamedTuple
-
+import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
@@ -11,7 +10,7 @@ from mesalens.theory._requirements import linear_regression
 from mesalens.theory.moments import ContextMoments
 
 
-class OneStepRisk(NamedTuple):
+class OneStepRisk(eqx.Module):
     """The risk E‖ŷ - y_query‖² of one step of gradient descent, a parabola in its step size η.
 
         R(η) = null_risk - 2 (η/n) gain + (η/n)² cost

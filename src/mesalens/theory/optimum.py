@@ -1,7 +1,8 @@
 """The optimal layer of linear self-attention for a task, and the certificate that it is."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from mesalens.theory.moments import ContextMoments, estimate
 Implements = Literal["gradient-descent", "preconditioned-gradient-descent", "other"]
 
 
-class OptimalLsa(NamedTuple):
+class OptimalLsa(eqx.Module):
     """The best layer of linear self-attention with one head (W_0 = 0), and what it implements.
 
     `risk` is its E‖ŷ - y_query‖², `null_risk` that of predicting zero. If it is descent,
@@ -47,9 +48,8 @@ class OptimalLsa(NamedTuple):
     def layer(self) -> LinearTransformer:
         """The layer itself."""
         A, B = (jnp.asarray(matrix)[None, None] for matrix in (self.A, self.B))
-        return LinearTransformer.from_effective(
-            A, B, layers=1, outputs=len(self.A) - len(self.descent_preconditioner)
-        )
+        outputs = len(self.A) - len(self.descent_preconditioner)
+        return LinearTransformer.from_effective(A, B, layers=1, outputs=outputs)
 
 
 def optimal_lsa(
@@ -92,7 +92,7 @@ def optimal_lsa(
             "risk": risk,
             "null_risk": moments.null_risk,
             "preconditioner": P,
-            "step_size": np.trace(P) / moments.rank,
+            "step_size": float(np.trace(P)) / moments.rank,
             "descent_risk": descent_risk,
             "descent_preconditioner": P,
             "lower_bound": bound,
@@ -101,16 +101,17 @@ def optimal_lsa(
         }
 
     values, errors = estimate(measured, moments)
-    A, B = _descent_weights(values["preconditioner"], moments.outputs)
+    P, step_size = values["preconditioner"], values["step_size"]
+    # -[B S A e_q]_y = Σ_i y_i x_i^T P^T x_q
+    A, B = np.pad(P.T, (0, task.outputs)), np.diag([0.0] * task.dim + [-1.0] * task.outputs)
     known = ("risk", "null_risk", "descent_risk", "descent_preconditioner", "preconditioner")
     implements: Implements = "preconditioned-gradient-descent"
     reach = moments.inputs @ np.linalg.pinv(moments.inputs)  # the directions in which inputs point
-    if _vanishes(
-        values["preconditioner"] - values["step_size"] * reach, values["preconditioner"], errors
-    ):
+    rounding = 5 * errors["preconditioner"] if simulated else 1e-9 * np.abs(P).max()
+    if np.all(np.abs(P - step_size * reach) <= rounding):
         implements, known = "gradient-descent", (*known, "step_size")
         if not simulated:  # without rounding, and the same where inputs never point
-            values["preconditioner"] = values["step_size"] * np.eye(task.dim)
+            values["preconditioner"] = step_size * np.eye(task.dim)
     if values["gap"] > _tolerance("gap", values, errors):
         # With several outputs each may need a P of its own, which no layer with one head has
         if simulated and task.sign_symmetric and task.outputs == 1:
@@ -126,25 +127,20 @@ def optimal_lsa(
             A, B = layer.weights(moments)
 
     def simulated_errors(*names: str) -> dict[str, Any]:
-        return {name: errors[name] for name in names if name in errors}
+        return {name: errors[name] for name in names if simulated}
 
-    numbers: dict[str, Any] = dict.fromkeys(("preconditioner", "step_size")) | {
-        name: values[name] for name in known
+    numbers: dict[str, Any] = {"preconditioner": None, "step_size": None}
+    numbers |= {name: values[name] for name in known} | {
+        "standard_errors": simulated_errors(*known)
     }
-    return OptimalLsa(
-        **numbers,
-        implements=implements,
-        certificate=Certificate(
-            lower_bound=values["lower_bound"],
-            gap=values["gap"],
-            method=moments.method,
-            tolerance=_tolerance("gap", values, errors),
-            standard_errors=simulated_errors("lower_bound", "gap"),
-        ),
-        A=A,
-        B=B,
-        standard_errors=simulated_errors(*known),
+    certificate = Certificate(
+        values["lower_bound"],
+        values["gap"],
+        moments.method,
+        tolerance=_tolerance("gap", values, errors),
+        standard_errors=simulated_errors("lower_bound", "gap"),
     )
+    return OptimalLsa(**numbers, implements=implements, certificate=certificate, A=A, B=B)
 
 
 def certify(
@@ -152,20 +148,6 @@ def certify(
 ) -> Certificate:
     """The certificate alone, with the arguments of `optimal_lsa`."""
     return optimal_lsa(task, moments, **options).certificate
-
-
-def _descent_weights(P, outputs: int) -> tuple[Float[np.ndarray, "D D"], Float[np.ndarray, "D D"]]:
-    """A and B with `-[B S A e_q]_y = Σ_i y_i x_i^T P^T x_q`."""
-    d = len(P)
-    A = np.zeros((d + outputs, d + outputs))
-    A[:d, :d] = P.T
-    return A, np.diag([0.0] * d + [-1.0] * outputs)
-
-
-def _vanishes(difference, P, errors) -> bool:
-    """Whether a difference from P is 0: to rounding, or within the errors of a simulated P."""
-    limit = 5 * errors["preconditioner"] if errors else 1e-9 * np.abs(P).max()
-    return bool(np.all(np.abs(difference) <= limit))
 
 
 def _tolerance(name: str, values, errors) -> float:
