@@ -37,6 +37,7 @@ from mesalens.theory import (
     ContextMoments,
     _simulated_moments,
     exact_moments,
+    has_exact_moments,
     lower_bound,
     one_step_risk,
     simulated_moments,
@@ -535,6 +536,31 @@ def test_what_has_no_moments_gets_a_sentence():
         simulated_moments(nets(Gaussian(50)))
     with pytest.raises(InputError, match=r"covariance.*zero"):
         exact_moments(linear(Gaussian(2, covariance=np.zeros((2, 2))), n=2))
+
+
+class Stated(Noise):
+    """Gaussian noise that states its moments, and nothing of its symmetry."""
+
+    def __call__(self, key, labels, xs):
+        return GaussianNoise(0.3)(key, labels, xs)
+
+    def conditional_variance(self, dim):
+        return 0.3, np.zeros((dim, dim))
+
+    def fourth_cumulant(self):
+        return 0.0
+
+
+def test_noise_that_states_moments_is_simulated_until_it_says_that_it_is_symmetric():
+    laws = (Stated(), GaussianNoise(0.3))
+    stated, symmetric = (linear(Gaussian(2), n=3, noise=law) for law in laws)
+    assert stated.noise.knows_moments and not stated.noise.symmetric
+    assert task_moments(symmetric).method == "exact"
+    assert not has_exact_moments(stated)
+    assert task_moments(stated, relative_error=0.3).method == "simulation"
+    with pytest.raises(InputError, match=r"symmetric.*Stated"):
+        exact_moments(stated)
+    assert one_step_risk(stated).best_risk == one_step_risk(symmetric).best_risk
 
 
 def test_functions_and_precisions_that_cannot_be_used_get_a_sentence(monkeypatch):

@@ -17,7 +17,9 @@ class Noise(Law):
 
     For noise of your own, write `__call__`: its moments are then simulated. A class that knows them
     states `conditional_variance` and `fourth_cumulant` as well, which promises that E[ε | x] = 0
-    and that the m entries of ε are independent and identically distributed given x.
+    and that the m entries of ε are independent and identically distributed given x. The risk of one
+    step of descent is then exact. The moments of S need third moments too: they are exact if the
+    class also says that the noise is `symmetric`, and simulated by default.
     """
 
     _moments = ("conditional_variance", "fourth_cumulant")
@@ -27,7 +29,8 @@ class Noise(Law):
     homoscedastic: ClassVar[bool] = False
     """Whether the law of ε does not depend on x. False promises nothing."""
     symmetric: ClassVar[bool] = False
-    """Whether ε and -ε have the same law given x. False promises nothing."""
+    """Whether ε and -ε have the same law given x. False promises nothing: the moments of S are
+    then simulated."""
 
     @abc.abstractmethod
     def __call__(
