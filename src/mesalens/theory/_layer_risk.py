@@ -110,12 +110,8 @@ def distances(
 
     def ratio(layer, other):
         (A, B), (other_A, other_B) = layer.effective(), other.effective()
-        difference = LinearTransformer.from_effective(
-            jnp.concatenate([A, other_A], axis=1),
-            jnp.concatenate([B, -other_B], axis=1),
-            layers=1,
-            outputs=layer.outputs,
-        )
+        heads = jnp.concatenate([A, other_A], axis=1), jnp.concatenate([B, -other_B], axis=1)
+        difference = LinearTransformer.from_effective(*heads, layers=1, outputs=layer.outputs)
         return second_moment(difference) / second_moment(layer)
 
     with jax.enable_x64(True):

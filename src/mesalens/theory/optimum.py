@@ -130,9 +130,8 @@ def optimal_lsa(
         return {name: errors[name] for name in names if simulated}
 
     numbers: dict[str, Any] = {"preconditioner": None, "step_size": None}
-    numbers |= {name: values[name] for name in known} | {
-        "standard_errors": simulated_errors(*known)
-    }
+    numbers |= {name: values[name] for name in known}
+    numbers["standard_errors"] = simulated_errors(*known)
     certificate = Certificate(
         values["lower_bound"],
         values["gap"],
