@@ -36,8 +36,11 @@ class DescentSteps(NamedTuple):
     @property
     def learner(self) -> GradientDescent:
         """Gradient descent with these rates."""
-        rates: Any = {"step_size": self.step_size, "data_correction": self.data_correction}
-        return GradientDescent(steps=self.steps, initial_weights=self.initial_weights, **rates)
+        arrays: Any = {
+            name: getattr(self, name)
+            for name in ("step_size", "data_correction", "initial_weights")
+        }
+        return GradientDescent(steps=self.steps, **arrays)
 
 
 _PROPORTIONS = ((1.1, 1.4), (0.7, 0.4), (1.6, 0.4), (1.1, 0.3))
