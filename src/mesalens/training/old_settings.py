@@ -9,16 +9,11 @@ import equinox as eqx
 from mesalens.checks import InputError
 from mesalens.learners import Learner
 from mesalens.models import LinearTransformer
+from mesalens.names import SHORT
 from mesalens.storage import load_arrays
 
 REQUIRED = {"dim", "context_length", "covariates", "functions", "layers", "steps"}
-TOP = ("steps", "batch_size", "seeds", "seed", "every", "generator")
-COVARIATES = {"covariance": "covariate_covariance", "degrees_of_freedom": "degrees_of_freedom"}
-FUNCTIONS = {
-    "covariance": "weight_covariance",
-    "mean": "weight_mean",
-    **{name: name for name in ("hidden", "readout_mean", "degree", "frequency", "phase")},
-}
+FACTORS = ("W_Q", "W_K", "W_V", "P")
 PARTS = {
     "layer_norm": False,
     "mlp_widening": None,
@@ -28,22 +23,37 @@ PARTS = {
     "readout": False,
     "attention": "linear",
     "tokens": "joint",
-    "keys": "context",
+    "visibility": "context",
     "positions": None,
 }
 """With any of these at another value the model was a `Transformer`, not a `LinearTransformer`."""
 
+
+def _below(place: str, names: str) -> dict[str, str]:
+    return {name: f"{place}.{name}" for name in names.split()}
+
+
 PATHS = {
-    **{old: f"task.covariates.{name}" for name, old in {**COVARIATES, "scale": "scale"}.items()},
-    **{old: f"task.functions.{name}" for name, old in FUNCTIONS.items()},
+    **{name: name for name in ("steps", "batch_size", "seeds", "seed", "every", "generator")},
+    **_below("task", "dim context_length outputs distractors condensed"),
+    "covariates": "task.covariates.kind",
+    "covariate_covariance": "task.covariates.covariance",
+    **_below("task.covariates", "scale degrees_of_freedom"),
+    "functions": "task.functions.kind",
     "function_scale": "task.functions.scale",
-    "distractors": "task.distractors",
-    **{name: f"optimiser.{name}" for name in ("b2", "clip", "schedule", "warmup")},
-    **{name: f"model.{name}" for name in PARTS},
+    "weight_covariance": "task.functions.covariance",
+    "weight_mean": "task.functions.mean",
+    **_below("task.functions", "hidden readout_mean degree frequency phase"),
+    "noise_variance": "task.noise.variance",
+    **_below("model", "layers heads looped init_scale initial_weights activation_clip"),
+    **_below("model", " ".join(PARTS)),
     "keys": "model.visibility",
-    "activation_clip": "model.activation_clip",
+    "objective": "objective",
+    **_below("optimiser", "learning_rate b2 clip schedule warmup"),
+    "stop": "stop.kind",
+    "tolerance": "stop.tolerance",
 }
-"""Where settings with other names than today's short ones are now."""
+"""Where the settings are now."""
 
 
 def is_old(content: Mapping[str, Any]) -> bool:
@@ -53,75 +63,51 @@ def is_old(content: Mapping[str, Any]) -> bool:
 
 def upgraded(old: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of mesalens 0.1 as nested ones; raises `ValueError` if they are not readable."""
+    content: dict[str, Any] = {
+        "task": {"kind": "regression", "noise": {"kind": "gaussian"}},
+        "optimiser": {"kind": "adam"},
+        "stop": {"kind": "never"},
+    }
     try:
-        return {
-            **{name: old[name] for name in TOP if name in old},
-            "task": _task(old),
-            "model": _model(old),
-            "objective": old.get("objective", "sampled"),
-            "optimiser": _given(
-                old, "adam", dict.fromkeys(("learning_rate", "b2", "clip", "schedule", "warmup"))
-            ),
-            "stop": _stop(old),
-            "vary": _axes(old.get("vary", ())),
-        }
+        for name, path in PATHS.items():
+            if old.get(name) is not None:
+                *parts, last = path.split(".")
+                inner = content
+                for part in parts:
+                    inner = inner.setdefault(part, {})
+                inner[last] = old[name]
+        activation, _, network = old["functions"].rpartition("-")
+        if network == "network":
+            content["task"]["functions"] |= {"kind": "network", "activation": activation}
+        if content["stop"]["kind"] == "never":
+            del content["stop"]
+        vary = [_varied(words) for words in old.get("vary", ())]
+        return content | {"model": _model(content["model"]), "vary": vary}
     except (LookupError, TypeError, AttributeError) as error:
         raise InputError(f"settings of mesalens 0.1 cannot be read ({error}).") from None
 
 
-def _given(old: Mapping[str, Any], kind: str, names: Mapping[str, str | None]) -> dict[str, Any]:
-    """Those parameters of a kind that were set, by their names there."""
-    values = {name: old.get(before or name) for name, before in names.items()}
-    return {"kind": kind} | {name: value for name, value in values.items() if value is not None}
+def _varied(words: str) -> str:
+    """What is varied, by today's name: the short one, if there is one."""
+    name, _, values = words.partition("=")
+    name = name.strip().lstrip("-").replace("-", "_")
+    return f"{name if name in SHORT else PATHS.get(name, name)}={values}"
 
 
-def _task(old: Mapping[str, Any]) -> dict[str, Any]:
-    functions = str(old["functions"])
-    activation, _, network = functions.rpartition("-")
-    kind = "network" if network == "network" else functions
-    extra = {"activation": activation} if kind == "network" else {}
-    sizes = ("dim", "context_length", "outputs", "distractors", "condensed")
-    return {
-        "kind": "regression",
-        **{name: old[name] for name in sizes if name in old},
-        "covariates": _given(old, str(old["covariates"]), {"scale": "scale", **COVARIATES}),
-        "functions": _given(old, kind, {"scale": "function_scale", **FUNCTIONS}) | extra,
-        "noise": {"kind": "gaussian", "variance": old.get("noise_variance", 0.0)},
-    }
-
-
-def _model(old: Mapping[str, Any]) -> dict[str, Any]:
-    shared = dict.fromkeys(("layers", "heads", "looped", "init_scale"))
-    start = old.get("initial_weights")
-    if all(old.get(name, default) == default for name, default in PARTS.items()):
-        names = {**shared, "initial_weights": None, "activation_clip": None}
-        return _given(old, "linear-transformer", names)
-    names = dict.fromkeys([*shared, *list(PARTS)[:6]])
-    attention = old.get("attention", "linear")
-    kinds = {"attention": attention}
-    if attention == "softmax-first":
-        kinds = {"attention": "linear", "first_attention": "softmax"}
-    positions = old.get("positions")
-    tokens = {"kind": old.get("tokens", "joint")}
-    return {
-        **_given(old, "transformer", names),
-        **kinds,
-        "tokens": tokens if start is None else {**tokens, "initial_weights": start},
-        "visibility": old.get("keys", "context"),
-        "positions": None if positions is None else {"kind": "sinusoidal", "entries": positions},
-    }
-
-
-def _stop(old: Mapping[str, Any]) -> dict[str, Any]:
-    kind = old.get("stop", "never")
-    return {"kind": kind} if kind == "never" else _given(old, kind, {"tolerance": None})
-
-
-def _axes(vary: Any) -> dict[Any, list[Any]]:
-    pairs = [words.partition("=") for words in vary]
-    names = [name.strip().lstrip("-").replace("-", "_") for name, _, _ in pairs]
-    values = [[value.strip() for value in words.split(",")] for _, _, words in pairs]
-    return {PATHS.get(n, n): v for n, v in zip(names, values, strict=True)}
+def _model(model: Mapping[str, Any]) -> dict[str, Any]:
+    if all(model.get(name, default) == default for name, default in PARTS.items()):
+        others = {name: value for name, value in model.items() if name not in PARTS}
+        return {"kind": "linear-transformer", **others}
+    model = {"kind": "transformer", **PARTS, **model}
+    model.pop("activation_clip", None)
+    model["tokens"] = {"kind": model["tokens"]}
+    if (start := model.pop("initial_weights", None)) is not None:
+        model["tokens"]["initial_weights"] = start
+    if model["attention"] == "softmax-first":
+        model |= {"attention": "linear", "first_attention": "softmax"}
+    if model["positions"] is not None:
+        model["positions"] = {"kind": "sinusoidal", "entries": model["positions"]}
+    return model
 
 
 def load_old_weights(template: Learner, file: Path) -> Learner:
@@ -129,13 +115,14 @@ def load_old_weights(template: Learner, file: Path) -> Learner:
     if not isinstance(template, LinearTransformer):
         return load_arrays(template, file)
 
-    def factors(model: Any) -> dict[str, Any]:
-        return {name: getattr(model.weights, name) for name in ("W_Q", "W_K", "W_V", "P")}
+    def arrays(model: Any) -> dict[str, Any]:
+        factors = {name: getattr(model.weights, name) for name in FACTORS}
+        return factors | {"initial_weights": model.initial_weights}
 
-    loaded = load_arrays(factors(template) | {"initial_weights": template.initial_weights}, file)
+    loaded = load_arrays(arrays(template), file)
     return eqx.tree_at(
-        lambda model: [model.initial_weights, *factors(model).values()],
+        lambda model: [*arrays(model).values()],
         template,
-        [loaded["initial_weights"], *(loaded[name] for name in factors(template))],
+        [loaded[name] for name in arrays(template)],
         is_leaf=lambda leaf: leaf is None,
     )
