@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import equinox as eqx
@@ -36,7 +36,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             after it, if the folder can no longer be renamed. The results stay in the temporary
             folder then, and the error names it.
     """
-    with _as_input_errors(folder):
+    with writing(folder):
         folder = Path(folder).absolute()
         if folder.is_file():
             raise InputError(f"{folder} is a file; give a new folder.")
@@ -49,9 +49,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield unfinished
     except BaseException:  # KeyboardInterrupt included
         shutil.rmtree(unfinished, ignore_errors=True)
-        _remove_empty(missing)
+        remove_empty(missing)
         raise
-    with _as_input_errors(folder, f"the results are in {unfinished}"):
+    with writing(folder, f"the results are in {unfinished}"):
         unfinished.chmod(0o755)  # mkdtemp gives access to the owner only
         unfinished.replace(folder)
 
@@ -62,31 +62,41 @@ def require_writable(folder: Path) -> None:
     Raises:
         InputError: if they cannot.
     """
-    with _as_input_errors(folder):
+    remove_empty(make_folder(folder))
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Makes a folder into which files can be written; returns what was missing, innermost first.
+
+    Raises:
+        InputError: if it cannot be made or written.
+    """
+    with writing(folder):
         folder = Path(folder).absolute()
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    _remove_empty(missing)
+    return missing
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Removes folders, innermost first, up to the first that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 @contextmanager
-def _as_input_errors(folder: Path, advice: str = "give another folder") -> Iterator[None]:
+def writing(folder: Path, advice: str = "give another folder") -> Iterator[None]:
+    """In the block an error of the system becomes an `InputError` that says what to do."""
     try:
         os.fspath(folder).encode()  # netCDF and JSON take only names that are valid UTF-8
         yield
-    except (OSError, UnicodeEncodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "the name is not UTF-8"
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:  # netCDF's is a RuntimeError
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, UnicodeEncodeError):
+            reason = "the name is not UTF-8"
         raise InputError(f"{folder} cannot be written ({reason}); {advice}.") from None
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Removes folders, innermost first, up to the first that is not empty."""
-    for folder in folders:
-        try:
-            folder.rmdir()
-        except OSError:
-            break
 
 
 def replace_file(file: Path, content: bytes) -> None:

@@ -87,7 +87,7 @@ class Train(Command, TrainingSettings):
         settings.optimiser.build().transformation(settings.steps)
         settings.key()
         if self.resume:
-            run_folder.require_same(folder, run_folder.load_settings(folder), settings)
+            run_folder.require_same(folder, settings)
         steps, state = settings.steps * programs, run_folder.states_folder(folder)
         settings.stopping_rule()
         with run_folder.begun(folder, settings):

@@ -17,11 +17,13 @@ from jaxtyping import PyTree, Shaped
 
 from mesalens.checks import InputError
 from mesalens.storage import (
+    make_folder,
     named_arrays,
+    remove_empty,
     remove_unfinished,
     replace_file,
-    require_writable,
     with_arrays,
+    writing,
 )
 
 LOCK = "in-use.lock"
@@ -123,36 +125,30 @@ class Checkpoint:
         )
         about = json.dumps(
             {
-                "training": dict(self.training),
-                "environment": dict(self.environment),
+                "training": self.training,
+                "environment": self.environment,
                 "metrics": sorted(snapshot.metrics),
                 "at_once": snapshot.at_once,
             }
         )
         metadata = {"about": about, "sha256": checksum(arrays, about)}
         file = self.folder / f"{snapshot.points[-1]:012d}.safetensors"
-        try:
+        advice = "the state before it is whole: fix that, and run the same command again"
+        with writing(self.folder, advice):
             replace_file(file, safetensors.numpy.save(arrays, metadata))
             self._useless.discard(file)
             # Files that were passed over do not count: a single state would be left beside them
             good = [other for other in states(self.folder) if other not in self._useless]
             for old in good[2:]:
                 old.unlink()
-        except OSError as error:
-            raise InputError(
-                f"{self.folder} cannot be written ({error.strerror}); the state before it is "
-                "whole: fix that, and run the same command again."
-            ) from None
         self._saved = time.monotonic()
         return True
 
     def _read(self, file: Path, state: PyTree) -> Snapshot:
         about, arrays = read_state(file)
         with _damage(file):
-            changes = self._changes(about)
-        if changes:
-            raise InputError(f"{file} is the state of another training ({'; '.join(changes)}).")
-        with _damage(file):
+            if changes := self._changes(about):
+                raise InputError(f"{file} is the state of another training ({'; '.join(changes)}).")
             points = arrays.pop("points").tolist()
             metrics = {name: arrays.pop(f"metrics.{name}") for name in about["metrics"]}
             state = with_arrays({"state": state}, arrays)["state"]
@@ -185,16 +181,14 @@ def exclusive(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
     Raises:
         ValueError: if another process is in the folder, or it cannot be written.
     """
-    missing = [place for place in (folder, *folder.parents) if not _exists(place)]
-    require_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    missing = make_folder(folder)
     lock = filelock.FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise InputError(f"another process is training in {folder}; wait for its end.") from None
-    except OSError as error:
-        raise InputError(f"{folder / LOCK} cannot be locked ({error.strerror}).") from None
+    with writing(folder):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            message = f"another process is training in {folder}; wait for its end."
+            raise InputError(message) from None
     try:
         yield
     finally:
@@ -202,8 +196,7 @@ def exclusive(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
         if not keep():
             with suppress(OSError):
                 (folder / LOCK).unlink(missing_ok=True)
-                for place in missing:
-                    place.rmdir()
+            remove_empty(missing)
 
 
 def differences(stored: Mapping[str, Any], current: Mapping[str, Any], path: str = "") -> list[str]:
@@ -248,18 +241,22 @@ def fingerprint(lowered: Any) -> str:
 
 
 def states(folder: Path) -> list[Path]:
-    """The files with states in a folder, the newest first."""
-    if not _exists(folder):
+    """The files with states in a folder, the newest first; raises `ValueError` if unreadable."""
+    try:
+        files = [file for file in folder.iterdir() if file.suffix == ".safetensors"]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    files = (file for file in folder.glob("*.safetensors") if file.stem.isdigit())
-    return sorted(files, reverse=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror}).") from None
+    return sorted((file for file in files if file.stem.isdigit()), reverse=True)
 
 
 def steps_done(folder: Path) -> int:
     """The steps of the newest whole state in a folder, or 0; the sum over a sweep's programs."""
-    if parts := sorted(folder.glob(f"{PART}*")) if _exists(folder) else []:
+    files = states(folder)
+    if parts := sorted(folder.glob(f"{PART}*")):
         return sum(map(steps_done, parts))
-    for file in states(folder):
+    for file in files:
         with suppress(InputError, LookupError):
             return int(read_state(file)[1]["points"][-1])
     return 0
@@ -279,17 +276,11 @@ def report_rest(
     return lambda step: report(step - done)
 
 
-def _exists(place: Path) -> bool:
-    """Whether a file or folder exists; raises `ValueError` if that cannot be found out."""
-    try:
-        return place.exists()
-    except OSError as error:
-        raise InputError(f"{place} cannot be read ({error.strerror}).") from None
-
-
 @contextmanager
 def _damage(file: Path) -> Iterator[None]:
     try:
         yield
+    except InputError:
+        raise
     except (OSError, LookupError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(f"{file} is damaged ({error}).") from None

@@ -15,16 +15,18 @@ from mesalens.storage import (
     load_arrays,
     load_dataset,
     load_text,
+    make_folder,
     replace_file,
-    require_writable,
     save_arrays,
     save_dataset,
+    writing,
 )
 from mesalens.training.checkpoint import LOCK, differences, exclusive, steps_done
 from mesalens.training.old_settings import is_old, load_old_weights, upgraded
 from mesalens.training.settings import TrainingSettings
 from mesalens.training.training import Training
 
+ADVICE = "fix that, and run the same command again"
 SETTINGS, WEIGHTS, METRICS = "settings.json", "weights.safetensors", "metrics.nc"
 
 
@@ -47,10 +49,13 @@ def begun(folder: Path, settings: TrainingSettings) -> Iterator[None]:
     folder, file = Path(folder), Path(folder) / SETTINGS
     with exclusive(folder, keep=file.is_file):
         try:
-            _require_same(folder, settings)
+            if files := {file.name for file in folder.iterdir()} - {LOCK}:
+                if SETTINGS not in files:
+                    raise InputError(f"{folder} is not empty; give the name of a new folder.")
+                require_same(folder, settings)
             before = file.read_bytes() if file.is_file() else None
             done = steps_done(states_folder(folder))
-            with _writing(folder):
+            with writing(folder, ADVICE):
                 _write_settings(folder, settings)
             try:
                 yield
@@ -64,18 +69,12 @@ def begun(folder: Path, settings: TrainingSettings) -> Iterator[None]:
                 (folder / LOCK).unlink()
 
 
-def _require_same(folder: Path, settings: TrainingSettings) -> None:
-    files = {file.name for file in folder.iterdir()} - {LOCK}
-    if files and SETTINGS not in files:
-        raise InputError(f"{folder} is not empty; give the name of a new folder.")
-    if files:
-        require_same(folder, load_settings(folder), settings)
-
-
-def require_same(folder: Path, stored: TrainingSettings, settings: TrainingSettings) -> None:
+def require_same(folder: Path, settings: TrainingSettings) -> None:
     """Raises `ValueError` if settings differ from those of a folder, but for more steps."""
-    contents = [s.model_dump(mode="json", exclude={"steps"}) for s in (stored, settings)]
-    changes = differences(contents[0], contents[1])
+    stored = load_settings(folder)
+    changes = differences(
+        *(one.model_dump(mode="json", exclude={"steps"}) for one in (stored, settings))
+    )
     if settings.steps < stored.steps:
         changes.append(f"steps is {stored.steps} in the folder and {settings.steps} here")
     if changes:
@@ -92,7 +91,6 @@ def _write_settings(folder: Path, settings: TrainingSettings) -> None:
 
 def finished(folder: Path, steps: int) -> bool:
     """Whether weights and metrics of this many steps are in a folder."""
-    folder = Path(folder)
     if not (folder / WEIGHTS).is_file() or not (folder / METRICS).is_file():
         return False
     metrics = load_dataset(folder / METRICS)
@@ -109,9 +107,8 @@ def save_run(folder: Path | str, settings: TrainingSettings, training: Training)
         ValueError: if they cannot be written.
     """
     folder = Path(folder)
-    require_writable(folder)
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    with writing(folder, ADVICE):
         _write_settings(folder, settings)
         save_arrays(training.learners, folder / WEIGHTS)
         save_dataset(training.metrics, folder / METRICS)  # last: it says that the run is finished
@@ -131,20 +128,19 @@ def _load_settings(folder: Path) -> tuple[TrainingSettings, bool]:
     file = folder if folder.is_file() else folder / SETTINGS
     if not file.is_file() and not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give one that `mesalens train` wrote.")
+    text = load_text(file)
     try:
-        content: Any = json.loads(load_text(file))
-        if not isinstance(content, dict):
-            raise InputError("it is not a mapping")
-        writer = content.pop("mesalens", "0.1" if is_old(content) else None)
+        content: Any = json.loads(text)
     except ValueError as error:
-        if isinstance(error, InputError) and "missing" in str(error):
-            raise
         raise InputError(f"{file} is damaged ({error}).") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file} is damaged (it is not a mapping).")
+    old = is_old(content)
+    writer = content.pop("mesalens", "0.1" if old else None)
     if "verdicts" in content or "study" in content:
         raise InputError(f"{folder} holds the report of a study, not a training.")
     if writer is None:
         raise InputError(f"{file} is damaged (it has no version of mesalens).")
-    old = is_old(content)
     try:
         return TrainingSettings.read(upgraded(content) if old else content), old
     except InputError as error:
@@ -170,27 +166,13 @@ def load_run(folder: Path | str) -> tuple[TrainingSettings, Training]:
     metrics = load_dataset(folder / METRICS)
     sizes = [metrics.sizes[axis] for axis in metrics.ending.dims] if "ending" in metrics else []
     runs = sizes or [settings.seeds]
-    template = eqx.filter_eval_shape(
-        lambda: eqx.filter_vmap(settings.initialise)(jax.random.split(jax.random.key(0)))
-    )
     template = jax.tree.map(
         lambda leaf: (
-            jax.ShapeDtypeStruct((*runs, *leaf.shape[1:]), leaf.dtype)
+            jax.ShapeDtypeStruct((*runs, *leaf.shape), leaf.dtype)
             if isinstance(leaf, jax.ShapeDtypeStruct)
             else leaf
         ),
-        template,
+        eqx.filter_eval_shape(settings.initialise, jax.random.key(0)),
     )
     load = load_old_weights if old else load_arrays
     return settings, Training(load(template, folder / WEIGHTS), metrics)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # netCDF's is a RuntimeError
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{folder} cannot be written ({reason}); fix that, and run the same command again."
-        ) from None
