@@ -4,11 +4,11 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import optax
 from jaxtyping import Array, Key
 
@@ -135,99 +135,94 @@ def train(
     makers = _makers(initialise, task, optimiser, vary)
 
     def problem_at(values: Mapping[str, Any]) -> Problem:
-        made = [function(values) for function in makers]
-        rule = made[2].transformation(steps) if isinstance(made[2], Optimiser) else made[2]
-        return Problem(made[0], made[1], rule, measure)
+        start, make_task, make_rule = (function(values) for function in makers)
+        rule = make_rule()
+        rule = rule.transformation(steps) if isinstance(rule, Optimiser) else rule
+        return Problem(start, make_task(), rule, measure)
 
-    first = _require_problems(problem_at, vary, key)
-    weights = size_of(lambda k: eqx.filter(first.initialise(k), eqx.is_array), key)
+    columns = {n: list(v.values()) if isinstance(v, Mapping) else list(v) for n, v in vary.items()}
+    first = {name: values[0] for name, values in columns.items()}
+    # All values are tried here as they are, because traced ones pass checks
+    changes = [first | {name: value} for name, values in columns.items() for value in values[1:]]
+    problem, *_ = (_checked(problem_at(values), key) for values in (first, *changes))
+    weights = size_of(lambda k: eqx.filter(problem.initialise(k), eqx.is_array), key)
     require_memory("initialise: the weights of all runs", len(runs) * weights)
     minimised = kinds.build("objective", objective)
-    if not minimised.exact:
-        prompts_size(first.task, key, batch_size // microbatches)
+    part = batch_size // microbatches
+    if minimised.exact:
+        points = (dict(zip(columns, values, strict=True)) for values in product(*columns.values()))
+        if not all(eqx.tree_equal(makers[1](values)(), problem.task) for values in points):
+            raise InputError("an exact objective is of one task; train tasks one after the other.")
+        loss = minimised.loss(problem.task, batch_size)  # before anything is traced
+    else:
+        prompts_size(problem.task, key, part)
+        loss = None
     plan = Plan(
         problem_at,
+        lambda problem: loss or minimised.loss(problem.task, part),
         runs,
+        key,
         steps,
         batch_size,
         microbatches,
         every,
         minimised,
-        kinds.build("stop", stop, task=first.task),
+        kinds.build("stop", stop, task=problem.task),
         batching,
         memory,
+        progress,
+        say,
+        checkpoint,
         description or {},
     )
-    return carry_out(plan, key, checkpoint=checkpoint, progress=progress, say=say)
+    return carry_out(plan)
 
 
 def _makers(initialise, task, optimiser, vary: Mapping[str, Axis]) -> list[Callable[..., Any]]:
-    """What makes `initialise(key)`, the task and the optimiser from the varied values."""
+    """From varied values: the functions that make a learner of a key, a task and an optimiser."""
     if isinstance(initialise, Learner) or not callable(initialise):
         raise InputError(
             f"initialise must be a function of a key; got {type(initialise).__name__}."
         )
+    functions = {
+        "initialise": initialise,
+        "task": task if callable(task) and not isinstance(task, Task) else lambda: task,
+        "optimiser": optimiser if callable(optimiser) else lambda: optimiser,
+    }
+    accepted = {name: _accepted(name, function, vary) for name, function in functions.items()}
+    if unused := set(vary).difference(*accepted.values()):
+        raise InputError(f"nothing depends on {min(unused)}; take it as an argument of that name.")
 
-    used: set[str] = set()
+    def at(name: str, values: Mapping[str, Any]) -> Callable[..., Any]:
+        return functools.partial(functions[name], **{n: values[n] for n in accepted[name]})
 
-    def make(name: str, thing: Any, *, is_function: bool) -> Callable[..., Any]:
-        accepted = _accepted(name, thing, vary) if is_function else set()
-        used.update(accepted)
-        return lambda values: thing(**{n: values[n] for n in accepted}) if is_function else thing
-
-    is_function = callable(task) and not isinstance(task, Task)
-    from_key = _accepted("initialise", initialise, vary, first=1)
-    makers = [
-        lambda values: lambda key: initialise(key, **{name: values[name] for name in from_key}),
-        make("task", task, is_function=is_function),
-        make("optimiser", optimiser, is_function=callable(optimiser)),
-    ]
-    if unused := set(vary) - used - from_key:
-        name = min(unused)
-        raise InputError(f"nothing depends on {name}; take it as an argument of that name.")
-    return makers
+    return [functools.partial(at, name) for name in functions]
 
 
-def _accepted(name: str, function: Any, vary: Mapping[str, Any], first: int = 0) -> set[str]:
-    """What of the varied values a function has parameters for, behind the first ones.
+def _accepted(name: str, function: Any, vary: Mapping[str, Any]) -> set[str]:
+    """What of the varied values a function has parameters for, behind the key of `initialise`.
 
     Raises:
         ValueError: if it needs more than those values.
     """
-    parameters = list(inspect.signature(function).parameters.values())[first:]
-    variadic = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    named = {p.name: p for p in parameters if p not in variadic}
+    parameters = list(inspect.signature(function).parameters.values())[name == "initialise" :]
+    variadic = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     needed = [n for n, p in named.items() if p.default is p.empty and n not in vary]
     if needed:
         given = type(function).__name__
         raise InputError(f"{name} (a {given}) needs {', '.join(needed)}, which vary does not have.")
-    everything = any(p.kind is p.VAR_KEYWORD for p in variadic)
-    return set(vary) if everything else set(vary) & named.keys()
+    return set(vary) if variadic else set(vary) & named.keys()
 
 
-def _require_problems(problem_at, vary: Mapping[str, Axis], key: Key[Array, ""]) -> Problem:
-    """The problem at the first point.
-
-    All are made here with values as they are, because traced ones pass checks.
-
-    Raises:
-        ValueError: if a problem is not made of a learner, a task and an optimiser.
-    """
-    columns = {n: list(v.values()) if isinstance(v, Mapping) else list(v) for n, v in vary.items()}
-    first = {name: values[0] for name, values in columns.items()}
-    points = [first] + [first | {n: value} for n, values in columns.items() for value in values[1:]]
-    problems = [problem_at(point) for point in points]
-    for problem in problems:
-        if not isinstance(problem.task, Task):
-            raise InputError(f"task must be a Task; got {type(problem.task).__name__}.")
-        if not hasattr(problem.optimiser, "update"):
-            given = type(problem.optimiser).__name__
-            raise InputError(f"optimiser must be one of Optax, or an Optimiser; got {given}.")
-        jax.eval_shape(functools.partial(_require_learner, problem), key)
-    return problems[0]
-
-
-def _require_learner(problem: Problem, key: Key[Array, ""]) -> None:
-    learner = problem.initialise(key)
+def _checked(problem: Problem, key: Key[Array, ""]) -> Problem:
+    """The problem itself; raises `ValueError` if it has no learner, task and optimiser."""
+    if not isinstance(problem.task, Task):
+        raise InputError(f"task must be a Task; got {type(problem.task).__name__}.")
+    if not hasattr(problem.optimiser, "update"):
+        given = type(problem.optimiser).__name__
+        raise InputError(f"optimiser must be one of Optax, or an Optimiser; got {given}.")
+    learner = eqx.filter_eval_shape(problem.initialise, key)
     if not isinstance(learner, Learner):
         raise InputError(f"initialise must return a Learner; got {type(learner).__name__}.")
+    return problem

@@ -1,5 +1,6 @@
 """`Grid`: which runs there are, one for each point of the axes that are varied, and each seed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from mesalens.checks import InputError, count
+from mesalens.checks import InputError, count, finite
 from mesalens.training.training import in_words
 
 Axis = Sequence[Any] | Mapping[str, Any]
@@ -16,44 +17,34 @@ Axis = Sequence[Any] | Mapping[str, Any]
 
 
 class Grid(NamedTuple):
-    """Every point of the axes, which are labels by name, from every seed.
+    """Every point of the axes, from every seed.
 
-    `varied` has what differs along each axis, by name, with a leading axis of points of which the
-    last named axis runs fastest; `shared` has a value of each axis for all else.
+    `labels` has those of each axis by its name, "seed" last. `varied` has what differs along each
+    other axis, with a leading axis of points of which the last named axis runs fastest; `shared`
+    has a value of each for all else.
     """
 
-    seeds: list[int]
-    axes: Mapping[str, list[Any]]
+    labels: Mapping[str, list[Any]]
     varied: Mapping[str, PyTree]
     shared: Mapping[str, PyTree]
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The number of labels of each axis, seeds last."""
-        return (*(len(labels) for labels in self.axes.values()), len(self.seeds))
-
-    @property
-    def points(self) -> int:
-        """The number of points."""
-        return len(self) // len(self.seeds)
+        """The number of labels of each axis."""
+        return tuple(map(len, self.labels.values()))
 
     def __len__(self) -> int:
-        return int(np.prod(self.sizes))
+        return math.prod(self.sizes)
 
     def values(self, varied: Mapping[str, PyTree]) -> dict[str, Any]:
-        """The value of each axis at a point, from `varied` there."""
-        return {name: _join(varied[name], self.shared[name]) for name in self.axes}
+        """The value of each axis but the seeds at a point, from `varied` there."""
+        return {name: eqx.combine(varied[name], rest) for name, rest in self.shared.items()}
 
     def words(self, place: int) -> str:
         """The run at a place, in words."""
-        labels = [*self.axes.values(), self.seeds]
         indices = np.unravel_index(place, self.sizes)
-        chosen = [values[index] for values, index in zip(labels, indices, strict=True)]
-        return in_words(dict(zip([*self.axes, "seed"], chosen, strict=True)))
-
-    def coordinates(self) -> dict[str, list[Any]]:
-        """The labels of all axes, seeds last."""
-        return {**self.axes, "seed": self.seeds}
+        pairs = zip(self.labels.items(), indices, strict=True)
+        return in_words({name: labels[index] for (name, labels), index in pairs})
 
 
 def grid(seeds: int | Sequence[int], vary: Mapping[str, Axis]) -> Grid:
@@ -64,14 +55,13 @@ def grid(seeds: int | Sequence[int], vary: Mapping[str, Axis]) -> Grid:
             "step", has no values, the same value twice, or values that differ in more than numbers.
     """
     axes = {name: _labels(name, values) for name, values in vary.items()}
-    split = {name: _split(name, values) for name, values in vary.items()}
-    points = np.indices([len(labels) for labels in axes.values()])
-    places = points.reshape(len(axes), -1) if axes else []
-    varied = {
-        name: jax.tree.map(lambda leaf, place=place: leaf[place], split[name][0])
-        for name, place in zip(axes, places, strict=True)
-    }
-    return Grid(seed_numbers(seeds), axes, varied, {name: split[name][1] for name in axes})
+    sizes = [len(labels) for labels in axes.values()]
+    places = np.indices(sizes).reshape(len(sizes), math.prod(sizes))
+    varied, shared = {}, {}
+    for name, place in zip(axes, places, strict=True):
+        stacked, shared[name] = _split(name, vary[name])
+        varied[name] = jax.tree.map(lambda leaf, place=place: leaf[place], stacked)
+    return Grid(axes | {"seed": seed_numbers(seeds)}, varied, shared)
 
 
 def seed_numbers(seeds: int | Sequence[int]) -> list[int]:
@@ -106,13 +96,8 @@ def _labels(name: str, values: Axis) -> list[Any]:
     if isinstance(values, Mapping):
         labels = list(values)
     else:
-        labels = [v.item() if isinstance(v, np.generic) else v for v in values]
-        for label in labels:
-            number = isinstance(label, int | float) and not isinstance(label, bool)
-            if not number or not np.isfinite(label):
-                raise InputError(
-                    f"{name} has the value {label!r}; give finite numbers, or a mapping of labels."
-                )
+        what = f"each value of {name} without a label"
+        labels = [np.asarray(finite(what, value)).item() for value in values]
     if not labels or len(set(labels)) < len(labels):
         raise InputError(f"{name} must have one or more distinct values; got {labels}.")
     return labels
@@ -137,9 +122,3 @@ def _split(name: str, values: Axis) -> tuple[PyTree, PyTree]:
         return np.stack([np.asarray(leaf, np.float32 if floats else np.int32) for leaf in leaves])
 
     return jax.tree.map(stack, *trees), trees[0]
-
-
-def _join(varied: PyTree, rest: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda leaf, new: leaf if new is None else new, rest, varied, is_leaf=lambda x: x is None
-    )
