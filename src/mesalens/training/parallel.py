@@ -1,7 +1,8 @@
 """Many runs at once: each on a core of its own, or in one `vmap`, sharded over the devices."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import jax
@@ -18,6 +19,7 @@ Batching = Literal["cores", "vmap"]
 GB = 1e9
 
 
+@dataclass
 class OverRuns:
     """`function(constants, state, shared)` of many runs, compiled.
 
@@ -38,21 +40,15 @@ class OverRuns:
         say: Called with a line if not all runs go together.
     """
 
-    def __init__(
-        self,
-        function: Callable[[Any, Any, Any], Any],
-        runs: int,
-        *,
-        batching: Batching,
-        donate: bool = False,
-        at_once: int | None = None,
-        memory: float | None = None,
-        say: Callable[[str], object] = print,
-    ):
-        self.function, self.runs, self.batching, self.donate = function, runs, batching, donate
-        self.at_once, self.memory, self.say = at_once, memory, say
-        self._programs: dict[tuple[int, ...], Callable] = {}
-        self._devices = devices()[:runs] if batching == "vmap" else []
+    function: Callable[[Any, Any, Any], Any]
+    runs: int
+    _: KW_ONLY
+    batching: Batching
+    donate: bool = False
+    at_once: int | None = None
+    memory: float | None = None
+    say: Callable[[str], object] = print
+    _programs: dict[tuple[int, ...], Callable] = field(default_factory=dict, init=False)
 
     def __call__(
         self, constants: PyTree, state: PyTree, shared: PyTree, places: Sequence[int] | None = None
@@ -72,7 +68,9 @@ class OverRuns:
             self.function, compiler_options={"xla_cpu_multi_thread_eigen": divided}
         )
         program = jitted.lower(*_at(0, (constants, state)), shared).compile()
-        workers = self.at_once = min(self.at_once or self._fitting(program, 1), self.runs, cores())
+        wanted = min(self.runs, cores())
+        workers = min(self.at_once or self._fitting(bytes_of(program), wanted), wanted)
+        self.at_once = workers
         config: Any = jax.config
         double = config.jax_enable_x64  # is local to a thread, so that workers have to be told
 
@@ -87,7 +85,8 @@ class OverRuns:
         return on_cores
 
     def _in_groups(self, constants: PyTree, state: PyTree, shared: PyTree) -> Callable:
-        mesh = Mesh(np.array(self._devices), ("runs",))
+        shards = len(devices()[: self.runs])
+        mesh = Mesh(np.array(devices()[:shards]), ("runs",))
         each = PartitionSpec("runs")
         sharding = NamedSharding(mesh, each)
         mapped = jax.shard_map(
@@ -104,63 +103,60 @@ class OverRuns:
             return jitted.lower(*jax.device_put(group, sharding), shared).compile()
 
         # Every device gets as many runs as the others
-        shards = len(self._devices)
-        known = self.at_once is not None and self.at_once % shards == 0
+        known = bool(self.at_once) and self.at_once % shards == 0
         size = self.at_once if known and self.at_once else -(-self.runs // shards) * shards
         program = compiled(size)
+        # Several devices of a CPU share its memory
+        sharing = shards if devices()[0].platform == "cpu" else 1
         # A smaller program needs less than its share, so that this may take more than one turn
-        while not known and size > shards and (fitting := self._fitting(program, size)) < size:
+        while not known and size > shards:
+            fitting = self._fitting(bytes_of(program) * sharing / size, size)
+            if fitting == size:
+                break
             size = max(fitting // shards, 1) * shards
             program = compiled(size)
         self.at_once = size
 
         def in_groups(constants: PyTree, state: PyTree, shared: PyTree, places: list[int]):
-            every = list(range(self.runs))
+            filled = places + places[-1:] * (-len(places) % size)
             results = []
-            for group in _groups(places, size):
+            for group in np.reshape(filled, (-1, size)):
                 arguments = (constants, state)
                 # What is indexed is a copy, whose memory is donated in place of the state's
-                arguments = arguments if group == every else _at(np.array(group), arguments)
+                if not np.array_equal(group, np.arange(self.runs)):
+                    arguments = _at(group, arguments)
                 results.append(program(*jax.device_put(arguments, sharding), shared))
-            if len(results) == 1 and len(places) == size:
+            if len(places) == size:
                 return results[0]
             return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(places)], *results)
 
         return in_groups
 
-    def _fitting(self, program: Any, together: int) -> int:
-        """How many runs fit into memory if the program computes `together`; says if not all do."""
-        on_host = devices()[0].platform == "cpu"
-        # Several devices of a CPU share its memory
-        needed = bytes_of(program) * (len(self._devices) if self._devices and on_host else 1)
+    def _fitting(self, needed: float, wanted: int) -> int:
+        """How many of the runs, each of which needs so many bytes, fit; says if not all do."""
         free = free_memory() if self.memory is None else self.memory
-        wanted = together if self.batching == "vmap" else min(self.runs, cores())
-        if needed * wanted / together <= free:
+        if needed * wanted <= free:
             return wanted
-        fitting = max(int(free * together / needed), 1)
+        fitting = max(int(free / needed), 1)
         limit = f"GB of memory, and {free / GB:.3g} GB may be taken"
-        if needed / together <= free:
+        if needed <= free:
             self.say(
-                f"{wanted} runs at once need {needed * wanted / together / GB:.3g} {limit}: "
+                f"{wanted} runs at once need {needed * wanted / GB:.3g} {limit}: "
                 f"{fitting} go at once, one group after the other."
             )
         else:
             self.say(
-                f"one run needs {needed / together / GB:.3g} {limit}; if it fails, lower "
+                f"one run needs {needed / GB:.3g} {limit}; if it fails, lower "
                 "batch_size or raise microbatches."
             )
         return fitting
 
 
-def bytes_of(program: Any) -> int:
+def bytes_of(program: Any) -> float:
     """The bytes that a compiled program needs on each device: arguments, results and buffers."""
     stats = program.memory_analysis()
-    return (
-        stats.argument_size_in_bytes
-        + stats.output_size_in_bytes
-        + stats.temp_size_in_bytes
-        - stats.alias_size_in_bytes
-    )
+    held = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
+    return float(held - stats.alias_size_in_bytes)
 
 
 def free_memory() -> float:
@@ -169,13 +165,6 @@ def free_memory() -> float:
         return float(psutil.virtual_memory().available)
     known = [device.memory_stats() or {} for device in devices()]
     return min(float(s.get("bytes_limit", np.inf)) - s.get("bytes_in_use", 0) for s in known)
-
-
-def _groups(places: list[int], size: int) -> Iterator[list[int]]:
-    """The places in groups of one size; the last is filled up with its last place."""
-    for first in range(0, len(places), size):
-        group = places[first : first + size]
-        yield group + group[-1:] * (size - len(group))
 
 
 def _at(place: Any, tree: PyTree) -> PyTree:
