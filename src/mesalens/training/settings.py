@@ -16,9 +16,6 @@ from mesalens.training.problem import Measure
 from mesalens.training.stopping import StoppingRule
 from mesalens.training.training import Training
 
-NESTED = {name: name for name in ("task", "objective", "optimiser", "stop")} | {"model": "learner"}
-"""The axes of nested settings."""
-
 
 def _axes(vary: Any) -> Any:
     """What is varied, from words such as `learning_rate=1e-3,3e-3` or as it is."""
@@ -79,12 +76,13 @@ class TrainingSettings(Settings):
     def _change_defaults(cls, content: Any) -> Any:
         if not isinstance(content, Mapping):
             return content
-        given = {name: content[name] for name in NESTED if name in content}
         defaults = {
-            name: Member(NESTED[name]).read(cls.model_fields[name].default).model_dump()
-            for name in given
+            name: member.read(field.default).model_dump()
+            for name, field in cls.model_fields.items()
+            for member in field.metadata
+            if isinstance(member, Member) and name in content
         }
-        return {**content, **overlay(defaults, given)}
+        return {**content, **overlay(defaults, {name: content[name] for name in defaults})}
 
     def sampled_task(self) -> Task:
         """The task that prompts are drawn from; condensed if that is set."""
@@ -149,14 +147,3 @@ def _updated(settings: Any, path: list[str], value: Any) -> Any:
     name, *rest = path
     inner = _updated(getattr(settings, name), rest, value) if rest else value
     return settings.model_copy(update={name: inner})
-
-
-def require_axes(vary: Mapping[str, Any]) -> None:
-    """Raises `ValueError` if runs have to share what is varied, or it is varied under two names."""
-    paths = [full_path(path) for path in vary]
-    for path in paths:
-        top = path.split(".")[0]
-        if paths.count(path) > 1:
-            raise InputError(f"vary has {path} twice.")
-        if top in ("seed", "seeds", "steps", "every", "generator", "objective", "stop", "vary"):
-            raise InputError(f"all runs share {top}; vary something else.")

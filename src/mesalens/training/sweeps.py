@@ -5,36 +5,43 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import numpy as np
 import xarray as xr
 
 from mesalens.checks import InputError
-from mesalens.training._train import train, warn
+from mesalens.training._train import train
 from mesalens.training.checkpoint import PART
 from mesalens.training.grid import stackable
-from mesalens.training.problem import Measure
-from mesalens.training.settings import TrainingSettings, full_path, require_axes
+from mesalens.training.settings import TrainingSettings, full_path
 from mesalens.training.training import Training, in_words
 
 Point = dict[str, Any]
 Axes = Mapping[str, list[Any]]
 """The values of each setting that is varied, by the name given for it."""
+Place = tuple[int, tuple[int, ...]]
+"""The number of a program, and the index of a point in its results."""
+
+SHARED = ("seed", "seeds", "steps", "every", "generator", "objective", "stop", "vary")
+"""Settings that are the same in all runs."""
 
 
 class Program(NamedTuple):
-    """One compiled program: what its runs share, and the other settings at each of its tasks."""
+    """One compiled program: what its runs share, the other settings at each task, what is traced.
+
+    JAX traces numbers of the optimiser and the initial scale, whatever else varies.
+    """
 
     settings: TrainingSettings
     points: list[Point]
+    traced: Axes
 
 
 def sweep(
     settings: TrainingSettings,
     *,
-    measure: Measure | None = None,
     progress: Callable[[int], object] | None = None,
-    say: Callable[[str], object] = warn,
     checkpoint: Path | None = None,
     **options: Any,
 ) -> Training:
@@ -49,28 +56,28 @@ def sweep(
         ValueError: for unknown settings or values, or weights of different shapes.
     """
     axes, programs = plan(settings)
-    trainings: dict[tuple[Any, ...], Training] = {}
+    trainings: list[Training] = []
+    places: dict[tuple[Any, ...], Place] = {}
     for number, program in enumerate(programs):
-        done = number * settings.steps
 
-        def report(steps, done=done):
+        def report(steps, done=number * settings.steps):
             if progress is not None:
                 progress(done + steps)
 
         folder = checkpoint
         if checkpoint is not None and axes:
             folder = Path(checkpoint) / f"{PART}{number + 1}-of-{len(programs)}"
-        options |= {"progress": report, "say": say, "checkpoint": folder}
-        training = _train(program, axes, measure, **options)
+        training = _train(program, progress=report, checkpoint=folder, **options)
         report(settings.steps)  # the runs may all have ended before
         if not axes:
             return training
-        for point in program.points:
-            for values in _combinations(_traced(program.settings, axes)):
-                everywhere = point | values
-                key = tuple(everywhere[name] for name in axes)
-                trainings[key] = _at(training, point, values)
-    return _together(axes, trainings)
+        trainings.append(training)
+        points = itertools.product(program.points, _combinations(program.traced))
+        indices = np.ndindex(training.metrics["ending"].shape[:-1])
+        for (point, values), index in zip(points, indices, strict=True):
+            everywhere = point | values
+            places[tuple(everywhere[name] for name in axes)] = number, index
+    return _together(axes, trainings, places)
 
 
 def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
@@ -79,13 +86,26 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
     Raises:
         ValueError: if a sweep of these settings cannot be carried out.
     """
-    require_axes(settings.vary)
+    paths = {name: full_path(name) for name in settings.vary}
+    for path in paths.values():
+        top = path.split(".")[0]
+        if [*paths.values()].count(path) > 1:
+            raise InputError(f"vary has {path} twice.")
+        if top in SHARED:
+            raise InputError(f"all runs share {top}; vary something else.")
     axes = {name: _values(settings, name) for name in settings.vary}
     settings = settings.model_copy(update={"vary": {}})
-    tasks = {name: axes[name] for name in axes if full_path(name).startswith("task.")}
-    shapes = {n: axes[n] for n in axes if n not in tasks and n not in _traced(settings, axes)}
+    tasks, traced, others = {}, {}, {}
+    for name, path in paths.items():
+        number = isinstance(settings.value(path), float)
+        kind = others
+        if path.startswith("task."):
+            kind = tasks
+        elif number and (path.startswith("optimiser.") or path == "model.init_scale"):
+            kind = traced
+        kind[name] = axes[name]
     programs: list[Program] = []
-    for shape in _combinations(shapes):
+    for shape in _combinations(others):
         shared = _with(settings, shape)
         exact = shared.objective.build().exact or shared.stop.kind == "near-optimum"
         groups: list[list[Point]] = []
@@ -97,21 +117,15 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
                     break
             else:
                 groups.append([point])
-        programs += [
-            Program(_with(shared, group[0]), [shape | point for point in group]) for group in groups
-        ]
-    _require_equal_shapes(programs)
+        for group in groups:
+            points = [shape | point for point in group]
+            programs.append(Program(_with(shared, group[0]), points, traced))
+    first, *rest = (jax.eval_shape(p.settings.initialise, jax.random.key(0)) for p in programs)
+    for program, learner in zip(programs[1:], rest, strict=True):
+        if not eqx.tree_equal(first, learner):
+            one, other = (in_words(p.points[0]) for p in (programs[0], program))
+            raise InputError(f"weights have other shapes with {one} than with {other}.")
     return axes, programs
-
-
-def _traced(settings: TrainingSettings, axes: Axes) -> Axes:
-    """The axes that JAX traces, part of one program whatever else varies."""
-
-    def traced(path: str) -> bool:
-        number = isinstance(settings.value(path), float)
-        return number and (path.startswith("optimiser.") or path == "model.init_scale")
-
-    return {name: values for name, values in axes.items() if traced(full_path(name))}
 
 
 def _values(settings: TrainingSettings, name: str) -> list[Any]:
@@ -133,9 +147,9 @@ def _with(settings: TrainingSettings, point: Point) -> TrainingSettings:
     return settings
 
 
-def _train(program: Program, axes: Axes, measure: Measure | None, **options: Any) -> Training:
+def _train(program: Program, **options: Any) -> Training:
     """The runs of one program: its tasks × what is traced × seeds."""
-    settings, traced = program.settings, _traced(program.settings, axes)
+    settings = program.settings
     objective = settings.objective.build()
     tasks = {in_words(point): _with(settings, point).sampled_task() for point in program.points}
     if objective.exact:
@@ -150,7 +164,7 @@ def _train(program: Program, axes: Axes, measure: Measure | None, **options: Any
         lambda key, **values: changed(values).initialise(key),
         (lambda task: task) if several else next(iter(tasks.values())),
         lambda **values: changed(values).optimiser.build(),
-        vary={**several, **traced},
+        vary={**several, **program.traced},
         steps=settings.steps,
         batch_size=settings.batch_size,
         microbatches=settings.microbatches,
@@ -159,63 +173,39 @@ def _train(program: Program, axes: Axes, measure: Measure | None, **options: Any
         every=settings.every,
         objective=objective,
         stop=settings.stopping_rule(),
-        measure=measure,
         description=described | {"points": [repr(point) for point in program.points]},
         **options,
     )
 
 
-def _require_equal_shapes(programs: list[Program]) -> None:
-    """Raises if the weights of the programs do not fit into one array."""
-    shapes = [jax.eval_shape(p.settings.initialise, jax.random.key(0)) for p in programs]
-    for program, shape in zip(programs, shapes, strict=True):
-        alike = jax.tree.structure(shape) == jax.tree.structure(shapes[0])
-        if not alike or jax.tree.leaves(shape) != jax.tree.leaves(shapes[0]):
-            first, other = (in_words(p.points[0]) for p in (programs[0], program))
-            raise InputError(f"weights have other shapes with {first} than with {other}.")
-
-
-def _at(training: Training, point: Point, values: Point) -> Training:
-    """All seeds of one point of a program."""
-    chosen = {"task": in_words(point)} | values if "task" in training.metrics.dims else values
-    labels = {axis: training.metrics[axis].values.tolist() for axis in chosen}
-    place = tuple(labels[axis].index(value) for axis, value in chosen.items())
-    metrics = training.metrics.isel(dict(zip(chosen, place, strict=True)), drop=True)
-    learners = jax.tree.map(
-        lambda leaf: np.asarray(leaf)[place] if _is_array(leaf) else leaf, training.learners
-    )
-    return Training(learners, metrics)
-
-
-def _together(axes: Axes, trainings: dict[tuple[Any, ...], Training]) -> Training:
+def _together(
+    axes: Axes, trainings: list[Training], places: Mapping[tuple[Any, ...], Place]
+) -> Training:
     """All points in one result; a run that ended before others keeps its last values."""
-    ordered = [trainings[point] for point in itertools.product(*axes.values())]
-    steps = max((training.metrics.step.values for training in ordered), key=len)
-    metrics = [training.metrics.reindex(step=steps, method="ffill") for training in ordered]
+    ordered = [places[point] for point in itertools.product(*axes.values())]
+    steps = max((training.metrics.step.values for training in trainings), key=len)
+    metrics = [training.metrics.reindex(step=steps, method="ffill") for training in trainings]
     shape = tuple(len(values) for values in axes.values())
 
-    def stacked(*leaves):
-        if not _is_array(leaves[0]):
-            return leaves[0]
-        return np.stack(leaves).reshape(*shape, *np.shape(leaves[0]))
+    def stacked(*of_programs):
+        if not eqx.is_array(of_programs[0]):
+            return of_programs[0]
+        chosen = [np.asarray(of_programs[number])[index] for number, index in ordered]
+        return np.stack(chosen).reshape(*shape, *chosen[0].shape)
 
-    def variables(names):
+    def variables(names, *dims):
         return {
-            name: ((*axes, *metrics[0][name].dims), stacked(*(one[name].values for one in metrics)))
+            name: ((*axes, *dims), stacked(*(one[name].values for one in metrics)))
             for name in names
         }
 
-    labels = {name: [_label(value) for value in values] for name, values in axes.items()}
-    coordinates = {**labels, "seed": metrics[0].seed, "step": steps}
-    coordinates |= variables(("ending", "steps_taken"))
-    dataset = xr.Dataset(variables(metrics[0].data_vars), coordinates, metrics[0].attrs)
-    return Training(jax.tree.map(stacked, *(one.learners for one in ordered)), dataset)
-
-
-def _label(value: Any) -> Any:
-    """A value as a label of an axis: numbers and words as they are, others in words."""
-    return value if isinstance(value, int | float | str) else str(value)
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray)
+    # Labels are numbers and words; others are put in words
+    labels = {
+        name: [value if isinstance(value, int | float | str) else str(value) for value in values]
+        for name, values in axes.items()
+    }
+    coordinates = {**labels, "seed": metrics[0].seed.values, "step": steps}
+    coordinates |= variables(("ending", "steps_taken"), "seed")
+    measured = variables(metrics[0].data_vars, "seed", "step")
+    dataset = xr.Dataset(measured, coordinates, metrics[0].attrs)
+    return Training(jax.tree.map(stacked, *(one.learners for one in trainings)), dataset)
