@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,6 @@ def cores() -> int:
 
 
 def _processor() -> str:
-    try:  # platform.processor() is empty on Linux
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown processor"
+    file = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
+    found = re.search(r"^model name.*?:(.*)", file.read_text(), re.M) if file.is_file() else None
+    return (found[1].strip() if found else platform.processor()) or "unknown processor"

@@ -47,7 +47,6 @@ def keep_programs(folder: Path | None = None) -> Path:
 
 def keep_programs_if_possible() -> None:
     """Calls `keep_programs`, unless `MESALENS_PROGRAMS=off`; an unwritable folder is ignored."""
-    if os.environ.get("MESALENS_PROGRAMS") == "off":
-        return
-    with contextlib.suppress(ValueError):
-        keep_programs()
+    if os.environ.get("MESALENS_PROGRAMS") != "off":
+        with contextlib.suppress(ValueError):
+            keep_programs()

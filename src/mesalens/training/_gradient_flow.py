@@ -61,8 +61,8 @@ def gradient_flow(
     """
     count("seeds", seeds)
     times = np.asarray(times, np.float64)
-    valid = times.ndim == 1 and len(times) > 1 and bool(np.isfinite(times).all())
-    if not valid or times[0] < 0 or (np.diff(times) <= 0).any():
+    rising = times.ndim == 1 and len(times) > 1 and times[0] >= 0 and (np.diff(times) > 0).all()
+    if not (rising and np.isfinite(times[-1])):
         raise InputError("times must be two or more that increase from 0 or above.")
     loss = Population().loss(task, 1)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(unroll(key), jnp.arange(seeds))

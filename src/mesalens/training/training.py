@@ -58,13 +58,13 @@ class Training:
 
     def diverged(self) -> list[str]:
         """A line for each run that has diverged: which one, and after which step."""
-        endings = self.metrics["ending"].stack(run=self.metrics["ending"].dims)
-        lines = []
-        for run in endings.where(endings == "diverged", drop=True).run.values.tolist():
-            values = dict(zip(self.metrics["ending"].dims, run, strict=True))
-            steps = self.metrics.steps_taken.sel(values).item()
-            lines.append(f"{in_words(values)} after step {steps}")
-        return lines
+        ending = self.metrics["ending"]
+        runs = [ending[tuple(at)] for at in np.argwhere(ending.values == "diverged").tolist()]
+        return [
+            f"{in_words({axis: run[axis].item() for axis in ending.dims})} after step "
+            f"{run.steps_taken.item()}"
+            for run in runs
+        ]
 
     def require_finite(self) -> "Training":
         """The training itself; raises `TrainingDivergedError` if a run has diverged."""
