@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
@@ -31,10 +32,10 @@ class State(NamedTuple):
     parameters: PyTree
     frozen: PyTree
     optimiser_state: PyTree
-    diverged_at: Int[Array, "*runs"]
-    converged_at: Int[Array, "*runs"]
+    diverged_at: Int[Array | np.ndarray, "*runs"]
+    converged_at: Int[Array | np.ndarray, "*runs"]
 
-    def running(self) -> Bool[Array, "*runs"]:
+    def running(self) -> Bool[Array | np.ndarray, "*runs"]:
         """Whether the run goes on."""
         return (self.diverged_at == 0) & (self.converged_at == 0)
 

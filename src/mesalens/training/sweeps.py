@@ -107,6 +107,8 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
     programs: list[Program] = []
     for shape in _combinations(others):
         shared = _with(settings, shape)
+        for name in traced:
+            shared.value(name)  # which another kind may not have
         exact = shared.objective.build().exact or shared.stop.kind == "near-optimum"
         groups: list[list[Point]] = []
         for point in _combinations(tasks):
