@@ -72,9 +72,8 @@ def begun(folder: Path, settings: TrainingSettings) -> Iterator[None]:
 def require_same(folder: Path, settings: TrainingSettings) -> None:
     """Raises `ValueError` if settings differ from those of a folder, but for more steps."""
     stored = load_settings(folder)
-    changes = differences(
-        *(one.model_dump(mode="json", exclude={"steps"}) for one in (stored, settings))
-    )
+    kept, given = (s.model_dump(mode="json", exclude={"steps"}) for s in (stored, settings))
+    changes = differences(kept, given)
     if settings.steps < stored.steps:
         changes.append(f"steps is {stored.steps} in the folder and {settings.steps} here")
     if changes:
