@@ -1,32 +1,5 @@
 """What did it learn? Measurements of learners on tasks, alone and beside each other."""
 
-from mesalens.analysis._alignment import Alignment as Alignment
-from mesalens.analysis._alignment import alignment as alignment
-from mesalens.analysis._alignment import alignment_at as alignment_at
-from mesalens.analysis._alignment import sensitivity as sensitivity
-from mesalens.analysis._classification import accuracy as accuracy
-from mesalens.analysis._classification import cross_entropy as cross_entropy
-from mesalens.analysis._compare import Comparison as Comparison
-from mesalens.analysis._compare import compare as compare
-from mesalens.analysis._copying import Copying as Copying
-from mesalens.analysis._copying import attention_maps as attention_maps
-from mesalens.analysis._copying import copying as copying
-from mesalens.analysis._copying import copying_at as copying_at
-from mesalens.analysis._curvature import curvature as curvature
-from mesalens.analysis._damping import largest_stable_damping as largest_stable_damping
-from mesalens.analysis._damping import risk_by_depth as risk_by_depth
-from mesalens.analysis._interpolation import interpolate as interpolate
-from mesalens.analysis._interpolation import normalised as normalised
-from mesalens.analysis._preconditioner import learned_preconditioner as learned_preconditioner
-from mesalens.analysis._risk import risk as risk
-from mesalens.analysis._risk import risks as risks
-from mesalens.analysis._risk import squared_error as squared_error
-from mesalens.analysis._shift import distracted as distracted
-from mesalens.analysis._shift import risks_under_shift as risks_under_shift
-from mesalens.analysis._shift import scaled_functions as scaled_functions
-from mesalens.analysis._shift import scaled_inputs as scaled_inputs
-from mesalens.analysis._similarity import nearest_learners as nearest_learners
-from mesalens.analysis._similarity import similarities as similarities
-from mesalens.analysis._similarity import similarity as similarity
-from mesalens.simulation import Estimate as Estimate
-from mesalens.simulation import expectation as expectation
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,29 +1,5 @@
 """Transformers that learn in context."""
 
-from mesalens.models.attention import Attention as Attention
-from mesalens.models.attention import AttentionKind as AttentionKind
-from mesalens.models.attention import KernelAttention as KernelAttention
-from mesalens.models.attention import LinearAttention as LinearAttention
-from mesalens.models.attention import ReLUAttention as ReLUAttention
-from mesalens.models.attention import SoftmaxAttention as SoftmaxAttention
-from mesalens.models.embedding import Embedding as Embedding
-from mesalens.models.feature_descent import FeatureDescent as FeatureDescent
-from mesalens.models.linear_transformer import LinearTransformer as LinearTransformer
-from mesalens.models.positions import Learned as Learned
-from mesalens.models.positions import Positions as Positions
-from mesalens.models.positions import Sinusoidal as Sinusoidal
-from mesalens.models.tokens import Interleaved as Interleaved
-from mesalens.models.tokens import Joint as Joint
-from mesalens.models.tokens import Tokens as Tokens
-from mesalens.models.transformer import Transformer as Transformer
-from mesalens.models.transformer import TransformerLayer as TransformerLayer
-from mesalens.models.visibility import AllRows as AllRows
-from mesalens.models.visibility import Causal as Causal
-from mesalens.models.visibility import ContextOnly as ContextOnly
-from mesalens.models.visibility import Visibility as Visibility
-from mesalens.models.weights import Factors as Factors
-from mesalens.models.weights import LinearWeights as LinearWeights
-from mesalens.models.weights import Merged as Merged
-from mesalens.models.weights import Scalars as Scalars
-from mesalens.models.weights import Sizes as Sizes
-from mesalens.models.weights import Sparse as Sparse
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

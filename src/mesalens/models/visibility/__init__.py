@@ -1,6 +1,5 @@
 """What a token sees: which rows are its keys."""
 
-from mesalens.models.visibility.all_rows import AllRows as AllRows
-from mesalens.models.visibility.base import Visibility as Visibility
-from mesalens.models.visibility.causal import Causal as Causal
-from mesalens.models.visibility.context_only import ContextOnly as ContextOnly
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,5 @@
 """What is added to the labels of a regression task."""
 
-from mesalens.tasks.noise.base import Noise as Noise
-from mesalens.tasks.noise.gaussian import GaussianNoise as GaussianNoise
-from mesalens.tasks.noise.heteroscedastic import HeteroscedasticNoise as HeteroscedasticNoise
-from mesalens.tasks.noise.laplace import LaplaceNoise as LaplaceNoise
-from mesalens.tasks.noise.student_t import StudentTNoise as StudentTNoise
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

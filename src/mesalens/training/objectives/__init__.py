@@ -1,8 +1,5 @@
 """What training minimises."""
 
-from mesalens.training.objectives.base import Loss as Loss
-from mesalens.training.objectives.base import Objective as Objective
-from mesalens.training.objectives.base import SampledObjective as SampledObjective
-from mesalens.training.objectives.cross_entropy import CrossEntropy as CrossEntropy
-from mesalens.training.objectives.population import Population as Population
-from mesalens.training.objectives.squared_error import SquaredError as SquaredError
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,5 @@
 """Optimisers, as settings that make a `optax.GradientTransformation`."""
 
-from mesalens.training.optimisers.adam import Adam as Adam
-from mesalens.training.optimisers.adam import clipped_adam as clipped_adam
-from mesalens.training.optimisers.base import Optimiser as Optimiser
-from mesalens.training.optimisers.base import schedule as schedule
-from mesalens.training.optimisers.sgd import SGD as SGD
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

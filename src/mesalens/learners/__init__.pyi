@@ -1,0 +1,12 @@
+from ._bayes import BayesianRegression as BayesianRegression
+from ._chebyshev_descent import ChebyshevDescent as ChebyshevDescent
+from ._conjugate_gradient import ConjugateGradient as ConjugateGradient
+from ._gradient_descent import GradientDescent as GradientDescent
+from ._least_squares import LeastSquares as LeastSquares
+from ._logistic_descent import LogisticDescent as LogisticDescent
+from ._nadaraya_watson import NadarayaWatson as NadarayaWatson
+from ._newton_schulz import NewtonSchulz as NewtonSchulz
+from ._ridge import Ridge as Ridge
+from .base import AnyLearner as AnyLearner
+from .base import IterativeLearner as IterativeLearner
+from .base import Learner as Learner
