@@ -284,7 +284,7 @@ def left_and_taken_up(make, budget, folder, train):
         said.clear()
         laboratory = make(budget, seeds=1, checkpoints=folder, progress=lambda *_: said.append)
         trainings.append(train(laboratory))
-        assert bool(said) == (len(trainings) == 1)
+        assert any(said) == (len(trainings) == 1)
     return trainings
 
 

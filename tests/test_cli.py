@@ -141,9 +141,9 @@ def test_train_reads_matrices_from_files_and_compare_puts_deep_layers_beside_des
     assert settings.model.looped and training.learners.weights.W_Q.shape == (2, 1, 1, 4, 4)
     np.testing.assert_array_equal(training.learner(1).initial_weights, [[0.5, -1], [1, 2]])
 
-    code, out, _ = run(capsys, "compare", tmp_path / "run", "--prompts", 5000, "--json")
+    code, out, err = run(capsys, "compare", tmp_path / "run", "--prompts", 5000, "--json")
+    assert code == 0, err
     result = json.loads(out)
-    assert code == 0
     best, references = result["best_descent"], result["references"]
     assert (
         np.shape(best["gradient_descent"]["step_size"]["value"]) == ()

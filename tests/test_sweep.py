@@ -652,8 +652,8 @@ def test_words_of_the_command_line_are_read_with_dashes_and_blanks():
     }
 
 
-@pytest.mark.parametrize("rates", [pytest.param("1e-3,1e30", marks=pytest.mark.slow), "1e30"])
 @pytest.mark.slow
+@pytest.mark.parametrize("rates", ["1e-3,1e30", "1e30"])
 def test_the_exit_code_is_1_where_every_run_diverged(capsys, tmp_path, rates):
     out = tmp_path / "sweep"
     small = (*SMALL[:4], "--steps", 4, "--batch-size", 4, "--every", 1, "--optimiser.clip", 1e30)
@@ -662,7 +662,7 @@ def test_the_exit_code_is_1_where_every_run_diverged(capsys, tmp_path, rates):
     )
     assert "learning_rate 1e+30, seed 0: diverged" in err
     answer = json.loads(printed, parse_constant=pytest.fail)  # JSON has no NaN
-    endings = [ending for (ending,) in answer["ending"]["data"]]
+    endings = [ending for (ending,) in answer["ending"]]
     assert endings == (["all steps", "diverged"] if "," in rates else ["diverged"])
     assert code == int("," not in rates)
     assert (out / "sweep.png").exists()

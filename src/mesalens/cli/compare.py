@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import equinox as eqx
+import jax
 import numpy as np
 import xarray as xr
 from rich.table import Table
@@ -50,28 +52,25 @@ class Compare(Command):
         """Prints how the learners and the references differ."""
         count("prompts", self.prompts, at_least=2)
         settings, training = load_run(self.run)
-        task = settings.sampled_task()
+        task, metrics = settings.sampled_task(), training.metrics
+        axes = {str(axis): metrics[axis] for axis in metrics.loss.dims if axis != "step"}
+        first = jax.tree.map(
+            lambda leaf: leaf[(0,) * len(axes)] if eqx.is_array(leaf) else leaf, training.learners
+        )
         best: dict[str, Descent] = {}
         references: dict[str, Any] = {}
         for name, *pairs in _split(self.reference):
             if name == BEST and not pairs:
-                best = _best_descent(settings, training.learners, random.key(self.seed))
-                start = _start(training.learners)
+                best = _best_descent(settings, first, random.key(self.seed))
+                start = _start(first)
                 references |= {name: _learner(descent, start) for name, descent in best.items()}
             else:
                 content = {"kind": name} | dict(pair.split("=", 1) for pair in pairs)
                 references[" ".join([name, *pairs])] = kinds.build(
                     "learner", content, dim=task.dim, outputs=task.outputs, key=random.key(0)
                 )
-        metrics = training.metrics
-        result = compare(
-            training.learners,
-            references,
-            task,
-            random.measurement_key(self.seed),
-            prompts=self.prompts,
-            axes={str(axis): metrics[axis] for axis in metrics.loss.dims if axis != "step"},
-        )
+        key = random.measurement_key(self.seed)
+        result = compare(training.learners, references, task, key, prompts=self.prompts, axes=axes)
         if self.json_:
             print_json({"run": str(self.run), **_plain(result, best)})
         else:
@@ -92,14 +91,14 @@ def _split(words: tuple[str, ...]) -> list[list[str]]:
     return references
 
 
-def _best_descent(settings: TrainingSettings, learners: Any, key: Any) -> dict[str, Descent]:
+def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[str, Descent]:
     """The best rates of as many steps as there are layers left to descend, by name."""
-    task, start = settings.exact_task(), _start(learners)
+    task, start = settings.exact_task(), _start(learner)
     if not isinstance(task, RegressionTask):
         given = type(task).__name__
         raise InputError(f"{BEST} needs a RegressionTask; got {given}: give another --reference.")
-    layers = getattr(learners, "layers", 1)
-    interleaved = isinstance(getattr(learners, "tokens", None), Interleaved)
+    layers = getattr(learner, "layers", 1)
+    interleaved = isinstance(getattr(learner, "tokens", None), Interleaved)
     steps = max(layers - interleaved, 1)
     with ProgressReport() as progress:
         if interleaved:
@@ -109,7 +108,7 @@ def _best_descent(settings: TrainingSettings, learners: Any, key: Any) -> dict[s
         if steps == 1 and start is None:
             moments = theory.simulated_moments(task, key=key, relative_error=0.01)
             return {"gradient_descent": theory.one_step_risk_from(moments, task.context_length)}
-        shared = getattr(learners, "looped", False)
+        shared = getattr(learner, "looped", False)
         options: dict[str, Any] = {"gradient_descent": {"shared": shared}}
         if steps > 1:  # rates of its own for each step of GD++ could diverge on rare contexts
             options["gd_plus_plus"] = {"data_correction": True}
@@ -120,12 +119,12 @@ def _best_descent(settings: TrainingSettings, learners: Any, key: Any) -> dict[s
     return best
 
 
-def _start(learners: Any) -> Any:
-    """W_0 of the query token in float64, the same for all seeds, or None."""
-    start = getattr(learners, "initial_weights", None)
+def _start(learner: Any) -> Any:
+    """W_0 of the query token in float64, which all runs share, or None."""
+    start = getattr(learner, "initial_weights", None)
     if start is None:
-        start = getattr(getattr(learners, "tokens", None), "initial_weights", None)
-    return None if start is None else np.float64(start).reshape(-1, *start.shape[-2:])[0]
+        start = getattr(getattr(learner, "tokens", None), "initial_weights", None)
+    return None if start is None else np.float64(start)
 
 
 def _learner(best: Descent, start: Any) -> GradientDescent:
