@@ -59,9 +59,12 @@ def scale(name: str, value: Any) -> Any:
 
 def variance(name: str, value: Any) -> Any:
     """0, or a number whose square root is in `SCALES`. Values that JAX is tracing pass."""
-    low, high = (bound**2 for bound in SCALES)
-    words = f"0, or from {low:g} to {high:g}"
-    return _number(name, value, lambda number: number == 0 or low <= number <= high, words)
+    low, high = SCALES
+
+    def holds(number):
+        return number == 0 or (number > 0 and low <= math.sqrt(number) <= high)
+
+    return _number(name, value, holds, f"0, or from {low**2:g} to {high**2:g}")
 
 
 def is_zero(value: Any) -> bool:
