@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from small_training import StoppedError, assert_same, trained
 
-from mesalens import InputError, storage
+from mesalens import InputError, files
 from mesalens.training.checkpoint import (
     LOCK,
     Checkpoint,
@@ -202,7 +202,7 @@ def test_what_cannot_be_written_gets_a_sentence_and_leaves_the_older_states(
         trained(tmp_path / "file")
     before = sorted(path.name for path in kept.iterdir())
     with monkeypatch.context() as full:
-        full.setattr(storage.os, "fsync", without_room)
+        full.setattr(files.os, "fsync", without_room)
         with pytest.raises(InputError, match=r"cannot be written \(No space left.*whole"):
             trained(kept)
     assert sorted(path.name for path in kept.iterdir()) == before and steps_done(kept) == 20

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from mesalens import InputError, LinearTransformer
-from mesalens.storage import (
-    load_arrays,
-    new_folder,
-    remove_unfinished,
-    replace_file,
-    require_writable,
-    save_arrays,
-)
+from mesalens.files import new_folder, remove_unfinished, replace_file, require_writable
+from mesalens.storage import load_arrays, save_arrays
 
 
 def test_a_folder_appears_when_the_block_ends(tmp_path):

@@ -9,7 +9,7 @@ import jax
 import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
 
-from mesalens.storage import require_writable
+from mesalens.files import require_writable
 
 MOST_BYTES = 2 * 2**30
 """The size of the folder above which the least recently used programs are deleted."""

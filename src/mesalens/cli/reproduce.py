@@ -14,9 +14,9 @@ from mesalens.checks import InputError, count
 from mesalens.cli.interruption import StoppedError, stoppable
 from mesalens.cli.options import POSITIONAL, Command, Folder
 from mesalens.cli.output import console, print_json
+from mesalens.files import new_folder
 from mesalens.progress import ProgressReport
 from mesalens.report import Examination, examine, number, summary, write_report
-from mesalens.storage import new_folder
 from mesalens.studies import study
 from mesalens.training import TrainingDivergedError
 

@@ -16,15 +16,8 @@ import safetensors.numpy
 from jaxtyping import PyTree, Shaped
 
 from mesalens.checks import InputError
-from mesalens.storage import (
-    make_folder,
-    named_arrays,
-    remove_empty,
-    remove_unfinished,
-    replace_file,
-    with_arrays,
-    writing,
-)
+from mesalens.files import make_folder, remove_empty, remove_unfinished, replace_file, writing
+from mesalens.storage import named_arrays, with_arrays
 
 LOCK = "in-use.lock"
 PART = "program-"

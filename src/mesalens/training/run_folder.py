@@ -11,16 +11,8 @@ import jax
 
 import mesalens
 from mesalens.checks import InputError
-from mesalens.storage import (
-    load_arrays,
-    load_dataset,
-    load_text,
-    make_folder,
-    replace_file,
-    save_arrays,
-    save_dataset,
-    writing,
-)
+from mesalens.files import make_folder, replace_file, writing
+from mesalens.storage import load_arrays, load_dataset, load_text, save_arrays, save_dataset
 from mesalens.training.checkpoint import LOCK, differences, exclusive, steps_done
 from mesalens.training.old_settings import is_old, load_old_weights, upgraded
 from mesalens.training.settings import TrainingSettings

@@ -1,0 +1,130 @@
+"""Folders and files that are written completely or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mesalens.checks import InputError
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A context with a temporary folder, which is renamed to `folder` when the block succeeds.
+
+    If the block raises, the temporary folder is removed.
+
+    Args:
+        folder: the final name; it must not exist, or be an empty folder. Missing parents are made.
+
+    Raises:
+        InputError: before the block, if `folder` is a file, is not empty or cannot be written;
+            after it, if the folder can no longer be renamed. The results stay in the temporary
+            folder then, and the error names it.
+    """
+    with writing(folder):
+        folder = Path(folder).absolute()
+        if folder.is_file():
+            raise InputError(f"{folder} is a file; give a new folder.")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty; give a new folder.")
+        missing = [parent for parent in folder.parents if not parent.exists()]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield unfinished
+    except BaseException:  # KeyboardInterrupt included
+        shutil.rmtree(unfinished, ignore_errors=True)
+        remove_empty(missing)
+        raise
+    with writing(folder, f"the results are in {unfinished}"):
+        unfinished.chmod(0o755)  # mkdtemp gives access to the owner only
+        unfinished.replace(folder)
+
+
+def require_writable(folder: Path) -> None:
+    """Checks that files can be written into a folder, which need not exist, and leaves no trace.
+
+    Raises:
+        InputError: if they cannot.
+    """
+    remove_empty(make_folder(folder))
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Makes a folder into which files can be written; returns what was missing, innermost first.
+
+    Raises:
+        InputError: if it cannot be made or written.
+    """
+    with writing(folder):
+        folder = Path(folder).absolute()
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    return missing
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Removes folders, innermost first, up to the first that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+@contextmanager
+def writing(folder: Path, advice: str = "give another folder") -> Iterator[None]:
+    """In the block an error of the system becomes an `InputError` that says what to do."""
+    try:
+        os.fspath(folder).encode()  # netCDF and JSON take only names that are valid UTF-8
+        yield
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:  # netCDF's is a RuntimeError
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, UnicodeEncodeError):
+            reason = "the name is not UTF-8"
+        raise InputError(f"{folder} cannot be written ({reason}); {advice}.") from None
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Replaces the content of a file atomically.
+
+    Whenever the process or the machine stops, the file has either its old or its new content.
+    """
+    with replacing(file) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A context with a temporary file, which replaces `file` when the block succeeds."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())  # or a power failure could keep the new name but not the data
+        temporary.replace(file)
+        _sync_names(file.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_names(folder: Path) -> None:
+    """Makes renames in a folder durable. Windows cannot open a folder, so nothing is done there."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes the temporary files of processes that were killed while they replaced a file.
+
+    No other process may be writing into the folder.
+    """
+    for temporary in folder.glob(".*.*"):
+        if temporary.suffix[1:].isdigit() and temporary.is_file():
+            temporary.unlink()
