@@ -1,5 +1,6 @@
 """Set-up of the tests."""
 
+import gc
 import os
 
 # Most of the tests' time is XLA compiling small programs once; its optimisations cost more there than they give, and of its two code
@@ -8,3 +9,6 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 os.environ.setdefault("MESALENS_PROGRAMS", "off")  # nothing of the tests stays in the user's cache
+gc.set_threshold(
+    200_000, 50, 100
+)  # tracing makes many small objects, and collecting them takes a tenth of the time

@@ -74,6 +74,7 @@ def test_it_has_the_risk_of_the_same_learner_in_jax(function):
     assert float(foreign.standard_error) == pytest.approx(float(ours.standard_error), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_one_prompt_a_batch_and_nested_maps():
     foreign, ours = NumpyLearner(ridge), Ridge(0.3)
     prompts, _ = TASK.sample(KEY, (2, 3))
@@ -109,6 +110,7 @@ def test_the_function_sees_whole_batches():
     np.testing.assert_allclose(found.value, alone, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_shift_similarity_and_accuracy():
     pair = [NumpyLearner(ridge), Ridge(0.3)]
     foreign, ours = risks_under_shift(

@@ -106,6 +106,7 @@ def test_fewer_steps_than_are_done_get_a_sentence(kept):
         trained(kept, steps=19)
 
 
+@pytest.mark.slow
 def test_states_follow_each_other_no_faster_than_is_said_and_the_last_is_always_kept(
     tmp_path, monkeypatch
 ):

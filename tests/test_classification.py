@@ -60,6 +60,7 @@ gradient = jax.jit(jax.grad(loss))
 # Softmax regression
 
 
+@pytest.mark.slow
 @given(SIZES, st.sampled_from([1, 4]), st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_logistic_descent_follows_the_gradient_of_the_cross_entropy(sizes, steps, one_hot):
@@ -141,7 +142,12 @@ def test_only_the_step_size_is_trainable():
 
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 2e-6), (True, 1e-12)])
 @pytest.mark.parametrize(
-    ("n", "d", "m"), [(7, 3, 2), pytest.param(1, 1, 5, marks=pytest.mark.slow), (4, 6, 3)]
+    ("n", "d", "m"),
+    [
+        pytest.param(7, 3, 2, marks=pytest.mark.slow),
+        pytest.param(1, 1, 5, marks=pytest.mark.slow),
+        (4, 6, 3),
+    ],
 )
 def test_the_construction_is_a_step_of_softmax_regression(n, d, m, x64, tolerance):
     with jax.enable_x64(x64):
@@ -266,6 +272,7 @@ def test_a_prompt_has_one_function_and_classes_are_alike():
 # Cross-entropy and accuracy
 
 
+@pytest.mark.slow
 def test_who_knows_the_logits_has_the_entropy_and_accuracy_of_quadrature():
     functions = OwnFunctions(1, lambda key, x: jnp.array([1.5, 0.0]) * x, 2)
     task = ClassificationTask(Uniform(1), functions, context_length=1, temperature=0.5)

@@ -61,6 +61,7 @@ def test_it_is_risks_and_alignment_of_each_seed_with_its_own_key():
                 np.testing.assert_allclose(found.standard_error, estimate.standard_error, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_differences_are_taken_prompt_by_prompt():
     first, second = Ridge(0.3), Ridge(0.31)
     table = compare(first, second, TASK, KEY, prompts=2000)
@@ -115,6 +116,7 @@ def foreign(xs, ys, queries):
     return np.einsum("nd,ndm->nm", queries, np.linalg.solve(gram, xs.mT @ ys))
 
 
+@pytest.mark.slow
 def test_a_learner_without_derivatives_has_no_sensitivities():
     ours, other = Ridge(0.1), NumpyLearner(foreign)
     table = compare(GradientDescent(0.5), {"ours": ours, "other": other}, TASK, KEY, prompts=100)
@@ -131,6 +133,7 @@ def test_a_learner_without_derivatives_has_no_sensitivities():
     assert float(table.value.sel(reference="reference", measure="relative_difference")) < 1e-9
 
 
+@pytest.mark.slow
 def test_it_measures_a_training():
     comparison = Comparison(REFERENCES, TASK, prompts=64)
     training = train(

@@ -182,6 +182,7 @@ def test_given_the_function_s_is_wishart(n=7):
     assert_mean(np.einsum("pa,pb,pij->pabij", e, e, S - n * omega), 0)
 
 
+@pytest.mark.slow
 def test_context_and_target_share_the_function():
     """E[x_q y_q s^T] = n ΣΛΣ and E[s s^T] = n(n+1) ΣΛΣ + n (tr(ΣΛ) + σ²) Σ, s = Σ_i y_i x_i, for each output."""
     n, sigma, noise = 9, 0.64 * SIGMA, 0.3

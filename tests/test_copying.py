@@ -48,6 +48,7 @@ def test_a_layer_that_copies_backwards_does_not_copy_to_x():
     assert found.attention.value < 1e-3 and found.next.value < 1e-3
 
 
+@pytest.mark.slow
 def test_attention_maps_are_means_of_attention():
     model = constructed(2.0)
     maps = np.asarray(attention_maps(model, TASK, random.key(3), prompts=32))

@@ -137,6 +137,7 @@ def measured():
     return found, *arrays(unroll(KEY), 3000)
 
 
+@pytest.mark.slow
 def test_spectrum_of_gd_plus_plus_follows_its_recursion(measured):
     """x after l layers is μ_l(X^T X / n) x with μ_{l+1} = μ_l (1 - γ λ μ_l²), so that the eigenvalues are λ μ_l²."""
     found, xs, *_ = measured

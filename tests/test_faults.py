@@ -70,6 +70,7 @@ def test_the_last_two_states_are_kept_and_the_newest_is_read(keeping, said):
     assert said == []
 
 
+@pytest.mark.slow
 def test_so_are_those_of_a_training(tmp_path):
     seen = []
     trained(
@@ -209,6 +210,7 @@ def test_what_cannot_be_written_gets_a_sentence_and_leaves_the_older_states(
     assert_same(trained(kept), whole)
 
 
+@pytest.mark.slow
 def test_so_it_does_where_the_system_itself_writes_no_more(tmp_path, whole):
     """A file may have 4096 bytes then, and the state has more."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -191,6 +191,7 @@ def test_a_signal_while_modules_are_imported_ends_the_process_with_a_line():
     assert answer.stderr.startswith("mesalens: ") and answer.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_interruption_before_anything_is_kept_leaves_a_run_that_begins(
     tmp_path, capsys, monkeypatch, finished
 ):
@@ -270,6 +271,7 @@ def test_results_that_are_missing_are_made_again_from_the_state(again, capsys, f
     assert_same(load_run(again)[1], finished)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_between_its_results_is_not_finished(again, capsys, monkeypatch):
     """Weights of 25 steps beside metrics of 20, and never taken for results of either."""
     written = []
@@ -291,6 +293,7 @@ def test_a_run_that_is_stopped_between_its_results_is_not_finished(again, capsys
     assert load_run(again)[1].metrics.step.values[-1] == 25
 
 
+@pytest.mark.slow
 def test_a_run_of_which_results_cannot_be_written_gets_a_sentence_and_is_finished_later(
     tmp_path, capsys, monkeypatch, finished
 ):

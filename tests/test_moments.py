@@ -497,6 +497,7 @@ class Lopsided(LaplaceNoise):
     symmetric = False
 
 
+@pytest.mark.slow
 def test_exact_where_known_and_simulated_where_not():
     assert task_moments(SMALL["uniform"]).method == "exact"
     assert task_moments(SMALL["laplace noise"]).method == "exact"

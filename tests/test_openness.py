@@ -180,6 +180,7 @@ def test_settings_with_a_users_classes_are_read_back(content):
     assert again.model_dump() == settings.model_dump()
 
 
+@pytest.mark.slow
 def test_settings_with_a_users_classes_train_on_the_exact_risk():
     task = SETTINGS["task"] | {"functions": "linear"}
     training = TrainingSettings.read(SETTINGS | {"objective": "population", "task": task}).train()

@@ -209,6 +209,7 @@ def test_trainings_on_cores_and_in_a_vmap_whole_or_in_groups_agree_also_where_so
     assert said and all("one run needs" in line for line in said)
 
 
+@pytest.mark.slow
 def test_the_risk_itself_is_made_small_in_double_precision_on_cores_too():
     found = train(
         lambda key: LinearTransformer.initialise(2, init_scale=0.1, key=key),
@@ -234,6 +235,7 @@ def test_a_vmap_whose_states_are_given_away_is_kept_and_goes_on_bit_for_bit(tmp_
     assert_same(trained(tmp_path, batching="vmap"), trained(batching="vmap"))
 
 
+@pytest.mark.slow
 def test_an_error_after_a_state_was_given_away_is_the_one_that_is_seen(tmp_path):
     def explode(updates, state, parameters=None):
         return jax.tree.map(lambda u: jnp.where(state == 12, jnp.nan, u), updates), state + 1

@@ -85,6 +85,7 @@ def test_the_same_run_again_is_the_same_to_the_bit_and_needs_no_batches():
     np.testing.assert_array_equal(first.learners.weights.W_V, again.learners.weights.W_V)
 
 
+@pytest.mark.slow
 def test_settings_know_the_objective():
     settings = TrainingSettings(
         task={"dim": 2, "context_length": 3}, steps=3, every=3, objective="population"

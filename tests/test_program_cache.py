@@ -141,6 +141,7 @@ def in_another_process(**environment):
     return json.loads(answer.stdout)
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing_again(tmp_path):
     folder = tmp_path / "mesalens" / "programs"
     first = in_another_process(XDG_CACHE_HOME=tmp_path)

@@ -29,7 +29,10 @@ def commands(document):
     return [shlex.split(line, comments=True) for line in lines]
 
 
-@pytest.mark.parametrize(("document", "examples"), [("README.md", 3), ("docs/extending.md", 1)])
+@pytest.mark.parametrize(
+    ("document", "examples"),
+    [pytest.param("README.md", 3, marks=pytest.mark.slow), ("docs/extending.md", 1)],
+)
 def test_the_examples_print_what_the_document_says(document, examples, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

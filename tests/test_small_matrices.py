@@ -133,7 +133,9 @@ def prompts_of(n, d, m) -> Prompt:
         (1, 1, 1, {"layers": 1}),
         (3, 4, 1, {"layers": 3, "heads": 2}),  # tokens are carried
         (13, 2, 3, {"layers": 2, "heads": 2}),  # S is carried
-        (9, 2, 1, {"layers": FEW_LAYERS + 1, "looped": True}),  # in a loop
+        pytest.param(
+            9, 2, 1, {"layers": FEW_LAYERS + 1, "looped": True}, marks=pytest.mark.slow
+        ),  # in a loop
         (9, 2, 1, {"layers": 2, "heads": 2, "activation_clip": 0.5}),
     ],
 )

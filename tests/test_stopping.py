@@ -152,6 +152,7 @@ def test_a_run_that_has_ended_keeps_its_last_values_and_others_go_on_as_if_it_ha
             np.testing.assert_array_equal(after, np.full(after.shape, until[-1]))
 
 
+@pytest.mark.slow
 def test_ends_survive_a_training_that_is_stopped_and_goes_on(near, trained, tmp_path):
     first, last = near.metrics.steps_taken.values.min(), near.metrics.steps_taken.values.max()
     with pytest.raises(StoppedError):
@@ -237,6 +238,7 @@ def test_a_condensed_task_has_the_optimum_of_what_it_condenses():
     assert NearOptimum(CondensedTask(TASK)).optimum == NearOptimum(TASK).optimum
 
 
+@pytest.mark.slow
 def test_a_rule_by_name_and_as_an_object_end_the_same_training_alike():
     """`near-optimum` reads the task of the training."""
 
@@ -426,6 +428,7 @@ def test_schedules_are_their_formulas_for_a_number_and_for_one_that_is_traced(na
     np.testing.assert_allclose(traced, found, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_training_takes_the_steps_of_its_schedule():
     """Adam's first steps are the rate long, as gradients of one sign have nothing to be averaged out."""
     training = TrainingSettings(

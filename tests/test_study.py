@@ -65,6 +65,7 @@ def sound():
     return verdicts(SmallLaboratory(SMALL, seed=1))
 
 
+@pytest.mark.slow
 def test_every_claim_gets_a_verdict_and_none_fails(sound):
     assert set(sound) == {
         claim.name for part in STUDY.parts if part.name in ONE_LAYER for claim in part.claims
@@ -83,6 +84,7 @@ def test_a_wrong_sign_in_the_construction_fails(matrix):
     assert judged["construction-float64"].outcome == "FAIL"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.2, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_a_step_size_that_is_off_by_a_fifth_fails(factor, sound):
     laboratory = SmallLaboratory(
@@ -101,6 +103,7 @@ def test_a_wrong_sign_in_the_construction_fails_the_interpolation(sound):
     assert sound["interpolation"].outcome != "FAIL"
 
 
+@pytest.mark.slow
 def test_layers_that_did_not_train_fail_or_do_not_count():
     untrained = Budget(steps=1, batch_size=8, seeds=3, prompts=1000, sizes=())
     judged = verdicts(SmallLaboratory(untrained), "one-layer", "distractors")

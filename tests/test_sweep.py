@@ -146,6 +146,7 @@ def test_a_learner_that_is_none_of_the_grid_gets_a_sentence(grid, where, sentenc
 SKEWED = np.array([[2.0, 0.3], [0.3, 0.5]])
 
 
+@pytest.mark.slow
 def test_tasks_that_differ_in_numbers_are_axes_by_their_labels():
     """Noise 0 is a number like others here, although a task without noise draws none."""
 
@@ -222,6 +223,7 @@ def test_values_are_checked_as_they_would_be_alone_although_jax_traces_them():
         )
 
 
+@pytest.mark.slow
 def test_one_point_is_a_training_without_vary_to_the_bit():
     def start(key):
         return GradientDescent(jax.random.uniform(key))
@@ -483,7 +485,8 @@ class Interrupted:
             raise StoppedError
 
 
-@pytest.mark.parametrize("at", [pytest.param(3, marks=pytest.mark.slow), 9])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [3, 9])
 def test_a_sweep_that_is_stopped_in_either_program_goes_on_bit_for_bit(of_settings, tmp_path, at):
     with pytest.raises(StoppedError):
         sweep(OF_ONE_SEED, VARIED, measure=measure, progress=Interrupted(at), checkpoint=tmp_path)

@@ -41,6 +41,7 @@ def trained(seeds, steps=30, **options):
     )
 
 
+@pytest.mark.slow
 def test_a_trainable_step_size_finds_the_exact_best_one():
     training = train(
         lambda key: GradientDescent(1.0),
@@ -478,6 +479,7 @@ def test_an_optimiser_by_name_as_an_object_and_of_optax_are_the_same_training(
     assert_same_bits(by(instance), expected)
 
 
+@pytest.mark.slow
 def test_momentum_is_that_of_the_formula():
     """v <- μ v + g, θ <- θ - η v, on gradients that are recomputed from the prompts of each step."""
     found = by(SGD(0.3, momentum=0.5), seeds=1, steps=3)
@@ -520,6 +522,7 @@ def test_numbers_of_an_optimiser_that_are_out_of_range_are_named(unchecked, opti
         by(optimiser)
 
 
+@pytest.mark.slow
 def test_an_objective_by_name_and_as_an_object_are_the_same_training():
     assert_same_bits(by(objective={"kind": "sampled"}), by(objective=SquaredError()))
     with pytest.raises(InputError, match=r"classes|classification"):
