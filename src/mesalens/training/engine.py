@@ -300,9 +300,15 @@ def _running(state: State) -> list[int]:
 
 def _put(state: State, places: list[int], replacement: State) -> State:
     """The state of all runs, with that of those at the places replaced."""
-    return jax.tree.map(
-        lambda old, new: jnp.asarray(old).at[np.array(places)].set(new), state, replacement
-    )
+
+    def put(old, new):
+        if isinstance(old, jax.Array):
+            return old.at[np.array(places)].set(new)
+        replaced = np.array(old)  # as NumPy has them after steps on cores, this needs no program
+        replaced[places] = new
+        return replaced
+
+    return jax.tree.map(put, state, replacement)
 
 
 def _require_gradient(norms: Float[np.ndarray, "runs steps"], runs: Grid) -> None:
