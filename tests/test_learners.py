@@ -8,8 +8,9 @@ import pytest
 import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import Array
 
-from mesalens import GradientDescent, InputError, LeastSquares, Prompt, Ridge
+from mesalens import GradientDescent, InputError, Learner, LeastSquares, Prompt, Ridge
 from mesalens._precision import in_precision
 from mesalens.learners import (
     BayesianRegression,
@@ -112,6 +113,26 @@ def test_only_the_rates_of_gradient_descent_are_trainable():
     assert mask.data_correction is None
     assert mask.initial_weights is False
     assert mask.preconditioner is False
+
+
+def test_a_rate_that_is_an_integer_is_trained():
+    learner = GradientDescent(1, data_correction=2)
+    assert learner.trainable().step_size is True and learner.trainable().data_correction is True
+
+
+def test_fixed_fields_are_named_whole():
+    class Mine(Learner):
+        W: Array
+        W_out: Array
+        inner: GradientDescent
+        fixed = ("W", "inner.step_size")
+
+        def __call__(self, prompt):
+            return self.inner(prompt)
+
+    mask = Mine(jnp.ones(1), jnp.ones(1), GradientDescent(0.5, momentum=0.1)).trainable()
+    assert (mask.W, mask.W_out) == (False, True)
+    assert (mask.inner.step_size, mask.inner.momentum) == (False, True)
 
 
 def rates_of(steps, seed):

@@ -153,6 +153,19 @@ def test_settings_that_make_no_task_get_a_sentence(task, keywords):
         TrainingSettings(task=task).sampled_task()
 
 
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ({"functions": "own"}, "task.functions.function: it has to be given."),
+        ({"kind": "regression", "nois": 1}, "task.nois: there is no such setting."),
+    ],
+)
+def test_a_setting_that_is_missing_or_too_many_is_named_by_its_path(task, sentence):
+    with pytest.raises(InputError) as caught:
+        TrainingSettings.read({"task": task})
+    assert str(caught.value) == sentence
+
+
 def test_settings_describe_tasks():
     covariance = ((2.0, 0.5), (0.5, 1.0))
     gaussian = {"dim": 2, "covariates": {"kind": "gaussian", "covariance": covariance}}

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from decimal import Decimal
 
 import jax
 import jax.numpy as jnp
@@ -199,6 +200,7 @@ def descents(vary, **others):
         ({"step_size": ["large"]}, "step_size.*'large'"),
         ({"step_size": [True, False]}, "step_size.*True"),
         ({"step_size": [np.ones(2)]}, "step_size.*array"),
+        ({"step_size": [Decimal("0.1"), Decimal("0.2")]}, "step_size.*Decimal"),
         (
             {"step_size": {"3": task(context_length=3), "4": task(context_length=4)}},
             "step_size.*shapes or kinds",
@@ -635,6 +637,7 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_ends_as_one_that_was_not(
         (("--vary", "learning_rate=1e-3,-1"), "learning_rate.*-1"),
         (("--vary", "layers=1,2"), "layers 1.*layers 2"),
         (("--vary", "seeds=1,2"), "seeds"),
+        (("--vary", "noise_variance=0.1,0.10000001"), "noise_variance.*distinct"),
     ],
 )
 def test_words_that_vary_nothing_get_a_sentence_and_leave_no_folder(

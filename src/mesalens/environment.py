@@ -1,5 +1,6 @@
 """What a result was computed with: versions and machine."""
 
+import contextlib
 import os
 import platform
 import re
@@ -49,6 +50,7 @@ def cores() -> int:
 
 
 def _processor() -> str:
-    file = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
-    found = re.search(r"^model name.*?:(.*)", file.read_text(), re.M) if file.is_file() else None
-    return (found[1].strip() if found else platform.processor()) or "unknown processor"
+    with contextlib.suppress(OSError):  # platform.processor() is empty on Linux
+        if found := re.search(r"^model name.*?:(.+)", Path("/proc/cpuinfo").read_text(), re.M):
+            return found[1].strip()
+    return platform.processor() or "unknown processor"

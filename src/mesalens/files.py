@@ -76,7 +76,7 @@ def remove_empty(folders: list[Path]) -> None:
 
 @contextmanager
 def writing(folder: Path, advice: str = "give another folder") -> Iterator[None]:
-    """In the block an error of the system becomes an `InputError` that says what to do."""
+    """In the block an `OSError`, or netCDF's `RuntimeError`, becomes a sentence with advice."""
     try:
         os.fspath(folder).encode()  # netCDF and JSON take only names that are valid UTF-8
         yield

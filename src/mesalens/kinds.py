@@ -60,6 +60,8 @@ def checked(make: Callable[[], Any]) -> Any:
         path = ".".join(part for part in parts if part not in ("float", "int", "str", "bool"))
         words = first["msg"].replace("Input should be", "must be")
         reason = first.get("ctx", {}).get("error", f"{words}; got {first['input']!r}")
+        own = {"extra_forbidden": "there is no such setting", "missing": "it has to be given"}
+        reason = own.get(first["type"], reason)
         sentence = f"{path}: {reason}" if path else str(reason)
         raise InputError(f"{sentence.rstrip('.')}.") from None
 

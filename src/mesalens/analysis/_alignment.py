@@ -71,6 +71,7 @@ def alignment_terms(prediction, expected, J, J_ref) -> dict[str, Float[Array, ""
     }
     if J is None or J_ref is None:
         return terms
+    # The divisor is replaced before the division, so that gradients are finite, too
     lengths = jnp.linalg.norm(J) * jnp.linalg.norm(J_ref)
     return terms | {
         "sensitivity_cosine": jnp.sum(J * J_ref) / jnp.where(lengths == 0, 1, lengths),

@@ -102,8 +102,8 @@ def largest_stable_damping(
     """
     require(model, LinearTransformer, "largest_stable_damping")
     positive("precision", precision)
-    low, high = between
-    if not 0 < low < high:
+    low, high = (positive("between", end) for end in between)
+    if not low < high:
         raise InputError(f"between must be two positive, increasing numbers; got {between}.")
 
     def stable(damping: float) -> bool:

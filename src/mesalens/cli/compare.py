@@ -108,7 +108,7 @@ def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[st
         if steps == 1 and start is None:
             moments = theory.simulated_moments(task, key=key, relative_error=0.01)
             return {"gradient_descent": theory.one_step_risk_from(moments, task.context_length)}
-        shared = getattr(learner, "looped", False)
+        shared = steps == 1 or getattr(learner, "looped", False)
         options: dict[str, Any] = {"gradient_descent": {"shared": shared}}
         if steps > 1:  # rates of its own for each step of GD++ could diverge on rare contexts
             options["gd_plus_plus"] = {"data_correction": True}

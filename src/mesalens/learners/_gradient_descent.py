@@ -42,6 +42,7 @@ class GradientDescent(Descent):
 
     sees_only_sum = True
     rates = ("step_size", "data_correction", "momentum")
+    fixed = (*Descent.fixed, "preconditioner")
 
     preconditioner: Float[Array, "d d"] | None = optional_array()
     data_correction: Float[Array, ""] | Float[Array, " steps"] | None = optional_array()

@@ -26,8 +26,8 @@ class Learner(eqx.Module):
     It takes one prompt; `jax.vmap` it for batches. What it offers beyond predictions is said in
     its class: `sees_only_sum`, that it sees the context through S and n alone, so that condensed
     prompts are enough (it then reads `prompt.rows`); `differentiable`, that JAX can differentiate
-    its predictions; `fixed`, the fields that training leaves as they are, of a part as
-    `"part.field"`.
+    its predictions; `fixed`, the names of the fields that training does not change (`"part.field"`
+    for a field of a part).
     """
 
     sees_only_sum: ClassVar[bool] = False
@@ -47,10 +47,11 @@ class Learner(eqx.Module):
 
     def trainable(self) -> PyTree[bool]:
         """Which leaves training changes, a boolean each: float arrays not in a `fixed` field."""
+        fixed = tuple(f"{name}." for name in self.fixed)
 
         def changes(path, leaf):
             place = jax.tree_util.keystr(path, simple=True, separator=".")
-            return eqx.is_inexact_array(leaf) and not place.startswith(self.fixed)
+            return eqx.is_inexact_array(leaf) and not f"{place}.".startswith(fixed)
 
         return jax.tree_util.tree_map_with_path(changes, self)
 
@@ -123,10 +124,16 @@ def take_steps(
     return state, jax.tree.map(lambda leaf: leaf[None], output)
 
 
+def floats(value: Any) -> Array:
+    """The value as an array of floating-point numbers; integers would not be trained."""
+    array = jnp.asarray(value)
+    return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+
+
 def optional_array() -> Any:
     """A keyword-only field for an array, None by default."""
     return eqx.field(
-        converter=lambda x: None if x is None else jnp.asarray(x), default=None, kw_only=True
+        converter=lambda x: None if x is None else floats(x), default=None, kw_only=True
     )
 
 

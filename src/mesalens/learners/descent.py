@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count
-from mesalens.learners.base import IterativeLearner, optional_array
+from mesalens.learners.base import IterativeLearner, floats, optional_array
 from mesalens.prompt import AnyPrompt
 
 
@@ -19,7 +19,7 @@ class Descent(IterativeLearner):
     """k steps from W_0 down a loss of the context, then `ŷ = W_k x_query`.
 
     Subclasses define the loss and the step. The fields named in `rates` are each one number for
-    all steps or one for each; they are what training changes.
+    all steps or one for each; training changes them.
 
     Args:
         step_size: η, of shape () or (steps,).
@@ -31,9 +31,9 @@ class Descent(IterativeLearner):
     """
 
     rates: ClassVar[tuple[str, ...]] = ("step_size",)
-    fixed = ("initial_weights", "preconditioner")
+    fixed = ("initial_weights",)
 
-    step_size: Float[Array, ""] | Float[Array, " steps"] = eqx.field(converter=jnp.asarray)
+    step_size: Float[Array, ""] | Float[Array, " steps"] = eqx.field(converter=floats)
     steps: int = eqx.field(static=True, default=1)
     initial_weights: Float[Array, "m d"] | None = optional_array()
 

@@ -28,7 +28,7 @@ class FeatureDescent(IterativeLearner):
     Source: von Oswald et al. (2023), Section 4, Proposition 2 and Figure 4.
     """
 
-    fixed = ("descent.initial_weights", "descent.preconditioner")
+    fixed = tuple(f"descent.{name}" for name in GradientDescent.fixed)
 
     embedding: Embedding
     descent: GradientDescent

@@ -42,12 +42,12 @@ def with_truncated_normals(part: Part, scale: Scale, *, key: Key[Array, ""]) -> 
     return eqx.combine(jax.tree.map(before_training, arrays), rest)
 
 
-def factors(
+def draw_factors(
     key: Key[Array, ""], stack: tuple[int, ...], width: int, key_size: int | None, scale: Scale
 ) -> tuple[Array, Array, Array, Array]:
-    """W_Q, W_K and W_V, each K × D, and P, D × K; the last of the leading axes is that of heads.
+    """Truncated normals W_Q, W_K and W_V, each K × D with fan-in D, and P, D × K with fan-in H K.
 
-    K = `key_size`, the width D by default.
+    K = `key_size`, the width D by default; H heads are the last of the leading axes.
     """
     key_size = width if key_size is None else count("key_size", key_size)
     keys = jax.random.split(key, 4)

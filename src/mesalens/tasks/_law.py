@@ -14,7 +14,7 @@ class Law(eqx.Module):
     _moments: ClassVar[tuple[str, ...]]
 
     finite_moments: ClassVar[float] = math.inf
-    """E|x|^k (of noise: E|ε|^k, if it is finite for the covariates) is finite for k below this."""
+    """E|x|^k is finite for every k below this. For noise, E|ε|^k is, if E|x|^k is."""
     rotation_invariant: ClassVar[bool] = False
     """Whether x and R x (of noise: ε given x and given R x) have the same law for every orthogonal
     R. False promises nothing."""

@@ -31,8 +31,6 @@ def read_matrix(file: Path) -> Float[np.ndarray, "rows columns"]:
             array = np.lib.format.open_memmap(file, mode="r")
         else:
             array = _parsed(file.read_text("utf-8-sig"))
-        if not (array.ndim == 2 and array.size and np.isfinite(array).all()):
-            raise ValueError
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, EOFError):
@@ -40,6 +38,8 @@ def read_matrix(file: Path) -> Float[np.ndarray, "rows columns"]:
             f"{file} is not a matrix of finite numbers; write one row a line, with the same number "
             "of entries in each, separated by commas."
         ) from None
+    if array.ndim != 2 or not array.size:
+        raise InputError(f"{file} must hold a matrix; its array has shape {array.shape}.")
     return matrix(str(file), array, array.shape)
 
 

@@ -54,7 +54,7 @@ def exact_moments(task: RegressionTask) -> ContextMoments:
 
     the sums over the ways in which each factor takes one place of e and one of e'. A distractor is
     a token with W = 0 and Gaussian noise of its own, and shares nothing. S sums over c examples and
-    k distractors, so that its covariance is c times that of e e^T, k times that of a distractor's,
+    k distractors, so that its covariance is c times that of e e^T, k times that of a distractor,
     and c (c - 1) C.
 
     Raises:

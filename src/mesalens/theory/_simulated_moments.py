@@ -26,6 +26,7 @@ MOST_PROMPTS = 200_000_000
 
 Progress = Callable[[str, int], Callable[[int], object]]
 Sums = dict[str, Any]
+"""Sums over prompts, by the fields of `ContextMoments` that they are of."""
 
 
 def simulated_moments(
@@ -69,6 +70,7 @@ def simulated_moments(
         distracted = svec(scipy.linalg.block_diag(means["query"], noise))
         cross = (1 - k / task.context_length) * means["cross"]
         means["cross"] = cross + k * np.multiply.outer(distracted, means["target"])
+        means["null_risk"] = float(means["null_risk"])
         return ContextMoments(inputs=R, **means)
 
     key = random.unroll(random.key(0) if key is None else key)

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterator
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -99,8 +98,8 @@ def _grams(
     piece = rows if wishart else max(1, min(n, MOST_NUMBERS // (contexts * r)))
     # NumPy has drawn Gaussians before XLA has compiled: half of the time of `mesalens optimum`
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    # The arguments that are not arrays are static
-    sample, numbers = eqx.filter_jit(covariates.sample), itertools.count(0, CONTEXTS)
+    sample = jax.jit(lambda key, shape: covariates.sample(key, shape), static_argnums=1)
+    numbers = itertools.count(0, CONTEXTS)
 
     def draw(length: int) -> Float[np.ndarray, "contexts length r"]:
         if wishart:

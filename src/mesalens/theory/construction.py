@@ -79,9 +79,9 @@ def gradient_descent_transformer(
 
 def inputs_only(P: Any, dim: int, outputs: int, dtype: Any = float) -> Float[Array, "D D"]:
     """`diag(P, 0)`, which reads the d entries of x; the preconditioner P is I by default."""
-    P = jnp.eye(dim) if P is None else P
-    require_shape("preconditioner", P, (dim, dim))
-    return jnp.pad(jnp.asarray(P, dtype), (0, outputs))
+    if P is not None:
+        require_shape("preconditioner", P, (dim, dim))
+    return jnp.pad(jnp.asarray(jnp.eye(dim) if P is None else P, dtype), (0, outputs))
 
 
 def labels_only(matrix: Float[Array, "m m"], dim: int) -> Float[Array, "D D"]:

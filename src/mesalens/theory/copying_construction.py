@@ -94,7 +94,9 @@ def copying_transformer(
     positive("sharpness", sharpness)
     require_sizes(dim=dim, outputs=outputs, context_length=context_length)
     several = isinstance(visibility, ContextOnly)
-    why = "interleaved tokens hold no -W_0 x, and residuals mix unless visibility is ContextOnly"
+    why = "interleaved tokens hold no -W_0 x"
+    if not several:
+        why = f"with {type(visibility).__name__} later residuals mix"
     require_from_zero(learner, why, steps=several)
     if isinstance(visibility, AllRows):
         offsets = np.arange(1, 2 * context_length + 2)

@@ -51,7 +51,7 @@ class _Spectra(NamedTuple):
     """What descent sees of N prompts, in the eigenbasis of `X^T X / n`.
 
     `eigenvalues` are those of that matrix, `signals` `Y^T X / n` times the query along each axis.
-    Labels and targets are what W_0 leaves of them.
+    Labels and targets are residuals, `y - W_0 x`.
     """
 
     eigenvalues: Float[np.ndarray | Array, "N d"]

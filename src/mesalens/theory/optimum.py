@@ -107,8 +107,9 @@ def optimal_lsa(
     known = ("risk", "null_risk", "descent_risk", "descent_preconditioner", "preconditioner")
     implements: Implements = "preconditioned-gradient-descent"
     reach = moments.inputs @ np.linalg.pinv(moments.inputs)  # the directions in which inputs point
-    rounding = 5 * errors["preconditioner"] if simulated else 1e-9 * np.abs(P).max()
-    if np.all(np.abs(P - step_size * reach) <= rounding):
+    # Rounding, or five standard errors of a simulated P
+    limit = 5 * errors["preconditioner"] if simulated else 1e-9 * np.abs(P).max()
+    if np.all(np.abs(P - step_size * reach) <= limit):
         implements, known = "gradient-descent", (*known, "step_size")
         if not simulated:  # without rounding, and the same where inputs never point
             values["preconditioner"] = step_size * np.eye(task.dim)

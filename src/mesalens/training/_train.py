@@ -216,7 +216,7 @@ def _accepted(name: str, function: Any, vary: Mapping[str, Any]) -> set[str]:
 
 
 def _checked(problem: Problem, key: Key[Array, ""]) -> Problem:
-    """The problem itself; raises `ValueError` if it has no learner, task and optimiser."""
+    """The problem itself; raises `ValueError` unless it has a learner, a task and an optimiser."""
     if not isinstance(problem.task, Task):
         raise InputError(f"task must be a Task; got {type(problem.task).__name__}.")
     if not hasattr(problem.optimiser, "update"):

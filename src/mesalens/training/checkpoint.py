@@ -176,7 +176,7 @@ def exclusive(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
     """
     missing = make_folder(folder)
     lock = filelock.FileLock(folder / LOCK)
-    with writing(folder):
+    with writing(folder / LOCK):
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:

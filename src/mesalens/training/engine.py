@@ -33,7 +33,8 @@ RESERVED = ("loss", "excess_risk")
 class Plan(NamedTuple):
     """What is trained, and how: the arguments of `train`, checked.
 
-    `problem_at` maps values to a problem, and `loss_of` this to the loss of a part of a batch.
+    `problem_at` makes the problem at given values; `loss_of` gives the loss of a problem, on a part
+    of a batch or exactly.
     """
 
     problem_at: Callable[[Mapping[str, Any]], Problem]
@@ -116,7 +117,8 @@ def carry_out(plan: Plan) -> Training:
                     plan.progress(snapshot.points[-1])
         finally:  # whatever stopped it
             if store is not None and unsaved:
-                # A state whose memory was given away to steps cannot be read: a RuntimeError
+                # A state whose memory was given away to steps cannot be read (a RuntimeError); nor
+                # should another failure hide the first
                 with contextlib.suppress(InputError, RuntimeError):
                     store.save(snapshot, now=True)
         trained = eqx.combine(snapshot.state.parameters, snapshot.state.frozen, static)

@@ -96,8 +96,10 @@ def _labels(name: str, values: Axis) -> list[Any]:
     if isinstance(values, Mapping):
         labels = list(values)
     else:
-        what = f"each value of {name} without a label"
-        labels = [np.asarray(finite(what, value)).item() for value in values]
+        labels = [value.item() if isinstance(value, np.generic) else value for value in values]
+        for label in labels:
+            if not isinstance(finite(name, label), int | float):
+                raise InputError(f"{name} has the value {label!r}; give numbers, or a mapping.")
     if not labels or len(set(labels)) < len(labels):
         raise InputError(f"{name} must have one or more distinct values; got {labels}.")
     return labels

@@ -58,7 +58,7 @@ PATHS = {
 
 def is_old(content: Mapping[str, Any]) -> bool:
     """Whether settings are of mesalens 0.1."""
-    return content.keys() >= REQUIRED
+    return all(content.get(name) is not None for name in REQUIRED)
 
 
 def upgraded(old: Mapping[str, Any]) -> dict[str, Any]:

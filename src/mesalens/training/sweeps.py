@@ -98,12 +98,12 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
     tasks, traced, others = {}, {}, {}
     for name, path in paths.items():
         number = isinstance(settings.value(path), float)
-        kind = others
+        group = others
         if path.startswith("task."):
-            kind = tasks
+            group = tasks
         elif number and (path.startswith("optimiser.") or path == "model.init_scale"):
-            kind = traced
-        kind[name] = axes[name]
+            group = traced
+        group[name] = axes[name]
     programs: list[Program] = []
     for shape in _combinations(others):
         shared = _with(settings, shape)
@@ -134,7 +134,8 @@ def _values(settings: TrainingSettings, name: str) -> list[Any]:
     """The values of a setting that is varied, as the setting takes them."""
     given = settings.vary[name]
     values = [settings.replaced(name, value).value(name) for value in given]
-    if not values or any(value in values[:place] for place, value in enumerate(values)):
+    # In words too: six digits name a point in tables and messages
+    if not values or len({in_words({name: value}) for value in values}) < len(values):
         raise InputError(f"{name} must have one or more distinct values; got {list(given)}.")
     return values
 

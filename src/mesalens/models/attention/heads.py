@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 from mesalens.checks import InputError, count
 from mesalens.models.attention.base import AttentionKind, Scores, Seen
 from mesalens.models.attention.linear import LinearAttention
-from mesalens.models.initial_weights import Scale, factors
+from mesalens.models.initial_weights import Scale, draw_factors
 from mesalens.models.small_matrices import total
 
 
@@ -76,7 +76,7 @@ class Attention(eqx.Module):
         """
         count("width", width)
         count("heads", heads)
-        weights = factors(key, (heads,), width, key_size, scale)
+        weights = draw_factors(key, (heads,), width, key_size, scale)
         zeros = jnp.zeros(weights[0].shape[:2])
         zero_biases = (zeros, zeros, zeros, jnp.zeros(width)) if biases else ()
         return cls(*weights, *zero_biases, kind=kind or LinearAttention())

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mesalens.models.initial_weights import Scale, factors
+from mesalens.models.initial_weights import Scale, draw_factors
 from mesalens.models.weights.base import Effective, LinearWeights, Sizes
 
 
@@ -26,7 +26,7 @@ class Factors(LinearWeights):
     ) -> "Factors":
         """Truncated normals; K = `key_size`, the width D by default."""
         width = sizes.dim + sizes.outputs
-        return cls(*factors(key, (sizes.stored, sizes.heads), width, key_size, scale))
+        return cls(*draw_factors(key, (sizes.stored, sizes.heads), width, key_size, scale))
 
     def effective(self) -> Effective:
         return jnp.swapaxes(self.W_K, -1, -2) @ self.W_Q, self.P @ self.W_V

@@ -85,6 +85,7 @@ class IndependentCovariates(Covariates):
     def fourth_moment(self, weight: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
         mean, c2, c3, c4 = self.central_moments()
         M, mu, g = self.second_moment(), np.full(self.dim, mean), np.diag(weight)
-        gaussian = 2 * M @ weight @ M + np.trace(weight @ M) * M - 2 * mean**2 * (mu @ weight @ mu)
+        gaussian = 2 * M @ weight @ M + np.trace(weight @ M) * M
+        gaussian -= 2 * (mu @ weight @ mu) * np.outer(mu, mu)
         skew = c3 * (np.outer(g, mu) + np.outer(mu, g) + 2 * np.diag(weight @ mu))
         return gaussian + skew + (c4 - 3 * c2**2) * np.diag(g)
