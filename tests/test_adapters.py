@@ -123,6 +123,7 @@ def test_shift_similarity_and_accuracy():
     assert right[0] == right[1] > 0.5
 
 
+@pytest.mark.slow
 def test_double_precision_and_integers():
     with jax.enable_x64(True):
         prompt = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), TASK.sample(KEY)[0])

@@ -126,6 +126,7 @@ def test_attention_is_what_loops_over_rows_and_heads_make(kind, visibility, bias
     exactly(added, added_by_loops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("biases", [False, True])
 def test_the_exponential_kernel_is_softmax(biases):
     rows = jnp.asarray(np.random.default_rng(2).normal(size=(ROWS, WIDTH)))

@@ -103,6 +103,7 @@ def test_many_layers_cost_what_is_counted_from_fewer(monkeypatch):
     np.testing.assert_allclose(np.array(ways.cost_of(cell)), counted, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_training_waits_for_its_turn():
     way = ways.Mesalens(TINY, steps=2, blocks=2)
     first, second = way.block(), way.block()

@@ -157,7 +157,8 @@ def test_train_reads_matrices_from_files_and_compare_puts_deep_layers_beside_des
         assert len(references[name]["sensitivity_cosine"]["value"]) == 2
 
 
-@pytest.mark.parametrize("layers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", [1, 2])
 def test_the_best_descent_from_a_start_is_known_for_all_functions_and_with_distractors(layers):
     """It is no worse than the start, nor than rates next to its own."""
     compare = importlib.import_module("mesalens.cli.compare")

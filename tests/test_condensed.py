@@ -227,6 +227,7 @@ def least_p_value(first, second):
     return len(p_values) * min(p_values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, pytest.param({"noise": 0.0}, marks=pytest.mark.slow)], ids=["noise", "no noise"]
 )

@@ -111,6 +111,7 @@ def test_rates_of_their_own_end_in_a_correction_of_nothing(gd_plus_plus):
     assert own.risk.value < gd_plus_plus.risk.value
 
 
+@pytest.mark.slow
 def test_one_step_has_nothing_to_correct():
     one = best_steps(BOUNDED, 1, data_correction=True, prompts=10_000)
     assert one.data_correction == one.correction_error == 0

@@ -75,6 +75,7 @@ def test_every_claim_gets_a_verdict_and_none_fails(sound):
     assert sound["sensitivity-cosine"].outcome == "PASS"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "matrix", ["W_Q", *(pytest.param(name, marks=pytest.mark.slow) for name in ("W_K", "W_V", "P"))]
 )

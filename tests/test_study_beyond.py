@@ -133,6 +133,7 @@ def test_the_best_function_of_the_query_alone_has_the_risk_of_a_quadrature():
         nonlinear.context_blind_risk(replace(task, functions=SineWaves(1, phase=(0.0, 1.0))), 1.0)
 
 
+@pytest.mark.slow
 def test_a_dull_first_layer_fails_the_construction(laboratory, monkeypatch):
     task = RegressionTask(Uniform(3, 0.5), LinearFunctions(3), context_length=5)
     descent = GradientDescent(1.0)

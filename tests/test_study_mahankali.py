@@ -76,6 +76,7 @@ def test_what_is_true_passes(sound):
     assert "FAIL" not in sound.values()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.05, pytest.param(0.95, marks=pytest.mark.slow)])
 def test_a_wrong_step_size_fails(factor, laboratory, sound):
     wrong = another(laboratory, step_size=lambda *size: factor * isotropic_step_size(*size))

@@ -240,6 +240,7 @@ def test_one_point_is_a_training_without_vary_to_the_bit():
     )
 
 
+@pytest.mark.slow
 def test_axes_take_numbers_of_all_kinds(tmp_path):
     """Integers beside others, and NumPy's, which JSON does not know."""
     found = train(

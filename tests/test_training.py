@@ -455,6 +455,7 @@ def assert_same_bits(one, other):
     np.testing.assert_array_equal(one.metrics.loss, other.metrics.loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "instance", "transformation"),
     [
