@@ -97,7 +97,7 @@ def descent(name):
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
-        *((name, "context") for name in LEARNERS),
+        *(pytest.param(name, "context", marks=pytest.mark.slow) for name in LEARNERS),
         ("a preconditioner", "all"),
         ("a preconditioner", "causal"),
     ],

@@ -1,4 +1,4 @@
-"""A training whose process is killed six or twenty times, at random moments and in the middle of writing, ends with the bits of one that was not.
+"""A training whose process is killed twenty times, at random moments and in the middle of writing, ends with the bits of one that was not.
 
 A process that imports JAX takes seconds to start. So one is started, and forks a child for each attempt: JAX can be forked before
 anything is computed, as it has no threads until then. Each child is a process of its own, which knows of the others by the folder alone.
@@ -25,7 +25,10 @@ from mesalens.storage import load_dataset, save_arrays, save_dataset
 from mesalens.training import checkpoint
 
 pytest_plugins = ["small_training"]
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no process can be forked here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no process can be forked here"),
+]
 
 EVERY, CHUNKS = 5, 240
 MOMENTS = (
@@ -38,8 +41,8 @@ MOMENTS = (
 """Moments of the first two kinds are random in time, of the others in the number of the state that is written then: while the file beside is
 written, before this takes the name of the state, and right after."""
 TIMED = MOMENTS[:2]
-TIMES = {6: (1, 2, 1, 1, 1), 20: (5, 9, 2, 2, 2)}
-"""How often of each kind, for so many kills."""
+TIMES = (5, 9, 2, 2, 2)
+"""How often of each kind."""
 
 
 def attempt(folder=None, steps=EVERY * CHUNKS, **options):
@@ -104,7 +107,7 @@ def killed_in_writing(how, number, share):
     os.fsync = fsync
 
 
-def main(folder, seed, kills):
+def main(folder, seed):
     """Trains without and with interruptions, and leaves both results and a log of all that was killed."""
     chance, states, parent = random.Random(seed), folder / "states", os.getpid()
 
@@ -118,7 +121,7 @@ def main(folder, seed, kills):
     begun = time.monotonic()
     first, later = map(float, ended(*fork(uninterrupted))[0])
     seconds = {"while it starts": first - begun, "after its first state": later - first}
-    hows = [how for how, times in zip(MOMENTS, TIMES[kills], strict=True) for _ in range(times)]
+    hows = [how for how, times in zip(MOMENTS, TIMES, strict=True) for _ in range(times)]
     chance.shuffle(hows)
     log = []
     for count, how in enumerate(hows, 1):
@@ -128,7 +131,7 @@ def main(folder, seed, kills):
             chance.uniform(0, seconds.get(how, 0)),
         )
         # On however fast a machine, something is left to do after the last
-        most = EVERY * CHUNKS * count // (kills + 4)
+        most = EVERY * CHUNKS * count // (len(hows) + 4)
 
         def killed(tell, how=how, number=number, share=share, most=most):
             def progress(done):
@@ -172,19 +175,14 @@ def main(folder, seed, kills):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))
 
 
 # The tests
 
 
-@pytest.fixture(scope="module", params=[6, pytest.param(20, marks=pytest.mark.slow)])
-def kills(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def folder(kills, tmp_path_factory):
+def folder(tmp_path_factory):
     folder, seed = tmp_path_factory.mktemp("killed"), random.SystemRandom().randrange(2**32)
     own = {
         "JAX_PLATFORMS": jax.default_backend(),
@@ -192,7 +190,7 @@ def folder(kills, tmp_path_factory):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "OPENBLAS_NUM_THREADS": "1",  # or importing NumPy begins threads
     }
-    command = [sys.executable, __file__, str(folder), str(seed), str(kills)]
+    command = [sys.executable, __file__, str(folder), str(seed)]
     answer = subprocess.run(
         command, env=os.environ | own, capture_output=True, text=True, timeout=400, check=False
     )
@@ -200,14 +198,14 @@ def folder(kills, tmp_path_factory):
     return folder
 
 
-def test_all_processes_were_killed_before_they_had_finished(folder, kills):
+def test_twenty_processes_were_killed_before_they_had_finished(folder):
     log = json.loads((folder / "log.json").read_text())
-    assert len(log) == kills and all(kill["killed"] for kill in log), log
+    assert len(log) == 20 and all(kill["killed"] for kill in log), log
     steps = [kill["steps"] for kill in log]
     assert steps == sorted(steps) and steps[-1] < EVERY * CHUNKS, (
         log
     )  # nothing that was kept is lost, and something is left
-    assert len(set(steps) - {0}) >= kills - TIMES[kills][0], log
+    assert len(set(steps) - {0}) >= 20 - TIMES[0], log
     in_a_state = [kill for kill in log if kill["how"] == "in a state"]
     before = [kill for kill in log if kill["how"] == "before its name"]
     after = [kill for kill in log if kill["how"] == "after its name"]

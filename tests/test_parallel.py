@@ -307,6 +307,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_runs_are_sharded_over_devices_and_have_the_results_of_one_device():
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     answer = subprocess.run(

@@ -71,6 +71,7 @@ def sound(laboratory):
     return outcomes(laboratory, "covariance")
 
 
+@pytest.mark.slow
 def test_what_is_true_passes(sound):
     assert sound["preconditioner"] == sound["preconditioned-certificate"] == "PASS"
     assert "FAIL" not in sound.values()
