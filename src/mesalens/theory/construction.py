@@ -66,8 +66,9 @@ def gradient_descent_transformer(
         corrections = learner.step_size
     else:
         W_V = W_V.at[:dim, :dim].set(-jnp.eye(dim, dtype=dtype))
-    rates = jnp.stack(jnp.broadcast_arrays(corrections, learner.step_size), axis=-1)
-    rates = jnp.repeat(jnp.atleast_2d(rates), np.array([dim, outputs]), axis=1)
+    rates = jnp.broadcast_arrays(*map(jnp.atleast_1d, (corrections, learner.step_size)))
+    parts = zip(rates, (dim, outputs), strict=True)
+    rates = jnp.concatenate([jnp.repeat(rate[:, None], n, axis=1) for rate, n in parts], axis=1)
     P = rates[:, :, None] / context_length * jnp.eye(dim + outputs, dtype=dtype)
     W_Q = inputs_only(learner.preconditioner, dim, outputs, dtype)
     W_K = inputs_only(None, dim, outputs, dtype)
