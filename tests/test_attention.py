@@ -154,6 +154,7 @@ def test_relu_weights_are_not_negative_and_divided_by_the_rows_that_are_seen():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", [None, Causal().seen(ROWS)], ids=["all", "causal"])
 def test_a_kernel_that_is_0_everywhere_gives_0_and_finite_gradients(seen):
     """A window so narrow that no key is in it, with a slope of 0."""

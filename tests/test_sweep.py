@@ -352,6 +352,7 @@ def of_settings(compiled_once):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [

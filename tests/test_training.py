@@ -203,6 +203,7 @@ def test_only_the_seed_that_diverges_stops_and_the_others_end_with_the_bits_that
         training.require_finite()
 
 
+@pytest.mark.slow
 def test_divergence_is_said_once_and_survives_a_training_that_is_stopped(tmp_path):
     said = []
 

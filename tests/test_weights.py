@@ -209,6 +209,7 @@ TASK = RegressionTask(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in STRUCTURES],
