@@ -56,7 +56,7 @@ def read_options(command: type[Command], prog: str, arguments: list[str]) -> Com
     """The command with the options that are given.
 
     Raises:
-        ValueError: if there is no such option, or a value is not one that it takes.
+        ValueError: if an option is unknown, or does not take the value given.
     """
     parser = _parser(command, prog, {})
     given, rest = parser.parse_known_args(arguments)

@@ -39,7 +39,7 @@ class Tokens(eqx.Module):
         """The prompt whose rows these are.
 
         Raises:
-            ValueError: if there is no such prompt.
+            ValueError: if the rows are not those of a prompt.
         """
 
 

@@ -255,7 +255,7 @@ class Transformer(IterativeLearner):
         Layer 0 is the rows before the first layer.
 
         Raises:
-            ValueError: if there is no such layer.
+            ValueError: if the layer does not exist.
         """
         count("layer", layer, at_least=0, at_most=self.layers)
         tokens = self._tokens(prompt)

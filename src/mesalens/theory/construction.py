@@ -27,8 +27,8 @@ def gradient_descent_transformer(
 
     GD++ changes the covariates too: with `W_V = diag(-I_d, -I_m)` and
     `P_out = diag(γ/n I_d, η/n I_m)` a layer takes every `x_j`, the query included, to
-    `(I - γ/n Σ_i x_i x_i^T P) x_j`. From a start W_0 other than zero it has no such layers beyond
-    one step: a later layer reads `M_k x_i` and `y_i - (W_k - W_0) x_i`, and the residual
+    `(I - γ/n Σ_i x_i x_i^T P) x_j`. From a start W_0 other than zero no layers do this beyond one
+    step: a later layer reads `M_k x_i` and `y_i - (W_k - W_0) x_i`, and the residual
     `y_i - W_k x_i` needs `W_0 x_i`; fixed weights A with `A M_k = W_0` for the M_k of every context
     do not exist. Momentum has none either: no layer carries the previous step.
 

@@ -90,7 +90,7 @@ def copying_transformer(
     """
     visibility = ContextOnly() if visibility is None else visibility
     if not isinstance(visibility, ContextOnly | Causal | AllRows):
-        raise InputError(f"visibility has no such construction; got {visibility!r}.")
+        raise InputError(f"visibility must be ContextOnly, Causal or AllRows; got {visibility!r}.")
     positive("sharpness", sharpness)
     require_sizes(dim=dim, outputs=outputs, context_length=context_length)
     several = isinstance(visibility, ContextOnly)

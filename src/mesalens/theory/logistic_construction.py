@@ -24,7 +24,7 @@ def logistic_descent_transformer(
     of least squares with centred labels; as centring adds the same number to all logits, the
     probabilities are those of `gradient_descent_transformer` on the same labels. From any other
     W_0, and so from the second step on, the residual contains `softmax(W x_i)`, which is not linear
-    in the token, and there is no such layer.
+    in the token, and no linear layer computes it.
 
     Args:
         learner: one step of descent from zero.

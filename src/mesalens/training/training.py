@@ -42,7 +42,7 @@ class Training:
             **values: The value of each other axis, by its name.
 
         Raises:
-            ValueError: if there is no such seed, or an axis is missing, unknown or has no such
+            ValueError: if the seed does not exist, or an axis is missing, is unknown or lacks the
                 value.
         """
         dims = self.metrics["ending"].dims if "ending" in self.metrics.coords else ("seed",)

@@ -39,7 +39,9 @@ def risks(name: str, models: Sequence[DeepModels]) -> Figure:
         axes.set(
             title=of_depth.name, xlabel="training step", ylabel="risk  E(ŷ − y)²", yscale="log"
         )
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    columns = 3 if len(models) > 1 else 1  # below one panel a row of three would be cut off
+    lines = panels[0, 0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=columns)
     return Figure(
         name,
         "Risk over training, measured on fresh prompts, of deep linear transformers from several seeds, beside as many steps of plain gradient "

@@ -33,7 +33,7 @@ class TwoLayerNetworks(Functions):
     readout mean is 0 or φ is odd; rotation-invariant.
 
     Raises:
-        ValueError: if `hidden` is below 1, there is no such `activation`, or `readout_mean` is not
+        ValueError: if `hidden` is below 1, `activation` is unknown, or `readout_mean` is not
             finite.
     """
 

@@ -16,7 +16,7 @@ class Flat(StoppingRule):
     and the loss of each of these chunks is below (1 - 10 · tolerance) of the first chunk's.
 
     A plateau on the way is flat too. A run that begins on one is held by the second condition; one
-    that comes to another later is not. `NearOptimum` has no such doubt.
+    that comes to another later is not. `NearOptimum` does not have this problem.
 
     Raises:
         ValueError: if the tolerance is not between 0 and 0.1, or the window is below 3.
