@@ -153,6 +153,20 @@ def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with these values at their paths; a kind comes before its parameters."""
+    content: dict[str, Any] = {}
+    for path, value in values.items():
+        *parents, name = path.split(".")
+        inner = content
+        for parent in parents:
+            if isinstance(inner.get(parent), str):
+                inner[parent] = {"kind": inner[parent]}
+            inner = inner.setdefault(parent, {})
+        inner[name] = value
+    return content
+
+
 def build(axis: str, kind: Any, **context: Any) -> Any:
     """A member of an axis, from its name, a mapping of kind and parameters, or as it is.
 

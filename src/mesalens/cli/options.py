@@ -16,7 +16,7 @@ import pydantic
 from pydantic.fields import FieldInfo
 
 from mesalens.checks import InputError, one_of
-from mesalens.kinds import Member, Settings, settings_class
+from mesalens.kinds import Member, Settings, nested, settings_class
 from mesalens.names import AXES, SHORT
 
 POSITIONAL = "positional"
@@ -73,16 +73,7 @@ def read_options(command: type[Command], prog: str, arguments: list[str]) -> Com
             alike = [option for option in known if option.rpartition(".")[2] == name.lstrip("-")]
             one_of("option", name, alike or known)
         raise InputError(f"there is nothing to do with {rest[0]!r}; see {prog} --help.")
-    content: dict[str, Any] = {}
-    for path, value in sorted(vars(given).items()):  # a kind comes before its parameters
-        *parents, name = path.split(".")
-        inner = content
-        for parent in parents:
-            if isinstance(inner.get(parent), str):
-                inner[parent] = {"kind": inner[parent]}
-            inner = inner.setdefault(parent, {})
-        inner[name] = value
-    return command.read(content)
+    return command.read(nested(dict(sorted(vars(given).items()))))
 
 
 def _parser(command: type[Command], prog: str, foreign: Mapping[str, str]) -> _Parser:

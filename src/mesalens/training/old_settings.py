@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 
 from mesalens.checks import InputError
+from mesalens.kinds import nested
 from mesalens.learners import Learner
 from mesalens.models import LinearTransformer
 from mesalens.names import SHORT
@@ -63,19 +64,10 @@ def is_old(content: Mapping[str, Any]) -> bool:
 
 def upgraded(old: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of mesalens 0.1 as nested ones; raises `ValueError` if they are not readable."""
-    content: dict[str, Any] = {
-        "task": {"kind": "regression", "noise": {"kind": "gaussian"}},
-        "optimiser": {"kind": "adam"},
-        "stop": {"kind": "never"},
-    }
+    kinds = {"task": "regression", "task.noise": "gaussian", "optimiser": "adam", "stop": "never"}
+    given = {path: old[name] for name, path in PATHS.items() if old.get(name) is not None}
     try:
-        for name, path in PATHS.items():
-            if old.get(name) is not None:
-                *parts, last = path.split(".")
-                inner = content
-                for part in parts:
-                    inner = inner.setdefault(part, {})
-                inner[last] = old[name]
+        content = nested({f"{path}.kind": kind for path, kind in kinds.items()} | given)
         activation, _, network = old["functions"].rpartition("-")
         if network == "network":
             content["task"]["functions"] |= {"kind": "network", "activation": activation}

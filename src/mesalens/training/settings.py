@@ -8,7 +8,7 @@ from jaxtyping import Array, Key
 
 from mesalens import random
 from mesalens.checks import InputError, one_of
-from mesalens.kinds import Member, Settings, overlay
+from mesalens.kinds import Member, Settings, nested, overlay
 from mesalens.learners import Learner
 from mesalens.names import SHORT
 from mesalens.tasks import CondensedTask, Task
@@ -128,9 +128,8 @@ class TrainingSettings(Settings):
     def replaced(self, path: str, value: Any) -> "TrainingSettings":
         """The settings with another value at a path, checked."""
         self.value(path)
-        for name in reversed(full_path(path).split(".")):
-            value = {name: value}
-        return type(self).read(overlay(self.model_dump(), value))
+        changes = nested({full_path(path): value})
+        return type(self).read(overlay(self.model_dump(), changes))
 
     def updated(self, path: str, value: Any) -> "TrainingSettings":
         """The settings with another value at a path as it is: it may be one that JAX traces."""
