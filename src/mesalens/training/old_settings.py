@@ -1,5 +1,6 @@
 """Settings of run folders that mesalens 0.1 wrote, which were one flat list."""
 
+from collections import namedtuple
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from mesalens.names import SHORT
 from mesalens.storage import load_arrays
 
 REQUIRED = {"dim", "context_length", "covariates", "functions", "layers", "steps"}
-FACTORS = ("W_Q", "W_K", "W_V", "P")
 PARTS = {
     "layer_norm": False,
     "mlp_widening": None,
@@ -55,6 +55,10 @@ PATHS = {
     "tolerance": "stop.tolerance",
 }
 """Where the settings are now."""
+
+
+OldArrays = namedtuple("OldArrays", "W_Q W_K W_V P initial_weights")
+"""The arrays of a linear transformer, by their names in a file."""
 
 
 def is_old(content: Mapping[str, Any]) -> bool:
@@ -107,14 +111,9 @@ def load_old_weights(template: Learner, file: Path) -> Learner:
     if not isinstance(template, LinearTransformer):
         return load_arrays(template, file)
 
-    def arrays(model: Any) -> dict[str, Any]:
-        factors = {name: getattr(model.weights, name) for name in FACTORS}
-        return factors | {"initial_weights": model.initial_weights}
+    def arrays(model: Any) -> OldArrays:
+        weights = model.weights
+        return OldArrays(weights.W_Q, weights.W_K, weights.W_V, weights.P, model.initial_weights)
 
     loaded = load_arrays(arrays(template), file)
-    return eqx.tree_at(
-        lambda model: [*arrays(model).values()],
-        template,
-        [loaded[name] for name in arrays(template)],
-        is_leaf=lambda leaf: leaf is None,
-    )
+    return eqx.tree_at(arrays, template, loaded, is_leaf=lambda leaf: leaf is None)
