@@ -86,14 +86,13 @@ class Checkpoint:
             except InputError as error:
                 problems.append(str(error))
                 continue
+            done = snapshot.points[-1]
             for problem in problems:
-                self.say(
-                    f"{problem} Going on from step {snapshot.points[-1]}, the state before it."
-                )
-            if snapshot.points[-1] > steps:
+                self.say(f"{problem} Going on from step {done}, the state before it.")
+            if done > steps:
                 raise InputError(
-                    f"{self.folder} holds a training of {snapshot.points[-1]} steps; steps={steps} "
-                    "is less: give at least as many, or another folder."
+                    f"{self.folder} holds a training of {done} steps; steps={steps} is less: give "
+                    "at least as many, or another folder."
                 )
             self._useless = set(files[: len(problems)])
             return snapshot
@@ -112,18 +111,10 @@ class Checkpoint:
         """
         if not now and time.monotonic() - self._saved < SECONDS_BETWEEN_SAVES:
             return False
-        points = np.array(snapshot.points)
-        arrays = named_arrays(
-            {"points": points, "state": snapshot.state, "metrics": snapshot.metrics}
-        )
-        about = json.dumps(
-            {
-                "training": self.training,
-                "environment": self.environment,
-                "metrics": sorted(snapshot.metrics),
-                "at_once": snapshot.at_once,
-            }
-        )
+        arrays = named_arrays(snapshot._replace(points=np.array(snapshot.points)))
+        identity = {"training": self.training, "environment": self.environment}
+        contents = {"metrics": sorted(snapshot.metrics), "at_once": snapshot.at_once}
+        about = json.dumps(identity | contents)
         metadata = {"about": about, "sha256": checksum(arrays, about)}
         file = self.folder / f"{snapshot.points[-1]:012d}.safetensors"
         advice = "the state before it is whole: fix that, and run the same command again"
