@@ -155,15 +155,12 @@ def load_run(folder: Path | str) -> tuple[TrainingSettings, Training]:
             f"with: mesalens train --resume {folder}"
         )
     metrics = load_dataset(folder / METRICS)
-    sizes = [metrics.sizes[axis] for axis in metrics.ending.dims] if "ending" in metrics else []
-    runs = sizes or [settings.seeds]
-    template = jax.tree.map(
-        lambda leaf: (
-            jax.ShapeDtypeStruct((*runs, *leaf.shape), leaf.dtype)
-            if isinstance(leaf, jax.ShapeDtypeStruct)
-            else leaf
-        ),
-        eqx.filter_eval_shape(settings.initialise, jax.random.key(0)),
-    )
+    runs = metrics.ending.shape if "ending" in metrics else (settings.seeds,)
+
+    def of_runs(leaf):
+        shaped = isinstance(leaf, jax.ShapeDtypeStruct)
+        return leaf.update(shape=(*runs, *leaf.shape)) if shaped else leaf
+
+    learner = eqx.filter_eval_shape(settings.initialise, jax.random.key(0))
     load = load_old_weights if old else load_arrays
-    return settings, Training(load(template, folder / WEIGHTS), metrics)
+    return settings, Training(load(jax.tree.map(of_runs, learner), folder / WEIGHTS), metrics)
