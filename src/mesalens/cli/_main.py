@@ -47,15 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
             _close_output()
             return 0
         except Exception as error:
-            if sentence := _input_error(error):
-                print(f"mesalens: {sentence}", file=sys.stderr)
-                return 2
-            traceback.print_exc()
-            print(
-                "mesalens: this is an error in mesalens, or in a file that you gave.",
-                file=sys.stderr,
-            )
-            return CRASHED
+            sentence = _input_error(error)
+            if not sentence:
+                traceback.print_exc()
+            problem = sentence or "this is an error in mesalens, or in a file that you gave."
+            print(f"mesalens: {problem}", file=sys.stderr)
+            return 2 if sentence else CRASHED
 
 
 def _run(arguments: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from mesalens.cli.options import Command
 from mesalens.cli.output import print_json
-from mesalens.studies import STUDIES, Study
+from mesalens.studies import STUDIES, Claim, Study
 
 
 class List(Command):
@@ -24,21 +24,18 @@ class List(Command):
 
 
 def _content(study: Study) -> dict:
-    parts = []
-    for part in study.parts:
-        claims = [
-            {
-                "claim": claim.name,
-                "statement": claim.statement,
-                "source": claim.source,
-                "criterion": claim.criterion.words,
-            }
-            for claim in part.claims
-        ]
-        parts.append({"part": f"{study.name}/{part.name}", "claims": claims})
+    parts = [
+        {"part": f"{study.name}/{part.name}", "claims": [_words(claim) for claim in part.claims]}
+        for part in study.parts
+    ]
+    about = {"study": study.name, "title": study.title, "citation": study.citation}
+    return about | {"parts": parts}
+
+
+def _words(claim: Claim) -> dict[str, str]:
     return {
-        "study": study.name,
-        "title": study.title,
-        "citation": study.citation,
-        "parts": parts,
+        "claim": claim.name,
+        "statement": claim.statement,
+        "source": claim.source,
+        "criterion": claim.criterion.words,
     }

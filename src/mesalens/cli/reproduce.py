@@ -46,7 +46,8 @@ class Reproduce(Command):
         matplotlib.use("agg")  # figures go to files; there may be no display
         study_name, _, part = self.name.partition("/")
         chosen = study(study_name)
-        chosen.select(part or None)
+        names = part or None
+        chosen.select(names)
         if self.seeds is not None:
             count("seeds", self.seeds)
         random.key(self.seed)  # says what is wrong before anything is computed
@@ -56,14 +57,8 @@ class Reproduce(Command):
             raise InputError(f"checkpoints must be outside of out; got {kept} in {out}.")
         options: Any = {"seeds": self.seeds, "seed": self.seed, "checkpoints": kept}
         try:
-            with (
-                new_folder(out) as folder,
-                stoppable() as check,
-                ProgressReport(check) as progress,
-            ):
-                examination = examine(
-                    chosen, part or None, self.budget, progress=progress, **options
-                )
+            with new_folder(out) as folder, stoppable() as check, ProgressReport(check) as progress:
+                examination = examine(chosen, names, self.budget, progress=progress, **options)
                 write_report(examination, folder)
         except StoppedError as stop:
             advice = "nothing was kept; --checkpoints FOLDER keeps trainings."

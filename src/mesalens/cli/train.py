@@ -126,16 +126,9 @@ class Train(Command, TrainingSettings):
         if axes:
             _draw(metrics, self.folder)
         if self.json_:
-            print_json(
-                {
-                    "out": str(self.folder),
-                    **last.to_dict()["coords"],
-                    "loss": last,
-                    "ending": metrics.ending,
-                    "steps_taken": metrics.steps_taken,
-                    "settings": self.settings.model_dump(mode="json"),
-                }
-            )
+            content = {"out": str(self.folder), **last.to_dict()["coords"], "loss": last}
+            content |= {name: metrics[name] for name in ("ending", "steps_taken")}
+            print_json(content | {"settings": self.settings.model_dump(mode="json")})
             return
         if axes:
             console().print(_table(last, axes))

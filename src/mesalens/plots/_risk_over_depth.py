@@ -5,6 +5,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from mesalens.plots._style import NEUTRAL
+
 
 def risk_over_depth(axes: Axes, risks: xr.Dataset, *, above: float = 10.0) -> None:
     """Draws the risks of `mesalens.analysis.risk_by_depth` on a log axis, a line for each damping.
@@ -23,7 +25,7 @@ def risk_over_depth(axes: Axes, risks: xr.Dataset, *, above: float = 10.0) -> No
     for color, line in zip(colors, ordered, strict=True):
         shown = np.minimum(line, 1e3 * above * start)  # no line is drawn to an infinite value
         axes.plot(risks.times, shown, color=color, label=f"λ = {float(line.damping):g}")
-    axes.axhline(start, color="#555555", linestyle=":", linewidth=1, label="before")
+    axes.axhline(start, color=NEUTRAL, linestyle=":", linewidth=1, label="before")
     drawn = ordered.values[(ordered.values > 0) & (ordered.values <= above * start)]
     least = drawn.min() if drawn.size else start
     axes.set(yscale="log", ylim=(least / 1.5, above * start), xlim=(0, int(risks.times[-1])))
