@@ -4,7 +4,6 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from mesalens.learners import Learner
 from mesalens.memory import prompts_size, require_memory, size_of
 from mesalens.tasks import Task
 from mesalens.training.engine import Plan, carry_out
-from mesalens.training.grid import Axis, grid
+from mesalens.training.grid import Axis, combinations, grid
 from mesalens.training.objectives import Objective
 from mesalens.training.optimisers import Optimiser
 from mesalens.training.parallel import Batching
@@ -135,7 +134,7 @@ def train(
     makers = _makers(initialise, task, optimiser, vary)
 
     def problem_at(values: Mapping[str, Any]) -> Problem:
-        start, make_task, make_rule = (function(values) for function in makers)
+        start, make_task, make_rule = makers(values)
         rule = make_rule()
         rule = rule.transformation(steps) if isinstance(rule, Optimiser) else rule
         return Problem(start, make_task(), rule, measure)
@@ -150,15 +149,15 @@ def train(
     minimised = kinds.build("objective", objective)
     part = batch_size // microbatches
     if minimised.exact:
-        points = (dict(zip(columns, values, strict=True)) for values in product(*columns.values()))
-        if not all(eqx.tree_equal(makers[1](values)(), problem.task) for values in points):
+        tasks = (problem_at(values).task for values in combinations(columns))
+        if not all(eqx.tree_equal(one, problem.task) for one in tasks):
             raise InputError("an exact objective is of one task; train tasks one after the other.")
         loss = minimised.loss(problem.task, batch_size)  # before anything is traced
     else:
         prompts_size(problem.task, key, part)
         loss = None
     plan = Plan(
-        problem_at,
+        lambda run: problem_at(runs.values(run.varied)),
         lambda problem: loss or minimised.loss(problem.task, part),
         runs,
         key,
@@ -178,7 +177,7 @@ def train(
     return carry_out(plan)
 
 
-def _makers(initialise, task, optimiser, vary: Mapping[str, Axis]) -> list[Callable[..., Any]]:
+def _makers(initialise, task, optimiser, vary: Mapping[str, Axis]) -> Callable[[Mapping], list]:
     """From varied values: the functions that make a learner of a key, a task and an optimiser."""
     if isinstance(initialise, Learner) or not callable(initialise):
         raise InputError(
@@ -192,11 +191,10 @@ def _makers(initialise, task, optimiser, vary: Mapping[str, Axis]) -> list[Calla
     accepted = {name: _accepted(name, function, vary) for name, function in functions.items()}
     if unused := set(vary).difference(*accepted.values()):
         raise InputError(f"nothing depends on {min(unused)}; take it as an argument of that name.")
-
-    def at(name: str, values: Mapping[str, Any]) -> Callable[..., Any]:
-        return functools.partial(functions[name], **{n: values[n] for n in accepted[name]})
-
-    return [functools.partial(at, name) for name in functions]
+    return lambda values: [
+        functools.partial(function, **{n: values[n] for n in accepted[name]})
+        for name, function in functions.items()
+    ]
 
 
 def _accepted(name: str, function: Any, vary: Mapping[str, Any]) -> set[str]:

@@ -30,14 +30,22 @@ RESERVED = ("loss", "excess_risk")
 """Names of metrics that training itself measures."""
 
 
+class Run(NamedTuple):
+    """What is a run's own and does not change: its keys, and its place on the axes."""
+
+    data_key: Key[Array, "*runs"]
+    measure_key: Key[Array, "*runs"]
+    varied: Mapping[str, PyTree]
+
+
 class Plan(NamedTuple):
     """What is trained, and how: the arguments of `train`, checked.
 
-    `problem_at` makes the problem at given values; `loss_of` gives the loss of a problem, on a part
-    of a batch or exactly.
+    `problem` makes the problem of a run; `loss_of` gives the loss of a problem, on a part of a
+    batch or exactly.
     """
 
-    problem_at: Callable[[Mapping[str, Any]], Problem]
+    problem: Callable[[Run], Problem]
     loss_of: Callable[[Problem], Loss]
     runs: Grid
     key: Key[Array, ""]
@@ -53,18 +61,6 @@ class Plan(NamedTuple):
     say: Callable[[str], object]
     checkpoint: Path | None
     description: Mapping[str, Any]
-
-    def problem(self, run: "Run") -> Problem:
-        """The problem of a run."""
-        return self.problem_at(self.runs.values(run.varied))
-
-
-class Run(NamedTuple):
-    """What is a run's own and does not change: its keys, and its place on the axes."""
-
-    data_key: Key[Array, "*runs"]
-    measure_key: Key[Array, "*runs"]
-    varied: Mapping[str, PyTree]
 
 
 def carry_out(plan: Plan) -> Training:
@@ -85,27 +81,20 @@ def carry_out(plan: Plan) -> Training:
         state = jax.tree.map(jnp.copy, state)
         advance, measure = _compiled_parts(plan, static)
 
-        store, snapshot, at_once = None, None, {}
+        store = snapshot = None
         if plan.checkpoint is not None:
             about = _about(plan, begin, (advance, measure), run, state)
             versions = {name: environment()[name] for name in NUMBERS}
             store = Checkpoint(Path(plan.checkpoint), about, versions, plan.say)
             stack.enter_context(store.held())
             snapshot = store.load(state, plan.steps)
-        if snapshot is not None:
-            at_once = snapshot.at_once
+        at_once = {} if snapshot is None else snapshot.at_once
         one_cpu = len(devices()) == 1 and devices()[0].platform == "cpu"
-        options: Any = {
-            "batching": plan.batching or ("cores" if one_cpu and not exact else "vmap"),
-            "memory": plan.memory,
-            "say": plan.say,
-        }
-        loop = Loop(
-            plan,
-            run,
-            OverRuns(advance, runs, donate=True, at_once=at_once.get("advance"), **options),
-            OverRuns(measure, runs, at_once=at_once.get("measure"), **options),
-        )
+        batching = plan.batching or ("cores" if one_cpu and not exact else "vmap")
+        options: Any = {"batching": batching, "memory": plan.memory, "say": plan.say}
+        advance = OverRuns(advance, runs, donate=True, at_once=at_once.get("advance"), **options)
+        measure = OverRuns(measure, runs, at_once=at_once.get("measure"), **options)
+        loop = Loop(plan, run, advance, measure)
         snapshot = loop.first(state) if snapshot is None else snapshot
         unsaved = False
         try:
@@ -281,14 +270,10 @@ def _training(learners: PyTree, snapshot: Snapshot, plan: Plan) -> Training:
             name: ((*labels, "step"), values.reshape(*shape, -1))
             for name, values in snapshot.metrics.items()
         },
-        {
-            **labels,
-            "step": snapshot.points,
-            "ending": ([*labels], endings),
-            "steps_taken": ([*labels], taken),
-        },
+        {**labels, "step": snapshot.points},
         environment() | {"generator": generator_of(plan.key)},
     )
+    metrics = metrics.assign_coords(ending=([*labels], endings), steps_taken=([*labels], taken))
     learners = jax.tree.map(
         lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]) if eqx.is_array(leaf) else leaf, learners
     )

@@ -1,5 +1,6 @@
 """`Grid`: which runs there are, one for each point of the axes that are varied, and each seed."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -77,6 +78,11 @@ def seed_numbers(seeds: int | Sequence[int]) -> list[int]:
     if not numbers or len(set(numbers)) < len(numbers):
         raise InputError(f"seeds must be distinct non-negative integers; got {list(seeds)}.")
     return numbers
+
+
+def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """All combinations of a value of each axis, of which the last axis runs fastest."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
 def stackable(trees: list[PyTree]) -> bool:

@@ -13,7 +13,7 @@ import xarray as xr
 from mesalens.checks import InputError
 from mesalens.training._train import train
 from mesalens.training.checkpoint import PART
-from mesalens.training.grid import stackable
+from mesalens.training.grid import combinations, stackable
 from mesalens.training.settings import TrainingSettings, full_path
 from mesalens.training.training import Training, in_words
 
@@ -72,7 +72,7 @@ def sweep(
         if not axes:
             return training
         trainings.append(training)
-        points = itertools.product(program.points, _combinations(program.traced))
+        points = itertools.product(program.points, combinations(program.traced))
         indices = np.ndindex(training.metrics["ending"].shape[:-1])
         for (point, values), index in zip(points, indices, strict=True):
             everywhere = point | values
@@ -105,13 +105,13 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
             group = traced
         group[name] = axes[name]
     programs: list[Program] = []
-    for shape in _combinations(others):
+    for shape in combinations(others):
         shared = _with(settings, shape)
         for name in traced:
             shared.value(name)  # which another kind may not have
         exact = shared.objective.build().exact or shared.stop.kind == "near-optimum"
         groups: list[list[Point]] = []
-        for point in _combinations(tasks):
+        for point in combinations(tasks):
             task = _with(shared, point).sampled_task()
             for group in [] if exact else groups:
                 if stackable([_with(shared, group[0]).sampled_task(), task]):
@@ -140,10 +140,6 @@ def _values(settings: TrainingSettings, name: str) -> list[Any]:
     return values
 
 
-def _combinations(axes: Axes) -> list[Point]:
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-
-
 def _with(settings: TrainingSettings, point: Point) -> TrainingSettings:
     for name, value in point.items():
         settings = settings.updated(name, value)
@@ -163,20 +159,17 @@ def _train(program: Program, **options: Any) -> Training:
         return _with(settings, {name: value for name, value in values.items() if name != "task"})
 
     described = settings.model_dump(exclude={"steps", "seeds", "seed", "generator", "vary"})
+    sizes = settings.model_dump(include={"steps", "batch_size", "microbatches", "seeds", "every"})
     return train(
         lambda key, **values: changed(values).initialise(key),
         (lambda task: task) if several else next(iter(tasks.values())),
         lambda **values: changed(values).optimiser.build(),
         vary={**several, **program.traced},
-        steps=settings.steps,
-        batch_size=settings.batch_size,
-        microbatches=settings.microbatches,
-        seeds=settings.seeds,
         key=settings.key(),
-        every=settings.every,
         objective=objective,
         stop=settings.stopping_rule(),
         description=described | {"points": [repr(point) for point in program.points]},
+        **sizes,
         **options,
     )
 
