@@ -110,18 +110,17 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
         for name in traced:
             shared.value(name)  # which another kind may not have
         exact = shared.objective.build().exact or shared.stop.kind == "near-optimum"
-        groups: list[list[Point]] = []
+        alike: list[Program] = []
         for point in combinations(tasks):
-            task = _with(shared, point).sampled_task()
-            for group in [] if exact else groups:
-                if stackable([_with(shared, group[0]).sampled_task(), task]):
-                    group.append(point)
+            changed = _with(shared, point)
+            task = changed.sampled_task()
+            for program in [] if exact else alike:
+                if stackable([program.settings.sampled_task(), task]):
+                    program.points.append(shape | point)
                     break
             else:
-                groups.append([point])
-        for group in groups:
-            points = [shape | point for point in group]
-            programs.append(Program(_with(shared, group[0]), points, traced))
+                alike.append(Program(changed, [shape | point], traced))
+        programs += alike
     first, *rest = (jax.eval_shape(p.settings.initialise, jax.random.key(0)) for p in programs)
     for program, learner in zip(programs[1:], rest, strict=True):
         if not eqx.tree_equal(first, learner):
