@@ -142,18 +142,13 @@ class Checkpoint:
         """What differs from this training: settings, or else, at equal versions, programs."""
         versions = differences(about["environment"], self.environment)
         stored, current = dict(about["training"]), dict(self.training)
-        digests = current.pop("programs", {})
-        programs = [
-            f"the {name} differ"
-            for name, digest in stored.pop("programs", {}).items()
-            if digests.get(name) != digest
-        ]
+        before, now = stored.pop("programs", {}), current.pop("programs", {})
         if settings := differences(stored, current):
             return settings
         if versions:
             self.say(f"The training goes on, but not bit for bit ({'; '.join(versions)}).")
             return []
-        return programs
+        return [f"the {name} differ" for name, digest in before.items() if now.get(name) != digest]
 
 
 @contextmanager
