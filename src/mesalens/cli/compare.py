@@ -4,8 +4,6 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import equinox as eqx
-import jax
 import numpy as np
 import xarray as xr
 from rich.table import Table
@@ -54,9 +52,7 @@ class Compare(Command):
         settings, training = load_run(self.run)
         task, metrics = settings.sampled_task(), training.metrics
         axes = {str(axis): metrics[axis] for axis in metrics.loss.dims if axis != "step"}
-        first = jax.tree.map(
-            lambda leaf: leaf[(0,) * len(axes)] if eqx.is_array(leaf) else leaf, training.learners
-        )
+        first = training.learner(**{n: axis[0].item() for n, axis in axes.items() if n != "seed"})
         best: dict[str, Descent] = {}
         references: dict[str, Any] = {}
         for name, *pairs in _split(self.reference):
