@@ -55,10 +55,11 @@ def gradient_descent_transformer(
             "initial_weights and data_correction exclude each other for several steps, as the "
             "changed covariates do not give W_0 x_i back; leave one of them out."
         )
-    require_sizes(dim=dim, outputs=outputs, context_length=context_length)
+    for name, size in (("dim", dim), ("outputs", outputs), ("context_length", context_length)):
+        count(name, size)
     dtype = jnp.result_type(float) if start is None else start.dtype
 
-    W_V = labels_only(-jnp.eye(outputs, dtype=dtype), dim)
+    W_V = jnp.pad(-jnp.eye(outputs, dtype=dtype), (dim, 0))
     if start is not None:
         require_shape("initial_weights", start, (outputs, dim))
         W_V = W_V.at[dim:, :dim].set(start)
@@ -67,8 +68,7 @@ def gradient_descent_transformer(
     else:
         W_V = W_V.at[:dim, :dim].set(-jnp.eye(dim, dtype=dtype))
     rates = jnp.broadcast_arrays(*map(jnp.atleast_1d, (corrections, learner.step_size)))
-    parts = zip(rates, (dim, outputs), strict=True)
-    rates = jnp.concatenate([jnp.repeat(rate[:, None], n, axis=1) for rate, n in parts], axis=1)
+    rates = jnp.repeat(jnp.stack(rates, axis=1), np.array([dim, outputs]), axis=1)
     P = rates[:, :, None] / context_length * jnp.eye(dim + outputs, dtype=dtype)
     W_Q = inputs_only(learner.preconditioner, dim, outputs, dtype)
     W_K = inputs_only(None, dim, outputs, dtype)
@@ -83,17 +83,6 @@ def inputs_only(P: Any, dim: int, outputs: int, dtype: Any = float) -> Float[Arr
     if P is not None:
         require_shape("preconditioner", P, (dim, dim))
     return jnp.pad(jnp.asarray(jnp.eye(dim) if P is None else P, dtype), (0, outputs))
-
-
-def labels_only(matrix: Float[Array, "m m"], dim: int) -> Float[Array, "D D"]:
-    """`diag(0, matrix)`, which reads the m entries of y."""
-    return jnp.pad(matrix, (dim, 0))
-
-
-def require_sizes(**sizes: int) -> None:
-    """Raises `ValueError` if a size is below 1."""
-    for name, size in sizes.items():
-        count(name, size)
 
 
 def require_from_zero(learner: Descent, why: str, *, steps: bool = False) -> None:

@@ -20,11 +20,7 @@ from mesalens.models import (
     TransformerLayer,
     Visibility,
 )
-from mesalens.theory.construction import (
-    gradient_descent_transformer,
-    require_from_zero,
-    require_sizes,
-)
+from mesalens.theory.construction import gradient_descent_transformer, require_from_zero
 
 
 def copying_transformer(
@@ -92,12 +88,14 @@ def copying_transformer(
     if not isinstance(visibility, ContextOnly | Causal | AllRows):
         raise InputError(f"visibility must be ContextOnly, Causal or AllRows; got {visibility!r}.")
     positive("sharpness", sharpness)
-    require_sizes(dim=dim, outputs=outputs, context_length=context_length)
     several = isinstance(visibility, ContextOnly)
     why = "interleaved tokens hold no -W_0 x"
     if not several:
         why = f"with {type(visibility).__name__} later residuals mix"
     require_from_zero(learner, why, steps=several)
+    descent = gradient_descent_transformer(
+        learner, dim=dim, outputs=outputs, context_length=context_length
+    )
     if isinstance(visibility, AllRows):
         offsets = np.arange(1, 2 * context_length + 2)
         nearness = np.cos(np.outer(offsets, positions.frequencies())).sum(1)
@@ -124,9 +122,6 @@ def copying_transformer(
     # Rows (x, copy, y, c) are read as tokens (x, copy + y), written back as rows (x, 0, y, 0)
     writing = jnp.asarray(eye[:, [*x, *labels]], float)
     reading = jnp.maximum(writing.T, jnp.eye(dim + outputs, width))
-    descent = gradient_descent_transformer(
-        learner, dim=dim, outputs=outputs, context_length=context_length
-    )
     steps = [
         TransformerLayer(Attention(A @ reading, reading[None], reading[None], writing @ B))
         for A, B in zip(*descent.effective(), strict=True)

@@ -41,10 +41,7 @@ def logistic_descent_transformer(
     require_from_zero(learner, "softmax(W x) is not linear in a token unless W is 0")
     count("outputs", outputs, at_least=2)
     descent = gradient_descent_transformer(
-        GradientDescent(learner.step_size),
-        dim=dim,
-        outputs=outputs,
-        context_length=context_length,
+        GradientDescent(learner.step_size), dim=dim, outputs=outputs, context_length=context_length
     )
     return eqx.tree_at(
         lambda transformer: transformer.weights.W_V,

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from mesalens.checks import positive
+from mesalens.checks import count, positive
 from mesalens.learners import GradientDescent
 from mesalens.models import (
     Attention,
@@ -12,12 +12,7 @@ from mesalens.models import (
     Transformer,
     TransformerLayer,
 )
-from mesalens.theory.construction import (
-    inputs_only,
-    labels_only,
-    require_from_zero,
-    require_sizes,
-)
+from mesalens.theory.construction import inputs_only, require_from_zero
 
 
 def softmax_descent_transformer(
@@ -62,19 +57,15 @@ def softmax_descent_transformer(
     it debiased gradient descent.
     """
     positive("scale", scale)
-    require_sizes(dim=dim, outputs=outputs)
+    count("dim", dim)
+    count("outputs", outputs)
     require_from_zero(learner, "weights of softmax attention sum to 1 and read no residual")
     width = dim + outputs
     W_Q = scale * width**0.5 * inputs_only(learner.preconditioner, dim, outputs)
     P = jnp.reshape(learner.step_size, ()) / (2 * scale) * jnp.eye(width)
-    W_K, W_V = inputs_only(None, dim, outputs), labels_only(-jnp.eye(outputs), dim)
+    W_K, W_V = inputs_only(None, dim, outputs), jnp.pad(-jnp.eye(outputs), (dim, 0))
     pairs = ([W_Q, -W_Q], [W_K, W_K], [W_V, W_V], [P, -P])
     attention = Attention(*(jnp.stack(pair) for pair in pairs), kind=SoftmaxAttention())
     return Transformer(
-        Joint(),
-        Embedding(),
-        (TransformerLayer(attention),),
-        layers=1,
-        dim=dim,
-        outputs=outputs,
+        Joint(), Embedding(), (TransformerLayer(attention),), layers=1, dim=dim, outputs=outputs
     )
