@@ -101,18 +101,15 @@ def distances(
     """
     if layers.initial_weights is not None or others.initial_weights is not None:
         raise InputError("initial_weights must be None in both layers whose distance is asked for.")
-    targets_at_zero = dataclasses.replace(
+    no_targets = dataclasses.replace(
         moments, target=0 * moments.target, cross=0 * moments.cross, null_risk=0.0, replicates=()
     )
-
-    def second_moment(layer):
-        return population_risk(layer, targets_at_zero)
 
     def ratio(layer, other):
         (A, B), (other_A, other_B) = layer.effective(), other.effective()
         heads = jnp.concatenate([A, other_A], axis=1), jnp.concatenate([B, -other_B], axis=1)
         difference = LinearTransformer.from_effective(*heads, layers=1, outputs=layer.outputs)
-        return second_moment(difference) / second_moment(layer)
+        return population_risk(difference, no_targets) / population_risk(layer, no_targets)
 
     with jax.enable_x64(True):
         pairs = in_precision((layers, others), jnp.float64)

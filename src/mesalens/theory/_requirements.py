@@ -24,12 +24,11 @@ def linear_regression(
             distractors that are not allowed.
     """
     task = regression(task)
-    functions = task.functions
-    if not isinstance(functions, LinearFunctions):
+    if not isinstance(task.functions, LinearFunctions):
         raise InputError(
             "functions must be LinearFunctions for an exact result; got "
-            f"{type(functions).__name__}: simulate it instead."
+            f"{type(task.functions).__name__}: simulate it instead."
         )
     if not distractors and int(task.distractors.count):
         raise InputError("distractors must be 0 for this exact result; simulate it instead.")
-    return task, functions
+    return task, task.functions

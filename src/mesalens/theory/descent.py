@@ -27,12 +27,10 @@ def best_descent(
     Source: shared by the proofs of Mahankali et al. (2024), Theorems 1 to 3.
     """
     r = moments.rank
-    squares, labels = moments.of_labels()
-    query = moments.query
+    expectations = [*moments.of_labels(), moments.query]
     if isotropic:
-        squares, labels, query = (
-            np.eye(r) * np.trace(matrix) / r for matrix in (squares, labels, query)
-        )
+        expectations = [np.eye(r) * np.trace(matrix) / r for matrix in expectations]
+    squares, labels, query = expectations
     weights, explained = best_linear(squares, labels[:, :, None], query)
     back = np.linalg.pinv(moments.inputs)
     return back.T @ weights[:, :, 0].T @ back, moments.null_risk - explained

@@ -1,6 +1,6 @@
 """The best rates of several steps of gradient descent, and of GD++."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -36,11 +36,8 @@ class DescentSteps(NamedTuple):
     @property
     def learner(self) -> GradientDescent:
         """Gradient descent with these rates."""
-        arrays: Any = {
-            name: getattr(self, name)
-            for name in ("step_size", "data_correction", "initial_weights")
-        }
-        return GradientDescent(steps=self.steps, **arrays)
+        fields = ("step_size", "steps", "data_correction", "initial_weights")
+        return GradientDescent(**{name: getattr(self, name) for name in fields})
 
 
 _PROPORTIONS = ((1.1, 1.4), (0.7, 0.4), (1.6, 0.4), (1.1, 0.3))

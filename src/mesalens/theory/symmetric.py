@@ -12,9 +12,8 @@ def svec(matrices: Float[Any, "*batch D D"]) -> Float[Any, "*batch p"]:
     The dot product of two such vectors is tr(S T).
     """
     rows, columns = np.triu_indices(matrices.shape[-1])
-    return matrices[..., rows, columns] * np.where(rows == columns, 1, np.sqrt(2)).astype(
-        matrices.dtype
-    )
+    scale = np.where(rows == columns, 1, np.sqrt(2)).astype(matrices.dtype)
+    return matrices[..., rows, columns] * scale
 
 
 def smat(vectors: Float[Any, "*batch p"], size: int) -> Float[Any, "*batch D D"]:
@@ -22,9 +21,8 @@ def smat(vectors: Float[Any, "*batch p"], size: int) -> Float[Any, "*batch D D"]
     rows, columns = np.triu_indices(size)
     place = np.zeros((size, size), int)
     place[rows, columns] = place[columns, rows] = np.arange(len(rows))
-    return vectors[..., place] * np.where(np.eye(size, dtype=bool), 1, np.sqrt(0.5)).astype(
-        vectors.dtype
-    )
+    scale = np.where(np.eye(size, dtype=bool), 1, np.sqrt(0.5)).astype(vectors.dtype)
+    return vectors[..., place] * scale
 
 
 def bilinear(left: Float[Any, "*#batch D"], right: Float[Any, "*#batch D"]) -> Float[Any, "... p"]:
