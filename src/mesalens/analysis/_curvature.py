@@ -71,8 +71,7 @@ def curvature(
     drawn = eqx.filter_jit(task.sample)(unroll(key), (prompts,))
     with jax.enable_x64(True):
         levels = jnp.asarray(quantiles, jnp.float64)
-        double, prompt, target = in_precision((model, *drawn), jnp.float64)
-        measures = _measures(double, prompt, target, levels)
+        measures = _measures(*in_precision((model, *drawn), jnp.float64), quantiles=levels)
     dims = {"eigenvalues": ("layer", "prompt", "eigenvalue"), "condition": ("layer", "quantile")}
     return xr.Dataset(
         {name: (dims.get(name, "layer"), np.asarray(value)) for name, value in measures.items()},

@@ -35,8 +35,7 @@ def risk(
         ValueError: if a prediction has another shape, or the learner needs examples and the
             task's prompts are condensed.
     """
-    (estimate,) = risks([learner], task, key, prompts=prompts)
-    return estimate
+    return risks([learner], task, key, prompts=prompts)[0]
 
 
 @eqx.filter_jit

@@ -18,12 +18,7 @@ from mesalens.tasks import Task
 
 
 def similarity(
-    first: AnyLearner,
-    second: AnyLearner,
-    task: Task,
-    key: Key[Array, ""],
-    *,
-    prompts: int = 10_000,
+    first: AnyLearner, second: AnyLearner, task: Task, key: Key[Array, ""], *, prompts: int = 10_000
 ) -> xr.Dataset:
     """How similar the predictions of two learners are: layers l of one, iterates k of the other.
 
@@ -116,9 +111,8 @@ def _products(rows, columns):
 def _dataset(moments: dict[str, Any]) -> xr.Dataset:
     moments = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), moments)
     distance, unit = moments["distance"], moments["target"].value
-    predictions, errors = (
-        [each.value for each in moments[name]] for name in ("predictions", "errors")
-    )
+    predictions = [each.value for each in moments["predictions"]]
+    errors = [each.value for each in moments["errors"]]
     both = ("layer", "iterate")
     _, layer_risk, iterate_risk = errors
     table = xr.Dataset(
