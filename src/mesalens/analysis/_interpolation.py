@@ -41,16 +41,13 @@ def interpolate(
 
     Source: von Oswald et al. (2023), Section 3, "Interpolation" (weight 1/2).
     """
-    (A, B), (A2, B2) = normalised(first), normalised(second)
+    pairs = zip(normalised(first), normalised(second), strict=True)
     size, other = ((m.layers, m.looped, m.dim, m.outputs) for m in (first, second))
     if size != other:
         raise InputError(
             f"interpolate: (layers, looped, d, m) are {size} and {other}; use one size."
         )
+    A, B = (((1 - weight) * one + weight * two)[:, None] for one, two in pairs)
     return LinearTransformer.from_effective(
-        ((1 - weight) * A + weight * A2)[:, None],
-        ((1 - weight) * B + weight * B2)[:, None],
-        layers=first.layers,
-        outputs=first.outputs,
-        initial_weights=first.initial_weights,
+        A, B, layers=first.layers, outputs=first.outputs, initial_weights=first.initial_weights
     )

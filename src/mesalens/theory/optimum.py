@@ -81,9 +81,7 @@ def optimal_lsa(
     simulated = moments.method == "simulation"
     isotropic = simulated and regression(task).rotation_invariant
 
-    def measured(
-        moments: ContextMoments, rows: Float[np.ndarray, "m D"] | None = None
-    ) -> dict[str, Any]:
+    def measured(moments: ContextMoments, rows=None) -> dict[str, Any]:
         """Descent, the bound, and the best layer: descent, or near the rows if given."""
         P, descent_risk = best_descent(moments, isotropic=isotropic)
         risk = descent_risk if rows is None else search(moments, rows).risk
