@@ -4,12 +4,15 @@ import abc
 from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count, member
 from mesalens.prompt import AnyPrompt
 from mesalens.tasks.covariates import Covariates
-from mesalens.tasks.functions import Functions
+from mesalens.tasks.functions.base import Functions, KeyArray
+
+Targets = Float[Array, "*shape m"]
+"""The target of each prompt of a batch."""
 
 
 class Task(eqx.Module):
@@ -34,9 +37,7 @@ class Task(eqx.Module):
     """Whether rotating all inputs keeps the law. False promises nothing."""
 
     @abc.abstractmethod
-    def sample(
-        self, key: Key[Array, ""], shape: tuple[int, ...] = ()
-    ) -> tuple[AnyPrompt, Float[Array, "*shape m"]]:
+    def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[AnyPrompt, Targets]:
         """Independent prompts with leading axes `shape`, and the target `y_query` of each."""
 
 

@@ -3,11 +3,11 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, is_zero, non_negative
 from mesalens.prompt import Prompt
-from mesalens.tasks.base import FactoredTask
+from mesalens.tasks.base import FactoredTask, KeyArray, Targets
 
 
 class ClassificationTask(FactoredTask):
@@ -35,9 +35,7 @@ class ClassificationTask(FactoredTask):
                 f"functions must have at least 2 outputs, one for each class; got {self.outputs}."
             )
 
-    def sample(
-        self, key: Key[Array, ""], shape: tuple[int, ...] = ()
-    ) -> tuple[Prompt, Float[Array, "*shape m"]]:
+    def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[Prompt, Targets]:
         """Independent prompts with leading axes `shape`, and the target of each; float32."""
         covariate_key, function_key, class_key = jax.random.split(key, 3)
         xs = self.covariates.sample(covariate_key, (*shape, self.context_length + 1))

@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, is_zero, member
 from mesalens.prompt import CondensedPrompt
 from mesalens.random import chi_squared
-from mesalens.tasks.base import Task
+from mesalens.tasks.base import KeyArray, Targets, Task
 from mesalens.tasks.covariates import Gaussian
 from mesalens.tasks.functions import LinearFunctions
 from mesalens.tasks.regression import RegressionTask
@@ -63,9 +63,7 @@ class CondensedTask(Task):
         """n, the number of examples that a context stands for."""
         return self.task.context_length
 
-    def sample(
-        self, key: Key[Array, ""], shape: tuple[int, ...] = ()
-    ) -> tuple[CondensedPrompt, Float[Array, "*shape m"]]:
+    def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[CondensedPrompt, Targets]:
         """Independent condensed prompts with leading axes `shape`, and their targets; float32."""
         task, d, n = self.task, self.dim, self.context_length
         variance, _ = task.noise.conditional_variance(d)
@@ -87,7 +85,7 @@ class CondensedTask(Task):
 
 
 def bartlett_root(
-    key: Key[Array, ""], degrees_of_freedom: int, size: int, shape: tuple[int, ...] = ()
+    key: KeyArray, degrees_of_freedom: int, size: int, shape: tuple[int, ...] = ()
 ) -> Float[Array, "*shape size size"]:
     """Upper triangular U with `U^T U` Wishart of scale I: Bartlett's T^T.
 

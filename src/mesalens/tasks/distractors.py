@@ -3,9 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from mesalens.checks import count, is_zero, variance
+from mesalens.tasks.functions.base import KeyArray, Labels
 
 
 class Distractors(eqx.Module):
@@ -23,9 +24,7 @@ class Distractors(eqx.Module):
             count("distractors", self.count, at_least=0)
         variance("variance", self.variance)
 
-    def __call__(
-        self, key: Key[Array, ""], labels: Float[Array, "*shape n m"]
-    ) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, labels: Labels) -> Labels:
         """The labels of a context, `count` of the n replaced."""
         if is_zero(self.count):
             return labels

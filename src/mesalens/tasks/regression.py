@@ -2,11 +2,10 @@
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, Key
 
 from mesalens.checks import InputError, member
 from mesalens.prompt import Prompt
-from mesalens.tasks.base import FactoredTask
+from mesalens.tasks.base import FactoredTask, KeyArray, Targets
 from mesalens.tasks.distractors import Distractors
 from mesalens.tasks.noise import GaussianNoise, Noise
 
@@ -36,9 +35,7 @@ class RegressionTask(FactoredTask):
                 f"distractors must be at most context_length={self.context_length}; got {count}."
             )
 
-    def sample(
-        self, key: Key[Array, ""], shape: tuple[int, ...] = ()
-    ) -> tuple[Prompt, Float[Array, "*shape m"]]:
+    def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[Prompt, Targets]:
         """Independent prompts with leading axes `shape`, and the target of each; float32.
 
         One draw of a whole batch is faster than `jax.vmap` over keys, and as good.

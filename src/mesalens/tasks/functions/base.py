@@ -9,6 +9,10 @@ from jaxtyping import Array, Float, Key
 from mesalens.checks import count, scale
 
 KeyArray = Key[Array, ""]
+Inputs = Float[Array, "*shape n d"]
+"""n covariates of each prompt of a batch."""
+Labels = Float[Array, "*shape n m"]
+"""Their labels."""
 
 
 class Functions(eqx.Module):
@@ -36,7 +40,7 @@ class Functions(eqx.Module):
         scale("scale", self.scale)
 
     @abc.abstractmethod
-    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         """The values at n inputs of one draw of f for each prompt, float32.
 
         Args:

@@ -2,9 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from mesalens.tasks.functions.base import Functions, KeyArray
+from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 
 
 class Constants(Functions):
@@ -15,6 +14,6 @@ class Constants(Functions):
 
     sign_symmetric = rotation_invariant = True
 
-    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         constants = self.scale * jax.random.normal(key, (*xs.shape[:-2], 1, self.outputs))
         return jnp.broadcast_to(constants, (*xs.shape[:-1], self.outputs))

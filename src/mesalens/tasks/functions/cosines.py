@@ -4,10 +4,9 @@ import math
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from mesalens.checks import finite, scale
-from mesalens.tasks.functions.base import Functions, KeyArray
+from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 from mesalens.tasks.functions.linear import LinearFunctions
 
 
@@ -31,7 +30,7 @@ class Cosines(Functions):
         scale("frequency", self.frequency)
         finite("phase", self.phase)
 
-    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         projections = LinearFunctions(self.dim, self.outputs, scale=self.dim**-0.5)(key, xs)
         return self.scale * jnp.cos(self.frequency * projections + self.phase)
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from mesalens.checks import SCALES, InputError, covariance, matrix
 from mesalens.tasks.covariates.gaussian import isotropic, optional_matrix, square_root
-from mesalens.tasks.functions.base import Functions, KeyArray
+from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 
 
 class LinearFunctions(Functions):
@@ -33,7 +33,7 @@ class LinearFunctions(Functions):
         if self.covariance is not None:
             self.covariance = covariance("covariance", self.covariance, self.dim)
 
-    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         weights = self.sample(key, xs.shape[:-2])
         if self.outputs == 1:
             # A sum fuses with the drawing of xs; a product of matrices would not

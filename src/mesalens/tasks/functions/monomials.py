@@ -1,10 +1,9 @@
 """Powers of a random projection."""
 
 import equinox as eqx
-from jaxtyping import Array, Float
 
 from mesalens.checks import count
-from mesalens.tasks.functions.base import Functions, KeyArray
+from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 from mesalens.tasks.functions.linear import LinearFunctions
 
 
@@ -24,7 +23,7 @@ class Monomials(Functions):
     def __check_init__(self):
         count("degree", self.degree)
 
-    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         projections = LinearFunctions(self.dim, self.outputs, scale=self.dim**-0.5)(key, xs)
         return self.scale * projections**self.degree
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from mesalens.checks import count, finite, one_of
-from mesalens.tasks.functions.base import Functions, KeyArray
+from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 from mesalens.tasks.functions.linear import LinearFunctions
 
-ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], bool]] = {  # φ, and whether it is odd
+# φ, and whether it is odd
+ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], bool]] = {
     "abs": (jnp.abs, False),
     "erf": (jax.scipy.special.erf, True),
     "gelu": (functools.partial(jax.nn.gelu, approximate=False), False),
@@ -48,7 +48,7 @@ class TwoLayerNetworks(Functions):
         one_of("activation", self.activation, ACTIVATIONS)
         finite("readout_mean", self.readout_mean)
 
-    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         hidden_key, readout_key = jax.random.split(key)
         activation, _ = ACTIVATIONS[self.activation]
         projections = LinearFunctions(self.dim, self.hidden, scale=self.dim**-0.5)(hidden_key, xs)

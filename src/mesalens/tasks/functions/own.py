@@ -5,10 +5,9 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from mesalens.checks import InputError
-from mesalens.tasks.functions.base import Functions, KeyArray
+from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 
 
 class OwnFunctions(Functions):
@@ -30,14 +29,14 @@ class OwnFunctions(Functions):
         ValueError: if the function cannot be traced, or returns something else.
     """
 
-    function: Callable[..., Array | float] = eqx.field(kw_only=True)
+    function: Callable[..., jax.Array | float] = eqx.field(kw_only=True)
     sign_symmetric: bool = eqx.field(static=True, kw_only=True)
     rotation_invariant: bool = eqx.field(static=True, kw_only=True)
 
     def __init__(
         self,
         dim: int,
-        function: Callable[..., Array | float],
+        function: Callable[..., jax.Array | float],
         outputs: int = 1,
         *,
         scale: float = 1.0,
@@ -65,7 +64,7 @@ class OwnFunctions(Functions):
                 f"{' or '.join(map(str, allowed))}; it returned {y!r}."
             )
 
-    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         prompts = xs.reshape(-1, *xs.shape[-2:])
         keys = jax.random.split(key, len(prompts))
         labels = jax.vmap(jax.vmap(self.function, in_axes=(None, 0)))(keys, prompts)

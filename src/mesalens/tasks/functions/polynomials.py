@@ -6,10 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count, finite
-from mesalens.tasks.functions.base import Functions, KeyArray
+from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 
 
 def _as_pairs(terms: Any) -> tuple[tuple[float, tuple[int, ...]], ...]:
@@ -53,7 +52,7 @@ class RotatedPolynomials(Functions):
             for power in powers:
                 count("a power of terms", power, at_least=0)
 
-    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         used = max(1, *(len(powers) for _, powers in self.terms))
         columns = jax.random.orthogonal(key, self.dim, (*xs.shape[:-2], self.outputs), m=used)
         z = jnp.einsum("...nd,...mdi->i...nm", xs, columns)

@@ -6,10 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, finite
-from mesalens.tasks.functions.base import Functions, KeyArray
+from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 
 
 def _as_range(bounds: Any) -> tuple[float, float]:
@@ -54,7 +53,7 @@ class SineWaves(Functions):
             if finite(name, low) > finite(name, high):
                 raise InputError(f"{name} must have its smaller end first; got {(low, high)}.")
 
-    def __call__(self, key: KeyArray, xs: Float[Array, "*shape n d"]) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         amplitude_key, phase_key = jax.random.split(key)
         shape = (*xs.shape[:-2], 1, self.outputs)
         (least, largest), (first, last) = self.amplitude, self.phase

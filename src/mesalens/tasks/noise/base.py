@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from mesalens.checks import is_zero, variance
 from mesalens.tasks._law import Law
-from mesalens.tasks.functions.base import KeyArray
+from mesalens.tasks.functions.base import Inputs, KeyArray, Labels
 
 
 class Noise(Law):
@@ -33,9 +33,7 @@ class Noise(Law):
     then simulated."""
 
     @abc.abstractmethod
-    def __call__(
-        self, key: KeyArray, labels: Float[Array, "*shape n m"], xs: Float[Array, "*shape n d"]
-    ) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, labels: Labels, xs: Inputs) -> Labels:
         """The labels with noise, float32.
 
         Args:
@@ -81,13 +79,11 @@ class ScaledNoise(Noise):
     def standard(self, key: KeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
         """Independent draws of ζ, float32."""
 
-    def variance_at(self, xs: Float[Array, "*shape n d"]) -> float | Float[Array, "..."]:
+    def variance_at(self, xs: Inputs) -> float | Float[Array, "..."]:
         """E[ε_k² | x], which broadcasts to the labels."""
         return self.variance
 
-    def __call__(
-        self, key: KeyArray, labels: Float[Array, "*shape n m"], xs: Float[Array, "*shape n d"]
-    ) -> Float[Array, "*shape n m"]:
+    def __call__(self, key: KeyArray, labels: Labels, xs: Inputs) -> Labels:
         if is_zero(self.variance):
             return labels
         return labels + jnp.sqrt(self.variance_at(xs)) * self.standard(key, labels.shape)
