@@ -22,6 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+Rows = Float[Array, "batch r D"]
+Symmetric = Float[Array, "batch D D"]
+
 LARGEST = 24
 """Sums of more terms are left to XLA's own product, which is good at large ones."""
 
@@ -51,9 +54,7 @@ def product(
     return fenced(total(terms))
 
 
-def squared(
-    rows: Float[Array, "batch r D"], others: Float[Array, "batch r D"]
-) -> Float[Array, "batch D D"]:
+def squared(rows: Rows, others: Rows) -> Symmetric:
     """The symmetric part of F^T G."""
     if not written_out(rows.shape[1]):
         mixed = jnp.einsum("bri,brj->bij", rows, others)
@@ -66,7 +67,7 @@ def squared(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def gram(rows: Float[Array, "batch r D"], first: int) -> Float[Array, "batch D D"]:
+def gram(rows: Rows, first: int) -> Symmetric:
     """S = Σ_i f_i f_i^T over the first rows, whose gradient is 2 F G for the gradient G of S."""
     examples = rows[:, :first]
     return squared(examples, examples)
@@ -82,9 +83,7 @@ gram.defvjp(lambda rows, first: (gram(rows, first), rows), _gram_backward)
 
 
 @jax.custom_vjp
-def times_symmetric(
-    rows: Float[Array, "batch r D"], S: Float[Array, "batch D D"]
-) -> Float[Array, "batch r D"]:
+def times_symmetric(rows: Rows, S: Symmetric) -> Rows:
     """F S."""
     return product(rows, S)
 
@@ -94,15 +93,11 @@ def _times_symmetric_backward(saved, gradient):
     return product(gradient, S), squared(rows, gradient)
 
 
-times_symmetric.defvjp(
-    lambda rows, S: (times_symmetric(rows, S), (rows, S)), _times_symmetric_backward
-)
+times_symmetric.defvjp(lambda *saved: (times_symmetric(*saved), saved), _times_symmetric_backward)
 
 
 @jax.custom_vjp
-def times_weights(
-    rows: Float[Array, "batch r D"], weights: Float[Array, "D C"]
-) -> Float[Array, "batch r C"]:
+def times_weights(rows: Rows, weights: Float[Array, "D C"]) -> Float[Array, "batch r C"]:
     """F W, the weights W shared by all examples."""
     return product(rows, weights)
 
@@ -114,6 +109,4 @@ def _times_weights_backward(saved, gradient):
     return product(gradient, weights.T), of_weights
 
 
-times_weights.defvjp(
-    lambda rows, weights: (times_weights(rows, weights), (rows, weights)), _times_weights_backward
-)
+times_weights.defvjp(lambda *saved: (times_weights(*saved), saved), _times_weights_backward)
