@@ -21,6 +21,11 @@ def _as_range(bounds: Any) -> tuple[float, float]:
         ) from None
 
 
+def _range(low: float, high: float) -> Any:
+    """A keyword-only field for a range, with its default."""
+    return eqx.field(converter=_as_range, static=True, default=(low, high), kw_only=True)
+
+
 class SineWaves(Functions):
     """f(x) = scale a sin(x + φ) of one number x,  a ~ U(amplitude),  φ ~ U(phase).
 
@@ -39,12 +44,8 @@ class SineWaves(Functions):
     """
 
     dim: int = eqx.field(static=True, default=1)
-    amplitude: tuple[float, float] = eqx.field(
-        converter=_as_range, static=True, default=(0.1, 0.5), kw_only=True
-    )
-    phase: tuple[float, float] = eqx.field(
-        converter=_as_range, static=True, default=(0.0, math.pi), kw_only=True
-    )
+    amplitude: tuple[float, float] = _range(0.1, 0.5)
+    phase: tuple[float, float] = _range(0.0, math.pi)
 
     def __check_init__(self):
         if self.dim != 1:
