@@ -27,13 +27,13 @@ class Sparse(LinearWeights):
         cls, sizes: Sizes, *, covariates: bool = False, scale: Scale, key: Key[Array, ""]
     ) -> "Sparse":
         """Truncated normals of fan-in d or m; `covariates` says whether B_xx is free or 0."""
-        layers, (d, m) = (sizes.stored, sizes.heads), (sizes.dim, sizes.outputs)
+        *stack, d, m = sizes
+
+        def block(key: Key[Array, ""], size: int) -> Array:
+            return truncated_normal(key, (*stack, size, size), size, scale)
+
         read, write, transform = jax.random.split(key, 3)
-        return cls(
-            truncated_normal(read, (*layers, d, d), d, scale),
-            truncated_normal(write, (*layers, m, m), m, scale),
-            truncated_normal(transform, (*layers, d, d), d, scale) if covariates else None,
-        )
+        return cls(block(read, d), block(write, m), block(transform, d) if covariates else None)
 
     def effective(self) -> Effective:
         d, m = self.A_xx.shape[-1], self.B_yy.shape[-1]
