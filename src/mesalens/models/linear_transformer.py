@@ -14,7 +14,7 @@ from mesalens.models.initial_weights import Scale
 from mesalens.models.small_matrices import gram, times_symmetric, times_weights
 from mesalens.models.tokens import Joint, require_sizes
 from mesalens.models.weights import Factors, LinearWeights, Merged
-from mesalens.models.weights.base import Effective, Sizes
+from mesalens.models.weights.base import Effective, Matrices, Sizes
 from mesalens.prompt import AnyPrompt
 
 FEW_LAYERS = 13
@@ -108,9 +108,7 @@ class LinearTransformer(IterativeLearner):
         )
 
     @classmethod
-    def from_effective(
-        cls, A: Float[Array, "stored H D D"], B: Float[Array, "stored H D D"], **options
-    ) -> "LinearTransformer":
+    def from_effective(cls, A: Matrices, B: Matrices, **options) -> "LinearTransformer":
         """A transformer with the given effective matrices (`Merged`), and options of the class."""
         return cls(Merged(A, B), **options)
 
@@ -268,9 +266,8 @@ def _attend_by_sum(S, A, B, token):
 def _rows_after(rows, S, A, B):
     """F T^T = F + Σ_h F A_h^T S B_h^T for a batch of rows F: what a layer makes of them."""
     heads = zip(A, B, strict=True)
-    return rows + sum(
-        times_weights(times_symmetric(times_weights(rows, a.T), S), b.T) for a, b in heads
-    )
+    added = (times_weights(times_symmetric(times_weights(rows, a.T), S), b.T) for a, b in heads)
+    return rows + sum(added)
 
 
 def _through(layer, carry, matrices):

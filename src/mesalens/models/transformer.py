@@ -14,7 +14,7 @@ from mesalens.models.linear_transformer import MOST_LAYERS, LinearTransformer, r
 from mesalens.models.positions import Positions
 from mesalens.models.tokens import Joint, Tokens, require_sizes
 from mesalens.models.visibility import ContextOnly, Visibility
-from mesalens.models.weights import Factors
+from mesalens.models.weights import Effective, Factors
 from mesalens.prompt import Prompt
 
 
@@ -142,10 +142,9 @@ class Transformer(IterativeLearner):
         if looped and layers > 1 and first_attention is not None:
             raise InputError("first_attention needs layers of their own; leave out looped.")
         scale = positive("init_scale", init_scale) / layers
-        token_key, mlp_key, readout_key, *layer_keys = jax.random.split(
-            key, 3 + (1 if looped else layers)
-        )
-        kinds = [attention or SoftmaxAttention()] * len(layer_keys)
+        stored = 1 if looped else layers
+        token_key, mlp_key, readout_key, *layer_keys = jax.random.split(key, 3 + stored)
+        kinds = [attention or SoftmaxAttention()] * stored
         kinds[0] = first_attention or kinds[0]
 
         def mlp(name: str, size: int, widening: int | None, key: Key[Array, ""]):
@@ -239,7 +238,7 @@ class Transformer(IterativeLearner):
         each = zip(self._each_layer(), self.residual_stream(prompt)[:-1], strict=True)
         return jnp.stack([layer.attention_weights(rows, self.visibility) for layer, rows in each])
 
-    def effective(self) -> tuple[Float[Array, "stored H D D"], Float[Array, "stored H D D"]]:
+    def effective(self) -> Effective:
         """`A = W_K^T W_Q` and `B = P W_V` of each stored layer and head, without √K and biases.
 
         Raises:

@@ -8,7 +8,8 @@ from jaxtyping import Array, Float, Key
 
 from mesalens.models.initial_weights import Scale
 
-Effective = tuple[Float[Array, "stored H D D"], Float[Array, "stored H D D"]]
+Matrices = Float[Array, "stored H D D"]
+Effective = tuple[Matrices, Matrices]
 
 
 class Sizes(NamedTuple):
