@@ -123,7 +123,7 @@ class Member:
         content = {"kind": value} if isinstance(value, str) else value
         if not isinstance(content, Mapping):
             raise InputError(f"give a name, or a mapping with a kind; got {value!r}.")
-        kind = content["kind"] if content.get("kind") else self._kind_with(content)
+        kind = content.get("kind") or self._kind_with(content)
         file, _, name = str(kind).rpartition(":")
         if file.endswith(".py"):  # a run folder may be read from somewhere else
             kind = f"{Path(file).resolve()}:{name}"

@@ -34,8 +34,7 @@ FUNCTIONS = """linear=LinearFunctions network=TwoLayerNetworks monomial=Monomial
     sine=SineWaves polynomial=RotatedPolynomials constant=Constants own=OwnFunctions"""
 NOISE = """gaussian=GaussianNoise laplace=LaplaceNoise student-t=StudentTNoise
     heteroscedastic=HeteroscedasticNoise"""
-LEARNERS = """linear-transformer=models:LinearTransformer
-    transformer=models:Transformer
+LEARNERS = """linear-transformer=models:LinearTransformer transformer=models:Transformer
     gradient-descent=GradientDescent chebyshev-descent=ChebyshevDescent ridge=Ridge
     conjugate-gradient=ConjugateGradient newton-schulz=NewtonSchulz least-squares=LeastSquares
     logistic-descent=LogisticDescent bayes=BayesianRegression nadaraya-watson=NadarayaWatson"""

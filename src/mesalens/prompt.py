@@ -59,10 +59,9 @@ class Prompt(_Rows):
 
     def condense(self) -> "CondensedPrompt":
         """The condensed prompt with the same n, S and query; its rows are R of `[X Y] = Q R`."""
-        rows = jnp.linalg.qr(jnp.concatenate([self.xs, self.ys], axis=-1), mode="r")
-        return CondensedPrompt(
-            rows[..., : self.dim], rows[..., self.dim :], self.query, self.context_length
-        )
+        d = self.dim
+        R = jnp.linalg.qr(jnp.concatenate([self.xs, self.ys], axis=-1), mode="r")
+        return CondensedPrompt(R[..., :d], R[..., d:], self.query, self.context_length)
 
 
 class CondensedPrompt(_Rows):

@@ -44,12 +44,11 @@ class Embedding(eqx.Module):
         width = self.token_width(tokens)
         if self.positions is None:
             return width
+        size = self.positions.size
         if self.combination == "concatenate":
-            return width + self.positions.size
-        if self.positions.size != width:
-            raise InputError(
-                f"positions of size {self.positions.size} cannot be added to rows {width} wide."
-            )
+            return width + size
+        if size != width:
+            raise InputError(f"positions of size {size} cannot be added to rows {width} wide.")
         return width
 
     def __call__(self, rows: Float[Array, "rows D"]) -> Float[Array, "rows width"]:

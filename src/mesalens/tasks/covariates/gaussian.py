@@ -1,6 +1,5 @@
 """Gaussian covariates, of any covariance."""
 
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +14,7 @@ from mesalens.tasks.covariates.base import Covariates
 
 def optional_matrix(name: str) -> Any:
     """A keyword-only field for a matrix, in float64, None by default."""
-    return eqx.field(converter=functools.partial(as_matrix, name=name), default=None, kw_only=True)
+    return eqx.field(converter=lambda value: as_matrix(value, name), default=None, kw_only=True)
 
 
 class Gaussian(Covariates):
@@ -77,8 +76,6 @@ def square_root(covariance: Float[np.ndarray | Array, "d d"]) -> Float[Array, "d
     return jnp.asarray(root, jnp.result_type(float))
 
 
-def isotropic(covariance: Float[np.ndarray, "d d"] | None) -> bool:
-    """Whether the covariance is exactly a multiple of the identity, for which None stands."""
-    return covariance is None or np.array_equal(
-        covariance, covariance[0, 0] * np.eye(len(covariance))
-    )
+def isotropic(sigma: Float[np.ndarray, "d d"] | None) -> bool:
+    """Whether a covariance is exactly a multiple of the identity, for which None stands."""
+    return sigma is None or np.array_equal(sigma, sigma[0, 0] * np.eye(len(sigma)))

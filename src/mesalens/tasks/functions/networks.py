@@ -1,6 +1,5 @@
 """Random networks with one hidden layer."""
 
-import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -15,7 +14,7 @@ from mesalens.tasks.functions.linear import LinearFunctions
 ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], bool]] = {
     "abs": (jnp.abs, False),
     "erf": (jax.scipy.special.erf, True),
-    "gelu": (functools.partial(jax.nn.gelu, approximate=False), False),
+    "gelu": (lambda u: jax.nn.gelu(u, approximate=False), False),
     "identity": (lambda u: u, True),
     "relu": (jax.nn.relu, False),
     "sigmoid": (jax.nn.sigmoid, False),
