@@ -57,9 +57,8 @@ class SineWaves(Functions):
     def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         amplitude_key, phase_key = jax.random.split(key)
         shape = (*xs.shape[:-2], 1, self.outputs)
-        (least, largest), (first, last) = self.amplitude, self.phase
-        amplitudes = jax.random.uniform(amplitude_key, shape, minval=least, maxval=largest)
-        phases = jax.random.uniform(phase_key, shape, minval=first, maxval=last)
+        amplitudes = jax.random.uniform(amplitude_key, shape, float, *self.amplitude)
+        phases = jax.random.uniform(phase_key, shape, float, *self.phase)
         return self.scale * amplitudes * jnp.sin(xs + phases)
 
     @property
