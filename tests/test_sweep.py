@@ -21,6 +21,7 @@ from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionT
 from mesalens.theory import layer_risks, task_moments
 from mesalens.training import (
     SGD,
+    Training,
     TrainingDivergedError,
     TrainingSettings,
     clipped_adam,
@@ -257,6 +258,17 @@ def test_axes_take_numbers_of_all_kinds(tmp_path):
     np.testing.assert_array_equal(sizes[1, 1], sizes[2, 0])
     assert len(np.unique(sizes)) == 6 * 2
     np.testing.assert_array_equal(found.learner(1, base=0.25, power=1).step_size, sizes[1, 1, 1])
+
+
+@pytest.mark.parametrize("value", ["c", 3, 0.5, True, None])
+def test_a_value_that_an_axis_of_words_lacks_gets_a_sentence(value):
+    """A number was compared with words, which NumPy refuses."""
+    metrics = xr.Dataset(coords={"task": ["a", "b"], "seed": [0], "ending": (("task", "seed"), [[""]] * 2)})  # fmt: skip
+    learners = jax.vmap(jax.vmap(GradientDescent))(jnp.array([[0.1], [0.2]]))
+    training = Training(learners, metrics)
+    assert training.learner(task="b").step_size == np.float32(0.2)
+    with pytest.raises(InputError, match=f"task has no value {value!r}; it has a, b"):
+        training.learner(task=value)
 
 
 @pytest.mark.slow

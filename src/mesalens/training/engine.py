@@ -84,7 +84,8 @@ def carry_out(plan: Plan) -> Training:
         store = snapshot = None
         if plan.checkpoint is not None:
             about = _about(plan, begin, (advance, measure), run, state)
-            versions = {name: environment()[name] for name in NUMBERS}
+            known = environment()
+            versions = {name: known[name] for name in NUMBERS}
             store = Checkpoint(Path(plan.checkpoint), about, versions, plan.say)
             stack.enter_context(store.held())
             snapshot = store.load(state, plan.steps)

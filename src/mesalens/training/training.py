@@ -1,6 +1,7 @@
 """`Training`: what trained runs leave."""
 
 from dataclasses import dataclass
+from math import isclose
 from typing import Any
 
 import equinox as eqx
@@ -88,6 +89,7 @@ def _place(axis: xr.DataArray, value: Any) -> int:
     values = axis.values.tolist()
     number = isinstance(value, int | float) and not isinstance(value, bool)
     for place, label in enumerate(values):
-        if label == value or (number and np.isclose(label, value, rtol=1e-6, atol=0)):
+        close = number and isinstance(label, int | float) and isclose(label, value, rel_tol=1e-6)
+        if label == value or close:
             return place
     raise InputError(f"{axis.name} has no value {value!r}; it has {', '.join(map(str, values))}.")
