@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from compiled import compiled, mapped
 
 from mesalens import (
     GradientDescent,
@@ -77,8 +78,8 @@ def test_expectation_is_a_mean_with_its_standard_error():
 
 def test_chunks_pool_to_the_moments_of_the_whole():
     seen = expectation(lambda prompt, _: prompt.query, TASK, KEY, prompts=90, chunk=30)
-    keys = jax.random.split(KEY, 3)
-    queries = np.concatenate([TASK.sample(key, (30,))[0].query for key in _unrolled(keys)])
+    keys = _unrolled(jax.random.split(KEY, 3))
+    queries = np.concatenate([compiled(TASK.sample, key, (30,))[0].query for key in keys])
     np.testing.assert_allclose(seen.value, queries.mean(0), atol=1e-6)
     np.testing.assert_allclose(seen.standard_error, queries.std(0, ddof=1) / np.sqrt(90), rtol=1e-4)
 
@@ -194,7 +195,7 @@ def test_predictions_of_another_shape_are_refused(measure):
 
 def test_sensitivities_that_are_not_finite_have_no_cosine():
     """B4: it was 0."""
-    prompt, _ = TASK.sample(KEY)
+    prompt, _ = compiled(TASK.sample, KEY)
 
     def lost(prompt):
         return jnp.full(2, jnp.nan) * prompt.query[:2]
@@ -255,14 +256,14 @@ def test_alignment_of_gradient_descents_that_differ_by_a_factor():
 
 def test_alignment_against_numpy():
     first, second = GradientDescent(0.7, 4), Ridge(0.3)
-    prompts, _ = TASK.sample(KEY, (50,))
+    prompts, _ = compiled(TASK.sample, KEY, (50,))
     predictions, sensitivities = [], []
     for learner in (first, second):
-        predictions.append(np.asarray(jax.vmap(learner)(prompts)))
+        predictions.append(np.asarray(mapped(learner, prompts)))
         # Both are linear in the query: the sensitivity's columns are the predictions at the unit vectors
         columns = [
-            jax.vmap(lambda p, e=e, learner=learner: learner(Prompt(p.xs, p.ys, e)))(prompts)
-            for e in jnp.eye(3)
+            mapped(learner, Prompt(prompts.xs, prompts.ys, np.tile(e, (50, 1))))
+            for e in np.eye(3, dtype=np.float32)
         ]
         sensitivities.append(np.stack(columns, axis=-1).reshape(50, -1))
     cosine = np.sum(sensitivities[0] * sensitivities[1], axis=1) / (
@@ -292,32 +293,35 @@ def test_a_learner_that_ignores_the_query_has_cosine_zero():
 
 def test_normalising_does_not_change_the_function():
     model = LinearTransformer.initialise(3, 2, layers=2, init_scale=1.0, key=KEY)
-    A, B = normalised(model)
+    A, B = compiled(normalised, model)
     np.testing.assert_allclose(
         np.trace(np.asarray(A)[:, :3, :3], axis1=1, axis2=2) / 3, 1, rtol=1e-4
     )
     same = LinearTransformer.from_effective(A[:, None], B[:, None], layers=2, outputs=2)
-    prompt, _ = TASK.sample(KEY)
-    np.testing.assert_allclose(same(prompt), model(prompt), rtol=1e-3)
+    prompt, _ = compiled(TASK.sample, KEY)
+    np.testing.assert_allclose(compiled(same, prompt), compiled(model, prompt), rtol=1e-3)
 
 
 def test_interpolation_between_scalings_of_one_model_is_that_model():
-    one = gradient_descent_transformer(GradientDescent(0.8), dim=3, outputs=2, context_length=5)
-    A, B = one.effective()
+    one = compiled(
+        gradient_descent_transformer, GradientDescent(0.8), dim=3, outputs=2, context_length=5
+    )
+    A, B = compiled(one.effective)
     scaled = LinearTransformer.from_effective(-4 * A, -B / 4, layers=one.layers, outputs=2)
-    prompt, _ = TASK.sample(KEY)
-    np.testing.assert_allclose(interpolate(scaled, one)(prompt), one(prompt), rtol=1e-5)
+    prompt, _ = compiled(TASK.sample, KEY)
+    between = compiled(interpolate, scaled, one)
+    np.testing.assert_allclose(compiled(between, prompt), compiled(one, prompt), rtol=1e-5)
 
 
 def test_interpolation_between_step_sizes_is_the_step_size_between():
+    sizes = {"dim": 3, "outputs": 2, "context_length": 5}
     small, large = (
-        gradient_descent_transformer(GradientDescent(rate), dim=3, outputs=2, context_length=5)
+        compiled(gradient_descent_transformer, GradientDescent(rate), **sizes)
         for rate in (0.4, 1.0)
     )
-    prompt, _ = TASK.sample(KEY)
-    np.testing.assert_allclose(
-        interpolate(small, large, 0.25)(prompt), GradientDescent(0.55)(prompt), rtol=1e-5
-    )
+    prompt, _ = compiled(TASK.sample, KEY)
+    between, expected = compiled(interpolate, small, large, 0.25), GradientDescent(0.55)
+    np.testing.assert_allclose(compiled(between, prompt), compiled(expected, prompt), rtol=1e-5)
 
 
 def test_interpolation_needs_models_of_one_shape_and_one_head():

@@ -10,6 +10,7 @@ import pytest
 import scipy.integrate
 import scipy.optimize
 import scipy.special
+from compiled import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,7 +90,7 @@ def test_labels_may_have_any_mass():
         counts = Prompt(prompt.xs, np.arange(15.0).reshape(5, 3), prompt.query)
         start = np.ones((3, 3)) * np.arange(3.0)[:, None]
         expected = start - 0.1 * gradient(jnp.asarray(start), counts)
-        weights = LogisticDescent(0.1, initial_weights=start).weights(counts)
+        weights = compiled(LogisticDescent(0.1, initial_weights=start).weights, counts)
         np.testing.assert_allclose(weights, expected, rtol=1e-12)
 
 
@@ -152,14 +153,16 @@ def test_only_the_step_size_is_trainable():
 def test_the_construction_is_a_step_of_softmax_regression(n, d, m, x64, tolerance):
     with jax.enable_x64(x64):
         learner = LogisticDescent(1.7, initial_weights=np.zeros((m, d)) if m == 2 else None)
-        transformer = logistic_descent_transformer(learner, dim=d, outputs=m, context_length=n)
+        transformer = compiled(
+            logistic_descent_transformer, learner, dim=d, outputs=m, context_length=n
+        )
         assert transformer.weights.P.dtype == (jnp.float64 if x64 else jnp.float32)
         for seed in range(10):
             prompt = prompt_of(n, d, m, seed, one_hot=seed % 2 == 0)
+            expected = compiled(learner, prompt)
             for predict in (transformer, transformer.token_by_token):
-                np.testing.assert_allclose(
-                    predict(prompt), learner(prompt), rtol=tolerance, atol=tolerance
-                )
+                found = compiled(predict, prompt)
+                np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
 def centring(prompt, step_size):
@@ -190,20 +193,19 @@ def test_a_first_step_is_least_squares_with_centred_labels_and_its_probabilities
 def test_another_centring_or_sign_breaks_the_construction():
     with jax.enable_x64(True):
         prompt, learner = prompt_of(6, 3, 3, 2, one_hot=True), LogisticDescent(0.8)
-        transformer = logistic_descent_transformer(learner, dim=3, outputs=3, context_length=6)
-        uncentred = gradient_descent_transformer(
-            GradientDescent(0.8), dim=3, outputs=3, context_length=6
-        )
+        sizes = {"dim": 3, "outputs": 3, "context_length": 6}
+        transformer = compiled(logistic_descent_transformer, learner, **sizes)
+        uncentred = compiled(gradient_descent_transformer, GradientDescent(0.8), **sizes)
         too_much = eqx.tree_at(
             lambda t: t.weights.W_V, transformer, transformer.weights.W_V.at[..., 3:, 3:].add(1 / 3)
         )
         opposite = eqx.tree_at(lambda t: t.weights.W_V, transformer, -transformer.weights.W_V)
         for broken in (uncentred, too_much, opposite):
-            assert not np.allclose(broken(prompt), learner(prompt), rtol=0.01)
+            predicted = compiled(broken, prompt)
+            assert not np.allclose(predicted, compiled(learner, prompt), rtol=0.01)
         # and after the first step no layer with the same matrices goes on as the descent does
-        assert not np.allclose(
-            transformer.repeated(2)(prompt), LogisticDescent(0.8, 2)(prompt), rtol=0.01
-        )
+        predicted = compiled(transformer.repeated(2), prompt)
+        assert not np.allclose(predicted, compiled(LogisticDescent(0.8, 2), prompt), rtol=0.01)
 
 
 # The task
@@ -218,7 +220,7 @@ def fixed_logits(m, scale=1.0):
 def test_classes_are_drawn_from_the_softmax_of_the_logits(temperature):
     functions, weights = fixed_logits(3)
     task = ClassificationTask(Uniform(2), functions, context_length=2, temperature=temperature)
-    prompts, targets = task.sample(jax.random.key(4), (100_000,))
+    prompts, targets = compiled(task.sample, jax.random.key(4), (100_000,))
     xs = np.concatenate([prompts.xs, prompts.query[:, None]], axis=1).astype(np.float64)
     ys = np.concatenate([prompts.ys, targets[:, None]], axis=1).astype(np.float64)
     np.testing.assert_array_equal(np.sort(ys, axis=-1), np.broadcast_to([0.0, 0.0, 1.0], ys.shape))
@@ -237,7 +239,7 @@ def test_classes_are_drawn_from_the_softmax_of_the_logits(temperature):
 def test_at_temperature_zero_the_class_is_the_largest_logit():
     functions, weights = fixed_logits(4)
     task = ClassificationTask(Uniform(2), functions, context_length=5)
-    prompts, targets = task.sample(jax.random.key(5), (3, 200))
+    prompts, targets = compiled(task.sample, jax.random.key(5), (3, 200))
     assert prompts.ys.shape == (3, 200, 5, 4) and targets.shape == (3, 200, 4)
     assert prompts.ys.dtype == targets.dtype == jnp.float32
     assert (task.dim, task.outputs) == (2, 4)

@@ -21,7 +21,8 @@ from mesalens.analysis import risk
 from mesalens.analysis._compare import MEASURES
 from mesalens.models import Sinusoidal
 from mesalens.storage import save_arrays
-from mesalens.studies import STUDIES
+from mesalens.studies import STUDIES, Claim, Evidence, Findings, Part, Study
+from mesalens.studies.criterion import within
 from mesalens.studies.von_oswald_2023 import STUDY, laboratory
 from mesalens.theory import copying_transformer, one_step_risk
 from mesalens.training import TrainingDivergedError, TrainingSettings, load_run
@@ -305,7 +306,28 @@ def test_reproduce_of_one_claim_judges_it_alone(tmp_path, capsys):
     assert "construction" in err  # plain lines where nobody watches a terminal
 
 
-def test_a_failed_claim_gives_exit_code_1(tmp_path, capsys, monkeypatch):
+class NoLaboratory:
+    def __init__(self, budget, **options):
+        pass
+
+    def describe(self):
+        return {}
+
+
+@pytest.mark.parametrize(("value", "outcome"), [(0.0, "PASS"), (0.1, "FAIL")])
+def test_a_failed_claim_gives_exit_code_1(value, outcome, tmp_path, capsys, monkeypatch):
+    claim = Claim("small", "It is small.", "Section 1", "the value", within(0.01))
+    evidence = Evidence(xr.DataArray([value] * 3, dims="seed"))
+    part = Part("one", "One", (claim,), lambda laboratory: Findings({"small": evidence}))
+    paper = Study("paper", "A paper", "Somebody", (part,), {"quick": None}, NoLaboratory)
+    monkeypatch.setitem(STUDIES, "paper", paper)
+    code, printed, err = run(capsys, "reproduce", "paper/small", "--out", tmp_path / "r")
+    assert code == int(outcome == "FAIL") and outcome in printed, err
+    assert outcome in (tmp_path / "r" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_claims_about_training_fail_where_nothing_is_trained(tmp_path, capsys, monkeypatch):
     untrained = laboratory.Budget(steps=1, batch_size=8, seeds=5, prompts=200, sizes=())
     monkeypatch.setitem(STUDY.budgets, "quick", untrained)
     monkeypatch.setattr(laboratory.Laboratory.trained, "__defaults__", (2, 3))

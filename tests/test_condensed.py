@@ -9,6 +9,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import scipy.stats
+from compiled import compiled, mapped
 
 from mesalens import (
     GradientDescent,
@@ -158,11 +159,11 @@ def test_gradients_are_alike():
 def test_a_batch_of_condensed_prompts_is_mapped_over():
     batch = prompt_of(batch=(4,)).condense()
     descent = GradientDescent(0.3)
-    mapped = jax.vmap(descent)(batch)
+    predictions = mapped(descent, batch)
     for i in range(4):
         one = CondensedPrompt(batch.x_rows[i], batch.y_rows[i], batch.query[i], 40)
-        np.testing.assert_allclose(mapped[i], descent(one), rtol=1e-5)
-    assert jax.vmap(lambda prompt: sensitivity(descent, prompt))(batch).shape == (4, 2, 3)
+        np.testing.assert_allclose(predictions[i], compiled(descent, one), rtol=1e-5)
+    assert mapped(lambda prompt: sensitivity(descent, prompt), batch).shape == (4, 2, 3)
 
 
 @pytest.mark.slow
@@ -258,7 +259,7 @@ def test_prompts_are_condensed_for_every_n_with_no_more_rows_than_examples(n, no
 def test_few_rows_are_the_examples_of_the_task():
     task = task_of(4)
     (condensed, target), (prompt, same) = (
-        each.sample(random.key(1), (3,)) for each in (CondensedTask(task), task)
+        compiled(each.sample, random.key(1), (3,)) for each in (CondensedTask(task), task)
     )
     np.testing.assert_array_equal(condensed.x_rows, prompt.xs)
     np.testing.assert_array_equal(condensed.y_rows, prompt.ys)

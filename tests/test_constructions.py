@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from compiled import compiled
 
 from mesalens import GradientDescent, InputError, Prompt
 from mesalens.analysis import risks
@@ -61,13 +62,14 @@ def differ(learner, other):
 
 
 def copying(learner, keys, sharpness, positions=POSITIONS):
-    return copying_transformer(
+    return compiled(
+        copying_transformer,
         learner,
         dim=D,
         outputs=M,
         context_length=N,
         positions=positions,
-        sharpness=sharpness,
+        sharpness=float(sharpness),
         visibility=VISIBILITY[keys],
     )
 
@@ -106,10 +108,12 @@ def test_a_sharp_copy_makes_the_prediction_that_of_descent(name, keys):
     learner = descent(name)
     transformer = copying(learner, keys, 60.0)
     assert transformer.layers == 1 + learner.steps
-    np.testing.assert_allclose(transformer(PROMPT), learner(PROMPT), rtol=1e-12, atol=1e-13)
+    expected = compiled(learner, PROMPT)
+    np.testing.assert_allclose(compiled(transformer, PROMPT), expected, rtol=1e-12, atol=1e-13)
     if keys == "context":  # nothing but the labels' place is predicted before the first step
-        expected = np.concatenate([np.zeros((1, M)), learner.iterates(PROMPT)])
-        np.testing.assert_allclose(transformer.iterates(PROMPT), expected, rtol=1e-11, atol=1e-12)
+        expected = np.concatenate([np.zeros((1, M)), compiled(learner.iterates, PROMPT)])
+        iterates = compiled(transformer.iterates, PROMPT)
+        np.testing.assert_allclose(iterates, expected, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("keys", ["context", "all", "causal"])
@@ -117,7 +121,8 @@ def test_the_error_of_a_copy_falls_as_exp_of_minus_sharpness_times_gap(keys):
     learner = GradientDescent(0.4)
     sharpness = np.array([16.0, 20.0, 24.0])
     errors = [
-        np.linalg.norm(copying(learner, keys, beta)(PROMPT) - learner(PROMPT)) for beta in sharpness
+        np.linalg.norm(compiled(copying(learner, keys, beta), PROMPT) - compiled(learner, PROMPT))
+        for beta in sharpness
     ]
     np.testing.assert_allclose(np.diff(np.log(errors)) / np.diff(sharpness), -GAP, rtol=1e-3)
 
@@ -146,7 +151,7 @@ def test_a_blunt_copy_is_descent_on_blurred_labels(name, sharpness):
 @pytest.mark.parametrize("keys", ["context", "all", "causal"])
 def test_rows_attend_to_the_row_behind_or_before(keys):
     weights = copying(GradientDescent(0.4), keys, 60.0).attention_weights
-    first = weights(PROMPT)[0, 0]
+    first = compiled(weights, PROMPT)[0, 0]
     rows = np.arange(2 * N + 1)
     expected = {
         "context": [*rows[1:-1], 2 * N - 1, 2 * N - 1],
@@ -247,12 +252,13 @@ LIMIT = CentredStep(0.7, PRECONDITIONER)
 
 
 def pair(scale):
-    return softmax_descent_transformer(PAIR, dim=D, outputs=M, scale=scale)
+    return compiled(softmax_descent_transformer, PAIR, dim=D, outputs=M, scale=float(scale))
 
 
 def test_two_heads_come_to_the_centred_step_with_the_square_of_their_scale():
     scales = np.array([0.02, 0.04, 0.08])
-    errors = np.stack([pair(scale)(PROMPT) - LIMIT(PROMPT) for scale in scales])
+    predictions = np.stack([compiled(pair(scale), PROMPT) for scale in scales])
+    errors = predictions - compiled(LIMIT, PROMPT)
     np.testing.assert_allclose(np.diff(np.log(np.abs(errors)), axis=0) / np.log(2), 2, atol=0.03)
 
     b = (PROMPT.xs - PROMPT.xs.mean(0)) @ PRECONDITIONER @ PROMPT.query
@@ -261,9 +267,12 @@ def test_two_heads_come_to_the_centred_step_with_the_square_of_their_scale():
 
 
 def test_two_heads_take_the_step_in_single_precision():
-    exact, prompt = LIMIT(PROMPT), jax.tree.map(lambda leaf: leaf.astype(np.float32), PROMPT)
+    exact, prompt = (
+        compiled(LIMIT, PROMPT),
+        jax.tree.map(lambda leaf: leaf.astype(np.float32), PROMPT),
+    )
     with jax.enable_x64(False):
-        predicted = pair(0.005)(prompt)
+        predicted = compiled(pair(0.005), prompt)
     assert predicted.dtype == np.float32
     np.testing.assert_allclose(predicted, exact, atol=2e-4)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from compiled import compiled
 
 from mesalens import InputError, random
 from mesalens.analysis import attention_maps, copying, copying_at
@@ -15,7 +16,8 @@ TASK = RegressionTask(Uniform(DIM, 1.0), LinearFunctions(DIM), context_length=LE
 
 
 def constructed(sharpness, visibility=None):
-    return copying_transformer(
+    return compiled(
+        copying_transformer,
         GradientDescent(0.5),
         dim=DIM,
         context_length=LENGTH,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from compiled import compiled
 
 from mesalens import GradientDescent, InputError, Prompt, Transformer
 from mesalens.models import Embedding, FeatureDescent, Joint, Sinusoidal
@@ -92,11 +93,11 @@ def test_it_is_descent_on_features_of_x_and_y_written_with_loops():
 def test_it_is_the_transformer_whose_attention_is_the_construction(descent):
     with jax.enable_x64(True):
         prompt, embedding, descent = prompt_of(5, 2, 2), embedding_of(2, 2, 6), descent()
-        layers = gradient_descent_transformer(descent, dim=4, outputs=2, context_length=5)
+        layers = compiled(gradient_descent_transformer, descent, dim=4, outputs=2, context_length=5)
         transformer = Transformer(
             Joint(),
             embedding,
-            Transformer.from_linear(layers).stored_layers,
+            compiled(Transformer.from_linear, layers).stored_layers,
             layers=descent.steps,
             dim=2,
             outputs=2,

@@ -6,6 +6,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import scipy.sparse.linalg
+from compiled import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import Array
@@ -87,11 +88,10 @@ def test_least_squares_is_the_limit_of_ridge_and_of_gradient_descent():
     # In float64: with n < d, where only the minimum-norm solution is the limit, Ridge inverts a nearly singular matrix
     with jax.enable_x64(True):
         prompt = prompt_of(4, 6, 2, 3)
-        expected = LeastSquares()(prompt)
-        np.testing.assert_allclose(Ridge(1e-8)(prompt), expected, rtol=1e-6)
-        np.testing.assert_allclose(
-            GradientDescent(0.3, 3000)(prompt), expected, rtol=1e-2, atol=1e-3
-        )
+        expected = compiled(LeastSquares(), prompt)
+        np.testing.assert_allclose(compiled(Ridge(1e-8), prompt), expected, rtol=1e-6)
+        descended = compiled(GradientDescent(0.3, 3000), prompt)
+        np.testing.assert_allclose(descended, expected, rtol=1e-2, atol=1e-3)
 
 
 def test_a_learner_takes_numpy_and_maps_over_batches():
@@ -230,7 +230,7 @@ def test_conjugate_gradients_are_scipys():
     with jax.enable_x64(True):
         prompt = prompt_of(8, 4, 2, 11)
         xs, ys, query = (np.asarray(part) for part in (prompt.xs, prompt.ys, prompt.query))
-        iterates = ConjugateGradient(6).iterates(prompt)
+        iterates = compiled(ConjugateGradient(6).iterates, prompt)
         for k in range(5):
             solved = [
                 scipy.sparse.linalg.cg(xs.T @ xs, xs.T @ y, maxiter=k, rtol=0, atol=0)[0]
@@ -240,7 +240,8 @@ def test_conjugate_gradients_are_scipys():
             ]
             np.testing.assert_allclose(iterates[k], np.array(solved) @ query, rtol=1e-9, atol=1e-12)
         for k in (4, 5, 6):
-            np.testing.assert_allclose(iterates[k], LeastSquares()(prompt), rtol=1e-9)
+            expected = compiled(LeastSquares(), prompt)
+            np.testing.assert_allclose(iterates[k], expected, rtol=1e-9)
 
 
 def test_newton_schulz_squares_its_error():
@@ -259,8 +260,10 @@ def test_newton_schulz_squares_its_error():
             )
             expected.append(ys.T @ xs @ inverse @ query)
             inverse = 2 * inverse - inverse @ gram @ inverse
-        np.testing.assert_allclose(NewtonSchulz(7, 1.5).iterates(prompt), expected, rtol=1e-10)
-        np.testing.assert_allclose(NewtonSchulz(15)(prompt), LeastSquares()(prompt), rtol=1e-9)
+        iterates = compiled(NewtonSchulz(7, 1.5).iterates, prompt)
+        np.testing.assert_allclose(iterates, expected, rtol=1e-10)
+        last, solution = compiled(NewtonSchulz(15), prompt), compiled(LeastSquares(), prompt)
+        np.testing.assert_allclose(last, solution, rtol=1e-9)
 
 
 def test_chebyshevs_descent_leaves_his_polynomial():
@@ -273,7 +276,7 @@ def test_chebyshevs_descent_leaves_his_polynomial():
             (upper + lower) / (upper - lower),
             (upper + lower - 2 * eigenvalues) / (upper - lower),
         )
-        iterates = ChebyshevDescent(5, lower, upper).iterates(prompt)
+        iterates = compiled(ChebyshevDescent(5, lower, upper).iterates, prompt)
         solution = np.linalg.lstsq(xs, np.asarray(prompt.ys))[0][:, 0]
         for k in range(6):
             polynomial = np.polynomial.chebyshev.Chebyshev.basis(k)
@@ -301,9 +304,8 @@ def test_learners_that_say_so_see_the_sum_alone(learner):
         learner = in_precision(learner, jnp.float64)
         prompt = prompt_of(9, 3, 2, 15)
         assert learner.sees_only_sum
-        np.testing.assert_allclose(
-            predict(learner, prompt.condense()), predict(learner, prompt), rtol=1e-8
-        )
+        condensed = compiled(predict, learner, prompt.condense())
+        np.testing.assert_allclose(condensed, compiled(predict, learner, prompt), rtol=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +347,7 @@ def test_a_learner_in_steps_ends_at_its_last_iterate_and_has_slopes(name):
         lambda *leaves: jnp.stack(leaves), *(prompt_of(2, 4, 1, seed) for seed in range(3))
     )
     mapped = jax.jit(jax.vmap(lambda p: (learner(p), learner.iterates(p))))(batch)
-    alone = learner.iterates(jax.tree.map(lambda leaf: leaf[2], batch))
+    alone = compiled(learner.iterates, jax.tree.map(lambda leaf: leaf[2], batch))
     assert alone.shape == (4, 1)
     np.testing.assert_allclose(mapped[1][2], alone, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(mapped[0], mapped[1][:, -1], rtol=1e-5, atol=1e-6)

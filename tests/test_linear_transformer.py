@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,8 @@ def made(dim, outputs, seed, key_size=None, **shape) -> LinearTransformer:
     start = jax.random.normal(jax.random.key(seed + 1), (outputs, dim))
     structure = partial(Factors.initialise, key_size=key_size)
     options = {"init_scale": 0.5, "initial_weights": start, "structure": structure, **shape}
-    return LinearTransformer.initialise(dim, outputs, key=jax.random.key(seed), **options)
+    key = jax.random.key(seed)
+    return LinearTransformer.initialise(dim, outputs, key=key, **options)
 
 
 def prompt_of(n, d, m, seed) -> Prompt:
@@ -70,7 +72,7 @@ def test_one_layer_against_the_formula_written_with_loops():
         for token in tokens:
             score = (weights.W_K[0, head] @ token) @ (weights.W_Q[0, head] @ query)
             changed += np.asarray(weights.P[0, head] @ (weights.W_V[0, head] @ token)) * score
-    np.testing.assert_allclose(model(prompt), -changed[3:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(compiled(model, prompt), -changed[3:], rtol=1e-4, atol=1e-5)
 
 
 @given(st.permutations(range(6)))
@@ -78,18 +80,15 @@ def test_one_layer_against_the_formula_written_with_loops():
 def test_the_order_of_the_context_does_not_matter(order):
     model, prompt = made(3, 1, 4, layers=2), prompt_of(6, 3, 1, 4)
     shuffled = Prompt(prompt.xs[np.array(order)], prompt.ys[np.array(order)], prompt.query)
-    np.testing.assert_allclose(model(shuffled), model(prompt), rtol=1e-4, atol=1e-5)
+    predicted, expected = compiled(model, shuffled), compiled(model, prompt)
+    np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_context_never_sees_the_query():
     model, prompt = made(3, 1, 5, layers=3), prompt_of(6, 3, 1, 5)
     other = Prompt(prompt.xs, prompt.ys, prompt.query + 10)
-    np.testing.assert_allclose(
-        model.residual_stream(prompt)[:, :-1],
-        model.residual_stream(other)[:, :-1],
-        rtol=1e-5,
-        atol=1e-6,
-    )
+    stream, changed = (compiled(model.residual_stream, each) for each in (prompt, other))
+    np.testing.assert_allclose(stream[:, :-1], changed[:, :-1], rtol=1e-5, atol=1e-6)
 
 
 def test_a_looped_model_equals_an_unshared_one_with_the_same_layer_repeated():
@@ -99,24 +98,25 @@ def test_a_looped_model_equals_an_unshared_one_with_the_same_layer_repeated():
     unshared = LinearTransformer(repeated, layers=3, initial_weights=looped.initial_weights)
     assert not unshared.looped
     prompt = prompt_of(5, 3, 1, 6)
-    np.testing.assert_allclose(looped(prompt), unshared(prompt), rtol=1e-5)
+    predicted, expected = compiled(looped, prompt), compiled(unshared, prompt)
+    np.testing.assert_allclose(predicted, expected, rtol=1e-5)
 
 
 def test_effective_matrices_make_the_same_model():
     model, prompt = made(3, 2, 7, layers=2, heads=2), prompt_of(5, 3, 2, 7)
-    A, B = model.effective()
+    A, B = compiled(model.effective)
     rebuilt = LinearTransformer.from_effective(
         A, B, layers=2, outputs=2, initial_weights=model.initial_weights
     )
-    np.testing.assert_allclose(rebuilt(prompt), model(prompt), rtol=1e-4, atol=1e-5)
+    predicted, expected = compiled(rebuilt, prompt), compiled(model, prompt)
+    np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [1, 4])
 def test_initial_weights_have_the_papers_variance_and_are_truncated(layers):
     structure = partial(Factors.initialise, key_size=30)
-    model = LinearTransformer.initialise(
-        60, layers=layers, heads=2, structure=structure, key=jax.random.key(0)
-    ).weights
+    options = {"layers": layers, "heads": 2, "structure": structure, "key": jax.random.key(0)}
+    model = LinearTransformer.initialise(60, **options).weights
     for weights, fan_in in ((model.W_Q, 61), (model.W_K, 61), (model.W_V, 61), (model.P, 60)):
         assert weights.shape[0] == layers
         deviation = np.sqrt(0.002 / layers / fan_in)

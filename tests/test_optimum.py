@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.optimize
+from compiled import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -219,8 +220,8 @@ def test_enough_heads_attain_the_bound(task):
             B[0, head, d + k] = to_z[c]
             A[0, head, :, :d] = -to_z.T @ matrices[:, k, c].T @ to_z[:d, :d]
     with jax.enable_x64(True):
-        layer = LinearTransformer.from_effective(
-            jnp.asarray(A), jnp.asarray(B), layers=1, outputs=m
+        layer = compiled(
+            LinearTransformer.from_effective, jnp.asarray(A), jnp.asarray(B), layers=1, outputs=m
         )
     assert layer_risk(layer, moments) == pytest.approx(lower_bound(moments), rel=1e-10)
     assert optimal_lsa(task, moments).risk > 1.001 * lower_bound(moments)
@@ -267,9 +268,8 @@ LAYER_TASKS = {
 def test_the_exact_risk_of_a_random_layer_lies_in_the_interval_of_a_simulation(name):
     task = LAYER_TASKS[name]
     start = jnp.asarray(0.3 * np.random.default_rng(1).normal(size=(2, 3)), jnp.float32)
-    layer = LinearTransformer.initialise(
-        3, 2, heads=3, init_scale=0.4, initial_weights=start, key=jax.random.key(2)
-    )
+    options = {"heads": 3, "init_scale": 0.4, "initial_weights": start, "key": jax.random.key(2)}
+    layer = LinearTransformer.initialise(3, 2, **options)
     exact = layer_risk(layer, exact_moments(task))
     simulated = simulated_risk(layer, task)
     assert abs(float(simulated.value) - exact) < 4.5 * float(simulated.standard_error)
@@ -292,9 +292,8 @@ def test_the_construction_has_the_exact_risk_of_one_step(name, started):
     start = np.array([[0.5, -0.3, 0.1], [0.2, 0.7, 0.0]]) if started else None
     with jax.enable_x64(True):
         learner = GradientDescent(jnp.asarray(step_size), initial_weights=start)
-        layer = gradient_descent_transformer(
-            learner, dim=3, outputs=2, context_length=task.context_length
-        )
+        sizes = {"dim": 3, "outputs": 2, "context_length": task.context_length}
+        layer = compiled(gradient_descent_transformer, learner, **sizes)
     assert layer_risk(layer, exact_moments(task)) == pytest.approx(
         one_step_risk(task, start).at(step_size), rel=1e-12
     )
@@ -395,9 +394,8 @@ def test_symmetric_tasks_are_descent_with_a_proof_and_the_layer_has_the_stated_r
         learner = GradientDescent(
             jnp.asarray(float(task.context_length)), preconditioner=jnp.asarray(P).T
         )
-        layer = gradient_descent_transformer(
-            learner, dim=task.dim, outputs=task.outputs, context_length=task.context_length
-        )
+        sizes = {"dim": task.dim, "outputs": task.outputs, "context_length": task.context_length}
+        layer = compiled(gradient_descent_transformer, learner, **sizes)
     assert layer_risk(layer, exact_moments(task)) == pytest.approx(best.risk, rel=1e-10)
     assert layer_risk(best.layer(), exact_moments(task)) == pytest.approx(best.risk, rel=1e-5)
     assert best.descent_risk == best.risk

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import xarray as xr
+from compiled import compiled
 
 import mesalens
 from mesalens import InputError, LinearTransformer, random
@@ -404,7 +405,7 @@ def test_a_run_is_read_back(tmp_path, model):
     content = json.loads((tmp_path / "settings.json").read_text())
     assert content["mesalens"] == mesalens.__version__
     assert TrainingSettings.read({k: v for k, v in content.items() if k != "mesalens"}) == settings
-    prediction = training.learner(1)(settings.sampled_task().sample(KEY)[0])
+    prediction = compiled(training.learner(1), compiled(settings.sampled_task().sample, KEY)[0])
     assert prediction.shape == (1,) and np.isfinite(prediction).all()
 
 
@@ -455,7 +456,7 @@ def test_a_linear_transformer_of_mesalens_0_1_is_read(tmp_path):
     settings, training = load_run(tmp_path)
     assert settings.value("noise_variance") == 0.1 and settings.value("learning_rate") == 0.002
     assert settings.value("covariates").model_dump() == {"kind": "uniform", "scale": 0.5}
-    prompt = settings.sampled_task().sample(KEY)[0]
+    prompt = compiled(settings.sampled_task().sample, KEY)[0]
     learner = training.learner(1)
     assert learner.activation_clip == 5.0 and learner.layers == 2
     # Token by token from the arrays, as they are in the file
@@ -465,7 +466,7 @@ def test_a_linear_transformer_of_mesalens_0_1_is_read(tmp_path):
         W_Q, W_K, W_V, P = (arrays[name][1, layer, 0] for name in ("W_Q", "W_K", "W_V", "P"))
         scores = (tokens @ W_Q.T) @ (tokens[:-1] @ W_K.T).T
         tokens = np.clip(tokens + scores @ (tokens[:-1] @ W_V.T) @ P.T, -5, 5)
-    np.testing.assert_allclose(learner(prompt), -tokens[-1, 3:], rtol=1e-4)
+    np.testing.assert_allclose(compiled(learner, prompt), -tokens[-1, 3:], rtol=1e-4)
 
 
 def test_a_transformer_of_mesalens_0_1_is_read(tmp_path):
@@ -478,14 +479,14 @@ def test_a_transformer_of_mesalens_0_1_is_read(tmp_path):
     model = training.learner(1)
     kinds = [type(layer.attention.kind) for layer in model.stored_layers]
     assert kinds == [SoftmaxAttention, LinearAttention]
-    prompt = settings.sampled_task().sample(KEY)[0]
+    prompt = compiled(settings.sampled_task().sample, KEY)[0]
     rows = np.concatenate([Interleaved()(prompt), Sinusoidal(6)(9)], axis=1)
     for layer in layers:
         W_Q, W_K, W_V, P = (arrays[f"{layer}.{name}"][1, 0] for name in names)
         scores = (rows @ W_Q.T) @ (rows[:-1] @ W_K.T).T
         scores = jax.nn.softmax(scores / 10**0.5) if layer == layers[0] else scores
         rows = rows + scores @ (rows[:-1] @ W_V.T) @ P.T
-    np.testing.assert_allclose(model(prompt), -rows[-1, 3:4], rtol=1e-3)
+    np.testing.assert_allclose(compiled(model, prompt), -rows[-1, 3:4], rtol=1e-3)
 
 
 def test_a_sweep_of_mesalens_0_1_is_read(tmp_path):

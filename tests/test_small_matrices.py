@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import compiled
 
 from mesalens import GradientDescent, LinearTransformer, Prompt
 from mesalens.models.linear_transformer import FEW_LAYERS
@@ -188,7 +189,7 @@ def test_one_layer_by_the_code_of_many_is_one_layer():
 def test_one_step_of_gd_plus_plus_is_one_of_gradient_descent():
     prompts = prompts_of(5, 3, 2)
     corrected = GradientDescent(0.4, 1, data_correction=jnp.array([0.7]))
-    close(corrected.batch(prompts), GradientDescent(0.4).batch(prompts))
+    close(compiled(corrected.batch, prompts), compiled(GradientDescent(0.4).batch, prompts))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import scipy.stats
+from compiled import compiled, mapped
 
 from mesalens import InputError, Prompt
 from mesalens.tasks import (
@@ -83,7 +84,7 @@ def test_moments_of_independent_covariates_against_enumeration(name):
     ],
 )
 def test_samples_have_the_stated_moments(covariates):
-    x = np.asarray(covariates.sample(jax.random.key(0), (400_000,)), np.float64)
+    x = np.asarray(compiled(covariates.sample, jax.random.key(0), (400_000,)), np.float64)
     weight = WEIGHT[: covariates.dim, : covariates.dim]
     for terms, exact in (
         (np.einsum("ni,nj->nij", x, x), covariates.second_moment()),
@@ -148,7 +149,7 @@ def test_mirrored_covariates_have_the_same_moments_where_and_only_where_invarian
 ):
     assert covariates.rotation_invariant is invariant
     normal = np.array([1.0, 0.4, -0.7])
-    x = np.asarray(covariates.sample(jax.random.key(15), (400_000,)), np.float64)
+    x = np.asarray(compiled(covariates.sample, jax.random.key(15), (400_000,)), np.float64)
     mirrored = x - 2 * np.outer(x @ normal, normal) / (normal @ normal)
     terms = np.concatenate([x**power - mirrored**power for power in (1, 2, 4)], axis=1)
     distance = np.max(np.abs(terms.mean(axis=0)) / terms.std(axis=0)) * np.sqrt(len(x))
@@ -184,7 +185,7 @@ def test_singular_covariance_is_sampled_in_its_range():
 
 def test_labels_are_linear_in_the_inputs_with_one_function_a_prompt():
     task = RegressionTask(Gaussian(3), LinearFunctions(3, 2), context_length=8)
-    prompts, targets = task.sample(jax.random.key(2), (5,))
+    prompts, targets = compiled(task.sample, jax.random.key(2), (5,))
     for xs, ys, query, target in zip(prompts.xs, prompts.ys, prompts.query, targets, strict=True):
         weights = np.linalg.lstsq(np.asarray(xs), np.asarray(ys), rcond=None)[0]
         np.testing.assert_allclose(xs @ weights, ys, atol=1e-4)
@@ -204,7 +205,7 @@ def test_noise_is_on_every_label_and_on_the_target():
     task = RegressionTask(
         Gaussian(2, 1e-6), LinearFunctions(2), context_length=3, noise=GaussianNoise(0.49)
     )
-    prompts, targets = task.sample(jax.random.key(4), (50_000,))
+    prompts, targets = compiled(task.sample, jax.random.key(4), (50_000,))
     assert float(prompts.ys.std()) == pytest.approx(0.7, rel=0.02)
     assert float(targets.std()) == pytest.approx(0.7, rel=0.02)
 
@@ -215,8 +216,8 @@ def test_exactly_k_labels_are_replaced_anywhere_in_the_context(count):
         Gaussian(2), LinearFunctions(2), context_length=5, distractors=Distractors(count, 4.0)
     )
     clean = eqx.tree_at(lambda t: t.distractors, task, Distractors(0))
-    prompts, targets = task.sample(jax.random.key(5), (20_000,))
-    pure, pure_targets = clean.sample(jax.random.key(5), (20_000,))
+    prompts, targets = compiled(task.sample, jax.random.key(5), (20_000,))
+    pure, pure_targets = compiled(clean.sample, jax.random.key(5), (20_000,))
     np.testing.assert_array_equal(prompts.xs, pure.xs)
     np.testing.assert_array_equal(targets, pure_targets)
     replaced = np.asarray(prompts.ys != pure.ys)[..., 0]
@@ -230,7 +231,7 @@ def test_sampling_is_reproducible_and_single_precision(batch, seed=11):
     task = RegressionTask(
         Uniform(2), LinearFunctions(2), context_length=3, noise=GaussianNoise(0.1)
     )
-    one, again = (task.sample(jax.random.key(seed), (batch,)) for _ in range(2))
+    one, again = (compiled(task.sample, jax.random.key(seed), (batch,)) for _ in range(2))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(one))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, again))
     assert one[0].xs.shape == (batch, 3, 2)
@@ -239,9 +240,9 @@ def test_sampling_is_reproducible_and_single_precision(batch, seed=11):
 def test_vmap_over_keys_draws_independent_prompts():
     task = RegressionTask(Uniform(2), LinearFunctions(2), context_length=3)
     keys = jax.random.split(jax.random.key(0), 4)
-    prompts, targets = jax.vmap(task.sample)(keys)
+    prompts, targets = mapped(task.sample, keys)
     assert prompts.xs.shape == (4, 3, 2)
-    np.testing.assert_array_equal(targets[2], task.sample(keys[2])[1])
+    np.testing.assert_array_equal(targets[2], compiled(task.sample, keys[2])[1])
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ def test_noise_has_its_law_and_the_stated_moments_at_every_input(name):
     noise, law = NOISES[name]
     xs = jnp.broadcast_to(jnp.asarray(POINTS, jnp.float32), (200_000, 3, 3))
     labels = jnp.full((200_000, 3, 2), 1.5)
-    drawn = np.asarray(noise(jax.random.key(16), labels, xs) - labels, np.float64)
+    drawn = np.asarray(compiled(noise, jax.random.key(16), labels, xs) - labels, np.float64)
     constant, growth = noise.conditional_variance(3)
     cumulants = []
     for place, x in enumerate(POINTS):
@@ -343,7 +344,9 @@ def test_noise_of_variance_zero_is_none_and_variances_may_be_traced(family):
     labels, xs = jnp.ones((4, 3, 1)), jnp.ones((4, 3, 2))
     assert family(0.0)(jax.random.key(0), labels, xs) is labels
     traced = jax.jit(lambda v: family(v)(jax.random.key(0), labels, xs))
-    np.testing.assert_allclose(traced(0.3), family(0.3)(jax.random.key(0), labels, xs), rtol=1e-6)
+    np.testing.assert_allclose(
+        traced(0.3), compiled(family(0.3), jax.random.key(0), labels, xs), rtol=1e-6
+    )
 
 
 class Clicks(Noise):
@@ -356,7 +359,7 @@ class Clicks(Noise):
 def test_own_noise_needs_only_a_call_and_promises_nothing():
     clicks = Clicks()
     task = RegressionTask(Gaussian(2, 1e-6), LinearFunctions(2), context_length=3, noise=clicks)
-    prompts, targets = task.sample(jax.random.key(4), (50_000,))
+    prompts, targets = compiled(task.sample, jax.random.key(4), (50_000,))
     for drawn in (prompts.ys, targets):
         assert float(drawn.min()) > -1.001
         assert float(drawn.std()) == pytest.approx(1, rel=0.03)

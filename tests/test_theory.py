@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from compiled import compiled, mapped
 
 from mesalens import GradientDescent, InputError, Prompt
-from mesalens.analysis import risk
+from mesalens.analysis import risk, risks
 from mesalens.tasks import (
     Distractors,
     Exponential,
@@ -79,21 +80,15 @@ TASKS = {
 
 
 @pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("factor", [0.0, 1.0, 1.4])
-def test_exact_risk_of_one_step_lies_in_the_interval_of_a_simulation(name, factor):
+def test_exact_risks_of_one_step_lie_in_the_intervals_of_a_simulation(name):
     task, start = TASKS[name]
     theory = one_step_risk(task, start)
-    step_size = factor * theory.best_step_size
+    step_sizes = [factor * theory.best_step_size for factor in (0.0, 1.0, 1.4)]
     weights = None if start is None else jnp.asarray(start, jnp.float32)
-    simulated = risk(
-        GradientDescent(step_size, initial_weights=weights),
-        task,
-        jax.random.key(1),
-        prompts=150_000,
-    )
-    assert abs(float(simulated.value) - theory.at(step_size)) < 4.5 * float(
-        simulated.standard_error
-    )
+    learners = [GradientDescent(size, initial_weights=weights) for size in step_sizes]
+    simulated = risks(learners, task, jax.random.key(1), prompts=150_000)
+    for step_size, found in zip(step_sizes, simulated, strict=True):
+        assert abs(found.value - theory.at(step_size)) < 4.5 * found.standard_error
 
 
 @pytest.mark.slow  # the parabola is simulated at three points above
@@ -171,8 +166,10 @@ def construction(layers, outputs, start, preconditioned):
         preconditioner=rng.normal(size=(4, 4)) if preconditioned else None,
     )
     task = RegressionTask(Uniform(4), LinearFunctions(4, outputs), context_length=6)
-    prompts, _ = task.sample(jax.random.key(0), (16,))
-    transformer = gradient_descent_transformer(learner, dim=4, outputs=outputs, context_length=6)
+    prompts, _ = compiled(task.sample, jax.random.key(0), (16,))
+    transformer = compiled(
+        gradient_descent_transformer, learner, dim=4, outputs=outputs, context_length=6
+    )
     return learner, transformer, jax.tree.map(lambda leaf: leaf.astype("float64"), prompts)
 
 
@@ -180,23 +177,23 @@ def construction(layers, outputs, start, preconditioned):
 def test_the_construction_is_gradient_descent(case):
     with jax.enable_x64(True):
         learner, transformer, prompts = construction(*case)
-        expected = jax.vmap(learner)(prompts)
+        expected = mapped(learner, prompts)
         for predict in (transformer, transformer.token_by_token):
-            np.testing.assert_allclose(jax.vmap(predict)(prompts), expected, rtol=1e-11, atol=1e-12)
+            np.testing.assert_allclose(mapped(predict, prompts), expected, rtol=1e-11, atol=1e-12)
 
 
 def test_every_layer_moves_every_label_by_its_step():
     with jax.enable_x64(True):
         learner, transformer, prompts = construction(3, 2, True, False)
         prompt = jax.tree.map(lambda leaf: leaf[0], prompts)
-        stream = transformer.residual_stream(prompt)
+        stream = compiled(transformer.residual_stream, prompt)
         for step in range(4):
             weights = learner.initial_weights
             if step:
                 descent = GradientDescent(
                     learner.step_size[:step], step, initial_weights=learner.initial_weights
                 )
-                weights = descent.weights(prompt)
+                weights = compiled(descent.weights, prompt)
             moved = prompt.ys - prompt.xs @ (weights - learner.initial_weights).T
             np.testing.assert_allclose(stream[step, :-1, 4:], moved, atol=1e-12)
             np.testing.assert_allclose(stream[step, -1, 4:], -weights @ prompt.query, atol=1e-12)
@@ -210,7 +207,7 @@ def test_one_wrong_sign_breaks_the_construction(matrix):
         broken = eqx.tree_at(
             lambda t: getattr(t.weights, matrix), transformer, replace_fn=lambda w: -w
         )
-        assert not np.allclose(jax.vmap(broken)(prompts), jax.vmap(learner)(prompts), rtol=0.01)
+        assert not np.allclose(mapped(broken, prompts), mapped(learner, prompts), rtol=0.01)
 
 
 def test_one_step_size_for_all_steps_makes_a_looped_transformer():
@@ -228,13 +225,16 @@ def test_the_construction_is_gd_plus_plus(looped, preconditioned):
             data_correction=0.4,
             preconditioner=rng.normal(size=(4, 4)) if preconditioned else None,
         )
-        transformer = gradient_descent_transformer(learner, dim=4, outputs=2, context_length=6)
+        transformer = compiled(
+            gradient_descent_transformer, learner, dim=4, outputs=2, context_length=6
+        )
         assert transformer.looped == looped
         prompt = Prompt(rng.normal(size=(6, 4)), rng.normal(size=(6, 2)), rng.normal(size=4))
-        expected = learner.iterates(prompt)
-        np.testing.assert_allclose(transformer.iterates(prompt), expected, rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(transformer(prompt), expected[-1], rtol=1e-10)
-        np.testing.assert_allclose(transformer.token_by_token(prompt), expected[-1], rtol=1e-10)
+        expected = compiled(learner.iterates, prompt)
+        iterates = compiled(transformer.iterates, prompt)
+        np.testing.assert_allclose(iterates, expected, rtol=1e-10, atol=1e-12)
+        for predict in (transformer, transformer.token_by_token):
+            np.testing.assert_allclose(compiled(predict, prompt), expected[-1], rtol=1e-10)
 
 
 def test_one_corrected_step_from_a_start_has_its_layer():
@@ -244,8 +244,11 @@ def test_one_corrected_step_from_a_start_has_its_layer():
     prompt = Prompt(
         np.eye(3, 2, dtype=np.float32), np.ones((3, 2), np.float32), np.ones(2, np.float32)
     )
-    transformer = gradient_descent_transformer(learner, dim=2, outputs=2, context_length=3)
-    np.testing.assert_allclose(transformer(prompt), learner(prompt), rtol=1e-5)
+    transformer = compiled(
+        gradient_descent_transformer, learner, dim=2, outputs=2, context_length=3
+    )
+    predicted, expected = compiled(transformer, prompt), compiled(learner, prompt)
+    np.testing.assert_allclose(predicted, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
+from compiled import compiled
 
 from mesalens import GradientDescent, InputError, LeastSquares, LinearTransformer, random
 from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask, Uniform
@@ -109,6 +110,15 @@ def test_metrics_are_labelled_and_measured_every_k_steps(three):
     assert len(np.unique(metrics.draw)) == 12
 
 
+def loss_and_slope(task, batch_size, step_size, key):
+    """The mean loss of a batch and its slope, without the loop."""
+
+    def loss(step_size):
+        return SquaredError().loss(task, batch_size)(GradientDescent(step_size), key)
+
+    return compiled(jax.value_and_grad(loss), step_size)
+
+
 def test_one_step_is_one_step_of_the_optimiser():
     """The loop against Optax called by hand, on the batch that the loop draws."""
     training = train(
@@ -120,11 +130,7 @@ def test_one_step_is_one_step_of_the_optimiser():
         key=random.key(4),
     )
     data_key = jax.random.split(jax.random.fold_in(random.key(4), 0), 3)[1]
-    loss, gradient = jax.value_and_grad(
-        lambda step_size: SquaredError().loss(TASK, 64)(
-            GradientDescent(step_size), jax.random.fold_in(data_key, 0)
-        )
-    )(1.0)
+    loss, gradient = loss_and_slope(TASK, 64, 1.0, jax.random.fold_in(data_key, 0))
     np.testing.assert_allclose(training.learner().step_size, 1 - 0.5 * gradient, rtol=1e-5)
     np.testing.assert_allclose(training.metrics.loss[0, 1], loss, rtol=1e-5)
 
@@ -400,7 +406,7 @@ def test_a_clip_that_vanishes_in_adam_gets_a_sentence():
     with pytest.raises(InputError, match=r"clip.*1e-08"):
         clipped_adam(1e-3, clip=1e-8)
     optimiser = clipped_adam(1e-3, clip=3e-8)
-    change, _ = optimiser.update(jnp.ones(1), optimiser.init(jnp.zeros(1)))
+    change, _ = compiled(optimiser.update, jnp.ones(1), optimiser.init(jnp.zeros(1)))
     np.testing.assert_allclose(change, -1e-3 * 3 / 4, rtol=1e-4)
 
 
@@ -418,15 +424,7 @@ def test_a_batch_in_parts_has_the_mean_of_their_losses_and_gradients():
     )
     data_key = jax.random.split(jax.random.fold_in(random.key(2), 0), 3)[1]
     parts = jax.random.split(jax.random.fold_in(data_key, 0), 3)
-    values, slopes = zip(
-        *(
-            jax.value_and_grad(lambda r, k=k: SquaredError().loss(task, 4)(GradientDescent(r), k))(
-                0.3
-            )
-            for k in parts
-        ),
-        strict=True,
-    )
+    values, slopes = zip(*(loss_and_slope(task, 4, 0.3, key) for key in parts), strict=True)
     np.testing.assert_allclose(run.metrics.loss.values[0, 1], np.mean(values), rtol=1e-5)
     np.testing.assert_allclose(run.learner().step_size, 0.3 - 0.1 * np.mean(slopes), rtol=1e-5)
     with pytest.raises(InputError, match=r"batch_size=12.*microbatches=5"):
@@ -489,9 +487,7 @@ def test_momentum_is_that_of_the_formula():
     step_size, velocity = 0.2, 0.0
     for number in range(3):
         key = jax.random.fold_in(data_key, number)
-        slope = jax.grad(lambda r, key=key: SquaredError().loss(TASK, 8)(GradientDescent(r), key))(
-            step_size
-        )
+        _, slope = loss_and_slope(TASK, 8, step_size, key)
         velocity = 0.5 * velocity + slope
         step_size -= 0.3 * velocity
     np.testing.assert_allclose(found.learner().step_size, step_size, rtol=1e-5)
@@ -545,5 +541,6 @@ class AbsoluteError(Objective):
 def test_an_objective_of_a_user_trains():
     found = by(objective=AbsoluteError(), seeds=1, steps=1)
     data_key = jax.random.split(jax.random.fold_in(random.key(6), 0), 3)[1]
-    loss = AbsoluteError().loss(TASK, 8)(GradientDescent(0.2), jax.random.fold_in(data_key, 0))
+    key = jax.random.fold_in(data_key, 0)
+    loss = compiled(AbsoluteError().loss(TASK, 8), GradientDescent(0.2), key)
     np.testing.assert_allclose(found.metrics.loss[0, 1], loss, rtol=1e-6)

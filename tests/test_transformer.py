@@ -9,6 +9,7 @@ import jaxtyping
 import numpy as np
 import optax
 import pytest
+from compiled import compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -303,9 +304,9 @@ def test_weights_of_any_structure_become_attention():
         lambda: LinearTransformer.initialise(2, 2, layers=2, structure=Scalars.initialise, key=KEY)
     )
     prompt = prompt_of(4, 2, 2)
-    np.testing.assert_allclose(
-        Transformer.from_linear(linear)(prompt), linear(prompt), rtol=1e-4, atol=1e-5
-    )
+    model = compiled(Transformer.from_linear, linear)
+    predicted, expected = compiled(model, prompt), compiled(linear, prompt)
+    np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_it_says_what_the_linear_one_says_of_itself():
@@ -315,7 +316,7 @@ def test_it_says_what_the_linear_one_says_of_itself():
                 3, 2, layers=2, looped=looped, key=KEY
             )
         )
-        model = Transformer.from_linear(linear)
+        model = compiled(Transformer.from_linear, linear)
         assert (model.dim, model.outputs, model.layers, model.looped) == (3, 2, 2, looped)
         assert len(model.stored_layers) == (1 if looped else 2)
 
@@ -350,6 +351,7 @@ residual_stream = eqx.filter_jit(lambda model, prompt: model.residual_stream(pro
 LAYOUTS = [(Joint(), 6), (Interleaved(), 3)]  # 7 rows both
 
 
+@eqx.filter_jit
 def with_row_changed(tokens, prompt, row, change):
     return tokens.prompt(tokens(prompt).at[row].add(change), outputs=prompt.outputs)
 
@@ -365,7 +367,7 @@ def test_where_keys_are_causal_no_row_sees_a_later_one(tokens, n, attention, row
     prompt = prompt_of(n, 2, 1, seed)
     stream, changed = (
         residual_stream(model, p)
-        for p in (prompt, with_row_changed(tokens, prompt, row, jnp.asarray(change, float)))
+        for p in (prompt, with_row_changed(tokens, prompt, np.asarray(row), np.float32(change)))
     )
     np.testing.assert_array_equal(changed[:, :row], stream[:, :row])
     if abs(change) > 0.01:
@@ -380,7 +382,8 @@ def test_where_keys_are_all_rows_every_row_sees_every_other(tokens, n):
         model = transformer(2, attention=attention, tokens=tokens, visibility=AllRows())
         stream = residual_stream(model, prompt)
         for row in range(7):
-            changed = residual_stream(model, with_row_changed(tokens, prompt, row, 1.0))
+            other = with_row_changed(tokens, prompt, np.asarray(row), np.float32(1))
+            changed = residual_stream(model, other)
             assert (np.abs(changed[1] - stream[1]).max(axis=-1) > 1e-4).all()
 
 
@@ -490,9 +493,7 @@ def test_weights_start_as_truncated_normals_each_of_its_own_and_biases_at_zero()
     np.testing.assert_allclose(np.corrcoef(beginnings), np.eye(len(matrices)), atol=0.2)
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """A transformer with every part there is, and what two steps of training make of it with two seeds."""
+def with_every_part(seed=0):
     parts = {
         **FULL,
         "layers": 1,
@@ -503,15 +504,16 @@ def trained():
         "positions": Learned(jnp.ones((4, 3))),
         "readout": True,
     }
-    one = transformer(2, **parts)
-    task = RegressionTask(Gaussian(2), LinearFunctions(2), context_length=3)
-    options = {"steps": 2, "batch_size": 16, "seeds": 2, "every": 2}
-    return one, train(lambda key: one, task, optax.sgd(0.1), key=KEY, **options)
+    return transformer(2, seed=seed, **parts)
 
 
 @pytest.mark.slow
-def test_training_changes_every_part_but_where_the_query_starts(trained):
-    before, training = trained
+def test_training_changes_every_part_but_where_the_query_starts():
+    """Two steps, from two seeds."""
+    before = with_every_part()
+    task = RegressionTask(Gaussian(2), LinearFunctions(2), context_length=3)
+    options = {"steps": 2, "batch_size": 16, "seeds": 2, "every": 2}
+    training = train(lambda key: before, task, optax.sgd(0.1), key=KEY, **options)
     then, now = named_arrays(before), named_arrays(training.learners)
     moved = {name: np.abs(now[name] - then[name]).reshape(2, -1).max(axis=1) for name in then}
     assert len(moved) == 1 + 2 + 4 + 1 + (8 + 2 + 4 + 2) + 2
@@ -522,17 +524,16 @@ def test_training_changes_every_part_but_where_the_query_starts(trained):
     assert [name for name in moved if not (moved[name] > 0.01).all()] == []
 
 
-def test_what_is_trainable_is_every_float_array_but_w_0(trained):
-    model, _ = trained
+def test_what_is_trainable_is_every_float_array_but_w_0():
+    model = with_every_part()
     mask = model.trainable()
     assert mask.tokens.initial_weights is False
     assert mask.embedding.mlp.activation is False
     assert sum(jax.tree.leaves(mask)) == len(named_arrays(model)) - 1
 
 
-def test_weights_are_kept_in_a_file(trained, tmp_path):
-    template, training = trained
-    model = training.learner(1)
+def test_weights_are_kept_in_a_file(tmp_path):
+    template, model = with_every_part(), with_every_part(seed=1)
     save_arrays(model, tmp_path / "weights.safetensors")
     loaded = load_arrays(template, tmp_path / "weights.safetensors")
     jax.tree.map(np.testing.assert_array_equal, named_arrays(loaded), named_arrays(model))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiled import compiled
 from jax.flatten_util import ravel_pytree
 
 from mesalens import GradientDescent, InputError, LinearTransformer, Prompt, random, train
@@ -77,7 +78,7 @@ def by_hand(weights, layer, head, d, m):
 @pytest.mark.parametrize("m", [1, 2])
 def test_effective_matrices_are_those_of_the_formula(name, m):
     weights = drawn(name, d=3, m=m)
-    A, B = weights.effective()
+    A, B = compiled(weights.effective)
     assert A.shape == B.shape == (2, 2, 3 + m, 3 + m)
     for layer, head in np.ndindex(2, 2):
         exactly((A[layer, head], B[layer, head]), by_hand(weights, layer, head, 3, m))
@@ -93,12 +94,16 @@ def test_the_gradient_through_effective_is_that_of_finite_differences(name):
         return jnp.sum(A * upstream[0]) + jnp.sum(B * upstream[1])
 
     flat, back = ravel_pytree(weights)
-    gradient = ravel_pytree(jax.jit(jax.grad(value))(weights))[0]
     directions = np.eye(flat.size)[:: max(flat.size // 7, 1)]
     step = 1e-3  # at most quadratic in the parameters, for which central differences are exact
-    ahead, behind = (
-        jax.vmap(lambda e, s=s: value(back(flat + s * e)))(directions) for s in (step, -step)
-    )
+
+    @jax.jit
+    def gradient_and_values(flat):
+        gradient = ravel_pytree(jax.grad(value)(back(flat)))[0]
+        moved = flat + step * jnp.stack([directions, -directions])
+        return gradient, jax.vmap(jax.vmap(lambda flat: value(back(flat))))(moved)
+
+    gradient, (ahead, behind) = gradient_and_values(flat)
     np.testing.assert_allclose(
         (ahead - behind) / (2 * step), directions @ gradient, rtol=1e-7, atol=1e-9
     )
@@ -197,8 +202,8 @@ def test_a_repeated_layer_moves_by_the_damping_each_time(name):
         tokens = tokens + 0.3 * tokens @ A.T @ S @ B.T
         expected.append(-tokens[-1, 3:])
     repeated = model.repeated(4, damping=0.3)
-    exactly(repeated.iterates(prompt), expected)
-    exactly(repeated(prompt), expected[-1])
+    exactly(compiled(repeated.iterates, prompt), expected)
+    exactly(compiled(repeated, prompt), expected[-1])
 
 
 TASK = RegressionTask(
@@ -268,8 +273,10 @@ def test_gd_plus_plus_fits_into_sparse_weights_and_into_scalars(steps):
     descent = GradientDescent(
         jnp.linspace(0.5, 0.9, steps), steps, data_correction=jnp.full(steps, 0.3)
     )
-    constructed = gradient_descent_transformer(descent, dim=3, outputs=2, context_length=5)
-    A, B = constructed.effective()
+    constructed = compiled(
+        gradient_descent_transformer, descent, dim=3, outputs=2, context_length=5
+    )
+    A, B = compiled(constructed.effective)
     sparse = Sparse(A[..., :3, :3], B[..., 3:, 3:], B[..., :3, :3])
     scalars = Scalars(
         jnp.stack([A[..., 0, 0], 0 * A[..., 0, 0], B[..., 0, 0], B[..., 4, 4]], axis=-1), 3, 2
@@ -278,18 +285,17 @@ def test_gd_plus_plus_fits_into_sparse_weights_and_into_scalars(steps):
     rng = np.random.default_rng(5)
     prompt = Prompt(*(rng.uniform(-1, 1, shape) for shape in ((5, 3), (5, 2), (3,))))
     for weights in (sparse, scalars):
-        exactly(weights.effective(), (A, B))
+        exactly(compiled(weights.effective), (A, B))
         model = LinearTransformer(weights, layers=steps, outputs=2)
-        exactly(model.iterates(prompt), constructed.iterates(prompt))
-        exactly(model(prompt), descent(prompt))
+        exactly(compiled(model.iterates, prompt), compiled(constructed.iterates, prompt))
+        exactly(compiled(model, prompt), compiled(descent, prompt))
 
 
 def test_preconditioned_descent_fits_into_sparse_weights_without_covariates():
     P = jnp.asarray([[0.9, 0.2], [0.1, 0.5]])
-    constructed = gradient_descent_transformer(
-        GradientDescent(0.7, preconditioner=P), dim=2, context_length=5
-    )
-    A, B = constructed.effective()
+    descent = GradientDescent(0.7, preconditioner=P)
+    constructed = compiled(gradient_descent_transformer, descent, dim=2, context_length=5)
+    A, B = compiled(constructed.effective)
     exactly(Sparse(A[..., :2, :2], B[..., 2:, 2:]).effective(), (A, B))
 
 
