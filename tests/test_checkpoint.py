@@ -33,6 +33,11 @@ from mesalens.training.checkpoint import (
 pytest_plugins = ["small_training"]
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
+
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 # A state with random keys, numbers of 16 bits and counters
 NOISY = optax.chain(
     optax.add_noise(1e-4, 0.5, jax.random.key(7)), optax.adam(1e-2, mu_dtype=jnp.bfloat16)
@@ -127,19 +132,19 @@ def test_states_follow_each_other_no_faster_than_is_said_and_the_last_is_always_
     [
         ({"key": random.key(2)}, "key is [0, 1] in the folder and [0, 2] here"),
         ({"seeds": 3}, "seed is [0, 1] in the folder and [0, 1, 2] here"),
-        ({"seeds": [1, 0]}, "seed is [0, 1] in the folder and [1, 0] here"),
+        slow({"seeds": [1, 0]}, "seed is [0, 1] in the folder and [1, 0] here"),
         ({"batch_size": 33, "every": 5}, "batch_size is 32 in the folder and 33 here; every is 10 in the folder and 5 here"),
-        ({"batch_size": 34, "microbatches": 2}, "batch_size is 32 in the folder and 34 here; microbatches is 1 in the folder and 2 here"),
+        slow({"batch_size": 34, "microbatches": 2}, "batch_size is 32 in the folder and 34 here; microbatches is 1 in the folder and 2 here"),
         ({"objective": "population"}, "objective is SquaredError() in the folder and Population() here"),
         ({"key": jax.random.key(1, impl="rbg")}, "generator is threefry in the folder and rbg here"),
-        ({"description": {"learning_rate": 0.01}}, "learning_rate is not set in the folder and 0.01 here"),
+        slow({"description": {"learning_rate": 0.01}}, "learning_rate is not set in the folder and 0.01 here"),
         ({"measure": None}, "metrics is ['draw', 'loss', 'norm'] in the folder and ['loss'] here"),
         ({"measure": lambda learner, key: measure(learner, jax.random.fold_in(key, 1))}, "the measure differ"),
         ({"optimiser": clipped_adam(1.1e-2, clip=1e-3)}, "the task, learner or optimiser differ"),
-        ({"initialise": lambda key: initialise(key, init_scale=0.003)}, "the initial weights or learners differ"),
+        slow({"initialise": lambda key: initialise(key, init_scale=0.003)}, "the initial weights or learners differ"),
         ({"initialise": lambda key: initialise(key, heads=2)}, "the task, learner or optimiser differ"),
         ({"task": dataclasses.replace(TASK, covariates=Uniform(3, 0.6))}, "the task, learner or optimiser differ"),
-        (
+        slow(
             {"task": RegressionTask(Uniform(3, 0.5), LinearFunctions(3, mean=np.ones((1, 3))), context_length=5)},
             "the task, learner or optimiser differ",
         ),

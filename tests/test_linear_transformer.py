@@ -42,8 +42,8 @@ def both_forms(model, prompt):
     ("n", "d", "m", "layers", "heads", "looped"),
     [
         (5, 3, 1, 1, 1, False),
-        (1, 1, 1, 2, 1, False),
-        (4, 2, 3, 1, 3, False),
+        pytest.param(1, 1, 1, 2, 1, False, marks=pytest.mark.slow),
+        pytest.param(4, 2, 3, 1, 3, False, marks=pytest.mark.slow),
         (3, 4, 2, 3, 2, False),
         (7, 3, 1, 4, 1, True),
     ],

@@ -158,7 +158,11 @@ def test_parameters_begin_with_the_scale_over_their_fan_in(name, fan_ins):
         )
 
 
-CASES = [(1, 1, False, 1, 4), (2, 2, False, 2, 3), (3, 1, True, 2, 12)]
+CASES = [
+    pytest.param(1, 1, False, 1, 4, marks=pytest.mark.slow),
+    (2, 2, False, 2, 3),
+    (3, 1, True, 2, 12),
+]
 """Layers, heads, looped, m and n."""
 
 
