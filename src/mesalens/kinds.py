@@ -69,6 +69,9 @@ def checked(make: Callable[[], Any]) -> Any:
 class KindSettings(Settings):
     """`kind`, the name of a member of an axis, and its parameters."""
 
+    # Those that are made from signatures have no source in which pydantic could find docstrings
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=False)
+
     kind: Any
 
     member: ClassVar[Any] = None

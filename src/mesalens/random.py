@@ -94,7 +94,7 @@ def key(seed: int, generator: Generator | None = None) -> Key[Array, ""]:
         return jax.random.key(seed, impl=generator)
     # The key data that JAX makes of a 32-bit seed, without compiling a program for it
     data = np.array([0, seed], np.uint32)
-    return jax.random.wrap_key_data(jnp.asarray(data), impl=_IMPLEMENTATION)
+    return jax.random.wrap_key_data(jax.device_put(data), impl=_IMPLEMENTATION)
 
 
 def generator_of(key: Key[Array, "..."]) -> str:

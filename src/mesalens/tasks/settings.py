@@ -2,6 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
+import pydantic
+
 from mesalens.kinds import KindSettings, Member
 from mesalens.tasks.base import Task
 from mesalens.tasks.classification import ClassificationTask
@@ -12,6 +14,8 @@ from mesalens.tasks.regression import RegressionTask
 
 class FactoredSettings(KindSettings):
     """What tasks of covariates × functions share."""
+
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
 
     dim: int = 10
     """d, entries of a covariate"""
