@@ -153,9 +153,7 @@ def test_only_the_step_size_is_trainable():
 def test_the_construction_is_a_step_of_softmax_regression(n, d, m, x64, tolerance):
     with jax.enable_x64(x64):
         learner = LogisticDescent(1.7, initial_weights=np.zeros((m, d)) if m == 2 else None)
-        transformer = compiled(
-            logistic_descent_transformer, learner, dim=d, outputs=m, context_length=n
-        )
+        transformer = logistic_descent_transformer(learner, dim=d, outputs=m, context_length=n)
         assert transformer.weights.P.dtype == (jnp.float64 if x64 else jnp.float32)
         for seed in range(10):
             prompt = prompt_of(n, d, m, seed, one_hot=seed % 2 == 0)
