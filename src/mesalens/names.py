@@ -48,18 +48,18 @@ VISIBILITY = "context=ContextOnly causal=Causal all=AllRows"
 
 AXES = {
     "task": _axis("tasks", "Task", TASKS),
-    "covariates": _axis("tasks.covariates", "Covariates", COVARIATES),
-    "functions": _axis("tasks.functions", "Functions", FUNCTIONS),
-    "noise": _axis("tasks.noise", "Noise", NOISE),
+    "covariates": _axis("tasks", "Covariates", COVARIATES),
+    "functions": _axis("tasks", "Functions", FUNCTIONS),
+    "noise": _axis("tasks", "Noise", NOISE),
     "learner": _axis("learners", "Learner", LEARNERS),
-    "attention": _axis("models.attention", "AttentionKind", ATTENTION),
-    "structure": _axis("models.weights", "LinearWeights", STRUCTURES),
-    "visibility": _axis("models.visibility", "Visibility", VISIBILITY),
-    "tokens": _axis("models.tokens", "Tokens", "joint=Joint interleaved=Interleaved"),
-    "positions": _axis("models.positions", "Positions", "sinusoidal=Sinusoidal learned=Learned"),
-    "objective": _axis("training.objectives", "Objective", OBJECTIVES),
-    "optimiser": _axis("training.optimisers", "Optimiser", "adam=Adam sgd=SGD"),
-    "stop": _axis("training.stopping", "StoppingRule", STOPS),
+    "attention": _axis("models", "AttentionKind", ATTENTION),
+    "structure": _axis("models", "LinearWeights", STRUCTURES),
+    "visibility": _axis("models", "Visibility", VISIBILITY),
+    "tokens": _axis("models", "Tokens", "joint=Joint interleaved=Interleaved"),
+    "positions": _axis("models", "Positions", "sinusoidal=Sinusoidal learned=Learned"),
+    "objective": _axis("training", "Objective", OBJECTIVES),
+    "optimiser": _axis("training", "Optimiser", "adam=Adam sgd=SGD"),
+    "stop": _axis("training", "StoppingRule", STOPS),
 }
 
 SHORT = {

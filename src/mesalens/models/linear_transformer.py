@@ -13,8 +13,9 @@ from mesalens.learners.base import IterativeLearner
 from mesalens.models.initial_weights import Scale
 from mesalens.models.small_matrices import gram, times_symmetric, times_weights
 from mesalens.models.tokens import Joint, require_sizes
-from mesalens.models.weights import Factors, LinearWeights, Merged
-from mesalens.models.weights.base import Effective, Matrices, Sizes
+from mesalens.models.weights.base import Effective, LinearWeights, Matrices, Sizes
+from mesalens.models.weights.factors import Factors
+from mesalens.models.weights.merged import Merged
 from mesalens.prompt import AnyPrompt
 
 FEW_LAYERS = 13

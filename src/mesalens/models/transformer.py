@@ -7,14 +7,18 @@ from jaxtyping import Array, Float, Key
 
 from mesalens.checks import InputError, count, positive
 from mesalens.learners.base import IterativeLearner
-from mesalens.models.attention import Attention, AttentionKind, SoftmaxAttention
+from mesalens.models.attention.base import AttentionKind
+from mesalens.models.attention.heads import Attention
+from mesalens.models.attention.softmax import SoftmaxAttention
 from mesalens.models.embedding import Combination, Embedding
 from mesalens.models.initial_weights import Scale, with_truncated_normals
 from mesalens.models.linear_transformer import MOST_LAYERS, LinearTransformer, require_layers
 from mesalens.models.positions import Positions
 from mesalens.models.tokens import Joint, Tokens, require_sizes
-from mesalens.models.visibility import ContextOnly, Visibility
-from mesalens.models.weights import Effective, Factors
+from mesalens.models.visibility.base import Visibility
+from mesalens.models.visibility.context_only import ContextOnly
+from mesalens.models.weights.base import Effective
+from mesalens.models.weights.factors import Factors
 from mesalens.prompt import Prompt
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count, member
 from mesalens.prompt import AnyPrompt
-from mesalens.tasks.covariates import Covariates
+from mesalens.tasks.covariates.base import Covariates
 from mesalens.tasks.functions.base import Functions, KeyArray
 
 Targets = Float[Array, "*shape m"]

@@ -9,8 +9,8 @@ from mesalens.checks import InputError, is_zero, member
 from mesalens.prompt import CondensedPrompt
 from mesalens.random import chi_squared
 from mesalens.tasks.base import KeyArray, Targets, Task
-from mesalens.tasks.covariates import Gaussian
-from mesalens.tasks.functions import LinearFunctions
+from mesalens.tasks.covariates.gaussian import Gaussian
+from mesalens.tasks.functions.linear import LinearFunctions
 from mesalens.tasks.regression import RegressionTask
 
 

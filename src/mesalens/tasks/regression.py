@@ -7,7 +7,8 @@ from mesalens.checks import InputError, member
 from mesalens.prompt import Prompt
 from mesalens.tasks.base import FactoredTask, KeyArray, Targets
 from mesalens.tasks.distractors import Distractors
-from mesalens.tasks.noise import GaussianNoise, Noise
+from mesalens.tasks.noise.base import Noise
+from mesalens.tasks.noise.gaussian import GaussianNoise
 
 
 class RegressionTask(FactoredTask):

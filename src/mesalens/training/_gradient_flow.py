@@ -16,7 +16,7 @@ from mesalens.checks import InputError, count
 from mesalens.learners import Learner
 from mesalens.random import unroll
 from mesalens.tasks import Task
-from mesalens.training.objectives import Population
+from mesalens.training.objectives.population import Population
 from mesalens.training.training import Training
 
 MOST_STEPS = 100_000

@@ -18,11 +18,11 @@ from mesalens.memory import prompts_size, require_memory, size_of
 from mesalens.tasks import Task
 from mesalens.training.engine import Plan, carry_out
 from mesalens.training.grid import Axis, combinations, grid
-from mesalens.training.objectives import Objective
-from mesalens.training.optimisers import Optimiser
+from mesalens.training.objectives.base import Objective
+from mesalens.training.optimisers.base import Optimiser
 from mesalens.training.parallel import Batching
 from mesalens.training.problem import Measure, Problem
-from mesalens.training.stopping import StoppingRule
+from mesalens.training.stopping.base import StoppingRule
 from mesalens.training.training import Training
 
 

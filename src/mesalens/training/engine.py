@@ -20,10 +20,10 @@ from mesalens.random import generator_of, unroll
 from mesalens.storage import named_arrays
 from mesalens.training.checkpoint import Checkpoint, Metrics, Snapshot, checksum, fingerprint
 from mesalens.training.grid import Grid
-from mesalens.training.objectives import Loss, Objective
+from mesalens.training.objectives.base import Loss, Objective
 from mesalens.training.parallel import Batching, OverRuns
 from mesalens.training.problem import Problem, State, take_steps
-from mesalens.training.stopping import StoppingRule
+from mesalens.training.stopping.base import StoppingRule
 from mesalens.training.training import ADVICE, Training
 
 RESERVED = ("loss", "excess_risk")

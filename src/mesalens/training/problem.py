@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from mesalens.tasks import Task
-from mesalens.training.objectives import Loss
+from mesalens.training.objectives.base import Loss
 
 Measure = Callable[[Any, Key[Array, ""]], Mapping[str, Any]]
 """`measure(learner, key)`: numbers by name, measured during training."""

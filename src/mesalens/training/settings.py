@@ -13,7 +13,7 @@ from mesalens.learners import Learner
 from mesalens.names import SHORT
 from mesalens.tasks import CondensedTask, Task
 from mesalens.training.problem import Measure
-from mesalens.training.stopping import StoppingRule
+from mesalens.training.stopping.base import StoppingRule
 from mesalens.training.training import Training
 
 

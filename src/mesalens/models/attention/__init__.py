@@ -1,5 +1,1 @@
 """Attention: heads, and the kinds of weights with which a row attends to others."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,1 @@
 """Structures of the weights of linear self-attention: free parameters, and their A and B."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,1 @@
 """What maps the inputs of a task to its labels."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,1 @@
 """What is added to the labels of a regression task."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

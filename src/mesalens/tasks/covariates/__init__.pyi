@@ -1,9 +1,0 @@
-from .base import Covariates as Covariates
-from .base import IndependentCovariates as IndependentCovariates
-from .exponential import Exponential as Exponential
-from .gaussian import Gaussian as Gaussian
-from .laplace import Laplace as Laplace
-from .sphere import Sphere as Sphere
-from .student_t import Cauchy as Cauchy
-from .student_t import StudentT as StudentT
-from .uniform import Uniform as Uniform

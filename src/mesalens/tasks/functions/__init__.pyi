@@ -1,9 +1,0 @@
-from .base import Functions as Functions
-from .constants import Constants as Constants
-from .cosines import Cosines as Cosines
-from .linear import LinearFunctions as LinearFunctions
-from .monomials import Monomials as Monomials
-from .networks import TwoLayerNetworks as TwoLayerNetworks
-from .own import OwnFunctions as OwnFunctions
-from .polynomials import RotatedPolynomials as RotatedPolynomials
-from .sine_waves import SineWaves as SineWaves
