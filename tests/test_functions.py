@@ -270,7 +270,13 @@ def sines_at(family, numbers, prompts=200_000):
     return np.asarray(family(jax.random.key(9), xs), np.float64)[..., 0]
 
 
-@pytest.mark.parametrize("name", SINES)
+LIKE_OTHERS = ("half a turn, the other half", "two turns", "a turn and a half")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in LIKE_OTHERS else ()) for n in SINES],
+)
 def test_sine_waves_have_the_symmetries_that_they_state_and_no_other(name):
     family, sign_symmetric, rotation_invariant = SINES[name]
     assert (family.sign_symmetric, family.rotation_invariant) == (

@@ -79,7 +79,14 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("name", TASKS)
+LIKE_OTHERS = ("gaussian, noise", "exponential, distractors", "laplace noise")
+"""Tasks whose parts are those of others: they are simulated in the slow tests alone."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in LIKE_OTHERS else ()) for n in TASKS],
+)
 def test_exact_risks_of_one_step_lie_in_the_intervals_of_a_simulation(name):
     task, start = TASKS[name]
     theory = one_step_risk(task, start)
@@ -173,7 +180,13 @@ def construction(layers, outputs, start, preconditioned):
     return learner, transformer, jax.tree.map(lambda leaf: leaf.astype("float64"), prompts)
 
 
-@pytest.mark.parametrize("case", CONSTRUCTIONS)
+def slow_where(quick, cases):
+    return [case if quick(case) else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
+@pytest.mark.parametrize(
+    "case", slow_where(lambda case: case[0] == case[1] or all(case[2:]), CONSTRUCTIONS)
+)
 def test_the_construction_is_gradient_descent(case):
     with jax.enable_x64(True):
         learner, transformer, prompts = construction(*case)
