@@ -24,11 +24,11 @@ from mesalens.analysis import (
 )
 from mesalens.tasks import (
     ClassificationTask,
+    CondensedTask,
     Gaussian,
     GaussianNoise,
     LinearFunctions,
     RegressionTask,
-    Task,
 )
 from mesalens.training import train
 
@@ -36,19 +36,6 @@ TASK = RegressionTask(
     Gaussian(3), LinearFunctions(3, 2), context_length=5, noise=GaussianNoise(0.01)
 )
 KEY = random.key(0)
-
-
-class Condensed(Task):
-    """The prompts of a task without their examples."""
-
-    task: RegressionTask
-    dim = property(lambda self: self.task.dim)
-    outputs = property(lambda self: self.task.outputs)
-    context_length = property(lambda self: self.task.context_length)
-
-    def sample(self, key, shape=()):
-        prompts, targets = self.task.sample(key, shape)
-        return prompts.condense(), targets
 
 
 def ridge(xs, ys, queries):
@@ -173,7 +160,7 @@ def test_the_trial_has_labels_that_classifiers_take():
             "fails .*ZeroDivisionError: no more numbers",
         ),
         (lambda: risk(NumpyLearner(functools.partial(ridge, 1)), TASK, KEY), "partial .*TypeError"),
-        (lambda: risk(NumpyLearner(ridge), Condensed(TASK), KEY), "NumpyLearner .*condensed"),
+        (lambda: risk(NumpyLearner(ridge), CondensedTask(TASK), KEY), "NumpyLearner .*condensed"),
         (lambda: alignment(NumpyLearner(ridge), Ridge(0.3), TASK, KEY), "NumpyLearner"),
         (lambda: alignment(Ridge(0.3), NumpyLearner(ridge), TASK, KEY), "NumpyLearner"),
         (

@@ -11,7 +11,7 @@ from mesalens import GradientDescent, InputError, LinearTransformer, Ridge, rand
 from mesalens.adapters import NumpyLearner
 from mesalens.analysis import Comparison, alignment, compare, expectation, risks
 from mesalens.learners import NadarayaWatson
-from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask, Task
+from mesalens.tasks import CondensedTask, Gaussian, GaussianNoise, LinearFunctions, RegressionTask
 from mesalens.training import train
 
 TASK = RegressionTask(
@@ -19,19 +19,6 @@ TASK = RegressionTask(
 )
 KEY = random.measurement_key(1)
 REFERENCES = {"ridge": Ridge(0.1), "gd": GradientDescent(0.5, 2)}
-
-
-class Condensed(Task):
-    """The prompts of a task without their examples."""
-
-    task: RegressionTask
-    dim = property(lambda self: self.task.dim)
-    outputs = property(lambda self: self.task.outputs)
-    context_length = property(lambda self: self.task.context_length)
-
-    def sample(self, key, shape=()):
-        prompts, targets = self.task.sample(key, shape)
-        return prompts.condense(), targets
 
 
 def stack_of(seeds):
@@ -165,10 +152,10 @@ def test_it_measures_a_training():
             r"axes .*\(3,\)",
         ),
         (
-            lambda: compare(NadarayaWatson(1.0), Ridge(0.1), Condensed(TASK), KEY),
+            lambda: compare(NadarayaWatson(1.0), Ridge(0.1), CondensedTask(TASK), KEY),
             "NadarayaWatson .*condensed",
         ),
-        (lambda: compare(Ridge(0.1), lambda p: p.ys[0], Condensed(TASK), KEY), "condensed"),
+        (lambda: compare(Ridge(0.1), lambda p: p.ys[0], CondensedTask(TASK), KEY), "condensed"),
         (lambda: compare(Ridge(0.1), lambda p: jnp.zeros(3), TASK, KEY), r"\(3,\).*\(2,\)"),
         (lambda: compare(Ridge(0.1), Ridge(0.1), TASK, KEY, prompts=10**15), "prompts"),
     ],
