@@ -68,7 +68,10 @@ def gradient_descent_transformer(
     else:
         W_V = W_V.at[:dim, :dim].set(-jnp.eye(dim, dtype=dtype))
     rates = jnp.broadcast_arrays(*map(jnp.atleast_1d, (corrections, learner.step_size)))
-    rates = jnp.repeat(jnp.stack(rates, axis=1), np.array([dim, outputs]), axis=1)
+    # Repeated in one call, the gradient of a rate would be summed in another order, and GD++ that
+    # is trained on the edge of stability would end elsewhere
+    parts = zip(rates, (dim, outputs), strict=True)
+    rates = jnp.concatenate([jnp.repeat(rate[:, None], n, axis=1) for rate, n in parts], axis=1)
     P = rates[:, :, None] / context_length * jnp.eye(dim + outputs, dtype=dtype)
     W_Q = inputs_only(learner.preconditioner, dim, outputs, dtype)
     W_K = inputs_only(None, dim, outputs, dtype)
