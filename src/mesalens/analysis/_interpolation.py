@@ -44,9 +44,7 @@ def interpolate(
     pairs = zip(normalised(first), normalised(second), strict=True)
     size, other = ((m.layers, m.looped, m.dim, m.outputs) for m in (first, second))
     if size != other:
-        raise InputError(
-            f"interpolate: (layers, looped, d, m) are {size} and {other}; use one size."
-        )
+        raise InputError(f"(layers, looped, d, m) must be the same; got {size} and {other}.")
     A, B = (((1 - weight) * one + weight * two)[:, None] for one, two in pairs)
     return LinearTransformer.from_effective(
         A, B, layers=first.layers, outputs=first.outputs, initial_weights=first.initial_weights

@@ -65,10 +65,9 @@ class Joint(Tokens):
         if self.initial_weights is None:
             return None
         start = jnp.asarray(self.initial_weights, float)
-        if start.shape != (outputs, dim):
-            raise InputError(
-                f"initial_weights must have shape ({outputs}, {dim}); got {start.shape}."
-            )
+        shape = (outputs, dim)
+        if start.shape != shape:
+            raise InputError(f"initial_weights must have shape {shape}; got {start.shape}.")
         return start
 
     def rows(self, context_length: int) -> int:

@@ -31,10 +31,9 @@ class RegressionTask(FactoredTask):
         super().__check_init__()  # before the rest, which relies on it; Equinox would call it last
         member("noise", self.noise, Noise)
         count = member("distractors", self.distractors, Distractors).count
-        if isinstance(count, int) and count > self.context_length:
-            raise InputError(
-                f"distractors must be at most context_length={self.context_length}; got {count}."
-            )
+        n = self.context_length
+        if isinstance(count, int) and count > n:
+            raise InputError(f"distractors must be at most context_length={n}; got {count}.")
 
     def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[Prompt, Targets]:
         """Independent prompts with leading axes `shape`, and the target of each; float32.

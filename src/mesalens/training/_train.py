@@ -180,9 +180,8 @@ def train(
 def _makers(initialise, task, optimiser, vary: Mapping[str, Axis]) -> Callable[[Mapping], list]:
     """From varied values: the functions that make a learner of a key, a task and an optimiser."""
     if isinstance(initialise, Learner) or not callable(initialise):
-        raise InputError(
-            f"initialise must be a function of a key; got {type(initialise).__name__}."
-        )
+        given = type(initialise).__name__
+        raise InputError(f"initialise must be a function of a key; got {given}.")
     functions = {
         "initialise": initialise,
         "task": task if callable(task) and not isinstance(task, Task) else lambda: task,

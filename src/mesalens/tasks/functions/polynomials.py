@@ -45,10 +45,9 @@ class RotatedPolynomials(Functions):
             raise InputError("terms must have at least one pair of a coefficient and powers.")
         for coefficient, powers in self.terms:
             finite("a coefficient of terms", coefficient)
-            if len(powers) > self.dim:
-                raise InputError(
-                    f"terms must have at most dim={self.dim} powers each; got {len(powers)}."
-                )
+            used = len(powers)
+            if used > self.dim:
+                raise InputError(f"terms must have at most dim={self.dim} powers each; got {used}.")
             for power in powers:
                 count("a power of terms", power, at_least=0)
 

@@ -36,9 +36,7 @@ class NearOptimum(StoppingRule):
         self._moments = task_moments(task)
         self.optimum = optimal_lsa(task, self._moments).risk
         if not self.optimum > 1e-9 * self._moments.null_risk:
-            raise InputError(
-                "near-optimum needs an optimum with risk above 0; stop where it is flat."
-            )
+            raise InputError("near-optimum needs an optimal risk above 0; stop where it is flat.")
 
     def measures(self, learner: Any) -> dict[str, Float[Array, ""]]:
         layer = require(learner, LinearTransformer, "stop near-optimum")
