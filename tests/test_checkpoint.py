@@ -85,6 +85,11 @@ def test_so_does_one_of_any_objective_optimiser_and_learner(tmp_path, options):
     assert done == [15]
 
 
+def test_a_state_of_another_precision_is_refused(kept):
+    with jax.enable_x64(True), pytest.raises(InputError, match=r"precision is not set .* float64"):
+        trained(kept)
+
+
 def test_a_finished_training_is_read_again(whole, kept):
     trained(kept)
     assert_same(trained(kept, stop=25), whole)  # no step is taken that could stop it

@@ -135,6 +135,26 @@ def test_one_step_is_one_step_of_the_optimiser():
     np.testing.assert_allclose(training.metrics.loss[0, 1], loss, rtol=1e-5)
 
 
+@pytest.mark.parametrize("batching", ["cores", "vmap"])
+def test_where_jax_computes_in_float64_so_does_a_training(batching):
+    """It was a TypeError of JAX."""
+    with jax.enable_x64(True):
+        training = train(
+            lambda key: GradientDescent(1.0),
+            TASK,
+            optax.sgd(0.5),
+            steps=1,
+            batch_size=8,
+            key=random.key(4),
+            batching=batching,
+        )
+        data_key = jax.random.split(jax.random.fold_in(random.key(4), 0), 3)[1]
+        loss, slope = loss_and_slope(TASK, 8, 1.0, jax.random.fold_in(data_key, 0))
+        assert training.learner().step_size.dtype == np.float64
+        np.testing.assert_allclose(training.learner().step_size, 1 - 0.5 * slope, rtol=1e-12)
+        np.testing.assert_allclose(training.metrics.loss[0, 1], loss, rtol=1e-12)
+
+
 @pytest.mark.slow  # the command line shows it too
 def test_what_is_not_trainable_stays():
     start = jnp.ones((1, 3))

@@ -66,8 +66,10 @@ class Plan(NamedTuple):
 def carry_out(plan: Plan) -> Training:
     """Carries out a plan; see `train`."""
     exact, runs = plan.objective.exact, len(plan.runs)
+    config: Any = jax.config
+    double = config.jax_enable_x64  # where the user computes in float64, so does the training
     begin, (run, learners) = _begin(plan)
-    with jax.enable_x64(exact), contextlib.ExitStack() as stack:
+    with jax.enable_x64(exact or double), contextlib.ExitStack() as stack:
         learners = in_precision(learners, jnp.float64) if exact else learners
         parameters, rest = eqx.partition(learners, learners.trainable())
         if not jax.tree.leaves(parameters):
@@ -84,6 +86,7 @@ def carry_out(plan: Plan) -> Training:
         store = snapshot = None
         if plan.checkpoint is not None:
             about = _about(plan, begin, (advance, measure), run, state)
+            about |= {"precision": "float64"} if double else {}
             known = environment()
             versions = {name: known[name] for name in NUMBERS}
             store = Checkpoint(Path(plan.checkpoint), about, versions, plan.say)
@@ -112,7 +115,7 @@ def carry_out(plan: Plan) -> Training:
                 with contextlib.suppress(InputError, RuntimeError):
                     store.save(snapshot, now=True)
         trained = eqx.combine(snapshot.state.parameters, snapshot.state.frozen, static)
-        trained = in_precision(trained, jnp.float32)
+        trained = trained if double else in_precision(trained, jnp.float32)
     return _training(trained, snapshot, plan)
 
 
