@@ -80,8 +80,8 @@ def train(
     or several devices, all runs are one `vmap`, sharded over the devices. Runs that need more than
     `memory` go in groups.
 
-    Where JAX computes in float64 (`jax_enable_x64`), so does the training. An exact objective is
-    minimised in float64 in any case, and the learners are then of float32.
+    Where JAX computes in float64 (`jax_enable_x64`), training and learners are of float64;
+    elsewhere learners are of float32. An exact objective is minimised in float64 in any case.
 
     A checkpoint keeps the last two states, every few seconds, at the end, and when something stops
     the training. The same call goes on from there: weights and metrics are those of a training that

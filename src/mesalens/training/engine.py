@@ -96,9 +96,9 @@ def carry_out(plan: Plan) -> Training:
         one_cpu = len(devices()) == 1 and devices()[0].platform == "cpu"
         batching = plan.batching or ("cores" if one_cpu and not exact else "vmap")
         options: Any = {"batching": batching, "memory": plan.memory, "say": plan.say}
-        advance = OverRuns(advance, runs, donate=True, at_once=at_once.get("advance"), **options)
-        measure = OverRuns(measure, runs, at_once=at_once.get("measure"), **options)
-        loop = Loop(plan, run, advance, measure)
+        steps = OverRuns(advance, runs, donate=True, at_once=at_once.get("advance"), **options)
+        measurement = OverRuns(measure, runs, at_once=at_once.get("measure"), **options)
+        loop = Loop(plan, run, steps, measurement)
         snapshot = loop.first(state) if snapshot is None else snapshot
         unsaved = False
         try:
