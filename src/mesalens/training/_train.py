@@ -16,7 +16,7 @@ from mesalens.checks import InputError, count, one_of, positive
 from mesalens.learners import Learner
 from mesalens.memory import prompts_size, require_memory, size_of
 from mesalens.tasks import Task
-from mesalens.training.engine import Plan, carry_out
+from mesalens.training.engine import Engine, Plan
 from mesalens.training.grid import Axis, combinations, grid
 from mesalens.training.objectives.base import Objective
 from mesalens.training.optimisers.base import Optimiser
@@ -162,7 +162,6 @@ def train(
     plan = Plan(
         lambda run: problem_at(runs.values(run.varied)),
         lambda problem: loss or minimised.loss(problem.task, part),
-        runs,
         key,
         steps,
         batch_size,
@@ -172,12 +171,9 @@ def train(
         kinds.build("stop", stop, task=problem.task),
         batching,
         memory,
-        progress,
-        say,
-        checkpoint,
         description or {},
     )
-    return carry_out(plan)
+    return Engine(plan).train(runs, progress=progress, say=say, checkpoint=checkpoint)
 
 
 def _makers(initialise, task, optimiser, vary: Mapping[str, Axis]) -> Callable[[Mapping], list]:

@@ -39,7 +39,7 @@ class Run(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is trained, and how: the arguments of `train`, checked.
+    """What is trained, and how: the arguments of `train`, checked, but for the runs.
 
     `problem` makes the problem of a run; `loss_of` gives the loss of a problem, on a part of a
     batch or exactly.
@@ -47,7 +47,6 @@ class Plan(NamedTuple):
 
     problem: Callable[[Run], Problem]
     loss_of: Callable[[Problem], Loss]
-    runs: Grid
     key: Key[Array, ""]
     steps: int
     batch_size: int
@@ -57,66 +56,153 @@ class Plan(NamedTuple):
     stop: StoppingRule
     batching: Batching | None
     memory: float | None
-    progress: Callable[[int], object] | None
-    say: Callable[[str], object]
-    checkpoint: Path | None
     description: Mapping[str, Any]
 
 
-def carry_out(plan: Plan) -> Training:
-    """Carries out a plan; see `train`."""
-    exact, runs = plan.objective.exact, len(plan.runs)
-    config: Any = jax.config
-    double = config.jax_enable_x64  # where the user computes in float64, so does the training
-    begin, (run, learners) = _begin(plan)
-    with jax.enable_x64(exact or double), contextlib.ExitStack() as stack:
-        learners = in_precision(learners, jnp.float64) if exact else learners
+class Engine:
+    """The programs of a plan, compiled once for all grids of as many runs.
+
+    Args:
+        plan: What is trained.
+        divided: Whether XLA may divide the products of a run among the cores; by default it may
+            where there are fewer runs than cores.
+    """
+
+    def __init__(self, plan: Plan, *, divided: bool | None = None):
+        self.plan, self.divided = plan, divided
+        self._begin = _beginning(plan)
+        self._optimiser_state = jax.jit(
+            jax.vmap(lambda run, p: plan.problem(run).optimiser.init(p))
+        )
+        self._parts: tuple[Callable, Callable] | None = None
+        self._programs: dict[int, tuple[OverRuns, OverRuns]] = {}
+
+    def train(
+        self,
+        runs: Grid,
+        *,
+        progress: Callable[[int], object] | None = None,
+        say: Callable[[str], object] = print,
+        checkpoint: Path | None = None,
+    ) -> Training:
+        """Carries out the plan for some runs; see `train`."""
+        config: Any = jax.config
+        double = config.jax_enable_x64  # where the user computes in float64, so does the training
+        begin, (run, learners) = self._begin(runs)
+        with self._precision(), contextlib.ExitStack() as stack:
+            state, static = self._first(run, learners)
+            store = snapshot = None
+            if checkpoint is not None:
+                about = self._about(runs, begin, run, state, double)
+                known = environment()
+                versions = {name: known[name] for name in NUMBERS}
+                store = Checkpoint(Path(checkpoint), about, versions, say)
+                stack.enter_context(store.held())
+                snapshot = store.load(state, self.plan.steps)
+            at_once = {} if snapshot is None else snapshot.at_once
+            loop = Loop(self.plan, runs, run, *self._compiled(len(runs), at_once, say), say)
+            snapshot = loop.first(state) if snapshot is None else snapshot
+            unsaved = False
+            try:
+                while loop.goes_on(snapshot):
+                    snapshot = loop.next(snapshot)
+                    if store is not None:
+                        unsaved = not store.save(snapshot, now=not loop.goes_on(snapshot))
+                    if progress is not None:
+                        progress(snapshot.points[-1])
+            finally:  # whatever stopped it
+                if store is not None and unsaved:
+                    # A state whose memory was given away to steps cannot be read (a RuntimeError);
+                    # nor should another failure hide the first
+                    with contextlib.suppress(InputError, RuntimeError):
+                        store.save(snapshot, now=True)
+            trained = eqx.combine(snapshot.state.parameters, snapshot.state.frozen, static)
+            trained = trained if double else in_precision(trained, jnp.float32)
+        return _training(trained, snapshot, runs, self.plan.key)
+
+    def identify(self, runs: Grid) -> dict[str, Any]:
+        """What the runs compute, in values that JSON has; the programs as digests."""
+        config: Any = jax.config
+        double = config.jax_enable_x64
+        begin, (run, learners) = self._begin(runs)
+        with self._precision():
+            state, _ = self._first(run, learners)
+            return self._about(runs, begin, run, state, double)
+
+    def compile(self, runs: Grid, say: Callable[[str], object] = print) -> None:
+        """Compiles all programs that `train` needs for as many runs."""
+        _, (run, learners) = self._begin(runs)
+        with self._precision():
+            state, _ = self._first(run, learners)
+            advance, measure = self._compiled(len(runs), {}, say)
+            measure.compile(run, state, jnp.array(0))
+            steps, every = self.plan.steps, self.plan.every
+            for first in {0, steps - steps % every} - {steps}:
+                advance.compile(run, state, jnp.arange(first, min(first + every, steps)))
+
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        config: Any = jax.config
+        return jax.enable_x64(self.plan.objective.exact or config.jax_enable_x64)
+
+    def _first(self, run: Run, learners: Any) -> tuple[State, PyTree]:
+        """The state before the first step, and what of the learners is not arrays."""
+        learners = in_precision(learners, jnp.float64) if self.plan.objective.exact else learners
         parameters, rest = eqx.partition(learners, learners.trainable())
         if not jax.tree.leaves(parameters):
             raise InputError(f"{type(learners).__name__} has no trainable arrays.")
         # Functions and the like cannot be carried through a compiled loop
         frozen, static = eqx.partition(rest, eqx.is_array)
-        start = jax.jit(jax.vmap(lambda run, p: plan.problem(run).optimiser.init(p)))
-        zeros = jnp.zeros(runs, jnp.int32)
+        self._parts = self._parts or _compiled_parts(self.plan, static)
+        zeros = jnp.zeros(len(run.data_key), jnp.int32)
         # Each leaf gets memory of its own, because steps donate it
-        state = State(parameters, frozen, start(run, parameters), zeros, zeros)
-        state = jax.tree.map(jnp.copy, state)
-        advance, measure = _compiled_parts(plan, static)
+        state = State(parameters, frozen, self._optimiser_state(run, parameters), zeros, zeros)
+        return jax.tree.map(jnp.copy, state), static
 
-        store = snapshot = None
-        if plan.checkpoint is not None:
-            about = _about(plan, begin, (advance, measure), run, state)
-            about |= {"precision": "float64"} if double else {}
-            known = environment()
-            versions = {name: known[name] for name in NUMBERS}
-            store = Checkpoint(Path(plan.checkpoint), about, versions, plan.say)
-            stack.enter_context(store.held())
-            snapshot = store.load(state, plan.steps)
-        at_once = {} if snapshot is None else snapshot.at_once
-        one_cpu = len(devices()) == 1 and devices()[0].platform == "cpu"
-        batching = plan.batching or ("cores" if one_cpu and not exact else "vmap")
-        options: Any = {"batching": batching, "memory": plan.memory, "say": plan.say}
-        steps = OverRuns(advance, runs, donate=True, at_once=at_once.get("advance"), **options)
-        measurement = OverRuns(measure, runs, at_once=at_once.get("measure"), **options)
-        loop = Loop(plan, run, steps, measurement)
-        snapshot = loop.first(state) if snapshot is None else snapshot
-        unsaved = False
-        try:
-            while loop.goes_on(snapshot):
-                snapshot = loop.next(snapshot)
-                if store is not None:
-                    unsaved = not store.save(snapshot, now=not loop.goes_on(snapshot))
-                if plan.progress is not None:
-                    plan.progress(snapshot.points[-1])
-        finally:  # whatever stopped it
-            if store is not None and unsaved:
-                # A state whose memory was given away to steps cannot be read (a RuntimeError); nor
-                # should another failure hide the first
-                with contextlib.suppress(InputError, RuntimeError):
-                    store.save(snapshot, now=True)
-        trained = eqx.combine(snapshot.state.parameters, snapshot.state.frozen, static)
-        trained = trained if double else in_precision(trained, jnp.float32)
-    return _training(trained, snapshot, plan)
+    def _compiled(
+        self, runs: int, at_once: Mapping[str, int | None], say: Callable[[str], object]
+    ) -> tuple[OverRuns, OverRuns]:
+        """The steps and the measurements of so many runs."""
+        if runs not in self._programs:
+            assert self._parts is not None
+            exact = self.plan.objective.exact
+            one_cpu = len(devices()) == 1 and devices()[0].platform == "cpu"
+            batching = self.plan.batching or ("cores" if one_cpu and not exact else "vmap")
+            options: Any = {"batching": batching, "memory": self.plan.memory, "say": say}
+            options["divided"] = self.divided
+            advance, measure = (
+                OverRuns(part, runs, donate=name == "advance", at_once=at_once.get(name), **options)
+                for name, part in zip(("advance", "measure"), self._parts, strict=True)
+            )
+            self._programs[runs] = advance, measure
+        return self._programs[runs]
+
+    def _about(
+        self, runs: Grid, begin: Any, run: Run, state: State, double: bool
+    ) -> dict[str, Any]:
+        """Which training this is, in values that JSON has; programs as digests."""
+        assert self._parts is not None
+        plan, first = self.plan, jax.tree.map(lambda leaf: leaf[0], (run, state))
+        advance, measure = map(jax.jit, self._parts)
+        points = named_arrays(runs.varied)
+        return {
+            **plan.description,
+            "objective": repr(plan.objective),
+            "key": jax.random.key_data(unroll(plan.key)).tolist(),
+            "generator": generator_of(plan.key),
+            **runs.labels,
+            "values": checksum(points, "") if points else None,
+            "batch_size": plan.batch_size,
+            "microbatches": plan.microbatches,
+            "every": plan.every,
+            "stop": plan.stop.words(),
+            "metrics": sorted({"loss", *measure.eval_shape(*first, jnp.array(0))}),
+            "programs": {
+                "initial weights or learners": fingerprint(begin()),
+                "task, learner or optimiser": fingerprint(advance.lower(*first, jnp.arange(1))),
+                "measure": fingerprint(measure.lower(*first, jnp.array(0))),
+            },
+            **({"precision": "float64"} if double else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -124,9 +210,11 @@ class Loop:
     """Takes all runs from one measurement to the next."""
 
     plan: Plan
+    runs: Grid
     run: Run
     advance: OverRuns
     measure: OverRuns
+    say: Callable[[str], object]
 
     def goes_on(self, snapshot: Snapshot) -> bool:
         """Whether there are steps left, and runs to take them."""
@@ -135,13 +223,13 @@ class Loop:
     def first(self, state: State) -> Snapshot:
         """Everything measured before the first step."""
         measured = self.measure(self.run, state, jnp.array(0))
-        metrics = {"loss": np.full(len(self.plan.runs), np.nan)} | measured
+        metrics = {"loss": np.full(len(self.runs), np.nan)} | measured
         columns = {name: np.asarray(values)[:, None] for name, values in metrics.items()}
         return self._snapshot([0], state, columns)
 
     def next(self, snapshot: Snapshot) -> Snapshot:
         """One chunk of steps of the runs that go on, and what is measured after it."""
-        every, runs = self.plan.every, self.plan.runs
+        every, runs = self.plan.every, self.runs
         first, places = snapshot.points[-1], _running(snapshot.state)
         last = min((first // every + 1) * every, self.plan.steps)
         numbers = jnp.arange(first, last)
@@ -153,7 +241,7 @@ class Loop:
         diverged_at = np.asarray(state.diverged_at)
         for place in places:
             if at := diverged_at[place]:
-                self.plan.say(
+                self.say(
                     f"{runs.words(place)}: diverged (its loss, gradient or weights were not finite "
                     f"at step {at}); it stays as after step {at - 1}, the others go on. {ADVICE}"
                 )
@@ -180,12 +268,12 @@ class Loop:
         return Snapshot(points, state, metrics, at_once)
 
 
-def _begin(plan: Plan) -> tuple[Callable[[], Any], tuple[Run, Any]]:
-    """How all runs begin, to be lowered; and the runs with their initial learners.
+def _beginning(plan: Plan) -> Callable[[Grid], tuple[Callable[[], Any], tuple[Run, Any]]]:
+    """Gives, for a grid, how all runs begin, to be lowered, and the runs with their first learners.
 
     A seed has the same keys at each point.
     """
-    runs, key = plan.runs, unroll(plan.key)
+    key = unroll(plan.key)
 
     def begin_one(number, varied):
         keys = jax.random.split(jax.random.fold_in(key, number), 3)
@@ -198,20 +286,26 @@ def _begin(plan: Plan) -> tuple[Callable[[], Any], tuple[Run, Any]]:
         )
         return run, strong
 
-    seeds = runs.labels["seed"]
-    numbers = jnp.asarray(np.tile(seeds, len(runs) // len(seeds)), jnp.uint32)
-    varied = jax.tree.map(lambda x: jnp.asarray(np.repeat(x, len(seeds), axis=0)), runs.varied)
-    if generator_of(key) == "threefry":
-        begin: Any = eqx.filter_jit(eqx.filter_vmap(begin_one))
-        return lambda: begin.lower(numbers, varied), begin(numbers, varied)
     # In a vmap XLA's generators draw numbers that depend on the other runs
-    begin = eqx.filter_jit(begin_one)
-    points = [jax.tree.map(lambda leaf, i=i: leaf[i], (numbers, varied)) for i in range(len(runs))]
-    stacked = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0],
-        *(begin(*point) for point in points),
-    )
-    return lambda: begin.lower(*points[0]), stacked
+    together = generator_of(key) == "threefry"
+    begin: Any = eqx.filter_jit(eqx.filter_vmap(begin_one) if together else begin_one)
+
+    def of(runs: Grid) -> tuple[Callable[[], Any], tuple[Run, Any]]:
+        seeds = runs.labels["seed"]
+        numbers = jnp.asarray(np.tile(seeds, len(runs) // len(seeds)), jnp.uint32)
+        varied = jax.tree.map(lambda x: jnp.asarray(np.repeat(x, len(seeds), axis=0)), runs.varied)
+        if together:
+            return lambda: begin.lower(numbers, varied), begin(numbers, varied)
+        points = [
+            jax.tree.map(lambda leaf, i=i: leaf[i], (numbers, varied)) for i in range(len(runs))
+        ]
+        stacked = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0],
+            *(begin(*point) for point in points),
+        )
+        return lambda: begin.lower(*points[0]), stacked
+
+    return of
 
 
 def _compiled_parts(plan: Plan, static: PyTree) -> tuple[Callable, Callable]:
@@ -235,36 +329,9 @@ def _compiled_parts(plan: Plan, static: PyTree) -> tuple[Callable, Callable]:
     return advance, measure
 
 
-def _about(
-    plan: Plan, begin: Any, compiled: tuple[Callable, Callable], run: Run, state: State
-) -> dict[str, Any]:
-    """Which training this is, in values that JSON has; programs as digests."""
-    first = jax.tree.map(lambda leaf: leaf[0], (run, state))
-    advance, measure = map(jax.jit, compiled)
-    points = named_arrays(plan.runs.varied)
-    return {
-        **plan.description,
-        "objective": repr(plan.objective),
-        "key": jax.random.key_data(unroll(plan.key)).tolist(),
-        "generator": generator_of(plan.key),
-        **plan.runs.labels,
-        "values": checksum(points, "") if points else None,
-        "batch_size": plan.batch_size,
-        "microbatches": plan.microbatches,
-        "every": plan.every,
-        "stop": plan.stop.words(),
-        "metrics": sorted({"loss", *measure.eval_shape(*first, jnp.array(0))}),
-        "programs": {
-            "initial weights or learners": fingerprint(begin()),
-            "task, learner or optimiser": fingerprint(advance.lower(*first, jnp.arange(1))),
-            "measure": fingerprint(measure.lower(*first, jnp.array(0))),
-        },
-    }
-
-
-def _training(learners: PyTree, snapshot: Snapshot, plan: Plan) -> Training:
+def _training(learners: PyTree, snapshot: Snapshot, runs: Grid, key: Key[Array, ""]) -> Training:
     """The result, with an axis for each name."""
-    labels, shape, state = plan.runs.labels, plan.runs.sizes, snapshot.state
+    labels, shape, state = runs.labels, runs.sizes, snapshot.state
     ends = [np.asarray(at).reshape(shape) for at in (state.diverged_at, state.converged_at)]
     cases = [at > 0 for at in ends]
     endings = np.select(cases, ["diverged", "converged"], "all steps")
@@ -275,7 +342,7 @@ def _training(learners: PyTree, snapshot: Snapshot, plan: Plan) -> Training:
             for name, values in snapshot.metrics.items()
         },
         {**labels, "step": snapshot.points},
-        environment() | {"generator": generator_of(plan.key)},
+        environment() | {"generator": generator_of(key)},
     )
     metrics = metrics.assign_coords(ending=([*labels], endings), steps_taken=([*labels], taken))
     learners = jax.tree.map(

@@ -1,5 +1,6 @@
 """Many runs at once: each on a core of its own, or in one `vmap`, sharded over the devices."""
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field
@@ -35,6 +36,8 @@ class OverRuns:
         runs: The number of runs.
         batching: "cores" or "vmap".
         donate: Whether a `vmap` may take the memory of the states for its results.
+        divided: Whether XLA may divide products among the cores; by default it may where there are
+            fewer runs than cores.
         at_once: How many runs go together, if that is known; else as many as fit into memory.
         memory: What may be taken, in bytes; what is free by default.
         say: Called with a line if not all runs go together.
@@ -45,25 +48,32 @@ class OverRuns:
     _: KW_ONLY
     batching: Batching
     donate: bool = False
+    divided: bool | None = None
     at_once: int | None = None
     memory: float | None = None
     say: Callable[[str], object] = print
     _programs: dict[tuple[int, ...], Callable] = field(default_factory=dict, init=False)
+    _compiling: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __call__(
         self, constants: PyTree, state: PyTree, shared: PyTree, places: Sequence[int] | None = None
     ) -> PyTree:
         """The results of the runs at these places, of all by default."""
         places = list(range(self.runs)) if places is None else list(places)
+        return self.compile(constants, state, shared)(constants, state, shared, places)
+
+    def compile(self, constants: PyTree, state: PyTree, shared: PyTree) -> Callable:
+        """The compiled program for arguments of these shapes."""
         size = jnp.shape(shared)
-        if size not in self._programs:
-            make = self._on_cores if self.batching == "cores" else self._in_groups
-            self._programs[size] = make(constants, state, shared)
-        return self._programs[size](constants, state, shared, places)
+        with self._compiling:  # runs in several threads share a program
+            if size not in self._programs:
+                make = self._on_cores if self.batching == "cores" else self._in_groups
+                self._programs[size] = make(constants, state, shared)
+            return self._programs[size]
 
     def _on_cores(self, constants: PyTree, state: PyTree, shared: PyTree) -> Callable:
         # With a run for every core, threads inside of a product would only compete
-        divided = self.runs < cores()
+        divided = self.runs < cores() if self.divided is None else self.divided
         jitted: Any = jax.jit(
             self.function, compiler_options={"xla_cpu_multi_thread_eigen": divided}
         )
