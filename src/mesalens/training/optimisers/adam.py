@@ -8,7 +8,7 @@ from mesalens.checks import InputError, fraction, positive
 from mesalens.training.optimisers.base import Number, Optimiser, Schedule, schedule
 
 ADAM_EPSILON = 1e-8
-"""What Adam adds to the size of a gradient before it divides by it."""
+"""What Adam adds to the size of a gradient before it divides by it, by default."""
 
 
 class Adam(Optimiser):
@@ -24,16 +24,23 @@ class Adam(Optimiser):
     b1: Number = 0.9
     b2: Number = 0.98
     clip: Number = 1e-3
+    epsilon: Number = ADAM_EPSILON
     schedule: Schedule = eqx.field(static=True, default="constant")
     warmup: int = eqx.field(static=True, default=0)
 
     def transformation(self, steps: int) -> optax.GradientTransformation:
         rate = schedule(self.schedule, self.learning_rate, steps=steps, warmup=self.warmup)
-        return clipped_adam(rate, clip=self.clip, b1=self.b1, b2=self.b2)
+        rates = {"b1": self.b1, "b2": self.b2, "epsilon": self.epsilon}
+        return clipped_adam(rate, clip=self.clip, **rates)
 
 
 def clipped_adam(
-    learning_rate: Number | optax.Schedule, *, clip: Number, b1: Number = 0.9, b2: Number = 0.999
+    learning_rate: Number | optax.Schedule,
+    *,
+    clip: Number,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    epsilon: Number = ADAM_EPSILON,
 ) -> optax.GradientTransformation:
     """Adam on gradients whose global norm is clipped.
 
@@ -42,17 +49,20 @@ def clipped_adam(
         clip: The largest norm of a gradient.
         b1: The decay of the first moment, in [0, 1).
         b2: The decay of the second moment, in [0, 1).
+        epsilon: ε, which is added to the size of a gradient before the gradient is divided by it.
 
     Raises:
-        ValueError: if a number is out of its range, or `clip` is so small that Adam's ε = 1e-8
-            outweighs every gradient.
+        ValueError: if a number is out of its range, or `clip` is so small that ε outweighs every
+            gradient.
     """
     if not callable(learning_rate):
         positive("learning_rate", learning_rate)
     fraction("b1", b1)
     fraction("b2", b2)
     positive("clip", clip)
-    if not isinstance(clip, jax.core.Tracer) and clip <= ADAM_EPSILON:
-        raise InputError(f"clip must be well above Adam's epsilon {ADAM_EPSILON:g}; got {clip!r}.")
-    adam = optax.adam(learning_rate, b1=b1, b2=b2, eps=ADAM_EPSILON)
+    positive("epsilon", epsilon)
+    traced = any(isinstance(number, jax.core.Tracer) for number in (clip, epsilon))
+    if not traced and clip <= epsilon:
+        raise InputError(f"clip must be well above Adam's epsilon {epsilon:g}; got {clip!r}.")
+    adam = optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon)
     return optax.chain(optax.clip_by_global_norm(clip), adam)
