@@ -1,9 +1,11 @@
 """What a result was computed with: versions and machine."""
 
 import contextlib
+import functools
 import os
 import platform
 import re
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,24 @@ def environment() -> dict[str, str]:
         "device": f"{device.platform} ({device.device_kind})",
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the checkout that mesalens runs from, with "+" if files differ from it."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "src")
+        return git("rev-parse", "HEAD") + "+" * bool(changed)
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def devices() -> list[Any]:

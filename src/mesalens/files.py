@@ -3,9 +3,12 @@
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from mesalens.checks import InputError
 
@@ -26,15 +29,15 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     with writing(folder):
         folder = Path(folder).absolute()
-        if folder.is_file():
-            raise InputError(f"{folder} is a file; give a new folder.")
-        if folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty; give a new folder.")
+        _require_new(folder)
         missing = [parent for parent in folder.parents if not parent.exists()]
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        _remove_abandoned(folder)
+        prefix = f".{folder.name}-{os.getpid()}-"
+        unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
-        yield unfinished
+        with writing(folder, "free space, or give another folder"):
+            yield unfinished
     except BaseException:  # KeyboardInterrupt included
         shutil.rmtree(unfinished, ignore_errors=True)
         remove_empty(missing)
@@ -42,6 +45,33 @@ def new_folder(folder: Path) -> Iterator[Path]:
     with writing(folder, f"the results are in {unfinished}"):
         unfinished.chmod(0o755)  # mkdtemp gives access to the owner only
         unfinished.replace(folder)
+
+
+def require_new(folder: Path) -> None:
+    """Checks that `new_folder` could make a folder, and leaves no trace.
+
+    Raises:
+        InputError: if it could not.
+    """
+    with writing(folder):
+        folder = Path(folder).absolute()
+        _require_new(folder)
+    require_writable(folder.parent)
+
+
+def _require_new(folder: Path) -> None:
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; give a new folder.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty; give a new folder.")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what processes that were killed have left of a folder that they were writing."""
+    for other in folder.parent.glob(f".{folder.name}-*-*"):
+        pid = other.name.removeprefix(f".{folder.name}-").split("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def require_writable(folder: Path) -> None:
@@ -99,7 +129,8 @@ def replace_file(file: Path, content: bytes) -> None:
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """A context with a temporary file, which replaces `file` when the block succeeds."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    # Of its own for each thread: two may write the same file
+    temporary = file.with_name(f".{file.name}.{os.getpid()}{threading.get_ident()}")
     try:
         yield temporary
         with temporary.open("rb+") as stream:

@@ -8,6 +8,8 @@ from rich import progress
 from rich.console import Console
 from rich.text import Text
 
+from mesalens.execution import State
+
 
 class _Rate(progress.ProgressColumn):
     def render(self, task) -> Text:
@@ -29,6 +31,9 @@ class ProgressReport:
         self, check: Callable[[], object] = lambda: None, seconds_between_lines: float = 5.0
     ):
         self._check, self._seconds = check, seconds_between_lines
+        self._work_began: tuple[float, float] | None = None
+        self._work_bar: progress.TaskID | None = None
+        self._work_line = time.monotonic()
         # Titles and lines have names that a user typed; Rich would read `[…]` in them as markup
         title = progress.TextColumn("{task.description}", markup=False)
         numbers = (progress.MofNCompleteColumn(), _Rate(), progress.TimeRemainingColumn())
@@ -66,6 +71,24 @@ class ProgressReport:
             self._check()
 
         return report
+
+    def work(self, state: State) -> None:
+        """Shows how far jobs are: how many are done, running and waiting, and the time left."""
+        now = time.monotonic()
+        # What has been taken from a store, or was quick, says nothing about the rest
+        self._work_began = self._work_began or (now, state.share)
+        began, before = self._work_began
+        gained = state.share - before
+        left = (now - began) / gained * (1 - state.share) if gained > 0.05 else None
+        ahead = "" if left is None else f", about {left:.0f} s left"
+        line = f"{state.done} done, {state.running} running, {state.waiting} waiting{ahead}"
+        if self._bars is not None:
+            if self._work_bar is None:
+                self._work_bar = self._bars.add_task("", total=1.0)
+            self._bars.update(self._work_bar, completed=state.share, description=line)
+        elif now - self._work_line >= self._seconds:
+            self._work_line = now
+            self.say(f"{line}: {'; '.join(state.words)}" if state.words else line)
 
     def _lines(self, title: str, total: int) -> Callable[[int], None]:
         last_line, last_done, first = time.monotonic(), 0, None

@@ -3,6 +3,7 @@
 Nothing is pickled.
 """
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from jaxtyping import PyTree
 
 from mesalens.checks import InputError
 from mesalens.files import replace_file, replacing
+
+_NETCDF = threading.Lock()
+"""The library is not safe in several threads."""
 
 
 def save_arrays(tree: PyTree, file: Path) -> None:
@@ -63,7 +67,7 @@ def with_arrays(tree: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
 
 def save_dataset(dataset: xr.Dataset, file: Path) -> None:
     """Writes a labelled dataset as netCDF, replacing the file atomically."""
-    with replacing(file) as temporary:
+    with replacing(file) as temporary, _NETCDF:
         dataset.to_netcdf(temporary, engine="netcdf4")
 
 
@@ -73,7 +77,8 @@ def load_dataset(file: Path) -> xr.Dataset:
     Raises:
         InputError: if the file is missing or damaged.
     """
-    return _read(file, lambda path: xr.load_dataset(path, engine="netcdf4"))
+    with _NETCDF:
+        return _read(file, lambda path: xr.load_dataset(path, engine="netcdf4"))
 
 
 def load_text(file: Path) -> str:

@@ -29,6 +29,10 @@ than this and a chunk of steps."""
 Metrics = dict[str, Shaped[np.ndarray, "runs points"]]
 
 
+class InUseError(InputError):
+    """Another process is in the folder."""
+
+
 class Snapshot(NamedTuple):
     """All that a training needs to go on.
 
@@ -167,7 +171,7 @@ def exclusive(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             message = f"another process is training in {folder}; wait for its end."
-            raise InputError(message) from None
+            raise InUseError(message) from None
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ import jax
 import mesalens
 from mesalens.checks import InputError
 from mesalens.files import make_folder, replace_file, writing
+from mesalens.manifest import DamagedError, read_manifest, verify, write_manifest
 from mesalens.storage import load_arrays, load_dataset, load_text, save_arrays, save_dataset
 from mesalens.training.checkpoint import LOCK, differences, exclusive, steps_done
 from mesalens.training.old_settings import is_old, load_old_weights, upgraded
@@ -81,8 +82,13 @@ def _write_settings(folder: Path, settings: TrainingSettings) -> None:
 
 
 def finished(folder: Path, steps: int) -> bool:
-    """Whether weights and metrics of this many steps are in a folder."""
+    """Whether weights and metrics of this many steps are in a folder, and undamaged."""
     if not (folder / WEIGHTS).is_file() or not (folder / METRICS).is_file():
+        return False
+    try:
+        if manifest := read_manifest(folder):
+            verify(folder, manifest, (WEIGHTS, METRICS))
+    except DamagedError:
         return False
     metrics = load_dataset(folder / METRICS)
     ended = "ending" in metrics.coords and bool((metrics.ending != "all steps").all())
@@ -102,7 +108,9 @@ def save_run(folder: Path | str, settings: TrainingSettings, training: Training)
     with writing(folder, ADVICE):
         _write_settings(folder, settings)
         save_arrays(training.learners, folder / WEIGHTS)
-        save_dataset(training.metrics, folder / METRICS)  # last: it says that the run is finished
+        save_dataset(training.metrics, folder / METRICS)
+        kind = "sweep" if settings.vary else "run"
+        write_manifest(folder, kind, {}, (SETTINGS, WEIGHTS, METRICS))
 
 
 def load_settings(folder: Path | str) -> TrainingSettings:
@@ -117,6 +125,11 @@ def load_settings(folder: Path | str) -> TrainingSettings:
 def _load_settings(folder: Path) -> tuple[TrainingSettings, bool]:
     """The settings of a folder, and whether mesalens 0.1 wrote them."""
     file = folder if folder.is_file() else folder / SETTINGS
+    kind = None
+    with suppress(DamagedError):
+        kind = (read_manifest(folder) or {}).get("kind")
+    if kind not in (None, "run", "sweep"):
+        raise InputError(f"{folder} holds a {kind}, not a training.")
     if not file.is_file() and not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give one that `mesalens train` wrote.")
     text = load_text(file)
@@ -149,11 +162,19 @@ def load_run(folder: Path | str) -> tuple[TrainingSettings, Training]:
     """
     folder = Path(folder)
     settings, old = _load_settings(folder)
-    if not finished(folder, settings.steps) and (done := steps_done(states_folder(folder))):
+    done = steps_done(states_folder(folder))
+    again = f"mesalens train --resume {folder}"
+    if 0 < done < settings.steps and not finished(folder, settings.steps):
         raise InputError(
             f"the training in {folder} is not finished (step {done} of {settings.steps}); go on "
-            f"with: mesalens train --resume {folder}"
+            f"with: {again}"
         )
+    try:
+        if manifest := read_manifest(folder):
+            verify(folder, manifest)
+    except DamagedError as error:
+        advice = f"make it again with: {again}" if done else "restore it, or train again."
+        raise DamagedError(f"{str(error).rstrip('.')}; {advice}") from None
     metrics = load_dataset(folder / METRICS)
     runs = metrics.ending.shape if "ending" in metrics else (settings.seeds,)
 
