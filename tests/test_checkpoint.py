@@ -16,9 +16,6 @@ from small_training import TASK, StoppedError, assert_same, initialise, measure,
 
 from mesalens import InputError, random, storage
 from mesalens.progress import ProgressReport
-from mesalens.studies.mahankali_2023 import laboratory as mahankali
-from mesalens.studies.von_oswald_2023 import deep_models
-from mesalens.studies.von_oswald_2023 import laboratory as von_oswald
 from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
 from mesalens.training import checkpoint, clipped_adam
 from mesalens.training.checkpoint import (
@@ -285,51 +282,3 @@ def test_the_report_is_of_the_steps_that_are_left(tmp_path, kept, capsys):
         ("whole", "25/25"),
         ("rest, from step 20", "5/5"),
     ]
-
-
-def left_and_taken_up(make, budget, folder, train):
-    """What a laboratory trained, and another one after it, which takes no step any more."""
-    said = []
-    trainings = []
-    for _ in range(2):
-        said.clear()
-        laboratory = make(budget, seeds=1, checkpoints=folder, progress=lambda *_: said.append)
-        trainings.append(train(laboratory))
-        assert any(said) == (len(trainings) == 1)
-    return trainings
-
-
-@pytest.mark.slow
-def test_the_laboratory_of_mahankali_2023_takes_up_what_another_left(tmp_path):
-    budget = dataclasses.replace(mahankali.BUDGETS["quick"], population_steps=20, dim=2)
-
-    def train(laboratory):
-        return laboratory.population("x ~ N(0, Σ), w ~ N(0, Σ⁻¹)", laboratory.isotropic()).training
-
-    assert_same(*left_and_taken_up(mahankali.Laboratory, budget, tmp_path, train))
-    assert [path.name for path in tmp_path.iterdir()] == ["population-x-N-0-Σ-w-N-0-Σ⁻¹-"]
-
-
-@pytest.mark.slow
-def test_the_laboratory_of_von_oswald_2023_takes_up_deep_models_that_another_left(tmp_path):
-    tiny = deep_models.DeepSettings(
-        2,
-        True,
-        20,
-        64,
-        seeds=1,
-        plus_plus_steps=20,
-        dim=2,
-        context_length=3,
-        prompts_for_rates=200,
-        prompts=100,
-    )
-    budget = von_oswald.Budget(20, 8, 1, 100, (), {"tiny": tiny})
-    left, taken_up = left_and_taken_up(
-        von_oswald.Laboratory, budget, tmp_path, lambda laboratory: laboratory.deep("tiny")
-    )
-    assert_same(left.training, taken_up.training)
-    np.testing.assert_array_equal(
-        left.references["plus_plus"].step_size, taken_up.references["plus_plus"].step_size
-    )
-    assert steps_done(tmp_path / "tiny") == steps_done(tmp_path / "tiny" / "plus-plus") == 20

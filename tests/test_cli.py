@@ -1,6 +1,7 @@
 """The command line: what it prints, what it leaves, how it refuses."""
 
 import dataclasses
+import html
 import importlib
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,11 +23,9 @@ from mesalens.analysis import risk
 from mesalens.analysis._compare import MEASURES
 from mesalens.models import Sinusoidal
 from mesalens.storage import save_arrays
-from mesalens.studies import STUDIES, Claim, Evidence, Findings, Part, Study
-from mesalens.studies.criterion import within
-from mesalens.studies.von_oswald_2023 import STUDY, laboratory
+from mesalens.studies import STUDIES, study
 from mesalens.theory import copying_transformer, one_step_risk
-from mesalens.training import TrainingDivergedError, TrainingSettings, load_run
+from mesalens.training import TrainingSettings, load_run
 
 pytest_plugins = ["small_training"]
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -54,16 +54,19 @@ def trained(compiled_once, tmp_path_factory):
 def test_list_names_every_claim_with_its_source(capsys):
     code, out, _ = run(capsys, "list")
     assert code == 0
-    for study in STUDIES.values():
-        for part in study.parts:
-            assert f"{study.name}/{part.name}" in out
-            assert all(claim.name in out and claim.source in out for claim in part.claims)
+    for name in STUDIES:
+        assert name in out and all(part.name in out for part in study(name).parts)
+    code, out, _ = run(capsys, "list", "mahankali-2023")
+    for part in study("mahankali-2023").parts:
+        assert f"mahankali-2023/{part.name}" in out
+        assert all(claim.name in out and claim.place in out for claim in part.claims)
     code, out, _ = run(capsys, "list", "--json")
     assert [entry["study"] for entry in json.loads(out)] == list(STUDIES)
 
 
 def test_train_keeps_settings_weights_and_metrics(trained):
     assert sorted(path.name for path in trained.iterdir()) == [
+        "manifest.json",
         "metrics.nc",
         "settings.json",
         "state",
@@ -260,100 +263,106 @@ class Links(HTMLParser):
         ]
         self.loaded += [attributes["href"]] if tag == "link" else []
         self.figures += tag == "figcaption"
-        assert tag != "script"
+        assert "src" not in attributes or attributes["src"].startswith("data:")
 
 
-@pytest.mark.slow
-def test_reproduce_leaves_a_self_contained_page(tmp_path, capsys, monkeypatch):
-    small = laboratory.Budget(steps=200, batch_size=64, seeds=2, prompts=200, sizes=((2, 4),))
-    monkeypatch.setitem(STUDY.budgets, "quick", small)
-    monkeypatch.setattr(laboratory.Laboratory.trained, "__defaults__", (2, 3))
+STUDY_FILE = Path(__file__).with_name("small_study.py")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A store that tests share."""
+    return tmp_path_factory.mktemp("kept") / "store"
+
+
+def reproduce(capsys, kept, out, *options):
+    return run(
+        capsys,
+        "reproduce",
+        STUDY_FILE,
+        "--store",
+        kept,
+        "--out",
+        out,
+        "--budget",
+        "small",
+        *options,
+    )
+
+
+def test_reproduce_leaves_a_self_contained_page(kept, tmp_path, capsys):
     out = tmp_path / "results"
-    code, printed, _ = run(capsys, "reproduce", "von-oswald-2023/one-layer", "--out", out, "--json")
+    code, printed, _ = reproduce(capsys, kept, out, "--json")
     result = json.loads(printed)
-    outcomes = {verdict["outcome"] for verdict in result["verdicts"]}
-    assert code == int("FAIL" in outcomes)
-    assert {verdict["part"] for verdict in result["verdicts"]} == {"one-layer"}
-    assert result["seeds"] is None and result["environment"]["JAX"] == jax.__version__
+    (about,) = result["studies"]
+    claims = {claim["claim"]: claim for part in about["parts"] for claim in part["claims"]}
+    assert code == int("FAIL" in {claim["outcome"] for claim in claims.values()})
+    assert set(claims) == {"risk", "exact", "noisy", "tasks-differ"}
+    assert result["environment"]["JAX"] == jax.__version__
     assert json.loads((out / "verdicts.json").read_text()) | {"out": str(out)} == result
-
     page = (out / "index.html").read_text()
     links = Links()
     links.feed(page)
-    assert links.figures == 3
+    assert links.figures == 1
     assert all(link.startswith("data:") for link in links.loaded)
     for name in re.findall(r'href="(figures/[^"]+)"', page):
         assert (out / name).stat().st_size > 1000
-    assert result["command"] in page
-    assert {path.suffix for path in (out / "data").iterdir()} == {".nc"}
-    assert {path.suffix for path in (out / "weights").iterdir()} == {".safetensors"}
+    assert result["command"] in html.unescape(page)
+    assert (out / "units" / "small-2026" / "one-layer" / "seed-1" / "weights.safetensors").exists()
+
+    code, printed, _ = reproduce(capsys, kept, tmp_path / "again")
+    assert "4 of 4 verdicts from kept results" in printed
+    code, printed, _ = run(capsys, "store", "--store", kept)
+    assert code == 0 and "small-2026/one-layer, seed 0" in printed
+    code, printed, _ = run(capsys, "list", STUDY_FILE, "--store", kept)
+    assert code == 0 and "exact: PASS, 0 (budget small)" in printed
+    code, printed, _ = run(capsys, "verdicts", out, tmp_path / "again")
+    assert code == 0 and printed.count("tasks-differ") == 1
 
 
-@pytest.mark.slow
-def test_reproduce_of_one_claim_judges_it_alone(tmp_path, capsys):
-    code, printed, err = run(
-        capsys,
-        "reproduce",
-        "von-oswald-2023/construction-float64",
-        "--seeds",
-        2,
-        "--out",
-        tmp_path / "r",
+def test_results_can_be_shown_and_cleared(tmp_path, capsys):
+    kept = tmp_path / "store"
+    run(capsys, "reproduce", f"{STUDY_FILE}/exact", "--store", kept, "--out", tmp_path / "r")
+    listed = json.loads(run(capsys, "store", "--store", kept, "--json")[1])
+    address = listed["results"][0]["address"]
+    code, printed, _ = run(capsys, "store", "show", address[:10], "--store", kept)
+    assert code == 0 and json.loads(printed)[0]["result"] == "exact"
+    code, _, err = run(capsys, "store", "clear", "--store", kept)
+    assert code == 2 and "--all" in err
+    code, _, err = run(capsys, "store", "clear", "0000", "--store", kept)
+    assert code == 2 and "0000" in err
+    code, printed, _ = run(capsys, "store", "clear", "--all", "--store", kept)
+    assert code == 0 and "removed 2 results" in printed
+
+
+def test_a_failed_claim_gives_exit_code_1(kept, tmp_path, capsys):
+    asked = ("--set", "spread=1e-9")
+    assert reproduce(capsys, kept, tmp_path / "r", *asked)[0] == 0
+    file = tmp_path / "failing.py"
+    file.write_text(STUDY_FILE.read_text().replace("shift=0.0", "shift=0.5"))
+    code, printed, _ = run(
+        capsys, "reproduce", f"{file}/exact", "--store", kept, "--out", tmp_path / "f"
     )
-    assert code == 0
-    assert "construction-float64" in printed and "construction-float32" not in printed
-    assert "PASS" in printed and str(tmp_path / "r" / "index.html") in printed
-    assert "construction" in err  # plain lines where nobody watches a terminal
+    assert code == 1 and "FAIL" in printed and "counterexample" in printed
+    assert "FAIL" in (tmp_path / "f" / "index.html").read_text()
 
 
-class NoLaboratory:
-    def __init__(self, budget, **options):
-        pass
-
-    def describe(self):
-        return {}
-
-
-@pytest.mark.parametrize(("value", "outcome"), [(0.0, "PASS"), (0.1, "FAIL")])
-def test_a_failed_claim_gives_exit_code_1(value, outcome, tmp_path, capsys, monkeypatch):
-    claim = Claim("small", "It is small.", "Section 1", "the value", within(0.01))
-    evidence = Evidence(xr.DataArray([value] * 3, dims="seed"))
-    part = Part("one", "One", (claim,), lambda laboratory: Findings({"small": evidence}))
-    paper = Study("paper", "A paper", "Somebody", (part,), {"quick": None}, NoLaboratory)
-    monkeypatch.setitem(STUDIES, "paper", paper)
-    code, printed, err = run(capsys, "reproduce", "paper/small", "--out", tmp_path / "r")
-    assert code == int(outcome == "FAIL") and outcome in printed, err
-    assert outcome in (tmp_path / "r" / "index.html").read_text()
+@pytest.mark.parametrize("place", ["out", "store"])
+def test_reproduce_refuses_folders_before_it_computes(place, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    folders = {"out": tmp_path / "out", "store": tmp_path / "store", place: tmp_path / "full"}
+    options = [str(word) for name, folder in folders.items() for word in (f"--{name}", folder)]
+    code, _, err = run(capsys, "reproduce", STUDY_FILE, *options)
+    assert code == 2 and "not empty" in err
+    assert [file.name for file in (tmp_path / "full").iterdir()] == ["file"]
 
 
-@pytest.mark.slow
-def test_claims_about_training_fail_where_nothing_is_trained(tmp_path, capsys, monkeypatch):
-    untrained = laboratory.Budget(steps=1, batch_size=8, seeds=5, prompts=200, sizes=())
-    monkeypatch.setitem(STUDY.budgets, "quick", untrained)
-    monkeypatch.setattr(laboratory.Laboratory.trained, "__defaults__", (2, 3))
-    code, printed, _ = run(capsys, "reproduce", "von-oswald-2023/training", "--out", tmp_path / "r")
-    assert code == 1 and "FAIL" in printed
-
-
-def test_a_study_refuses_checkpoints_where_its_report_will_be(tmp_path, capsys):
-    (tmp_path / "r").mkdir()
-    for checkpoints in (tmp_path / "r", tmp_path / "new" / ".." / "r" / "kept"):
-        code, _, err = run(
-            capsys, "reproduce", "--checkpoints", checkpoints, "--out", tmp_path / "r"
-        )
-        assert code == 2 and "checkpoints" in err
-
-
-def test_a_training_that_diverges_in_a_study_is_a_sentence_and_leaves_nothing(
-    tmp_path, capsys, monkeypatch
-):
-    def diverge(*_, **__):
-        raise TrainingDivergedError("training diverged: seed 3.")
-
-    monkeypatch.setattr(importlib.import_module("mesalens.cli.reproduce"), "examine", diverge)
-    code, _, err = run(capsys, "reproduce", "--out", tmp_path / "r")
-    assert code == 2 and "mesalens: training diverged: seed 3.\n" in err
-    assert list(tmp_path.iterdir()) == []
+def test_a_store_of_a_newer_version_is_refused(tmp_path, capsys):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "store.json").write_text('{"format": 99}')
+    code, _, err = run(capsys, "reproduce", STUDY_FILE, "--store", tmp_path / "store")
+    assert code == 2 and "newer" in err
 
 
 WRONG = [
@@ -481,12 +490,12 @@ def damage(folder, name, change):
         (
             "settings.json",
             lambda p: p.write_text(p.read_text().replace('"dim": 2', '"dim": 3')),
-            "another model",
+            "settings.json is damaged",
         ),
         (
             "settings.json",
             lambda p: p.write_text(p.read_text().replace('"dim": 2', '"dim": 0')),
-            "dim must",
+            "settings.json is damaged",
         ),
         ("settings.json", lambda p: p.write_bytes(b"\xff\xfe\x00"), "settings.json is damaged"),
         ("weights.safetensors", lambda p: p.unlink(), "weights.safetensors is missing"),

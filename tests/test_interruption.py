@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,8 @@ from mesalens import cli
 from mesalens.cli import interruption
 from mesalens.cli._main import CRASHED
 from mesalens.cli.interruption import StoppedError, stoppable
+from mesalens.manifest import write_manifest
 from mesalens.storage import load_dataset, save_dataset
-from mesalens.studies.von_oswald_2023 import STUDY
-from mesalens.studies.von_oswald_2023 import laboratory as von_oswald
 from mesalens.training import TrainingSettings, checkpoint, engine, load_run, run_folder
 from mesalens.training.checkpoint import Checkpoint, steps_done
 from mesalens.training.run_folder import load_settings, states_folder
@@ -54,7 +54,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-FINISHED = ["metrics.nc", "settings.json", "state", "weights.safetensors"]
+FINISHED = ["manifest.json", "metrics.nc", "settings.json", "state", "weights.safetensors"]
 
 
 @pytest.fixture(scope="module")
@@ -422,39 +422,22 @@ def test_a_run_of_which_one_seed_has_diverged_names_it_and_exits_with_0(again, c
     metrics = load_dataset(again / "metrics.nc")
     metrics["ending"][1], metrics["steps_taken"][1] = "diverged", 16
     save_dataset(metrics, again / "metrics.nc")
+    write_manifest(again, "run", {}, ("settings.json", "weights.safetensors", "metrics.nc"))
     assert cli.main(["train", "--resume", str(again)]) == 0
     assert "diverged: 1 of 2 seeds, after steps [16]" in capsys.readouterr().out
 
 
-def test_a_study_that_is_stopped_says_what_goes_on(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "mesalens.cli.reproduce.examine",
-        lambda *_, **__: (_ for _ in ()).throw(StoppedError(signal.SIGINT)),
-    )
-    code, err = run(capsys, "reproduce", "von-oswald-2023", "--out", tmp_path / "report")
-    assert code == 130 and "interrupted" in err and "--checkpoints" in err
-    assert names(tmp_path) == []
-
-
-@pytest.mark.slow
-def test_reproduce_goes_on_with_the_trainings_of_a_study(
+def test_a_study_that_is_stopped_goes_on_with_its_trainings(
     tmp_path, capsys, after_states, monkeypatch
 ):
-    tiny = von_oswald.Budget(steps=200, batch_size=8, seeds=2, prompts=100, sizes=())
-    monkeypatch.setitem(STUDY.budgets, "quick", tiny)
-    asked = (
-        "reproduce",
-        "von-oswald-2023/training",
-        "--checkpoints",
-        tmp_path / "kept",
-        "--out",
-        tmp_path / "report",
-    )
+    study = Path(__file__).with_name("small_study.py")
+    words = f"reproduce {study}/risk --set steps=4000 --store {tmp_path / 'store'}".split()
+    asked = (*words, "--out", tmp_path / "r")
     after_states(1, lambda: signal.raise_signal(signal.SIGINT))
     code, err = run(capsys, *asked)
-    assert code == 130 and "interrupted" in err and "again" in err
-    state = tmp_path / "kept" / "von-oswald-2023" / "quick" / "one-layer-d10-n10"
-    assert steps_done(state) == 100 and not (tmp_path / "report").exists()
+    assert code == 130 and "interrupted" in err and "the same command goes on" in err
+    (state, *_) = sorted((tmp_path / "store" / "unfinished").iterdir())
+    assert 0 < steps_done(state) < 4000 and not (tmp_path / "r").exists()
     code, err = run(capsys, *asked)
-    assert code in (0, 1) and "2 seeds, from step 100: 100/100 steps" in err
-    assert steps_done(state) == 200 and (tmp_path / "report" / "index.html").exists()
+    assert code in (0, 1) and (tmp_path / "r" / "index.html").exists()
+    assert list((tmp_path / "store" / "unfinished").iterdir()) == []

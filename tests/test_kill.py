@@ -230,3 +230,56 @@ def test_two_processes_get_the_same_bits_from_the_same_seed(folder, compiled_onc
     xr.testing.assert_identical(
         here.drop_vars("steps_taken"), there.isel(step=slice(11)).drop_vars("steps_taken")
     )
+
+
+STUDY = Path(__file__).with_name("small_study.py")
+CARRY_OUT = """
+import sys
+from mesalens.training import checkpoint
+checkpoint.SECONDS_BETWEEN_SAVES = 0
+from mesalens.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def carry_out(store, out, programs):
+    """A process that carries out a claim about two units."""
+    words = f"{STUDY}/risk --seeds 2 --set steps=6000 --store {store} --out {out}".split()
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(programs)}
+    command = [sys.executable, "-c", CARRY_OUT, "reproduce", *words]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+def weights(store):
+    """The bytes of all weights in a store, by the seed."""
+    manifests = sorted((store / "results").glob("*/*/manifest.json"))
+    about = {file.parent: json.loads(file.read_text()) for file in manifests}
+    return {
+        each["seed"]: (folder / "weights.safetensors").read_bytes()
+        for folder, each in about.items()
+        if each["kind"] == "unit"
+    }
+
+
+def test_units_of_a_study_that_is_killed_twenty_times_end_with_the_same_bits(tmp_path):
+    chance, programs = random.Random(5), tmp_path / "programs"
+    assert carry_out(tmp_path / "whole", tmp_path / "a", programs).wait() in (0, 1)
+    killed, states = 0, tmp_path / "store" / "unfinished"
+
+    def newest():
+        return sorted(states.glob("*/*.safetensors"))[-1:]
+
+    while killed < 20:
+        before, process = newest(), carry_out(tmp_path / "store", tmp_path / "b", programs)
+        while newest() == before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.05))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        killed += 1
+    assert killed == 20
+    assert carry_out(tmp_path / "store", tmp_path / "b", programs).wait() in (0, 1)
+    assert weights(tmp_path / "store") == weights(tmp_path / "whole")
+    assert len(weights(tmp_path / "whole")) == 2 and list(states.iterdir()) == []

@@ -49,7 +49,7 @@ def test_the_wheel_has_all_files_of_the_package_and_nothing_else(wheel):
     needed = {
         "__init__.pyi",
         "py.typed",
-        "report/page.html.j2",
+        "atlas/page.html.j2",
         "studies/von_oswald_2023/__init__.py",
     }
     assert {f"mesalens/{name}" for name in needed} <= names

@@ -97,3 +97,22 @@ def test_what_a_document_points_to_is_there(document):
     for target in re.findall(r"\]\(([^)]+)\)", text(document)):
         if not target.startswith("https://"):
             assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_the_guide_to_studies_runs_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(# noise_study\.py\n.*?)```", text("docs/studies.md"), re.S)
+    Path("noise_study.py").write_text(code, encoding="utf-8")
+    asked = [
+        "reproduce",
+        "noise_study.py",
+        "--store",
+        "store",
+        "--set",
+        "steps=200",
+        "dim=2",
+        "prompts=500",
+    ]
+    assert main([*asked, "--out", "report"]) in (0, 1)
+    assert "2 claims" in capsys.readouterr().out and Path("report/index.html").exists()
+    assert Path("report/figures/noise-study/risk.png").exists()

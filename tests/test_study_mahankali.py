@@ -1,142 +1,154 @@
-"""The study of Mahankali et al.: what is true passes, what is broken fails."""
-
-import dataclasses
+"""The study of Mahankali et al.: its tasks, which seeds count, and claims that need no training."""
 
 import jax
-import matplotlib.pyplot as plt
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 
-from mesalens import plots
-from mesalens.studies import Evidence, judge
-from mesalens.studies.mahankali_2023 import STUDY, isotropic, nonlinear
-from mesalens.studies.mahankali_2023.laboratory import BUDGETS, Laboratory, isotropic_step_size
-from mesalens.tasks import Gaussian, LinearFunctions, OwnFunctions, RegressionTask
-
-SMALL = dataclasses.replace(
-    BUDGETS["quick"],
-    population_steps=1500,
-    sampled_steps=600,
-    batch_size=256,
-    prompts=20_000,
-    relative_error=0.03,
-    dim=2,
-    context_length=4,
-    lengths=(),
-    dims=(),
-    noises=(0.5,),
+from mesalens import random
+from mesalens.atlas.experiment import Trained
+from mesalens.atlas.study import Lab
+from mesalens.learners import GradientDescent
+from mesalens.models import LinearTransformer
+from mesalens.studies.mahankali_2023 import STUDY, beyond, covariance, isotropic, nonlinear
+from mesalens.studies.mahankali_2023.study import bound, linear_task, moments_of, trained_layer
+from mesalens.theory import (
+    best_descent,
+    best_rank_one_step,
+    best_step_size,
+    gradient_descent_transformer,
+    layer_risk,
 )
 
-
-def verdicts(laboratory, *names):
-    parts = [part for part in STUDY.parts if part.name in names]
-    with plots.style():
-        found = {
-            v.claim.name: v.judgement
-            for part in parts
-            for v in judge(part.claims, part.run(laboratory))
-        }
-    plt.close("all")
-    return found
+SMALL = STUDY.values("small")
+TASK = linear_task(3, 6, 0.0)
 
 
-def outcomes(laboratory, name):
-    return {claim: judged.outcome for claim, judged in verdicts(laboratory, name).items()}
+def lab(seed=0):
+    return Lab(SMALL, 0, "a test", seed)
 
 
-def shifted(dim):
-    """Linear functions whose weights have a mean, said to be symmetric."""
-
-    def function(key, x):
-        return x @ (1.0 + jax.random.normal(key, x.shape))
-
-    return {"shifted": OwnFunctions(dim, function, sign_symmetric=True, rotation_invariant=True)}
+def layer(factor=1.0, task=TASK):
+    """A step of gradient descent, `factor` times as long as the best one."""
+    descent = GradientDescent(factor * best_step_size(task))
+    return gradient_descent_transformer(descent, dim=task.dim, context_length=task.context_length)
 
 
-@pytest.fixture(scope="module")
-def laboratory():
-    return Laboratory(SMALL, seeds=3)
+def trained(learner, task=TASK):
+    """A run of population training that ended at a learner."""
+    metrics = xr.Dataset({"risk": ("step", [layer_risk(learner, moments_of(task))])}, {"step": [0]})
+    experiment = trained_layer(SMALL, task, "population")
+    return Trained("test", experiment, 0, task, learner, metrics.assign_coords(ending="all steps"))
 
 
-def another(laboratory, **changes):
-    """The laboratory with other beliefs and the same trained layers."""
-    changed = Laboratory(SMALL, seeds=3, **changes)
-    changed._trained = laboratory._trained
-    return changed
+def test_the_study_has_its_claims_and_figures():
+    assert len(STUDY.claims) == 22
+    figures = [figure.name for part in STUDY.parts for figure in part.figures]
+    assert figures == ["risk", "training", "preconditioner", "spectrum", "nonlinear", "mean"]
+    headline = {claim.name for claim in STUDY.claims if claim.headline}
+    assert {"certificate", "trained-on-risk", "preconditioner", "nonlinear-prompts"} < headline
 
 
-@pytest.fixture(scope="module")
-def sound(laboratory):
-    return outcomes(laboratory, "covariance")
+def test_sizes_replace_one_number_of_the_main_size():
+    every = list(isotropic.sizes(STUDY.values("full")).values())
+    assert every[0] == (5, 10, 0)
+    for size in every[1:]:
+        assert sum(one != other for one, other in zip(size, every[0], strict=True)) == 1
 
 
-@pytest.mark.slow
-def test_what_is_true_passes(sound):
-    assert sound["preconditioner"] == sound["preconditioned-certificate"] == "PASS"
-    assert "FAIL" not in sound.values()
+def test_the_seeds_draw_tasks_of_their_own_and_the_trainings_share_one():
+    one, other = covariance.drawn(lab(0)), covariance.drawn(lab(1))
+    assert not np.allclose(one.covariates.second_moment(), other.covariates.second_moment())
+    task = covariance.covariance_layer.call(SMALL, {}).task
+    spread = np.linalg.eigvalsh(task.covariates.second_moment())
+    np.testing.assert_allclose(spread, [1 / 3, 1, 3])
+    identity = task.functions.row_covariance() @ task.covariates.second_moment()
+    np.testing.assert_allclose(identity, np.eye(3), atol=1e-12)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("factor", [1.05, pytest.param(0.95, marks=pytest.mark.slow)])
-def test_a_wrong_step_size_fails(factor, laboratory, sound):
-    wrong = another(laboratory, step_size=lambda *size: factor * isotropic_step_size(*size))
-    judged = outcomes(wrong, "covariance")
-    assert judged["preconditioner"] == judged["learned-preconditioner"] == "FAIL"
-    assert isotropic.certificates(wrong).min() > 1e-6
-    assert isotropic.certificates(laboratory).max() < 1e-12
+def test_tasks_have_the_symmetries_that_their_theorem_asks_for():
+    full = STUDY.values("full")
+    assert list(nonlinear.symmetric(full)) == list(full.families)
+    for task in nonlinear.symmetric(full).values():
+        assert task.sign_symmetric and task.rotation_invariant
+    kinds = beyond.without_mean(full, np.random.default_rng(0))
+    assert len(kinds) == 7 and all(task.sign_symmetric for task in kinds.values())
+    assert not any(task.rotation_invariant for task in kinds.values())
 
 
-@pytest.mark.slow
-def test_a_wrong_covariance_fails(laboratory, sound):
-    judged = outcomes(
-        another(laboratory, believed=lambda sigma: sigma + 0.1 * np.eye(len(sigma))), "covariance"
+def test_the_prior_mean_has_its_length():
+    def length(*arguments):
+        task = beyond.with_mean(SMALL, np.random.default_rng(0), *arguments)
+        return np.linalg.norm(task.functions.weight_mean())
+
+    assert 1 <= length() <= 2
+    assert length(0.0) == 0 and length(1.5) == pytest.approx(1.5)
+
+
+def test_a_layer_at_the_saddle_does_not_count_and_one_at_the_best_step_does():
+    P, risk = best_rank_one_step(moments_of(TASK))
+    A, B = jnp.asarray(np.pad(P.T, (0, 1))), jnp.diag(jnp.array([0.0, 0, 0, -1]))
+    saddle = LinearTransformer.from_effective(A[None, None], B[None, None], layers=1)
+    assert layer_risk(saddle, moments_of(TASK)) == pytest.approx(risk, rel=1e-5)
+    assert not trained(saddle).counts
+    assert trained(layer()).counts
+
+
+def test_with_one_dimension_the_plateau_is_predicting_0():
+    task = linear_task(1, 4, 0.5)
+    assert trained(layer(task=task), task).counts
+    assert not trained(layer(0.0, task), task).counts
+
+
+def test_initial_weights_have_numbers():
+    first, same, other = (
+        trained_layer(SMALL, TASK, "sampled", start=start).model(random.key(0))
+        for start in (0, 0, 1)
     )
-    assert judged["preconditioner"] == judged["learned-preconditioner"] == "FAIL"
-    assert judged["preconditioned-certificate"] == "PASS"  # it does not rest on what is believed
+    np.testing.assert_array_equal(first.weights.W_Q, same.weights.W_Q)
+    assert not np.allclose(first.weights.W_Q, other.weights.W_Q)
 
 
-def test_the_papers_form_of_the_step_size_tells_five_percent(laboratory):
-    simulated = isotropic.papers_step_size(laboratory.isotropic(), laboratory, 0)
-    claim = isotropic.CLAIMS[0].criterion
-    assert claim.judge(Evidence(simulated / isotropic_step_size(2, 4, 0.0) - 1)).outcome != "FAIL"
-    assert (
-        claim.judge(Evidence(simulated / (1.05 * isotropic_step_size(2, 4, 0.0)) - 1)).outcome
-        == "FAIL"
-    )
+def test_the_difference_of_functions_is_that_of_step_sizes():
+    run = trained(layer())
+    assert isotropic.difference(run, run) == pytest.approx(0, abs=1e-6)
+    assert isotropic.difference(run, trained(layer(1.3))) == pytest.approx(0.3, rel=1e-5)
+
+
+def test_the_bound_of_longer_prompts_is_lower():
+    assert bound(TASK) == pytest.approx(best_descent(moments_of(TASK))[1], rel=1e-10)
+    assert bound(TASK, longer=2) == bound(linear_task(3, 12, 0.0)) < bound(TASK)
 
 
 @pytest.mark.parametrize(
-    ("family", "outcome"), [(LinearFunctions(2), "PASS"), (shifted(2)["shifted"], "FAIL")]
+    "claim",
+    [
+        isotropic.step_size,
+        isotropic.certificate,
+        covariance.best_preconditioner,
+        covariance.preconditioned_certificate,
+        beyond.general_preconditioner,
+        beyond.general_certificate,
+    ],
 )
-def test_an_asymmetric_family_that_is_said_to_be_symmetric_fails(family, outcome, laboratory):
-    """Linear functions stand for the symmetric families here: networks take long to compile."""
-    task = RegressionTask(Gaussian(2), family, context_length=4)
-    criteria = {claim.name: claim.criterion for claim in nonlinear.CLAIMS}
-    assert (
-        criteria["sign-symmetry"].judge(Evidence(nonlinear.odd_signs(task, laboratory, 0))).outcome
-        == outcome
-    )
-    found = [nonlinear.solve(task, laboratory, 0, seed) for seed in range(laboratory.seeds)]
-    for claim, name in (("rotation-invariance", "away"), ("nonlinear-certificate", "gap")):
-        values = xr.DataArray([each[name] for each in found], dims="seed")
-        assert criteria[claim].judge(Evidence(values)).outcome in (
-            outcome,
-            "INCONCLUSIVE" if outcome == "PASS" else outcome,
-        )
+def test_claims_about_formulas_hold_and_fail_where_they_are_false(claim):
+    def outside(declared):
+        values = np.asarray(declared.call(lab(), {}))
+        return bool(np.any((values < claim.criterion.low) | (values > claim.criterion.high)))
+
+    assert not outside(claim)
+    assert outside(claim.falsified())
 
 
-@pytest.mark.slow
-def test_the_whole_study_at_a_small_size():
-    small = verdicts(Laboratory(SMALL), *(part.name for part in STUDY.parts))
-    assert set(small) == {claim.name for part in STUDY.parts for claim in part.claims}
-    assert [claim for claim, judged in small.items() if judged.outcome == "FAIL"] == []
-    assert (
-        verdicts(Laboratory(SMALL), "beyond")["mean-not-descent"] == small["mean-not-descent"]
-    )  # a part alone
+def test_a_start_at_the_prior_mean_gives_the_bound_and_half_way_does_not():
+    claim = beyond.descent_from_mean
+    assert claim.call(lab(), {}) < 1e-9 < claim.falsified().call(lab(), {})
 
 
-@pytest.mark.slow
-def test_the_quick_study_passes():
-    judged = verdicts(Laboratory(BUDGETS["quick"]), *(part.name for part in STUDY.parts))
-    assert {judgement.outcome for judgement in judged.values()} == {"PASS"}
+def test_a_family_with_a_mean_has_none_of_the_symmetries():
+    values = nonlinear.solved.given(families=nonlinear.asymmetric).call(lab(), {})
+    assert values.sizes == {"family": 1, "row": 3, "column": 3}
+    assert float(values.away.item()) > 0.05 and float(values.gap.item()) > 0.01
+    signs = nonlinear.sign_symmetry.falsified().call(lab(), {})
+    assert signs.dims == ("family", "statistic") and float(jax.numpy.max(signs.values)) > 0.02

@@ -5,6 +5,7 @@ An in-context learner is a function from a prompt to a prediction: `prediction =
 
 from . import adapters as adapters
 from . import analysis as analysis
+from . import atlas as atlas
 from . import learners as learners
 from . import models as models
 from . import plots as plots
@@ -15,6 +16,8 @@ from . import studies as studies
 from . import tasks as tasks
 from . import theory as theory
 from . import training as training
+from ._load import load as load
+from .atlas import Session as Session
 from .checks import InputError as InputError
 from .learners import GradientDescent as GradientDescent
 from .learners import Learner as Learner

@@ -15,6 +15,7 @@ from ._damping import largest_stable_damping as largest_stable_damping
 from ._damping import risk_by_depth as risk_by_depth
 from ._interpolation import interpolate as interpolate
 from ._interpolation import normalised as normalised
+from ._odd_signs import odd_signs as odd_signs
 from ._preconditioner import learned_preconditioner as learned_preconditioner
 from ._risk import Estimate as Estimate
 from ._risk import expectation as expectation

@@ -12,8 +12,10 @@ import traceback
 from mesalens.cli.interruption import handled, leave
 
 COMMANDS = {
-    "list": ("list_studies:List", "list the studies and their claims"),
-    "reproduce": ("reproduce:Reproduce", "check the claims of a study"),
+    "list": ("list_studies:List", "list the studies, their claims and kept verdicts"),
+    "reproduce": ("reproduce:Reproduce", "check the claims of studies"),
+    "verdicts": ("verdicts:Verdicts", "make one table of the verdicts in several reports"),
+    "store": ("store:Store", "show or remove the results that are kept"),
     "optimum": ("optimum:Optimum", "solve a task: the best layer of linear self-attention"),
     "train": ("train:Train", "train learners and keep them in a folder"),
     "sweep": ("train:Sweep", "train all combinations of some settings' values"),

@@ -1,41 +1,88 @@
 """`mesalens list`."""
 
-from mesalens.cli.options import Command
-from mesalens.cli.output import print_json
-from mesalens.studies import STUDIES, Claim, Study
+import textwrap
+from typing import Annotated, Any
+
+from mesalens.atlas import Judgement, Session
+from mesalens.atlas.criterion import number
+from mesalens.atlas.study import Claim, Study
+from mesalens.cli.options import POSITIONAL, Command, Folder
+from mesalens.cli.output import console, print_json
+from mesalens.studies import STUDIES, study
 
 
 class List(Command):
-    """Lists the studies, their parts and claims, with the place of each claim in its paper."""
+    """Lists the studies; with the name of one its claims, and the verdicts that are kept."""
+
+    name: Annotated[str | None, POSITIONAL] = None
+    """a study, whose parts and claims are listed"""
+    store: Folder | None = None
+    """the folder of kept results (in the user's cache by default)"""
 
     def __call__(self) -> int:
         """Prints the list."""
-        if self.json_:
-            print_json([_content(study) for study in STUDIES.values()])
+        chosen = [study(name) for name in STUDIES] if self.name is None else [study(self.name)]
+        if self.json_ or self.name is not None:
+            session = Session(self.store)
+            contents = [_content(each, session) for each in chosen]
+            if self.json_:
+                print_json(contents)
+            else:
+                print("\n".join(_lines(contents[0], console().width)))
             return 0
-        for study in STUDIES.values():
-            print(f"{study.name}: {study.title}\n  {study.citation}")
-            for part in study.parts:
-                print(f"\n  {study.name}/{part.name}")
-                for claim in part.claims:
-                    print(f"    {claim.name}: {claim.statement}")
-                    print(f"      {claim.source}; {claim.criterion.words}")
+        for each in chosen:
+            parts = ", ".join(part.name for part in each.parts)
+            text = f"{len(each.claims)} claims; parts: {parts}"
+            print(f"{each.name}: {each.title}\n  {each.citation}")
+            print(textwrap.fill(text, console().width, initial_indent="  ", subsequent_indent="  "))
+        print("mesalens list STUDY lists its claims.")
         return 0
 
 
-def _content(study: Study) -> dict:
+def _content(each: Study, session: Session) -> dict[str, Any]:
+    kept = session.kept_verdicts(each)
     parts = [
-        {"part": f"{study.name}/{part.name}", "claims": [_words(claim) for claim in part.claims]}
-        for part in study.parts
+        {
+            "part": f"{each.name}/{part.name}",
+            "title": part.title,
+            "claims": [_claim(claim, kept.get(claim.name)) for claim in part.claims],
+        }
+        for part in each.parts
     ]
-    about = {"study": study.name, "title": study.title, "citation": study.citation}
-    return about | {"parts": parts}
+    about = {"study": each.name, "title": each.title, "citation": each.citation}
+    return about | {"budgets": list(each.budgets), "parts": parts}
 
 
-def _words(claim: Claim) -> dict[str, str]:
+def _claim(claim: Claim, kept: tuple[str, Judgement] | None) -> dict[str, Any]:
+    verdict = None
+    if kept is not None:
+        budget, judged = kept
+        ends = [judged.low, judged.high]
+        verdict = {"outcome": judged.outcome, "value": judged.value, "interval": ends}
+        verdict |= {"budget": budget}
     return {
         "claim": claim.name,
         "statement": claim.statement,
-        "source": claim.source,
+        "place": claim.place,
         "criterion": claim.criterion.words,
+        "headline": claim.headline,
+        "verdict": verdict,
     }
+
+
+def _lines(content: dict[str, Any], width: int) -> list[str]:
+    def filled(text: str, indent: int) -> str:
+        space = " " * indent
+        return textwrap.fill(text, width, initial_indent=space, subsequent_indent=space)
+
+    lines = [filled(f"{content['study']}: {content['title']}", 0)]
+    for part in content["parts"]:
+        lines += ["", f"{part['part']}: {part['title']}"]
+        for claim in part["claims"]:
+            head = claim["claim"] + " (quick)" * claim["headline"]
+            if verdict := claim["verdict"]:
+                head += f": {verdict['outcome']}, {number(verdict['value'])}"
+                head += f" (budget {verdict['budget']})"
+            lines += [f"  {head}", filled(claim["statement"], 4)]
+            lines.append(filled(f"{claim['place']}; {claim['criterion']}", 4))
+    return lines

@@ -127,7 +127,8 @@ def _add(group: Any, path: str, field: FieldInfo, owners: str) -> None:
         text = f"{text}: {'|'.join(AXES[axis].members)}"
     options: dict[str, Any] = {"help": text.replace("%", "%%")}
     if POSITIONAL in field.metadata:
-        group.add_argument(path, nargs=None if field.is_required() else "?", **options)
+        number = "*" if WORDS in field.metadata else None if field.is_required() else "?"
+        group.add_argument(path, nargs=number, **options)
         return
     if field.annotation is bool:
         options["action"] = argparse.BooleanOptionalAction

@@ -3,93 +3,111 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import matplotlib
-from rich.table import Table
-from rich.text import Text
+import pydantic
 
-from mesalens import random
-from mesalens.checks import InputError, count
+from mesalens.atlas import Report, Session
+from mesalens.atlas.verdicts import lines
+from mesalens.checks import InputError
 from mesalens.cli.interruption import StoppedError, stoppable
-from mesalens.cli.options import POSITIONAL, Command, Folder
+from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder
 from mesalens.cli.output import console, print_json
-from mesalens.files import new_folder
+from mesalens.files import require_new
 from mesalens.progress import ProgressReport
-from mesalens.report import Examination, examine, number, summary, write_report
-from mesalens.studies import study
-from mesalens.training import TrainingDivergedError
+from mesalens.studies import HEADLINE, find
 
-COLORS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+NONE: dict[str, Any] = {}
+
+
+def _pairs(words: Any) -> Any:
+    """Settings from words such as `dim=20`, or as they are."""
+    if not isinstance(words, list | tuple):
+        return words
+    pairs = {name: value for name, _, value in (str(word).partition("=") for word in words)}
+    if bad := [name for name, value in pairs.items() if not value]:
+        raise InputError(f"{bad[0]!r} is not a setting with a value, as dim=20.")
+    return pairs
 
 
 class Reproduce(Command):
-    """Checks the claims of a study and leaves a page with verdicts and figures."""
+    """Checks the claims of studies, and leaves a page with verdicts and figures.
 
-    name: Annotated[str, POSITIONAL] = "von-oswald-2023"
-    """a study, or STUDY/PART for one of its parts, or STUDY/CLAIM"""
-    budget: Literal["quick", "paper"] = "quick"
-    """quick (minutes on a laptop) or the paper's own settings"""
+    Results are kept in a store: what is there is taken, and only what is missing is computed.
+    """
+
+    names: Annotated[tuple[str, ...], POSITIONAL, WORDS] = HEADLINE
+    """studies, as ahn-2023 or PATH/file.py; or STUDY/PART, or STUDY/CLAIM"""
+    budget: str = "quick"
+    """quick (the headline), full (every claim) or paper (the paper's own settings)"""
     seeds: int | None = None
-    """independent trainings (the budget's number by default)"""
+    """seeds of each training, in place of the budget's looks"""
     seed: int = 0
     """where all random numbers come from"""
+    set_: Annotated[dict[str, Any], pydantic.BeforeValidator(_pairs), WORDS] = NONE
+    """settings of the study with other values, as dim=20 context_length=10"""
     out: Folder | None = None
-    """a new folder for the results (results/STUDY-BUDGET-TIME by default)"""
-    checkpoints: Folder | None = None
-    """a folder for the states of trainings, so that a study that was stopped goes on from there"""
+    """a new folder for the page and its files (results/STUDY-BUDGET-TIME by default)"""
+    store: Folder | None = None
+    """the folder of kept results (in the user's cache by default)"""
+    fresh: bool = False
+    """compute everything anew, whatever is kept"""
+    falsify: bool = False
+    """carry out each claim where it is false: all should fail"""
     device: str | None = None
     """where to compute: cpu, gpu, … (JAX's choice by default)"""
 
     def __call__(self) -> int:
-        """Carries out the study; 1 if a claim failed."""
+        """Carries out the studies; 1 if a claim failed."""
         matplotlib.use("agg")  # figures go to files; there may be no display
-        study_name, _, part = self.name.partition("/")
-        chosen = study(study_name)
-        names = part or None
-        chosen.select(names)
-        if self.seeds is not None:
-            count("seeds", self.seeds)
-        random.key(self.seed)  # says what is wrong before anything is computed
-        default = f"{self.name.replace('/', '-')}-{self.budget}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-        out, kept = self.out or Path("results") / default, self.checkpoints
-        if kept is not None and kept.resolve().is_relative_to(out.resolve()):
-            raise InputError(f"checkpoints must be outside of out; got {kept} in {out}.")
-        options: Any = {"seeds": self.seeds, "seed": self.seed, "checkpoints": kept}
+        for name in self.names:  # what is wrong is said before anything is computed
+            study, part = find(name)
+            study.values(self.budget)
+            study.select(part, self.budget)
+        out = self.out or Path("results") / self._default_name()
+        require_new(out)
+        options: Any = {"budget": self.budget, "seeds": self.seeds, "settings": self.set_}
+        options["falsify"] = self.falsify
         try:
-            with new_folder(out) as folder, stoppable() as check, ProgressReport(check) as progress:
-                examination = examine(chosen, names, self.budget, progress=progress, **options)
-                write_report(examination, folder)
+            with stoppable() as check, ProgressReport(check) as progress:
+                session = Session(
+                    self.store,
+                    seed=self.seed,
+                    fresh=self.fresh,
+                    say=progress.say,
+                    report=progress.work,
+                    check=check,
+                )
+                report = session.reproduce(*self.names, **options)
         except StoppedError as stop:
-            advice = "nothing was kept; --checkpoints FOLDER keeps trainings."
-            if kept is not None:
-                advice = "run the same command again to go on with its trainings."
-            print(f"mesalens: interrupted; {advice}", file=sys.stderr)
+            print(
+                "mesalens: interrupted; what was finished is kept, and the same command goes on.",
+                file=sys.stderr,
+            )
             return stop.exit_code
-        except TrainingDivergedError as error:
-            raise InputError(str(error)) from None
+        try:
+            report.save(out)
+        except InputError as error:
+            raise InputError(
+                f"{error} All results are in the store, for the same command."
+            ) from None
+        self._say(report, out)
+        return int(any(v.judgement.outcome == "FAIL" for v in report.verdicts))
+
+    def _default_name(self) -> str:
+        names = "-".join(Path(name).stem if ".py" in name else name for name in self.names)
+        return f"{names.replace('/', '-')}-{self.budget}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+    def _say(self, report: Report, out: Path) -> None:
+        content = report.content()
         if self.json_:
-            print_json(summary(examination) | {"out": str(out)})
-        else:
-            console().print(_table(examination))
-            print("\n" + "\n".join(examination.remarks))
-            print(f"\n{examination.tally()}, in {examination.seconds:.0f} s.")
-            print(f"The report: {out / 'index.html'}")
-        return int(any(verdict.judgement.outcome == "FAIL" for verdict in examination.verdicts))
-
-
-def _table(examination: Examination) -> Table:
-    headers = ("claim", "verdict", "value", "95% interval, or range", "criterion", "seeds")
-    table = Table(*headers, "decided at")
-    for verdict in examination.verdicts:
-        judged = verdict.judgement
-        table.add_row(
-            verdict.claim.name,
-            Text(judged.outcome, COLORS[judged.outcome]),
-            number(judged.value),
-            f"[{number(judged.low)}, {number(judged.high)}]",
-            verdict.claim.criterion.words,
-            f"{judged.seeds} of {judged.seeds_run}",
-            ", ".join(judged.where.values()),
-        )
-    return table
+            print_json(content | {"out": str(out)})
+            return
+        print("\n".join(lines(content, console().width)))
+        taken = sum(verdict.taken for verdict in report.verdicts)
+        if taken:
+            print(
+                f"{taken} of {len(report.verdicts)} verdicts from kept results; --fresh computes."
+            )
+        print(f"{report.tally()}, in {report.seconds:.0f} s. The page: {out / 'index.html'}")

@@ -1,27 +1,92 @@
-"""Published claims, each with a source, an estimator, a criterion and a verdict."""
+"""Published claims, one file a paper; files of one's own are studies as well."""
 
-from mesalens.checks import one_of
-from mesalens.studies.criterion import Criterion as Criterion
-from mesalens.studies.criterion import Evidence as Evidence
-from mesalens.studies.criterion import Judgement as Judgement
-from mesalens.studies.mahankali_2023 import STUDY as MAHANKALI_2023
-from mesalens.studies.study import Claim as Claim
-from mesalens.studies.study import Figure as Figure
-from mesalens.studies.study import Findings as Findings
-from mesalens.studies.study import Part as Part
-from mesalens.studies.study import Study as Study
-from mesalens.studies.study import Verdict as Verdict
-from mesalens.studies.study import judge as judge
-from mesalens.studies.von_oswald_2023 import STUDY as VON_OSWALD_2023
+import importlib
+import importlib.util
+import sys
+import threading
+from pathlib import Path
+from typing import Any
 
-STUDIES = {study.name: study for study in (VON_OSWALD_2023, MAHANKALI_2023)}
-"""All studies, by name."""
+from mesalens.atlas.study import Study
+from mesalens.checks import InputError, one_of
+
+STUDIES = {
+    "von-oswald-2023": "von_oswald_2023",
+    "mahankali-2023": "mahankali_2023",
+    "ahn-2023": "ahn_2023",
+}
+"""The studies of the package, by name, and their modules."""
+
+_IMPORTING = threading.Lock()
+
+HEADLINE = ("von-oswald-2023", "mahankali-2023")
+"""The studies that `mesalens reproduce` carries out where none is named."""
 
 
 def study(name: str) -> Study:
-    """The study with this name.
+    """The study with this name, or the one in a file of one's own, as `PATH/file.py`.
 
     Raises:
-        InputError: for an unknown name; the error has the nearest ones.
+        ValueError: for an unknown name, with the nearest ones, or a file that declares no study.
     """
-    return STUDIES[one_of("study", name, STUDIES)]
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    module = importlib.import_module(f"mesalens.studies.{STUDIES[one_of('study', name, STUDIES)]}")
+    return module.STUDY
+
+
+def find(name: str) -> tuple[Study, str | None]:
+    """The study and the part or claim of a name such as "ahn-2023/depth-gains".
+
+    Raises:
+        ValueError: for an unknown study; `Study.select` checks parts and claims.
+    """
+    head, dot, tail = name.partition(".py")
+    if dot:
+        return study(head + dot), tail.strip("/") or None
+    head, _, tail = name.partition("/")
+    return study(head), tail or None
+
+
+def _from_file(file: Path) -> Study:
+    """The study that a Python file declares, by whatever name; the file is imported."""
+    if not file.is_file():
+        raise InputError(f"there is no file {file}; give one that declares a Study.")
+    with _IMPORTING:
+        return _imported(file)
+
+
+def _imported(file: Path) -> Study:
+    name = f"mesalens_study_{file.resolve().as_posix().encode().hex()}"
+    module: Any = sys.modules.get(name)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(name, file.resolve())
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except InputError as error:
+            del sys.modules[name]
+            raise InputError(_with_place(error, file)) from None
+        except Exception as error:
+            del sys.modules[name]
+            place = _with_place(error, file)
+            raise InputError(f"{place} ({type(error).__name__}).") from error
+    studies = [value for value in vars(module).values() if isinstance(value, Study)]
+    if len(set(map(id, studies))) != 1:
+        raise InputError(f"{file} declares {len(studies)} studies; it has to declare one Study.")
+    return studies[0]
+
+
+def _with_place(error: Exception, file: Path) -> str:
+    """The error's sentence, with the line of the file that led to it."""
+    if f"{file.name}:" in str(error):
+        return str(error)
+    traceback, line = error.__traceback__, None
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == str(file.resolve()):
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    line = getattr(error, "lineno", None) if line is None else line
+    return f"{file}:{line}: {error}" if line else f"{file}: {error}"

@@ -4,6 +4,7 @@ from ._layer_risk import distances as distances
 from ._layer_risk import layer_risk as layer_risk
 from ._layer_risk import layer_risks as layer_risks
 from ._layer_risk import population_risk as population_risk
+from ._preconditioned_risk import preconditioned_risk as preconditioned_risk
 from ._simulated_moments import simulated_moments as simulated_moments
 from ._task_moments import ConditionWarning as ConditionWarning
 from ._task_moments import task_moments as task_moments
@@ -12,9 +13,14 @@ from .centred_step import centred_step_risk as centred_step_risk
 from .certificate import Certificate as Certificate
 from .certificate import lower_bound as lower_bound
 from .construction import gradient_descent_transformer as gradient_descent_transformer
+from .context_blind import context_blind_risk as context_blind_risk
 from .copying_construction import copying_transformer as copying_transformer
 from .descent import best_descent as best_descent
+from .gaussian_step import gaussian_preconditioner as gaussian_preconditioner
+from .gaussian_step import isotropic_step_size as isotropic_step_size
+from .gaussian_step import simulated_step_size as simulated_step_size
 from .logistic_construction import logistic_descent_transformer as logistic_descent_transformer
+from .logistic_step import best_logistic_step as best_logistic_step
 from .many_steps import DescentSteps as DescentSteps
 from .many_steps import best_steps as best_steps
 from .moments import ContextMoments as ContextMoments

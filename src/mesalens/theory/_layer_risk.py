@@ -105,12 +105,21 @@ def distances(
         moments, target=0 * moments.target, cross=0 * moments.cross, null_risk=0.0, replicates=()
     )
 
+    with jax.enable_x64(True):
+        layers, others = in_precision((layers, others), jnp.float64)
+        return np.asarray(_relative_distances(layers, others, no_targets))
+
+
+@eqx.filter_jit
+def _relative_distances(
+    layers: LinearTransformer, others: LinearTransformer, no_targets: ContextMoments
+) -> Float[Array, " seeds"]:
+    """E‖ŷ - ŷ'‖² / E‖ŷ‖² of pairs; compiled once for all tasks and pairs of the same sizes."""
+
     def ratio(layer, other):
         (A, B), (other_A, other_B) = layer.effective(), other.effective()
         heads = jnp.concatenate([A, other_A], axis=1), jnp.concatenate([B, -other_B], axis=1)
         difference = LinearTransformer.from_effective(*heads, layers=1, outputs=layer.outputs)
         return population_risk(difference, no_targets) / population_risk(layer, no_targets)
 
-    with jax.enable_x64(True):
-        pairs = in_precision((layers, others), jnp.float64)
-        return np.asarray(eqx.filter_jit(eqx.filter_vmap(ratio))(*pairs))
+    return eqx.filter_vmap(ratio)(layers, others)

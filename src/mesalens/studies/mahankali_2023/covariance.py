@@ -1,186 +1,126 @@
 """Part `covariance`: x ~ N(0, Σ), w ~ N(0, Σ⁻¹) (Theorem 2)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from mesalens import plots
-from mesalens.studies.criterion import Evidence, every_seed_below, within
-from mesalens.studies.mahankali_2023.laboratory import Laboratory, TrainedLayers, away
-from mesalens.studies.study import Claim, Figure, Findings, Part
-from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
-from mesalens.theory import best_descent, lower_bound, task_moments
+from mesalens import theory
+from mesalens.atlas import every_seed_below, figures, within
+from mesalens.studies.mahankali_2023 import study
+from mesalens.tasks import Gaussian, RegressionTask
 
+part = study.STUDY.part("covariance", "Theorem 2: inputs with a covariance")
 PLACE = "Section 4, Theorem 2"
-NOISE = 0.25
-
-CLAIMS = (
-    Claim(
-        "preconditioner",
-        "The best layer is one step of gradient descent preconditioned by Σ⁻¹, with step size 1/(n + d + 1 + σ²).",
-        PLACE,
-        "‖P* - Σ⁻¹ η‖_F / ‖Σ⁻¹ η‖_F, P* from exact moments; each seed with a Σ of its own",
-        every_seed_below(1e-9),
-    ),
-    Claim(
-        "preconditioned-certificate",
-        "No layer of linear self-attention has less risk than that step.",
-        PLACE,
-        "(least risk of a preconditioned step - certified bound) / bound, for the same Σ",
-        every_seed_below(1e-9),
-    ),
-    Claim(
-        "learned-preconditioner",
-        "Layers that are trained on the population loss precondition by Σ⁻¹.",
-        PLACE,
-        "‖P - Σ⁻¹ η‖_F / ‖Σ⁻¹ η‖_F, P read off the trained weights",
-        every_seed_below(0.01),
-    ),
-    Claim(
-        "preconditioned-prompts",
-        "Layers that are trained on prompts come to the bound.",
-        PLACE,
-        "R / bound - 1, with the exact risk R of each trained layer",
-        within(0.01),
-    ),
-)
 
 
-def run(laboratory: Laboratory) -> Findings:
-    """Solves the task for one Σ a seed, and trains on that of the study."""
-    d, n = laboratory.budget.dim, laboratory.budget.context_length
-    rng = np.random.default_rng([laboratory.seed, 2])
-    distances, gaps = [], []
-    for _ in range(laboratory.seeds):
-        factor = rng.normal(size=(d, 2 * d))
-        sigma = factor @ factor.T / (2 * d)
-        moments = task_moments(skewed(sigma, n))
-        P, risk = best_descent(moments)
-        distances.append(away(P, reference(laboratory, sigma)))
-        gaps.append(risk / lower_bound(moments) - 1)
-    sigma = laboratory.covariance()
-    exact = reference(laboratory, sigma)
-    population = laboratory.population("x ~ N(0, Σ), w ~ N(0, Σ⁻¹)", skewed(sigma, n))
-    sampled = laboratory.sampled("x ~ N(0, Σ), w ~ N(0, Σ⁻¹)", skewed(sigma, n))
-    learned = population.preconditioners()
-    return Findings(
-        evidence={
-            "preconditioner": Evidence(xr.DataArray(distances, dims="seed")),
-            "preconditioned-certificate": Evidence(xr.DataArray(gaps, dims="seed")),
-            "learned-preconditioner": Evidence(
-                xr.DataArray(away(learned, exact), dims="seed"), population.trained()
-            ),
-            "preconditioned-prompts": Evidence(sampled.excess(), sampled.trained()),
-        },
-        figures=[
-            preconditioner_figure(population, sampled, exact),
-            spectrum_figure(population, sampled, exact),
-        ],
-        datasets={
-            "covariance": xr.Dataset(
-                {
-                    "learned": (("seed", "row", "column"), learned),
-                    "learned_from_prompts": (("seed", "row", "column"), sampled.preconditioners()),
-                    "claimed": (("row", "column"), exact),
-                }
-            )
-        },
-        remarks=[
-            population.remark("the risk itself, with the covariance of the study"),
-            sampled.remark("prompts, with the covariance of the study"),
-        ],
-        learners={
-            "covariance": population.training.learners,
-            "covariance-prompts": sampled.training.learners,
-        },
-    )
+def skewed(s, sigma: np.ndarray) -> RegressionTask:
+    """The task of a covariance Σ."""
+    inverse, covariates = np.linalg.inv(sigma), Gaussian(s.dim, covariance=sigma)
+    prior = (inverse + inverse.T) / 2
+    return study.linear_task(s.dim, s.context_length, s.noise, covariates, covariance=prior)
 
 
-def skewed(sigma: np.ndarray, context_length: int) -> RegressionTask:
-    """X ~ N(0, Σ), w ~ N(0, Σ⁻¹), noise 1/4."""
-    inverse = np.linalg.inv(sigma)
-    return RegressionTask(
-        Gaussian(len(sigma), covariance=sigma),
-        LinearFunctions(len(sigma), covariance=(inverse + inverse.T) / 2),
-        context_length=context_length,
-        noise=GaussianNoise(NOISE),
-    )
+def drawn(lab) -> RegressionTask:
+    """The task of a Σ that the seed draws."""
+    return skewed(lab.settings, study.random_covariance(lab.rng(), lab.settings.dim))
 
 
-def reference(laboratory: Laboratory, sigma: np.ndarray) -> np.ndarray:
-    """The preconditioner of the theorem, Σ⁻¹/(n + d + 1 + σ²)."""
-    step = laboratory.step_size(len(sigma), laboratory.budget.context_length, NOISE)
-    return step * np.linalg.inv(laboratory.believed(sigma))
+def plain_step(task) -> np.ndarray:
+    """I / (n + d + 1 + σ²), as in Theorem 1."""
+    step = theory.isotropic_step_size(task.dim, task.context_length, task.noise.variance)
+    return step * np.eye(task.dim)
 
 
-def preconditioner_figure(
-    population: TrainedLayers, sampled: TrainedLayers, exact: np.ndarray
-) -> Figure:
-    """The learned preconditioners beside the claimed one."""
-    figure, panels = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
-    matrices = {
-        "trained on the risk": population.preconditioners()[
-            int(np.argmax(population.trained().values))
-        ],
-        "trained on prompts": sampled.preconditioners()[int(np.argmax(sampled.trained().values))],
-        "Σ⁻¹ / (n + d + 1 + σ²)": exact,
+def inverse_covariance(task) -> np.ndarray:
+    """Σ⁻¹ / (n + d + 1 + σ²)."""
+    return plain_step(task) @ np.linalg.inv(task.covariates.second_moment())
+
+
+@part.experiment
+def covariance_layer(s, objective="population"):
+    """A layer trained on the task of one Σ, with eigenvalues from 1/3 to 3 in a random frame."""
+    rng = np.random.default_rng(s.task_seed)
+    frame, _ = np.linalg.qr(rng.normal(size=(s.dim, s.dim)))
+    sigma = (frame * np.geomspace(1 / 3, 3, s.dim)) @ frame.T
+    return study.trained_layer(s, skewed(s, (sigma + sigma.T) / 2), objective)
+
+
+SAMPLED = covariance_layer.given(objective="sampled")
+PLAIN = {"claimed": plain_step}
+
+
+@part.claim(PLACE, every_seed_below(1e-9), headline=True, must_fail_on=PLAIN, name="preconditioner")
+def best_preconditioner(lab, claimed=inverse_covariance):
+    """The best layer is one step of gradient descent preconditioned by Σ⁻¹, with step size
+    1/(n + d + 1 + σ²).
+
+    Measured: ‖P* - Σ⁻¹ η‖_F / ‖Σ⁻¹ η‖_F, P* from exact moments; each seed with a Σ of its own.
+    """
+    task = drawn(lab)
+    return study.away(theory.best_descent(study.moments_of(task))[0], claimed(task))
+
+
+@part.claim(PLACE, every_seed_below(1e-9), headline=True, must_fail_on=PLAIN)
+def preconditioned_certificate(lab, claimed=inverse_covariance):
+    """No layer of linear self-attention has less risk than that step.
+
+    Measured: (risk of the step - certified bound) / bound; each seed with a Σ of its own.
+    """
+    task = drawn(lab)
+    risk = theory.preconditioned_risk(claimed(task), study.moments_of(task))
+    return risk / study.bound(task) - 1
+
+
+@part.claim(PLACE, every_seed_below(0.01), headline=True, must_fail_on=PLAIN)
+def learned_preconditioner(lab, trained=covariance_layer, claimed=inverse_covariance):
+    """Layers that are trained on the population loss precondition by Σ⁻¹.
+
+    Measured: ‖P - Σ⁻¹ η‖_F / ‖Σ⁻¹ η‖_F, P read off the trained weights.
+    """
+    return study.away(study.learned(trained), claimed(trained.task))
+
+
+@part.claim(PLACE, within(0.01), must_fail_on={"longer": 2})
+def preconditioned_prompts(lab, trained=SAMPLED, longer=1):
+    """Layers that are trained on prompts come to the bound.
+
+    Measured: R / bound - 1, with the exact risk R of each trained layer.
+    """
+    risk = theory.layer_risk(trained.learner, study.moments_of(trained.task))
+    return risk / study.bound(trained.task, longer) - 1
+
+
+@part.figure(shows=[learned_preconditioner, preconditioned_prompts])
+def preconditioner(lab, trained=covariance_layer, sampled=SAMPLED):
+    """The preconditioner P of the prediction x_queryᵀ P Σ yᵢxᵢ, read off the weights of a layer
+    trained on the exact risk (left) and of one trained on prompts (middle), beside that of the
+    theorem (right), in the same colours.
+    """
+    shown = {
+        "trained on the risk": study.learned(trained.shown[0]),
+        "trained on prompts": study.learned(sampled.shown[0]),
+        "Σ⁻¹ / (n + d + 1 + σ²)": inverse_covariance(trained[0].task),
     }
-    limit = float(np.abs(exact).max())
-    images = [
-        plots.heat_map(axes, matrix, limit=limit)
-        for axes, matrix in zip(panels, matrices.values(), strict=True)
-    ]
-    for axes, title in zip(panels, matrices, strict=True):
-        axes.set_title(title)
-    figure.colorbar(images[0], ax=panels, shrink=0.85)
-    return Figure(
-        "preconditioner",
-        "The preconditioner P of the prediction x_queryᵀ P Σ yᵢxᵢ, read off the weights of a layer trained on the exact risk (left) and of one trained on "
-        "prompts (middle), beside that of the theorem (right), in the same colours.",
-        figure,
-    )
+    return figures.matrices({"": shown})
 
 
-def spectrum_figure(population: TrainedLayers, sampled: TrainedLayers, exact: np.ndarray) -> Figure:
-    """Eigenvalues of the same."""
-    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    places = np.arange(1, len(exact) + 1)
-    axes.plot(
-        places,
-        np.linalg.eigvalsh(exact)[::-1],
-        "_",
-        color=plots.REFERENCE,
-        markersize=26,
-        markeredgewidth=2.5,
-        label="Σ⁻¹ / (n + d + 1 + σ²)",
-    )
-    for layers, offset, color, label in (
-        (population, -0.1, plots.TRAINED, "trained on the risk"),
-        (sampled, 0.1, plots.INTERPOLATED, "trained on prompts"),
-    ):
-        for seed, P in enumerate(layers.preconditioners()):
-            if layers.trained()[seed]:
-                eigenvalues = np.linalg.eigvalsh((P + P.T) / 2)[::-1]
-                axes.plot(
-                    places + offset,
-                    eigenvalues,
-                    "o",
-                    color=color,
-                    markersize=5,
-                    alpha=0.7,
-                    label=label,
-                )
-                label = None
-    axes.set(
-        xlabel="number of the eigenvalue", ylabel="eigenvalue of P", xticks=places, ylim=(0, None)
-    )
-    axes.legend(loc="upper right")
-    return Figure(
-        "spectrum",
-        "Eigenvalues of the preconditioner of the theorem (bars) and of the symmetric part of those that layers learned (one dot a seed): "
-        "large where inputs vary little.",
-        figure,
-    )
+@part.figure(shows=[learned_preconditioner, preconditioned_prompts])
+def spectrum(lab, trained=covariance_layer, sampled=SAMPLED):
+    """Eigenvalues of the preconditioner of the theorem (bars) and of the symmetric part of those
+    that layers learned (one dot per seed): large where inputs vary little.
+    """
+    numbers = [str(place + 1) for place in range(lab.settings.dim)]  # as words, which have bars
 
+    def eigenvalues(P) -> np.ndarray:
+        return np.linalg.eigvalsh((P + P.T) / 2)[::-1]
 
-PART = Part("covariance", "Theorem 2: inputs with a covariance", CLAIMS, run)
+    def points(runs) -> xr.DataArray:
+        values = [eigenvalues(study.learned(run)) for run in runs.shown]
+        return xr.DataArray(values, {"number": numbers}, ("seed", "number"))
+
+    theorem = numbers, eigenvalues(inverse_covariance(trained[0].task))
+    return figures.risk_against(
+        "number of the eigenvalue",
+        {"Σ⁻¹ / (n + d + 1 + σ²)": theorem},
+        {"trained on the risk": points(trained), "trained on prompts": points(sampled)},
+        ylabel="eigenvalue of P",
+    )

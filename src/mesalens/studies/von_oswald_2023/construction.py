@@ -1,105 +1,114 @@
 """Part `construction`: with the weights of Proposition 1, attention is gradient descent."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, Float, Key
 
+from mesalens.atlas import every_seed_below, settings_of
 from mesalens.learners import GradientDescent
+from mesalens.models import LinearTransformer
 from mesalens.prompt import Prompt
-from mesalens.studies.criterion import Evidence, every_seed_below
-from mesalens.studies.study import Claim, Findings, Part
-from mesalens.studies.von_oswald_2023.laboratory import Laboratory
+from mesalens.studies.von_oswald_2023.study import STUDY
 from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
+from mesalens.theory import best_step_size, gradient_descent_transformer
 
-CASES = [
-    (layers, outputs, start, form)
-    for layers in (1, 2, 5)
-    for outputs, start in ((1, "zero"), (3, "random"))
-    for form in ("fast", "token by token")
-]
+part = STUDY.part("construction", "The construction")
+
+Construct = Callable[..., LinearTransformer]
+"""Makes a transformer of gradient descent, as `gradient_descent_transformer` does."""
+
+STARTS = {1: "zero", 3: "random"}
+"""What W_0 is for each number of outputs m."""
+FORMS = ("fast", "token by token")
+CASES = [(layers, outputs, form) for layers in (1, 2, 5) for outputs in STARTS for form in FORMS]
 
 
-def claim(dtype: str, tolerance: float) -> Claim:
+def regression(dim: int, context_length: int, outputs: int = 1) -> RegressionTask:
+    """The task of the study: x ~ U(-1/2, 1/2)^d and W ~ N(0, I), without noise."""
+    laws = Uniform(dim, 0.5), LinearFunctions(dim, outputs)
+    return RegressionTask(*laws, context_length=context_length)
+
+
+def construct_on(
+    task: RegressionTask, descent: GradientDescent, construct: Construct
+) -> LinearTransformer:
+    """The transformer that is a gradient descent by construction, for prompts of a task."""
+    sizes = {"dim": task.dim, "outputs": task.outputs, "context_length": task.context_length}
+    return construct(descent, **sizes)
+
+
+def with_sign_changed(matrix: str, descent: GradientDescent, **sizes: int) -> LinearTransformer:
+    """The construction with the sign of W_K, W_Q, W_V or P changed: a wrong one."""
+    transformer = gradient_descent_transformer(descent, **sizes)
+    where: Any = lambda t: getattr(t.weights, matrix)  # noqa: E731
+    return eqx.tree_at(where, transformer, replace_fn=lambda weights: -weights)
+
+
+WRONG = {"construct": functools.partial(with_sign_changed, "W_Q")}
+
+
+def declare(dtype: str, tolerance: float) -> None:
     """The claim for one precision; the tolerance leaves some hundred roundings."""
-    return Claim(
-        f"construction-{dtype}",
-        "With the constructed weights, L layers of linear self-attention predict what L steps of gradient descent predict, for "
-        f"scalar and vector outputs and from any W_0 ({dtype}).",
+
+    @part.claim(
         "Proposition 1 and Appendix A.1",
-        "largest ‖ŷ - ŷ_GD‖ over 256 prompts, relative to the root mean square of ‖ŷ_GD‖; "
-        "L in {1, 2, 5}, m = 1 with W_0 = 0 and m = 3 with a random W_0, both forms of the forward pass",
         every_seed_below(tolerance),
+        headline=True,
+        must_fail_on=WRONG,
+        name=f"construction-{dtype}",
+        dtype=dtype,
     )
+    def construction(lab, construct=gradient_descent_transformer, dtype=dtype):
+        """With the constructed weights, L layers of linear self-attention predict what L steps of
+        gradient descent predict, for scalar and vector outputs and from any W_0 ({dtype}).
+
+        Measured: largest ‖ŷ - ŷ_GD‖ over 256 prompts, relative to the root mean square of ‖ŷ_GD‖;
+        L in 1, 2, 5; m = 1 with W_0 = 0 and m = 3 with a random W_0; both forms of the forward
+        pass.
+        """
+        s = lab.settings
+        tasks = {m: regression(s.dim, s.context_length, m) for m in STARTS}
+        drawn = {m: draw(task, lab.key(f"m={m}")) for m, task in tasks.items()}
+        with jax.enable_x64(dtype == "float64"):
+            drawn = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), drawn)
+            errors = np.asarray(relative_errors(tasks, drawn, construct, dtype))
+        cases = [f"L={layers}, m={m}, W_0 {STARTS[m]}, {form}" for layers, m, form in CASES]
+        return settings_of(dict(zip(cases, errors, strict=True)).get, cases, "case")
 
 
-CLAIMS = (claim("float32", 1e-5), claim("float64", 1e-12))
-
-
-DIM = CONTEXT_LENGTH = 10
-TASKS = {
-    outputs: RegressionTask(
-        Uniform(DIM, 0.5), LinearFunctions(DIM, outputs), context_length=CONTEXT_LENGTH
-    )
-    for _, outputs, _, _ in CASES
-}
-
-
-def run(laboratory: Laboratory) -> Findings:
-    """Compares the constructed transformer with gradient descent in both precisions, on the same prompts."""
-    drawn = [draw(laboratory.key(1, seed)) for seed in range(laboratory.seeds)]
-    errors = {"float32": relative_errors(laboratory, drawn, "float32")}
-    with jax.enable_x64(True):
-        errors["float64"] = relative_errors(laboratory, drawn, "float64")
-    return Findings(
-        evidence={f"construction-{dtype}": Evidence(values) for dtype, values in errors.items()},
-        datasets={"construction": xr.Dataset(errors)},
-    )
-
-
-@jax.jit
-def draw(key: Key[Array, ""]) -> dict[int, tuple[Prompt, Float[Array, "m d"]]]:
-    """256 prompts and a W_0 for each number of outputs."""
+@eqx.filter_jit
+def draw(task: RegressionTask, key: Key[Array, ""]) -> tuple[Prompt, Float[Array, "m d"]]:
+    """256 prompts, and a random W_0."""
     prompt_key, start_key = jax.random.split(key)
-    return {
-        outputs: (task.sample(prompt_key, (256,))[0], jax.random.normal(start_key, (outputs, DIM)))
-        for outputs, task in TASKS.items()
-    }
+    start = jax.random.normal(start_key, (task.outputs, task.dim))
+    return task.sample(prompt_key, (256,))[0], start
 
 
-def relative_errors(laboratory: Laboratory, drawn: list, dtype: str) -> xr.DataArray:
-    """Largest relative error of the construction, for every seed and case."""
-
-    @jax.jit
-    def of_seed(drawn: dict[int, tuple[Prompt, Float[Array, "m d"]]]) -> Float[Array, " cases"]:
-        errors = []
-        for layers, outputs, start, form in CASES:
-            prompts, weights = drawn[outputs]
-            descent = GradientDescent(
-                jnp.asarray(laboratory.step_size(TASKS[outputs]), dtype),
-                steps=layers,
-                initial_weights=weights if start == "random" else None,
-            )
-            transformer = laboratory.construct(
-                descent, dim=DIM, outputs=outputs, context_length=CONTEXT_LENGTH
-            )
-            predict = transformer if form == "fast" else transformer.token_by_token
-            predicted, expected = jax.vmap(predict)(prompts), jax.vmap(descent)(prompts)
-            assert predicted.dtype == dtype, (
-                "the precision that the claim is about got lost on the way"
-            )
-            difference = jnp.linalg.norm(predicted - expected, axis=-1)
-            errors.append(difference.max() / jnp.sqrt(jnp.mean(jnp.sum(expected**2, axis=-1))))
-        return jnp.stack(errors)
-
-    errors = [
-        of_seed(jax.tree.map(lambda leaf: np.asarray(leaf, dtype), of_one)) for of_one in drawn
-    ]
-    cases = [f"L={layers}, m={m}, W_0 {start}, {form}" for layers, m, start, form in CASES]
-    return xr.DataArray(
-        np.stack(errors), dims=("seed", "case"), coords={"case": cases}, name="relative_error"
-    )
+@eqx.filter_jit
+def relative_errors(
+    tasks: dict[int, RegressionTask], drawn: dict[int, Any], construct: Construct, dtype: str
+) -> Float[Array, " cases"]:
+    """The largest relative error of the construction, for every case."""
+    errors = []
+    for layers, outputs, form in CASES:
+        prompts, start = drawn[outputs]
+        rate = jnp.asarray(best_step_size(tasks[outputs]), dtype)
+        start = start if STARTS[outputs] == "random" else None
+        descent = GradientDescent(rate, steps=layers, initial_weights=start)
+        transformer = construct_on(tasks[outputs], descent, construct)
+        predict = transformer if form == "fast" else transformer.token_by_token
+        predicted, expected = jax.vmap(predict)(prompts), jax.vmap(descent)(prompts)
+        assert predicted.dtype == dtype, "the precision that the claim is about was lost"
+        difference = jnp.linalg.norm(predicted - expected, axis=-1)
+        errors.append(difference.max() / jnp.sqrt(jnp.mean(jnp.sum(expected**2, axis=-1))))
+    return jnp.stack(errors)
 
 
-PART = Part("construction", "The construction", CLAIMS, run)
+declare("float32", 1e-5)
+declare("float64", 1e-12)

@@ -1,238 +1,250 @@
-"""Part `copying`: on ordinary tokens x_1, y_1, x_2, y_2, … two layers first copy each y to its x, then take a step of gradient descent.
+"""Part `copying`: on ordinary tokens x_1, y_1, x_2, y_2, … a first layer copies each y to its x.
 
-The first layer has softmax attention and sinusoidal positions behind the tokens, as in the paper; the second is linear. Weights that do this
-exactly are `mesalens.theory.copying_transformer`. The margins were fixed before the models of this study were trained; rates and steps of
-the budget `quick` were found with another seed, with which layers had been seen to come to the risk of gradient descent.
+A second layer then takes a step of gradient descent. The first layer has softmax attention and
+sinusoidal positions behind the tokens, as in the paper; the second is linear. Weights that do this
+exactly are `mesalens.theory.copying_transformer`. The margins were fixed before the models of this
+study were trained.
 """
 
-import matplotlib.pyplot as plt
+from typing import Any
+
+import equinox as eqx
+import jax
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
-from mesalens import plots
-from mesalens.analysis import attention_maps, copying_at, expectation
+from mesalens import analysis, plots
+from mesalens.atlas import (
+    Experiment,
+    LeftPlateau,
+    above,
+    compared,
+    every_seed_below,
+    figures,
+    within,
+)
 from mesalens.learners import GradientDescent
-from mesalens.models import Interleaved, LinearAttention, Sinusoidal, SoftmaxAttention, Transformer
-from mesalens.studies.criterion import Evidence, above, every_seed_below, within
-from mesalens.studies.study import Claim, Figure, Findings, Part
-from mesalens.studies.von_oswald_2023.laboratory import Laboratory
-from mesalens.studies.von_oswald_2023.runs import (
-    beside,
-    furthest,
-    risk_over_training,
-    share_of_gain,
-)
-from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
-from mesalens.theory import OneStepRisk, copying_transformer, one_step_risk
-from mesalens.training import Training
+from mesalens.models import Sinusoidal
+from mesalens.studies.von_oswald_2023.beyond_settings import training
+from mesalens.studies.von_oswald_2023.construction import regression
+from mesalens.studies.von_oswald_2023.one_layer import beside_best_step, best_step
+from mesalens.studies.von_oswald_2023.study import STUDY
+from mesalens.tasks import RegressionTask
+from mesalens.theory import best_step_size, copying_transformer, one_step_risk
 
+part = STUDY.part("copying", "Ordinary tokens and the copying layer", looks="copying_seeds")
 PLACE = 'Section 5, "Do self-attention layers build regression tasks?", and Figure 6'
-POSITIONS = Sinusoidal(10)
-SHARPNESS = 200.0
-"""Of the constructed first layer: far above where the other rows have no weight left in float32."""
-
-CLAIMS = (
-    Claim(
-        "copying-construction",
-        "Two layers on interleaved tokens can be one step of gradient descent: the first copies, the second descends.",
-        f"{PLACE}; weights of our own",
-        "greatest |ŷ - ŷ_GD| over prompts, over the root mean square of ŷ_GD",
-        every_seed_below(1e-4),
-    ),
-    Claim(
-        "copying-training",
-        "Training leaves the plateau: averaged over initialisations, two layers gain more than half of what one step of gradient descent gains.",
-        PLACE,
-        "(R_0 - R) / (R_0 - R_GD) after the last step; this claim counts every seed",
-        above(0.5),
-    ),
-    Claim(
-        "copying-risk",
-        "After training, two layers have the risk of one step of gradient descent with the best step size.",
-        PLACE,
-        "R / R_GD - 1, both on the same fresh prompts",
-        within(0.1),
-    ),
-    Claim(
-        "copying-cosine",
-        "The sensitivities ∂ŷ/∂x_query of two layers and of gradient descent point the same way.",
-        f"{PLACE} (alignment is shown for joint tokens)",
-        "mean cosine of the two sensitivities",
-        above(0.95),
-    ),
-    Claim(
-        "copying-sensitivity",
-        "The first layer copies: its outputs at the rows of x depend on the next token, their y, more than on the average other token.",
-        f"{PLACE}, right: norms of partial derivatives",
-        "log10 of the sensitivity to the next token over the mean of that to all others",
-        above(0.0),
-    ),
-    Claim(
-        "copying-attention",
-        "In the first layer the rows of x attend to their y: more than half of their attention goes there.",
-        f"{PLACE}: attention maps",
-        "mean weight of the next token",
-        above(0.5),
-    ),
-    Claim(
-        "copying-onset",
-        "Copying sets in when the loss falls.",
-        PLACE,
-        "step at which the sensitivity to the next token is halfway from its first value to its last, over the step at which half of gradient "
-        "descent's gain is reached, minus 1; seeds that left the plateau and whose sensitivity at least doubled",
-        within(0.1),
-    ),
-)
+ENTRIES = 10
+"""Of a positional encoding."""
+PLATEAU = LeftPlateau()
 
 
-def run(laboratory: Laboratory) -> Findings:
-    """Trains two layers on interleaved tokens and looks at what the first one does, over training."""
-    budget = laboratory.run("copying")
-    task = RegressionTask(
-        Uniform(budget.dim, 0.5), LinearFunctions(budget.dim), context_length=budget.context_length
+@part.experiment
+def two_layers(s, trained=True, counted=True, visibility="context"):
+    """A layer of softmax attention and one of linear attention, on interleaved tokens."""
+    model = {
+        "kind": "transformer",
+        "layers": 2,
+        "first_attention": "softmax",
+        "attention": "linear",
+        "tokens": "interleaved",
+        "positions": {"kind": "sinusoidal", "entries": ENTRIES},
+        "visibility": visibility,
+        "init_scale": s.copying_init_scale,
+    }
+    return Experiment(
+        task=regression(s.copying_dim, s.copying_context_length),
+        model=model,
+        measure=beside_best_step_and_copying,
+        counts=PLATEAU if trained and counted else None,
+        **training(s, "copying", trained, measurements=s.copying_measurements),
     )
-    theory = one_step_risk(task)
-    descent = GradientDescent(theory.best_step_size)
 
-    def initialise(key):
-        return Transformer.initialise(
-            budget.dim,
-            layers=2,
-            first_attention=SoftmaxAttention(),
-            attention=LinearAttention(),
-            tokens=Interleaved(),
-            positions=POSITIONS,
-            init_scale=budget.init_scale,
-            key=key,
-        )
+
+def beside_best_step_and_copying(task: RegressionTask) -> Any:
+    """What is measured during training."""
+    beside = beside_best_step(task)
 
     def measure(model, key):
-        copied = expectation(
-            lambda prompt, _: copying_at(model, prompt), task, key, prompts=128, chunk=64
-        )
-        return beside(model, descent, task, key, budget.prompts) | {
-            name: estimate.value for name, estimate in copied.items()
-        }
+        copied = analysis.copying(model, task, key, prompts=128)
+        return beside(model, key) | {name: getattr(copied, name).value for name in COPYING}
 
-    training = laboratory.train("copying", "two-layers", initialise, task, measure)
-    metrics = training.metrics
-    after = metrics.isel(step=-1, drop=True)
-    gain = share_of_gain(metrics.risk, theory.null_risk, theory.best_risk)
-    left = gain.isel(step=-1, drop=True) > 0.5
-    falls = first_step(gain > 0.5)
-    start, end = metrics["next"].isel(step=0, drop=True), metrics["next"].isel(step=-1, drop=True)
-    rises = end > 2 * start
-    copies = first_step(metrics["next"] > (start + end) / 2).where(rises)
-    shown = int(left.values.argmax())
-    model = training.learner(shown)
-    maps = attention_maps(model, task, laboratory.key(7, 1))
-    single = model.attention_weights(task.sample(laboratory.key(7, 2))[0])
-    onset = xr.Dataset({"copying": copies, "loss": falls})
-    return Findings(
-        evidence={
-            "copying-construction": Evidence(_construction(laboratory, task, descent)),
-            "copying-training": Evidence(gain.isel(step=-1, drop=True)),
-            "copying-risk": Evidence(after.risk_difference, left),
-            "copying-cosine": Evidence(after.cosine, left),
-            "copying-sensitivity": Evidence(
-                xr.apply_ufunc(np.log10, after["next"] / after["other"]), left
-            ),
-            "copying-attention": Evidence(after.attention, left),
-            "copying-onset": Evidence(copies / falls - 1, left & rises),
-        },
-        figures=[
-            _training_figure(training, theory),
-            _attention_figure(np.asarray(maps)[:, 0], np.asarray(single)[:, 0], shown),
-        ],
-        datasets={"copying": metrics, "copying-onset": onset},
-        learners={"copying": training.learners},
-        remarks=[
-            f"Copying at d = {budget.dim}, n = {budget.context_length}: {int(left.sum())} of {left.size} models left the plateau within {budget.steps} "
-            f"steps; risk {', '.join(f'{risk:.4f}' for risk in after.risk.values)}, where one GD step has {theory.best_risk:.4f} (exact). Half of the "
-            f"gain is reached at step {_steps(falls)}, half of the copying at step {_steps(copies)} (measured every {budget.every})."
-        ],
-    )
+    return measure
 
 
-def first_step(reached: xr.DataArray) -> xr.DataArray:
-    """The first measured step at which something holds, for each seed; not a number where it never does."""
-    return reached.step[reached.argmax("step")].where(reached.any("step")).drop_vars("step")
+COPYING = "own", "next", "other", "attention"
+"""The measures of `mesalens.analysis.copying`."""
 
 
-def _steps(values: xr.DataArray) -> str:
-    return ", ".join("never" if np.isnan(step) else f"{step:g}" for step in values.values)
+@part.measurement
+def copied(lab, trained=two_layers):
+    """What the first layer does."""
+    found = analysis.copying(trained.learner, trained.task, lab.key(), prompts=512)
+    return {name: getattr(found, name).value for name in COPYING}
 
 
-def _construction(
-    laboratory: Laboratory, task: RegressionTask, descent: GradientDescent
-) -> xr.DataArray:
-    """How far the constructed model is from gradient descent, on prompts of every seed."""
-    model = copying_transformer(
-        descent,
-        dim=task.dim,
-        outputs=task.outputs,
-        context_length=task.context_length,
-        positions=POSITIONS,
-        sharpness=SHARPNESS,
-    )
-    return furthest(model, descent, task, laboratory.key(7, 0), laboratory.seeds_of("copying"))
+@eqx.filter_jit
+def largest_difference(model, reference, task, key):
+    """The greatest |ŷ - ŷ_ref| over 200 prompts, over the root mean square of ŷ_ref."""
+    prompts, _ = task.sample(key, (200,))
+    expected = jax.vmap(reference)(prompts)
+    return abs(jax.vmap(model)(prompts) - expected).max() / (expected**2).mean() ** 0.5
 
 
-def _training_figure(training: Training, theory: OneStepRisk) -> Figure:
-    metrics = training.metrics
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    risk_over_training(left, metrics, color=plots.TRAINED, label="two layers, one line a seed")
-    left.axhline(
-        theory.best_risk, color=plots.REFERENCE, linestyle="--", label="one GD step, exact"
-    )
-    left.axhline(theory.null_risk, color=plots.NEUTRAL, linestyle=":", label="predicting 0, exact")
-    left.set(xlabel="training step", ylabel="risk  E(ŷ − y)²", ylim=(0, 1.1 * theory.null_risk))
-    left.legend(loc="lower left")
-    for name, color, words in (
-        ("own", plots.NEUTRAL, "its own"),
-        ("next", plots.REFERENCE, "the next (its y)"),
-        ("other", plots.TRAINED, "all others, mean"),
+beside_best = compared.given(trained=two_layers, reference=best_step)
+UNTRAINED = two_layers.given(trained=False)
+APART = {"compared": beside_best.given(trained=UNTRAINED)}
+# Rows do not see what comes after them: those of x do not see their y
+UNSEEN = {"copied": copied.given(trained=UNTRAINED.given(visibility="causal"))}
+
+
+# The sharpness of the first layer is far above that at which other rows have no weight in float32
+@part.claim(
+    f"{PLACE}; weights of our own",
+    every_seed_below(1e-4),
+    headline=True,
+    must_fail_on={"sharpness": 5.0},
+)
+def copying_construction(lab, sharpness=200.0):
+    """Two layers on interleaved tokens can be one step of gradient descent: the first copies, the
+    second descends.
+
+    Measured: greatest |ŷ - ŷ_GD| over prompts, over the root mean square of ŷ_GD.
+    """
+    task = regression(lab.settings.copying_dim, lab.settings.copying_context_length)
+    descent = GradientDescent(best_step_size(task))
+    sizes = {"dim": task.dim, "outputs": task.outputs, "context_length": task.context_length}
+    options = {"positions": Sinusoidal(ENTRIES), "sharpness": sharpness}
+    model = copying_transformer(descent, **sizes, **options)
+    return largest_difference(model, descent, task, lab.key())
+
+
+@part.claim(PLACE, above(0.5), headline=True, every_seed=True, must_fail_on={"trained": UNTRAINED})
+def copying_training(lab, trained=two_layers):
+    """Training leaves the plateau: averaged over initialisations, two layers gain more than half of
+    what one step of gradient descent gains.
+
+    Measured: (R_0 - R) / (R_0 - R_GD) after the last step; this claim counts every seed.
+    """
+    return PLATEAU.gain(trained)
+
+
+@part.claim(PLACE, within(0.1), headline=True, must_fail_on=APART)
+def copying_risk(lab, compared=beside_best):
+    """After training, two layers have the risk of one step of gradient descent with the best step
+    size.
+
+    Measured: R / R_GD - 1, both on the same fresh prompts.
+    """
+    return compared.risk_difference
+
+
+@part.claim(
+    f"{PLACE} (alignment is shown for joint tokens)",
+    above(0.95),
+    headline=True,
+    must_fail_on=APART,
+)
+def copying_cosine(lab, compared=beside_best):
+    """The sensitivities ∂ŷ/∂x_query of two layers and of gradient descent point the same way.
+
+    Measured: mean cosine of the two sensitivities.
+    """
+    return compared.cosine
+
+
+@part.claim(f"{PLACE}, right: norms of partial derivatives", above(0.0), must_fail_on=UNSEEN)
+def copying_sensitivity(lab, copied=copied):
+    """The first layer copies: its outputs at the rows of x depend on the next token, their y, more
+    than on the average other token.
+
+    Measured: log10 of the sensitivity to the next token over the mean of that to all others.
+    """
+    return np.log10(np.maximum(copied.next, 1e-9) / copied.other)  # rows may not see the next
+
+
+@part.claim(f"{PLACE}: attention maps", above(0.5), must_fail_on=UNSEEN, name="copying-attention")
+def attends(lab, copied=copied):
+    """In the first layer the rows of x attend to their y: more than half of their attention goes
+    there.
+
+    Measured: mean weight of the next token.
+    """
+    return copied.attention
+
+
+def half_of_the_gain(trained: Any) -> float:
+    """The step at which half of what one step of gradient descent gains is reached."""
+    theory, risk = one_step_risk(trained.task), trained.metrics.risk
+    return first_step((theory.null_risk - risk) / (theory.null_risk - theory.best_risk) > 0.5)
+
+
+def end_of_training(trained: Any) -> float:
+    """The last step: not when the loss falls."""
+    return float(trained.metrics.step[-1])
+
+
+def first_step(reached: xr.DataArray) -> float:
+    """The first measured step at which something holds; not a number if it never does."""
+    steps = reached.step.values[reached.values]
+    return float(steps[0]) if len(steps) else np.nan
+
+
+LATE = {"trained": two_layers.given(counted=False), "fall": end_of_training, "rise": 0.0}
+
+
+@part.claim(PLACE, within(0.1), must_fail_on=LATE)
+def copying_onset(lab, trained=two_layers, fall=half_of_the_gain, rise=2.0):
+    """Copying sets in when the loss falls.
+
+    Measured: step at which the sensitivity to the next token is halfway from its first value to its
+    last, over the step at which half of gradient descent's gain is reached, minus 1; seeds that
+    left the plateau and whose sensitivity at least doubled.
+    """
+    sensitivity = trained.metrics["next"]
+    start, end = sensitivity.values[[0, -1]]
+    onset = first_step(sensitivity > (start + end) / 2)
+    counted = trained.counts and end > rise * start
+    return xr.DataArray(onset / fall(trained) - 1, {"counted": counted})
+
+
+@part.figure
+def copying(lab, trained=two_layers):
+    """Left: risk over training of two layers on interleaved tokens, measured on fresh prompts,
+    beside exact risks. Right: how the first layer's output at the rows of x depends on the tokens,
+    over training, one line a seed; the next token is their y.
+    """
+    theory = one_step_risk(trained[0].task)
+    lines = {"one step of gradient descent": theory.best_risk, "predicting 0": theory.null_risk}
+    figure = Figure((figures.WIDE, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    figures.risk_over_training({"two layers": trained}, lines, axes=left)
+    for name, words, color in (
+        ("own", "on their own token", plots.NEUTRAL),
+        ("next", "on the next token", plots.REFERENCE),
+        ("other", "on all others, mean", plots.INTERPOLATED),
     ):
-        for place, line in enumerate(metrics[name]):
-            right.plot(
-                metrics.step,
-                line,
-                color=color,
-                alpha=0.7,
-                linewidth=1,
-                label=words if place == 0 else None,
-            )
-    right.set(
-        xlabel="training step",
-        ylabel=r"sensitivity  $\Vert\partial h_j / \partial e_i\Vert$",
-        ylim=(0, None),
-    )
-    right.legend(title="of x's row to the token", loc="center left", bbox_to_anchor=(1, 0.5))
-    return Figure(
-        "copying",
-        "Left: risk over training of two layers on interleaved tokens, measured on fresh prompts, beside the exact risk of one step of gradient "
-        "descent. Right: how the first layer's output at the rows of x depends on the tokens, over training, one line a seed; the next token is their y.",
-        figure,
-    )
+        for run in trained:
+            line = run.metrics[name]
+            right.plot(line.step, line, color=color, alpha=0.7, linewidth=1, label=words)
+    right.set(xlabel="training step", ylabel="dependence of x's rows  ‖∂h / ∂e‖", ylim=(0, None))
+    return figures.legend_below(right)
 
 
-def _attention_figure(maps: np.ndarray, single: np.ndarray, seed: int) -> Figure:
-    figure, grid = plt.subplots(2, 2, figsize=(8.6, 7.6), layout="constrained")
-    for row, kind in enumerate(("first layer, softmax", "second layer, linear")):
-        limit = float(max(np.abs(single[row]).max(), np.abs(maps[row]).max()))
-        for axes, weights, words in zip(
-            grid[row], (single[row], maps[row]), ("one prompt", "mean"), strict=True
-        ):
-            plots.attention_map(axes, weights, limit=limit)
-            axes.set_title(f"{kind}, {words}")
-        figure.colorbar(grid[row, 0].images[0], ax=grid[row], shrink=0.8)
-    return Figure(
-        "copying-attention",
-        f"Attention of both layers (seed {seed}) on one prompt and on average; rows ask, columns are seen (the query is not among them). The rows "
-        "of x are the odd ones; their y is one to the right of the diagonal. What they give themselves adds nothing to their y-part, which is 0. In the second "
-        "layer the last row, the query, is the one that is read out.",
-        figure,
-    )
-
-
-PART = Part("copying", "Ordinary tokens and the copying layer", CLAIMS, run)
+@part.figure(shows=[attends])
+def copying_attention(lab, trained=two_layers):
+    """Attention of both layers (seed {seed}) on one prompt and on average; rows ask, columns are
+    seen (the query is not among them). The rows of x are the odd ones; their y is one to the right
+    of the diagonal. What they give themselves adds nothing to their y-part, which is 0. In the
+    second layer the last row, the query, is the one that is read out.
+    """
+    run = trained.shown[0]
+    mean = analysis.attention_maps(run.learner, run.task, lab.key("mean"))
+    single = run.learner.attention_weights(run.task.sample(lab.key("one prompt"))[0])
+    layers = "first layer, softmax", "second layer, linear"
+    rows = {
+        words: {"one prompt": single[layer, 0], "mean": mean[layer, 0]}
+        for layer, words in enumerate(layers)
+    }
+    return figures.attention_maps(rows), {"seed": str(run.seed)}

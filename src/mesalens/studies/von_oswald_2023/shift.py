@@ -1,214 +1,226 @@
-"""Part `shift`: the trained layer behaves as gradient descent where it was not trained."""
+"""Parts `shift` and `distractors`: the trained layer where it was not trained."""
+
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from mesalens import plots
-from mesalens.analysis import interpolate, risks_under_shift, scaled_functions, scaled_inputs
-from mesalens.studies.criterion import Evidence, within
-from mesalens.studies.study import Claim, Figure, Findings, Part
-from mesalens.studies.von_oswald_2023.laboratory import Laboratory, TrainedLayers
-from mesalens.tasks import Exponential, Gaussian, Laplace
+from mesalens import analysis, plots
+from mesalens.atlas import Lab, Trained, above, figures, remembered, within
+from mesalens.studies.von_oswald_2023.one_layer import (
+    ascent,
+    best_step,
+    constructed,
+    one_layer,
+    twice_as_long,
+)
+from mesalens.studies.von_oswald_2023.study import STUDY
+from mesalens.tasks import Exponential, Gaussian, Laplace, RegressionTask
+
+part = STUDY.part("shift", "Out of distribution")
+distractors_part = STUDY.part("distractors", "Distractors")
 
 PLACE = 'Section 3, "Out-of-distribution validation tasks", and Figure 2'
-MARGIN = 0.1
-# Away from the training distribution GD's step size is not the best one, so an error of the layer counts to first order and
-# not squared: the 10% that a prediction may differ at the margin of the claim `risk` is 10% of the risk here.
-
-INPUT_SCALES = np.array([0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0])
-FUNCTION_SCALES = np.array([0.5, 1.0, 2.0, 3.0, 4.0, 5.0])
-COVARIATES = {"Gaussian": (Gaussian, 3), "Laplace": (Laplace, 6), "exponential": (Exponential, 6)}
-COVARIATE_SCALES = np.array([0.5, 1.0, 2.0])
-
-
-def _claim(name: str, statement: str, settings: str) -> Claim:
-    return Claim(
-        name,
-        statement,
-        PLACE,
-        f"R / R_GD - 1, both on the same prompts; {settings}",
-        within(MARGIN),
-    )
-
-
-CLAIMS = (
-    _claim(
-        "scaled-inputs",
-        "With inputs scaled by α, the trained and the interpolated layer have the risk of gradient descent.",
-        "α from 0.5 to 2",
-    ),
-    _claim(
-        "scaled-functions",
-        "With functions scaled by α, the trained and the interpolated layer have the risk of gradient descent.",
-        "α from 0.5 to 5",
-    ),
-    _claim(
-        "other-covariates",
-        "On covariates of other distributions, the trained and the interpolated layer have the risk of gradient descent.",
-        "Gaussian, Laplace, exponential with E[x_i²] of the training, times α² for α in {0.5, 1, 2}",
-    ),
+CODE = (
+    "released code, data.create_reg_data with size_distract: labels of random examples become "
+    "N(0, 1)"
 )
+MARGIN = 0.1
+# Away from the training distribution GD's step size is not the best one, so that an error of the
+# layer counts to first order and not squared: the 10% that a prediction may differ at the margin of
+# the claim `risk` is 10% of the risk here.
+
+INPUT_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+FUNCTION_SCALES = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
+COVARIATE_SCALES = (0.5, 1.0, 2.0)
+COVARIATES = {"Gaussian": (Gaussian, 3), "Laplace": (Laplace, 6), "exponential": (Exponential, 6)}
+"""Families with 1, 2 and 2 times their own scale² as E[x_i²]; U[-scale, scale] has a third."""
+LAYERS = ["trained", "interpolated"]
 
 
-def run(laboratory: Laboratory) -> Findings:
-    """Risk of the trained layer, the interpolated one and GD under shifts of inputs, functions and covariates."""
-    layers = laboratory.trained()
-    inputs = shifted_risks(laboratory, layers, scaled_inputs(layers.task), INPUT_SCALES, place=1)
-    functions = shifted_risks(
-        laboratory, layers, scaled_functions(layers.task), FUNCTION_SCALES, place=2
-    )
-    others: list[xr.DataArray] = []
-    for place, (family, ratio) in enumerate(COVARIATES.values(), start=3):
-        # The same E[x_i²] as U[-scale, scale]: scale²/3, where these families have 1, 2 and 2 times their own scale²
-        covariates = family(layers.task.dim, layers.task.covariates.scale / np.sqrt(ratio))
-        task = eqx.tree_at(lambda t: t.covariates, layers.task, covariates)
-        others.append(
-            shifted_risks(laboratory, layers, scaled_inputs(task), COVARIATE_SCALES, place=place)
-        )
-    covariates = xr.concat(
-        others, dim=xr.DataArray(list(COVARIATES), dims="covariates", name="covariates")
-    )
-    return Findings(
-        evidence={
-            "scaled-inputs": Evidence(relative(inputs.sel(alpha=slice(0.5, 2))), layers.trained()),
-            "scaled-functions": Evidence(relative(functions), layers.trained()),
-            "other-covariates": Evidence(relative(covariates), layers.trained()),
-        },
-        figures=[
-            shift_figure(inputs.sel(seed=layers.shown()), functions.sel(seed=layers.shown())),
-            covariates_figure(covariates.sel(seed=layers.shown())),
-        ],
-        datasets={
-            "shift": xr.Dataset(
-                {
-                    "scaled_inputs": inputs.rename(alpha="input_scale"),
-                    "scaled_functions": functions.rename(alpha="function_scale"),
-                    "other_covariates": covariates.rename(alpha="covariate_scale"),
-                }
-            )
-        },
-    )
+@remembered
+def shifts(task: RegressionTask) -> dict[str, Callable]:
+    """The shifts of a task by their names; made once, as JAX compiles for every new function."""
+
+    def on(family: Callable, ratio: int) -> Callable:
+        covariates = family(task.dim, task.covariates.scale / np.sqrt(ratio))
+        return analysis.scaled_inputs(eqx.tree_at(lambda t: t.covariates, task, covariates))
+
+    return {
+        "inputs": analysis.scaled_inputs(task),
+        "functions": analysis.scaled_functions(task),
+        "distractors": analysis.distracted(task),
+        **{name: on(*family) for name, family in COVARIATES.items()},
+    }
 
 
-def shifted_risks(
-    laboratory: Laboratory, layers: TrainedLayers, shift, values, *, place: int, name: str = "alpha"
-) -> xr.DataArray:
-    """Risks with dimensions learner, seed and the shift."""
+def risks(lab: Lab, trained: Trained, reference: Any, shift: str, **values: Any) -> dict[str, Any]:
+    """Risks of the trained layer, the interpolated one and the reference under a shift."""
+    ((dimension, values_along),) = values.items()
+    between = analysis.interpolate(trained.learner, constructed(trained))
+    learners = trained.learner, between, reference(trained)
+    shifted, along = shifts(trained.task)[shift], jnp.asarray(values_along)
+    options = {"prompts": lab.settings.prompts}
+    found = analysis.risks_under_shift(learners, shifted, along, lab.key(), **options)
+    coords = {"learner": [*LAYERS, "gradient descent"], dimension: list(values_along)}
+    array = np.stack([np.asarray(each.value) for each in found])
+    return {"risk": xr.DataArray(array, coords, ("learner", dimension))}
 
-    def measure(layer, key):
-        learners = (layer, interpolate(layer, layers.constructed), layers.descent)
-        estimates = risks_under_shift(
-            learners, shift, jnp.asarray(values), key, prompts=laboratory.budget.prompts
-        )
-        return jnp.stack([estimate.value for estimate in estimates])
 
-    measured = layers.for_each_seed(measure, laboratory.key(3, place))
-    return xr.DataArray(
-        np.asarray(measured),
-        dims=("seed", "learner", name),
-        coords={
-            "seed": layers.training.metrics.seed,
-            "learner": ["trained", "interpolated", "gradient descent"],
-            name: values,
-        },
-        name="risk",
-    )
+@part.measurement
+def shifted(lab, trained=one_layer, shift="inputs", alpha=INPUT_SCALES, reference=best_step):
+    """Risks where inputs, functions or covariates are scaled by α."""
+    return risks(lab, trained, reference, shift, alpha=alpha)
+
+
+@distractors_part.measurement
+def distracted(lab, trained=one_layer, reference=best_step):
+    """Risks with 0 to n distractors."""
+    counts = tuple(range(lab.settings.context_length + 1))
+    return risks(lab, trained, reference, "distractors", distractors=counts)
+
+
+def on_covariates(reference: Any) -> tuple:
+    """The measurements on all families of covariates."""
+    family = shifted.given(alpha=COVARIATE_SCALES, reference=reference)
+    return tuple(family.given(shift=name) for name in COVARIATES)
 
 
 def relative(risk: xr.DataArray) -> xr.DataArray:
     """R / R_GD - 1 of the trained and the interpolated layer."""
-    return (
-        risk.sel(learner=["trained", "interpolated"])
-        / risk.sel(learner="gradient descent", drop=True)
-        - 1
-    )
+    return risk.sel(learner=LAYERS) / risk.sel(learner="gradient descent", drop=True) - 1
 
 
-def draw_learners(axes, risk: xr.DataArray) -> None:
-    """The three learners, drawn so that lines that lie on each other can all be seen."""
-    plots.curve(
-        axes,
-        risk.sel(learner="gradient descent"),
-        color=plots.REFERENCE,
-        label="one GD step",
-        linewidth=5,
-        alpha=0.5,
-    )
-    plots.curve(axes, risk.sel(learner="trained"), color=plots.TRAINED, label="trained layer")
-    plots.curve(
-        axes,
-        risk.sel(learner="interpolated"),
-        color=plots.INTERPOLATED,
-        label="interpolated layer",
-        linestyle="",
-        marker="o",
-        markersize=4,
-    )
+def relative_on_covariates(tables: tuple[xr.Dataset, ...]) -> xr.DataArray:
+    """R / R_GD - 1 on all families of covariates, along a dimension with their names."""
+    names = xr.DataArray(list(COVARIATES), dims="covariates", name="covariates")
+    found = [relative(table.risk.drop_vars("counted", errors="ignore")) for table in tables]
+    return xr.concat(found, names)
 
 
-def shift_figure(inputs: xr.DataArray, functions: xr.DataArray) -> Figure:
-    """Risk against the scale of inputs and of functions."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axes, risk, title in (
-        (left, inputs, "inputs scaled by α"),
-        (right, functions, "functions scaled by α"),
-    ):
-        draw_learners(axes, risk)
-        axes.axvline(1, color=plots.NEUTRAL, linestyle=":", linewidth=1)
-        axes.set(title=title, xlabel="α", ylabel="risk", yscale="log")
-    left.legend()
-    return Figure(
-        "shift",
-        "Risk (log scale) where inputs x (left) or functions f (right) are scaled by α; all learners keep what they had at α = 1 (dotted), "
-        "where the layers were trained and the step size is the best. The trained layer (line, with a band from the least to the "
-        "greatest seed) and the layer halfway to the construction (dots) lie on gradient descent (wide line), where it does badly too.",
-        figure,
-    )
+functions_scaled = shifted.given(shift="functions", alpha=FUNCTION_SCALES)
+covariates_changed = on_covariates(best_step)
 
 
-def covariates_figure(risk: xr.DataArray) -> Figure:
-    """Risk relative to GD on other covariates."""
-    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    difference = relative(risk)
-    reach = 1.15 * max([1.4 * MARGIN, *np.abs(difference.values).ravel()])
-    places = np.arange(risk.sizes["covariates"] * risk.sizes["alpha"])
-    labels = [
-        f"{name}\nα = {alpha:g}" for name in risk.covariates.values for alpha in risk.alpha.values
-    ]
-    for offset, learner, color in (
-        (-0.12, "trained", plots.TRAINED),
-        (0.12, "interpolated", plots.INTERPOLATED),
-    ):
-        values = (
-            difference.sel(learner=learner)
-            .transpose("seed", "covariates", "alpha")
-            .values.reshape(risk.sizes["seed"], -1)
-        )
-        for number, of_seed in enumerate(values):
-            axes.plot(
-                places + offset,
-                of_seed,
-                "o",
-                color=color,
-                markersize=4,
-                alpha=0.7,
-                label=f"{learner} layer" if number == 0 else None,
-            )
+def alike(part: Any, place: str, wrong: Any, name: str | None = None) -> Any:
+    """Declares that the risks are those of gradient descent, which they are not of a wrong step."""
+    fails = {"risks": wrong}
+    return part.claim(place, within(MARGIN), headline=True, must_fail_on=fails, name=name)
+
+
+@alike(part, PLACE, shifted.given(reference=twice_as_long))
+def scaled_inputs(lab, risks=shifted):
+    """With inputs scaled by α, the trained and the interpolated layer have the risk of gradient
+    descent.
+
+    Measured: R / R_GD - 1, both on the same prompts; α from 0.5 to 2.
+    """
+    return relative(risks.risk.sel(alpha=slice(0.5, 2)))
+
+
+@alike(part, PLACE, functions_scaled.given(reference=twice_as_long))
+def scaled_functions(lab, risks=functions_scaled):
+    """With functions scaled by α, the trained and the interpolated layer have the risk of gradient
+    descent.
+
+    Measured: R / R_GD - 1, both on the same prompts; α from 0.5 to 5.
+    """
+    return relative(risks.risk)
+
+
+@alike(part, PLACE, on_covariates(twice_as_long), name="other-covariates")
+def on_other_covariates(lab, risks=covariates_changed):
+    """On covariates of other distributions, the trained and the interpolated layer have the risk of
+    gradient descent.
+
+    Measured: R / R_GD - 1, both on the same prompts; Gaussian, Laplace, exponential with E[x_i²] of
+    the training, times α² for α in 0.5, 1, 2.
+    """
+    return relative_on_covariates(risks)
+
+
+RISING = {"risks": distracted.given(reference=ascent)}
+
+
+@distractors_part.claim(CODE, above(0.0), headline=True, must_fail_on=RISING)
+def distractors_hurt(lab, risks=distracted):
+    """Every distractor in the context raises the risk of the trained layer and of gradient descent.
+
+    Measured: R with k distractors / R with k - 1, minus 1, for k from 1 to n.
+    """
+    risk = risks.risk.sel(learner=["trained", "gradient descent"])
+    return (risk / risk.shift(distractors=1) - 1).isel(distractors=slice(1, None))
+
+
+@alike(distractors_part, CODE, distracted.given(reference=twice_as_long))
+def distractors_alike(lab, risks=distracted):
+    """With k labels of the context replaced by noise, the trained and the interpolated layer have
+    the risk of gradient descent.
+
+    Measured: R / R_GD - 1, both on the same prompts, for k from 0 to n.
+    """
+    return relative(risks.risk)
+
+
+def of_shown(table: xr.Dataset, values: xr.DataArray) -> xr.DataArray:
+    """The values of the seeds that count, or of all where none does."""
+    counted = table.counted.values.astype(bool)
+    return values.isel(seed=counted if counted.any() else slice(None))
+
+
+def points(values: xr.DataArray) -> dict[str, xr.DataArray]:
+    """The values of the two layers, by their labels in figures."""
+    return {f"{name} layer": values.sel(learner=name, drop=True) for name in LAYERS}
+
+
+def draw(axes: Axes | None, table: xr.Dataset, xlabel: str, yscale: str = "linear") -> Figure:
+    """The risks of the three learners against a shift."""
+    risk = of_shown(table, table.risk)
+    descent = risk.sel(learner="gradient descent").mean("seed")
+    lines = {"one step of gradient descent": (descent[descent.dims[0]], descent)}
+    return figures.risk_against(xlabel, lines, points(risk), yscale=yscale, axes=axes)
+
+
+@part.figure(shows=[scaled_inputs, scaled_functions])
+def shift(lab, inputs=shifted, functions=functions_scaled):
+    """Risk (log scale) where inputs x (left) or functions f (right) are scaled by α; all learners
+    keep what they had at α = 1, where the layers were trained and the step size is the best. The
+    trained layer and the layer halfway to the construction (dots, one per seed) lie on gradient
+    descent (line, mean over seeds), where it does badly too.
+    """
+    left, right = Figure((figures.WIDE, 3.4), layout="constrained").subplots(1, 2)
+    draw(left, inputs, "scale α of inputs", yscale="log")
+    return draw(right, functions, "scale α of functions", yscale="log")
+
+
+@part.figure(shows=[on_other_covariates])
+def other_covariates(lab, risks=covariates_changed):
+    """Risk relative to gradient descent on covariates that the layers never saw, one dot per seed,
+    scaled to the second moment of the training times α². The shaded band is the margin of the
+    claim. At α = 2 the step size is far too large for all of these inputs, and small differences
+    between layers show more.
+    """
+    found = of_shown(risks[0], relative_on_covariates(risks)).stack(place=["covariates", "alpha"])
+    words = [f"{name}\nα = {alpha:g}" for name, alpha in found.place.values]
+    found = found.drop_vars(["place", "covariates", "alpha"]).assign_coords(place=words)
+    zero = {"one step of gradient descent": (words, np.zeros(len(words)))}
+    figure = figures.risk_against("covariates", zero, points(found), ylabel="R / R_GD − 1")
+    axes = figure.axes[0]
     axes.axhspan(-MARGIN, MARGIN, color=plots.NEUTRAL, alpha=0.08)
-    axes.axhline(0, color=plots.REFERENCE, linestyle="--", linewidth=1)
-    axes.set(xticks=places, ylabel="R / R_GD − 1", ylim=(-reach, reach))
-    axes.set_xticklabels(labels, fontsize=8)
-    axes.legend(loc="lower left", ncols=2)
-    return Figure(
-        "other-covariates",
-        "Risk relative to gradient descent on covariates that the layers never saw, one dot a seed, scaled to the second moment of the training "
-        "times α². The shaded band is the margin of the claim. At α = 2 the step size is far too large for all of these inputs, and "
-        "small differences between layers show more.",
-        figure,
-    )
+    reach = 1.15 * max(1.4 * MARGIN, float(abs(found).max()))
+    axes.set_ylim(-reach, reach)
+    return figure
 
 
-PART = Part("shift", "Out of distribution", CLAIMS, run)
+@distractors_part.figure
+def distractors(lab, risks=distracted):
+    """Risk against the number of context labels that were replaced by noise N(0, 1), for layers
+    trained without any. The trained layer and the interpolated one (dots, one per seed) lose what
+    gradient descent loses (line, mean over seeds).
+    """
+    return draw(None, risks, "distractors among the context's labels")

@@ -1,97 +1,57 @@
 """Part `sizes`: the same for other dimensions and context lengths."""
 
-import matplotlib.pyplot as plt
-import numpy as np
-import xarray as xr
+from mesalens.atlas import above, compared, figures, within
+from mesalens.studies.von_oswald_2023.one_layer import ascent, best_step, layer, longer
+from mesalens.studies.von_oswald_2023.study import STUDY
+from mesalens.theory import one_step_risk
 
-from mesalens import plots
-from mesalens.studies.criterion import Evidence, above, within
-from mesalens.studies.study import Claim, Figure, Findings, Part
-from mesalens.studies.von_oswald_2023.laboratory import Laboratory
-
+part = STUDY.part("sizes", "Other sizes")
 PLACE = "Section 3: agreement over a wide range of hyperparameters"
 
-CLAIMS = (
-    Claim(
-        "risk-at-other-sizes",
-        "At other dimensions d and context lengths n too, the trained layer's risk is that of one step of gradient descent.",
-        PLACE,
-        "R / R_GD - 1, both on the same fresh prompts, for each (d, n)",
-        within(0.01),
-    ),
-    Claim(
-        "cosine-at-other-sizes",
-        "At other dimensions d and context lengths n too, sensitivities point the same way.",
-        PLACE,
-        "mean cosine of the two sensitivities, for each (d, n)",
-        above(0.99),
-    ),
-)
+
+@part.experiment
+def other_sizes(s):
+    """One layer at every other size."""
+    return {f"d={dim}, n={length}": layer(s, dim, length) for dim, length in s.sizes}
 
 
-def run(laboratory: Laboratory) -> Findings:
-    """Trains and measures layers at every size of the budget."""
-    found: list[xr.Dataset] = []
-    theory, remarks = [], []
-    for size in laboratory.budget.sizes:
-        layers = laboratory.trained(*size)
-        found.append(layers.after_training())
-        found[-1]["trained"] = layers.trained()
-        remarks.append(layers.remark())
-        theory.append((layers.theory.at(float(layers.descent.step_size)), layers.theory.null_risk))
-    labels = [f"d={dim}, n={length}" for dim, length in laboratory.budget.sizes]
-    values = xr.concat(found, dim=xr.DataArray(labels, dims="size", name="size"))
-    values["exact_risk"] = "size", [risk for risk, _ in theory]
-    values["null_risk"] = "size", [null for _, null in theory]
-    return Findings(
-        evidence={
-            "risk-at-other-sizes": Evidence(values.risk_difference, values.trained),
-            "cosine-at-other-sizes": Evidence(values.sensitivity_cosine, values.trained),
-        },
-        remarks=remarks,
-        figures=[figure(values)],
-        datasets={"sizes": values},
-        learners={
-            f"sizes-d{dim}-n{length}": laboratory.trained(dim, length).training.learners
-            for dim, length in laboratory.budget.sizes
-        },
-    )
+beside_best = compared.given(trained=other_sizes, reference=best_step, dimension="size")
+TOO_LONG = {"compared": beside_best.given(reference=longer)}
+UPWARD = {"compared": beside_best.given(reference=ascent)}
 
 
-def figure(values: xr.Dataset) -> Figure:
-    """Risk at each size, trained layers against the exact risk of GD."""
-    drawn, axes = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
-    places = np.arange(values.sizes["size"])
-    axes.hlines(
-        values.exact_risk / values.null_risk,
-        places - 0.3,
-        places + 0.3,
-        color=plots.REFERENCE,
-        linewidth=3,
-        label="one GD step, exact",
-    )
-    for number in range(values.sizes["seed"]):
-        share = values.risk.isel(seed=number) / values.null_risk
-        offset = 0.4 * ((number + 0.5) / values.sizes["seed"] - 0.5)
-        axes.plot(
-            places + offset,
-            share,
-            "o",
-            color=plots.TRAINED,
-            markersize=4,
-            label="trained layer" if number == 0 else None,
-        )
-    axes.axhline(1, color=plots.NEUTRAL, linestyle=":", label="predicting 0")
-    axes.set(xticks=places, ylabel="risk / risk of predicting 0", ylim=(0, 1.08))
-    axes.set_xticklabels(values["size"].values)
-    axes.legend(loc="lower right")
-    return Figure(
-        "sizes",
-        "Risk of trained layers at other dimensions d and context lengths n (one dot a seed, measured on fresh prompts) against the "
-        "exact risk of one step of gradient descent with the best step size of that size, both as a share of the risk of predicting 0. A dot near "
-        "the dotted line is a layer that had not left the plateau; the claims do not count it.",
-        drawn,
-    )
+@part.claim(PLACE, within(0.01), headline=True, must_fail_on=TOO_LONG)
+def risk_at_other_sizes(lab, compared=beside_best):
+    """At other dimensions d and context lengths n too, the trained layer's risk is that of one step
+    of gradient descent.
+
+    Measured: R / R_GD - 1, both on the same fresh prompts, for each (d, n).
+    """
+    return compared.risk_difference
 
 
-PART = Part("sizes", "Other sizes", CLAIMS, run)
+@part.claim(PLACE, above(0.99), headline=True, must_fail_on=UPWARD)
+def cosine_at_other_sizes(lab, compared=beside_best):
+    """At other dimensions d and context lengths n too, sensitivities point in the same direction.
+
+    Measured: mean cosine of the two sensitivities, for each (d, n).
+    """
+    return compared.cosine
+
+
+@part.figure
+def sizes(lab, trained=other_sizes, compared=beside_best):
+    """Risk of trained layers at other dimensions d and context lengths n (one dot per seed,
+    measured on fresh prompts) against the exact risk of one step of gradient descent with the best
+    step size of that size, both as a share of the risk of predicting 0.
+    """
+    theory = {label: one_step_risk(runs[0].task) for label, runs in trained.items()}
+    null = compared.risk[0].copy(data=[exact.null_risk for exact in theory.values()])
+    share = (compared.risk / null).assign_coords(counted=compared.counted.astype(bool))
+    best = [exact.best_risk / exact.null_risk for exact in theory.values()]
+    lines = {
+        "one step of gradient descent, exact": (list(theory), best),
+        "predicting 0": (list(theory), [1.0] * len(theory)),
+    }
+    ylabel = "risk / risk of predicting 0"
+    return figures.risk_against("size", lines, {"trained layer": share}, ylabel=ylabel)

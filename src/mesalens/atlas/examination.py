@@ -1,0 +1,422 @@
+"""`Examination`: a study with the settings of a budget, as it is carried out in a session."""
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from mesalens.atlas.criterion import Evidence, Judgement, spending
+from mesalens.atlas.experiment import Experiment, Trained
+from mesalens.atlas.report import StudyReport, Verdict
+from mesalens.atlas.results import code_digest, finished, load, over_seeds, save, together
+from mesalens.atlas.study import Claim, ExperimentNode, Lab, Node, Part, Study, all_nodes
+from mesalens.atlas.units import Units, make_units
+from mesalens.checks import InputError
+from mesalens.environment import NUMBERS, environment
+from mesalens.execution import BusyError, Job
+from mesalens.store import Entry, digest
+from mesalens.training.checkpoint import InUseError
+
+if TYPE_CHECKING:
+    from mesalens.atlas.session import Session
+
+
+class StoppingError(Exception):
+    """The session was asked to stop; the state of the training is kept."""
+
+
+@dataclass
+class Judged:
+    """A claim that is being judged: its looks, the jobs of its seeds, the verdict."""
+
+    part: Part
+    claim: Claim
+    looks: Sequence[int]
+    look: int = 0
+    jobs: dict[int, Job] = field(default_factory=dict)
+    judgement: Judgement | None = None
+
+
+class Examination:
+    """A study with the settings of a budget, as it is carried out in a session."""
+
+    def __init__(
+        self,
+        session: "Session",
+        study: Study,
+        part: str | None,
+        budget: str,
+        seeds: int | None,
+        changes: Mapping[str, Any],
+        falsify: bool = False,
+    ):
+        self.session, self.study, self.budget = session, study, budget
+        self.falsify = falsify
+        self.changes = {name: value for name, value in changes.items() if name in study.settings}
+        if unknown := [name for name in changes if name not in study.settings]:
+            study.values(budget, {unknown[0]: changes[unknown[0]]})  # raises, with the nearest
+        self.values = study.values(budget, self.changes)
+        self.jobs: dict[tuple[str, int | None], Job] = {}
+        self.units: dict[str, Units] = {}
+        self.entries: dict[Job, tuple[Entry, bool, float]] = {}
+        self._made: dict[str, Any] = {}
+        self._compiled: dict[tuple[str, int], Job] = {}
+        self.selected = study.select(part, budget)
+        self.claims = [
+            Judged(
+                part,
+                claim.falsified() if falsify else claim,
+                (seeds,) if seeds else _looks(self.values[part.looks]),
+            )
+            for part, claims in self.selected
+            for claim in claims
+            if not falsify or claim.must_fail_on is not None
+        ]
+        if falsify and not self.claims:
+            raise InputError(f"{study.name} has no claim with must_fail_on among these.")
+        self.drawn: dict[str, Job] = {}
+        known = environment()
+        settings = {n: v for n, v in self.values.items() if not n.endswith("seeds")}
+        self._made_with = [{n: known[n] for n in NUMBERS}, settings, code_digest(study)]
+
+    # The jobs
+
+    def first(self) -> list[Job]:
+        """The jobs of the first looks of all claims."""
+        return [job for claim in self.claims for job in self._look(claim)]
+
+    def then(self, job: Job) -> list[Job]:
+        """What a finished job leads to: more seeds, or figures when all claims are judged."""
+        more: list[Job] = []
+        waiting = [claim for claim in self.claims if claim.judgement is None]
+        for claim in waiting:
+            if job in claim.jobs.values() and all(each.done for each in claim.jobs.values()):
+                more += self._judge(claim)
+        if waiting and all(claim.judgement is not None for claim in self.claims):
+            more += [] if self.falsify else self._draw()
+        return more
+
+    def _look(self, claim: Judged) -> list[Job]:
+        claim.jobs = {seed: self.job(claim.claim, seed) for seed in range(claim.looks[claim.look])}
+        return list(claim.jobs.values())
+
+    def kept(self, claim: Judged) -> Judgement | None:
+        """The judgement of a claim if all of its evidence is in the store."""
+        judged, store = None, self.session.store
+        for look in claim.looks:
+            found = [store.find(self.name(claim.claim.identity, seed)) for seed in range(look)]
+            if not all(found):
+                break
+            tables = [load(claim.claim, entry.folder) for entry in found if entry]
+            judged = self._judged(claim, dict(enumerate(tables)))
+            if judged.outcome != "INCONCLUSIVE":
+                break
+        return judged
+
+    def _judged(self, claim: Judged, tables: Mapping[int, xr.Dataset]) -> Judgement:
+        """The judgement with the error that the look at so many seeds may spend."""
+        table = over_seeds(tables)
+        share = spending(claim.looks)[len(tables)]
+        return claim.claim.criterion.judge(Evidence(table["value"], table["counted"]), share)
+
+    def _judge(self, claim: Judged) -> list[Job]:
+        judged = self._judged(claim, {seed: job.result for seed, job in claim.jobs.items()})
+        if judged.outcome == "INCONCLUSIVE" and claim.look + 1 < len(claim.looks):
+            claim.look += 1
+            return self._look(claim)
+        claim.judgement = judged
+        return []
+
+    def job(self, node: Node, seed: int | None, runs: int = 0) -> Job:
+        """The job of a measurement, claim, figure or remark; of `runs` seeds if seed is None."""
+        place = node.identity, seed
+        if place in self.jobs:
+            return self.jobs[place]
+        name = self.name(node.identity, seed, runs)
+        taken = None if self.session.fresh else self.session.store.find(name)
+        words = node.name if seed is None else f"{node.name}, seed {seed}"
+        if taken is not None:
+            job = Job(words, lambda job: load(node, taken.folder))
+            self.entries[job] = taken, True, 0.0
+        else:
+            needs = self._needs(node, [seed] if seed is not None else list(range(runs)))
+            flat = [job for jobs in needs.values() for job in _leaves(jobs)]
+            job = Job(words, lambda job: self._compute(job, node, seed, runs, needs, name), flat)
+        self.jobs[place] = job
+        return job
+
+    def _needs(self, node: Node, seeds: list[int]) -> dict[str, list[Any]]:
+        """The jobs of what a node needs, by name: for each seed one, or several by labels."""
+        return {
+            name: [
+                self.trainings(other, seed)
+                if isinstance(other, ExperimentNode)
+                else self.job(other, seed)
+                for seed in seeds
+            ]
+            for name, other in node.needs.items()
+        }
+
+    def trainings(self, node: ExperimentNode, seed: int) -> Job | dict[str, Job]:
+        """The job of a unit, or the jobs of several experiments by their labels."""
+        made = self.made(node)
+        if isinstance(made, Experiment):
+            return self._unit(node, None, made, seed)
+        return {label: self._unit(node, label, each, seed) for label, each in made.items()}
+
+    def made(self, node: ExperimentNode) -> Experiment | dict[str, Experiment]:
+        """What an experiment's function makes of the settings."""
+        if node.identity not in self._made:
+            self._made[node.identity] = node.call(self.values, {})
+        return self._made[node.identity]
+
+    def _unit(
+        self, node: ExperimentNode, label: str | None, experiment: Experiment, seed: int
+    ) -> Job:
+        identity = f"{node.identity} {label or ''}"
+        if (identity, seed) in self.jobs:
+            return self.jobs[identity, seed]
+        if identity not in self.units:
+            self.units[identity] = make_units(
+                node, label, experiment, self.values, self.session.seed
+            )
+        units, store = self.units[identity], self.session.store
+        name = self.name(identity, seed)
+        taken = None if self.session.fresh else store.find(name)
+        words = f"{units.name}, seed {seed}"
+        if taken is not None:
+            job = Job(words, lambda job: units.load(seed, taken.folder))
+            self.entries[job] = taken, True, 0.0
+        else:
+            place = identity, seed if units.separate else 0
+            if place not in self._compiled:
+
+                def compile(job: Job) -> None:
+                    units.compile(seed, self.session.say)
+
+                self._compiled[place] = Job(
+                    f"compiling {units.name}", compile, cost=0.1 * units.cost
+                )
+            job = Job(
+                words,
+                lambda job: self._train(job, units, seed, name),
+                [self._compiled[place]],
+                cost=units.cost,
+            )
+        self.jobs[identity, seed] = job
+        return job
+
+    # The work
+
+    def _train(self, job: Job, units: Units, seed: int, name: str) -> Trained:
+        store, steps = self.session.store, units.experiment.steps
+        started = time.monotonic()
+        address = units.address(seed)
+        entry, taken = None if self.session.fresh else store.get(address), True
+        if entry is None:
+
+            def progress(step: int) -> None:
+                job.share = step / steps
+                if self.session.cores.stopping.is_set():
+                    raise StoppingError
+
+            states = store.unfinished(address)
+            if self.session.fresh:
+                store.forget_unfinished(address)
+            try:
+                training = units.train(
+                    seed,
+                    progress=progress,
+                    say=lambda line: self.session.say(f"{units.name}: {line}"),
+                    checkpoint=states,
+                )
+            except InUseError:
+                raise BusyError from None
+            ending = str(training.metrics.ending.values[0])
+            about = {
+                "study": self.study.name,
+                "experiment": units.name,
+                "seed": seed,
+                "study_seed": self.session.seed,
+                "settings": units.experiment.describe(),
+                "ending": ending,
+                "steps_taken": int(training.metrics.steps_taken.values[0]),
+                "seconds": round(time.monotonic() - started, 1),
+            }
+            if self.session.fresh and (old := store.get(address)):
+                store.remove(old)
+            entry = store.keep(address, "unit", lambda f: units.save(training, f), about)
+            store.forget_unfinished(address)
+            taken = False
+        store.name(name, address)
+        self.entries[job] = entry, taken, time.monotonic() - started
+        return units.load(seed, entry.folder)
+
+    def _compute(
+        self,
+        job: Job,
+        node: Node,
+        seed: int | None,
+        runs: int,
+        needs: Mapping[str, list[Any]],
+        name: str,
+    ) -> Any:
+        started = time.monotonic()
+        lab = Lab(self.values, self.session.seed, node.identity, seed)
+        results = {
+            argument: _result(jobs[0]) if seed is not None else together(jobs)
+            for argument, jobs in needs.items()
+        }
+        try:
+            result = finished(node, lab, results)
+        except InputError as error:
+            raise InputError(f"{self.study.name}/{node.name}: {error}") from None
+        about = {"study": self.study.name, "result": node.name, "seed": seed}
+        about |= {"study_seed": self.session.seed, "settings": dict(self.values)}
+        about |= {"seconds": round(time.monotonic() - started, 1)}
+        store = self.session.store
+        kind = type(node).__name__.lower().removesuffix("node")
+        address = digest([name, datetime.now(UTC).isoformat()])
+        entry = store.keep(address, kind, lambda folder: save(result, folder), about, name)
+        self.entries[job] = entry, False, time.monotonic() - started
+        return load(node, entry.folder)
+
+    def name(self, identity: str, seed: int | None, runs: int = 0) -> str:
+        """The name of a result in the store: everything that it depends on, as a digest."""
+        return digest([self._made_with, self.session.seed, seed, runs, identity])
+
+    def _draw(self) -> list[Job]:
+        """The jobs of the figures and remarks that need no further experiments.
+
+        Where not all claims of a part were asked for, they need no further measurements either.
+        """
+        known = {i for claim in self.claims for i in claim.claim.closure}
+        least: dict[str, int] = {}
+        for claim in self.claims:
+            for identity in claim.claim.closure:
+                least[identity] = max(least.get(identity, 0), len(claim.jobs))
+        jobs = []
+        for part, claims in self.selected:
+            for node in (*part.figures, *part.remarks):
+                whole = len(claims) == len(part.claims)
+                shown = set(node.shows) or {claim.name for claim in claims}
+                others = [
+                    other
+                    for other in node.closure.values()
+                    if other is not node and not (whole and not isinstance(other, ExperimentNode))
+                ]
+                if shown.isdisjoint(claim.name for claim in claims) or any(
+                    other.identity not in known for other in others
+                ):
+                    continue
+                seeds = [least[i] for i in node.closure if i in least]
+                runs = min(seeds, default=_looks(self.values[part.looks])[0])
+                self.drawn[node.identity] = self.job(node, None, runs)
+                jobs.append(self.drawn[node.identity])
+        return jobs
+
+    # The report
+
+    def report(self) -> StudyReport:
+        """What came out."""
+        nodes = {n.identity: n for n in all_nodes(claim.claim for claim in self.claims)}
+        verdicts = []
+        for claim in self.claims:
+            assert claim.judgement is not None
+            entries = [self.entries[job] for job in claim.jobs.values()]
+            names = [n.name for n in claim.claim.closure.values() if isinstance(n, ExperimentNode)]
+            made = max((entry.about["made"] for entry, _, _ in entries), default="")
+            taken = all(taken for _, taken, _ in entries)
+            seconds = sum(entry.about["seconds"] for entry, _, _ in entries)
+            verdicts.append(
+                Verdict(
+                    claim.part,
+                    claim.claim,
+                    claim.judgement,
+                    claim.look + 1,
+                    list(claim.looks),
+                    names,
+                    taken,
+                    made,
+                    seconds,
+                )
+            )
+        figures = [
+            (part, node, self.drawn[node.identity].result, self.entries[job][0].folder)
+            for part, _ in self.selected
+            for node in part.figures
+            if (job := self.drawn.get(node.identity))
+        ]
+        remarks = [
+            (part, self.drawn[node.identity].result)
+            for part, _ in self.selected
+            for node in part.remarks
+            if node.identity in self.drawn
+        ]
+        return StudyReport(
+            self.study,
+            self.values,
+            self.changes,
+            verdicts,
+            figures,
+            remarks,
+            self._unit_entries(nodes),
+            self._tables(nodes),
+        )
+
+    def _unit_entries(self, nodes: Mapping[str, Node]) -> dict[str, dict[int, tuple[Entry, bool]]]:
+        """The units behind the claims, by experiment and seed; of those that are in the store."""
+        found: dict[str, dict[int, tuple[Entry, bool]]] = {}
+        runs = max((len(claim.jobs) for claim in self.claims), default=0)
+        for node in nodes.values():
+            if not isinstance(node, ExperimentNode):
+                continue
+            made = self.made(node)
+            labels = {None: made} if isinstance(made, Experiment) else made
+            for label in labels:
+                title = node.name if label is None else f"{node.name}, {label}"
+                identity = f"{node.identity} {label or ''}"
+                for seed in range(runs):
+                    job = self.jobs.get((identity, seed))
+                    if job is not None and job in self.entries:
+                        found.setdefault(title, {})[seed] = self.entries[job][:2]
+                    elif job is None and (entry := self._kept(identity, seed)):
+                        found.setdefault(title, {})[seed] = entry, True
+        return found
+
+    def _kept(self, identity: str, seed: int) -> Entry | None:
+        return self.session.store.find(self.name(identity, seed))
+
+    def _tables(self, nodes: Mapping[str, Node]) -> dict[str, xr.Dataset]:
+        """The evidence of all claims, and what was measured for them, by name."""
+        tables = {}
+        for claim in self.claims:
+            table = over_seeds({seed: job.result for seed, job in claim.jobs.items()})
+            table["value"].attrs = {"long_name": claim.claim.estimator, "units": "1"}
+            table.attrs = {"claim": claim.claim.name, "statement": claim.claim.statement}
+            tables[claim.claim.name] = table
+        return tables
+
+
+def _looks(setting: Any) -> tuple[int, ...]:
+    looks = tuple(setting) if isinstance(setting, tuple | list) else (setting,)
+    if any(a >= b for a, b in itertools.pairwise(looks)) or looks[0] < 1:
+        raise InputError(f"numbers of seeds must grow from look to look; got {looks}.")
+    return looks
+
+
+def _leaves(jobs: Any) -> list[Job]:
+    if isinstance(jobs, Job):
+        return [jobs]
+    each = jobs.values() if isinstance(jobs, Mapping) else jobs
+    return [leaf for job in each for leaf in _leaves(job)]
+
+
+def _result(jobs: Job | Mapping[str, Job]) -> Any:
+    if isinstance(jobs, Job):
+        return jobs.result
+    return {label: job.result for label, job in jobs.items()}

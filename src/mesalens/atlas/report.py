@@ -1,0 +1,310 @@
+"""`Report`: what carrying out studies gave, and the folder with its page."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from pydantic_core import to_jsonable_python
+
+from mesalens import __version__
+from mesalens.atlas.criterion import Judgement
+from mesalens.atlas.study import Claim, FigureNode, Part, Study, Values
+from mesalens.checks import InputError, one_of
+from mesalens.environment import commit, environment
+from mesalens.files import new_folder
+from mesalens.manifest import read_manifest, verify, write_manifest
+from mesalens.storage import load_dataset, save_dataset
+from mesalens.store import Entry
+
+SCHEMA = 1
+OUTCOMES = ("PASS", "FAIL", "INCONCLUSIVE")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim, its judgement, and how it was decided.
+
+    `look` counts from 1 in `looks`, the numbers of seeds. `taken` says that all evidence was taken
+    from the store, `made` when the last of it was computed, and `seconds` how long that took.
+    """
+
+    part: Part
+    claim: Claim
+    judgement: Judgement
+    look: int
+    looks: list[int]
+    experiments: list[str]
+    taken: bool
+    made: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """The verdicts of a study, its figures and remarks, its units, and the evidence as tables.
+
+    A figure has its part, its function, its caption, and a folder with its files; `units` has the
+    entries of the store by experiment and seed, and whether they were taken from it.
+    """
+
+    study: Study
+    values: Values
+    changes: Mapping[str, Any]
+    verdicts: list[Verdict]
+    figures: list[tuple[Part, FigureNode, str, Path]]
+    remarks: list[tuple[Part, str]]
+    units: Mapping[str, Mapping[int, tuple[Entry, bool]]]
+    tables: Mapping[str, xr.Dataset]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Studies that were carried out, and with what: names, budget, seed, settings."""
+
+    studies: list[StudyReport]
+    names: list[str]
+    budget: str
+    seed: int
+    seeds: int | None
+    settings: Mapping[str, Any]
+    started: datetime
+    seconds: float
+    falsified: bool = False
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """All verdicts, in order."""
+        return [verdict for study in self.studies for verdict in study.verdicts]
+
+    def __getitem__(self, claim: str) -> Verdict:
+        """The verdict of a claim, by its name."""
+        return next(verdict for verdict in self.verdicts if verdict.claim.name == claim)
+
+    def __repr__(self) -> str:
+        return f"Report({', '.join(self.names)}: {self.tally()})"
+
+    def tally(self) -> str:
+        """The number of claims with each outcome: "3 claims: 2 PASS, 1 FAIL"."""
+        outcomes = [verdict.judgement.outcome for verdict in self.verdicts]
+        counts = {name: outcomes.count(name) for name in OUTCOMES}
+        shown = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+        return f"{len(outcomes)} claim{'s' * (len(outcomes) != 1)}: {shown}"
+
+    def command(self) -> str:
+        """The command line that repeats it."""
+        words = ["mesalens reproduce", *self.names, f"--budget {self.budget} --seed {self.seed}"]
+        words += [] if self.seeds is None else [f"--seeds {self.seeds}"]
+        words += ["--falsify"] if self.falsified else []
+        if self.settings:
+            pairs = (f"{name}={value}".replace(" ", "") for name, value in self.settings.items())
+            words.append("--set " + " ".join(pairs))
+        return " ".join(words)
+
+    def content(self) -> dict[str, Any]:
+        """Everything but figures and weights, as in `verdicts.json` (docs/verdicts-schema.md).
+
+        Infinities and NaN, which JSON lacks, are None.
+        """
+        content = {
+            "schema": SCHEMA,
+            "mesalens": __version__,
+            "commit": commit(),
+            "made": self.started.isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 1),
+            "command": self.command(),
+            "names": self.names,
+            "budget": self.budget,
+            "seed": self.seed,
+            "environment": environment(),
+            "studies": [_study(study) for study in self.studies],
+        }
+        return to_jsonable_python(content, inf_nan_mode="null", fallback=str)
+
+    def save(self, folder: Path | str) -> None:
+        """Writes the report into a new folder.
+
+        These are the page `index.html`, `verdicts.json`, `figures/`, the evidence (`data/*.nc`) and
+        for each seed of each experiment weights, metrics and how they were made (`units/`).
+
+        Raises:
+            ValueError: if the folder cannot be written, or is not empty.
+        """
+        from mesalens.atlas.page import page
+
+        content, images = self.content(), {}
+        with new_folder(Path(folder)) as out:
+            for study in self.studies:
+                name = study.study.name
+                for _, node, _, files in study.figures:
+                    target = out / "figures" / name
+                    target.mkdir(parents=True, exist_ok=True)
+                    for ending in ("png", "pdf"):
+                        shutil.copy(files / f"figure.{ending}", target / f"{node.name}.{ending}")
+                    images[f"{name}/{node.name}"] = (files / "figure.png").read_bytes()
+                for claim, table in study.tables.items():
+                    (out / "data" / name).mkdir(parents=True, exist_ok=True)
+                    save_dataset(table, out / "data" / name / f"{claim}.nc")
+                for experiment, seeds in study.units.items():
+                    for seed, (entry, _) in seeds.items():
+                        place = out / "units" / name / experiment.replace("/", "-")
+                        shutil.copytree(entry.folder, place / f"seed-{seed}")
+            text = json.dumps(content, indent=2, ensure_ascii=False)
+            (out / "verdicts.json").write_text(text + "\n", encoding="utf-8")
+            (out / "index.html").write_text(page(content, images), encoding="utf-8")
+            write_manifest(out, "report", {"command": content["command"]})
+
+
+def _study(report: StudyReport) -> dict[str, Any]:
+    parts = list({id(v.part): v.part for v in report.verdicts}.values())
+    return {
+        "study": report.study.name,
+        "title": report.study.title,
+        "citation": report.study.citation,
+        "note": report.study.note,
+        "settings": dict(report.values),
+        "changed": dict(report.changes),
+        "parts": [_part(report, part) for part in parts],
+        "experiments": [_experiment(name, seeds) for name, seeds in report.units.items()],
+    }
+
+
+def _part(report: StudyReport, part: Part) -> dict[str, Any]:
+    figures = [(node, caption) for p, node, caption, _ in report.figures if p is part]
+    claims = [verdict for verdict in report.verdicts if verdict.part is part]
+
+    def shown(node: FigureNode) -> list[str]:
+        return [v.claim.name for v in claims if not node.shows or v.claim.name in node.shows]
+
+    return {
+        "part": part.name,
+        "title": part.title,
+        "claims": [
+            _claim(v, [node.name for node, _ in figures if v.claim.name in shown(node)])
+            for v in claims
+        ],
+        "figures": [
+            {"figure": node.name, "caption": caption, "shows": shown(node)}
+            for node, caption in figures
+        ],
+        "remarks": [remark for p, remark in report.remarks if p is part],
+    }
+
+
+def _claim(verdict: Verdict, figures: list[str]) -> dict[str, Any]:
+    claim, judged = verdict.claim, verdict.judgement
+    return {
+        "claim": claim.name,
+        "statement": claim.statement,
+        "estimator": claim.estimator,
+        "place": claim.place,
+        "criterion": claim.criterion.words,
+        "bounds": [claim.criterion.low, claim.criterion.high],
+        "universal": claim.criterion.universal,
+        "outcome": judged.outcome,
+        "value": judged.value,
+        "interval": [judged.low, judged.high],
+        "level": judged.level,
+        "seeds": judged.seeds,
+        "seeds_run": judged.seeds_run,
+        "look": verdict.look,
+        "looks": verdict.looks,
+        "where": judged.where,
+        "values": {str(seed): value for seed, value in judged.values.items()},
+        "why": judged.why,
+        "seeds_to_decide": judged.seeds_to_decide,
+        "figures": figures,
+        "experiments": verdict.experiments,
+        "taken": verdict.taken,
+        "made": verdict.made,
+        "seconds": round(verdict.seconds, 1),
+    }
+
+
+def _experiment(name: str, seeds: Mapping[int, tuple[Entry, bool]]) -> dict[str, Any]:
+    entries = list(seeds.values())
+    units = [
+        {
+            "seed": seed,
+            "address": entry.address,
+            **{key: entry.about[key] for key in ("ending", "steps_taken", "made", "seconds")},
+            "taken": taken,
+        }
+        for seed, (entry, taken) in seeds.items()
+    ]
+    endings = [unit["ending"] for unit in units]
+    words = ", ".join(f"{endings.count(e)} of {len(units)}: {e}" for e in dict.fromkeys(endings))
+    return {
+        "experiment": name,
+        "settings": entries[0][0].about["settings"],
+        "seeds": list(seeds),
+        "words": words,
+        "units": units,
+    }
+
+
+@dataclass(frozen=True)
+class SavedReport:
+    """A report that was read from its folder.
+
+    `content` is that of `verdicts.json` (docs/verdicts-schema.md).
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"SavedReport({self.folder}: {self.content['command']})"
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        """The entries of all claims, by their names."""
+        parts = [part for study in self.content["studies"] for part in study["parts"]]
+        return {claim["claim"]: claim for part in parts for claim in part["claims"]}
+
+    def evidence(self, claim: str) -> xr.Dataset:
+        """The evidence of a claim: `value` and `counted`, over seeds and settings."""
+        one_of("claim", claim, self.claims)
+        (file,) = (self.folder / "data").glob(f"*/{claim}.nc")
+        return load_dataset(file)
+
+    def trained(self, experiment: str, seed: int = 0) -> Any:
+        """One seed of an experiment, with its learner and metrics: a `Trained`.
+
+        Raises:
+            ValueError: for an unknown experiment or seed, or a damaged file.
+        """
+        from mesalens.atlas.units import units_of
+        from mesalens.studies import find
+
+        for name, about in zip(self.content["names"], self.content["studies"], strict=True):
+            study, _ = find(name)
+            values = study.values(self.content["budget"], about["changed"])
+            units = units_of(study, values, self.content["seed"])
+            known = {e["experiment"]: e["seeds"] for e in about["experiments"]}
+            if experiment in known:
+                one_of("seed", str(seed), list(map(str, known[experiment])))
+                place = f"{about['study']}/{experiment.replace('/', '-')}/seed-{seed}"
+                return units[experiment].load(seed, self.folder / "units" / place)
+        names = [e["experiment"] for about in self.content["studies"] for e in about["experiments"]]
+        raise InputError(f"the report has no experiment {experiment!r}; it has {', '.join(names)}.")
+
+
+def load_report(folder: Path | str) -> SavedReport:
+    """The report in a folder, whose files are verified.
+
+    Raises:
+        ValueError: if it is not a report, or a file is damaged.
+    """
+    from mesalens.atlas.verdicts import read
+
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest is None or manifest["kind"] != "report":
+        raise InputError(f"{folder} is not the report of mesalens reproduce.")
+    verify(folder, manifest)
+    return SavedReport(folder, read(folder / "verdicts.json"))

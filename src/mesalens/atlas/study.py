@@ -1,0 +1,491 @@
+"""`Study`: a paper as declarations: its experiments, what is measured of them, and its claims.
+
+Everything is a function whose parameters, by their defaults, say what it needs:
+
+    study = Study("paper-2023", title="…", citation="…", settings={"dim": 10, …}, quick={…}, …)
+
+    @study.experiment
+    def one_layer(s):
+        return Experiment(task=…, steps=s.steps, …)
+
+    @study.measurement
+    def compared(lab, trained=one_layer):
+        return {"risk_difference": …, "cosine": …}
+
+    @study.claim("Section 3", within(0.01), headline=True)
+    def risk(lab, compared=compared):
+        '''After training, the layer's risk is that of one step of gradient descent.
+
+        Measured: R / R_GD - 1, both on the same fresh prompts.
+        '''
+        return compared.risk_difference
+
+Measurements and claims are functions of one seed. Figures and remarks are functions of all seeds.
+The name of a claim is that of its function, with hyphens; what it returns is the evidence.
+"""
+
+import ast
+import functools
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Key
+
+from mesalens import random
+from mesalens.atlas.criterion import Criterion
+from mesalens.checks import InputError, one_of
+
+BUDGETS = ("quick", "full", "paper")
+
+
+class Values(dict[str, Any]):
+    """The settings of a study with those of a budget: `s.steps` is `s["steps"]`."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the study has no setting {name!r}") from None
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What a function of a study is carried out with: settings, the seed, and random keys.
+
+    `seed` is the number of the seed that is measured, None for a function of all seeds, and
+    `study_seed` the one that all random numbers come from. `purpose` is what keys are drawn for.
+    """
+
+    settings: Values
+    study_seed: int
+    purpose: str
+    seed: int | None = None
+
+    def key(self, *words: str) -> Key[Array, ""]:
+        """A random key for a purpose in words; no other function, seed or words has the same."""
+        return random.measurement_key(self.study_seed, *self._digest(words))
+
+    def rng(self, *words: str) -> np.random.Generator:
+        """NumPy's generator for a purpose in words, as for `key`."""
+        return np.random.default_rng([self.study_seed, *self._digest(words)])
+
+    def _digest(self, words: tuple[str, ...]) -> list[int]:
+        text = repr((self.purpose, self.seed, words))
+        return np.frombuffer(hashlib.sha256(text.encode()).digest()[:16], np.uint32).tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A function of a study, with arguments in place of some of its defaults.
+
+    Nodes of the same function with the same arguments are one: they have the same `identity`.
+    """
+
+    function: Callable[..., Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def given(self, **arguments: Any) -> Any:
+        """The same function with other arguments, which may be nodes, functions or values."""
+        known = list(inspect.signature(self.function).parameters)[1:]
+        for name in arguments:
+            one_of(f"parameter of {self.function.__name__}", name, known)
+        return replace(self, changes={**self.changes, **arguments})
+
+    @functools.cached_property
+    def arguments(self) -> dict[str, Any]:
+        """All arguments but the first, by name.
+
+        Raises:
+            ValueError: if one has no value.
+        """
+        parameters = list(inspect.signature(self.function).parameters.values())[1:]
+        values = {p.name: self.changes.get(p.name, p.default) for p in parameters}
+        for name, value in values.items():
+            if value is inspect.Parameter.empty:
+                raise InputError(f"{place_of(self.function)}: {name} needs a default, or a value.")
+        return values
+
+    @functools.cached_property
+    def needs(self) -> dict[str, "Node"]:
+        """The arguments that are nodes, by name; of a tuple of nodes each, as "name[0]"."""
+        found: dict[str, Node] = {}
+        for name, value in self.arguments.items():
+            many = value if isinstance(value, tuple) else (value,)
+            for number, each in enumerate(many):
+                if isinstance(each, Node):
+                    found[f"{name}[{number}]" if isinstance(value, tuple) else name] = each
+        return found
+
+    def call(self, first: Any, results: Mapping[str, Any]) -> Any:
+        """The function's value, with results for its nodes."""
+
+        def value_of(name: str, value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(results.get(f"{name}[{i}]", each) for i, each in enumerate(value))
+            return results.get(name, value)
+
+        return self.function(first, **{n: value_of(n, v) for n, v in self.arguments.items()})
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """The function and its arguments, in words that say which ones they are."""
+        arguments = ", ".join(f"{name}={_words(v)}" for name, v in self.arguments.items())
+        return f"{self.function.__module__}.{self.function.__qualname__}({arguments})"
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The function's name with hyphens, and the arguments that were given."""
+        return " ".join([_name(self.function), *map(_name, self.changes.values())])
+
+    @functools.cached_property
+    def closure(self) -> dict[str, "Node"]:
+        """The node and all that it needs, directly or not, by identity."""
+        found: dict[str, Node] = {self.identity: self}
+        for node in self.needs.values():
+            found |= node.closure
+        return found
+
+
+class ExperimentNode(Node):
+    """A function of the settings that makes an `Experiment`, or several by their labels."""
+
+
+class Measurement(Node):
+    """A function of one seed: `f(lab, …)` returns numbers or arrays by name, or a dataset."""
+
+
+# As the default of a parameter a node stands for its result, which has another type: hence `Any`
+def measurement(function: Callable[..., Any]) -> Any:
+    """Makes a measurement of a function; studies share such measurements by `given`."""
+    return Measurement(function)
+
+
+@dataclass(frozen=True, eq=False)
+class Claim(Measurement):
+    """A statement of a paper, where it is made, what is measured, and what confirms it.
+
+    With `every_seed` also seeds count that the rules of the experiments leave out. `must_fail_on`
+    has arguments with which the claim is false: a claim that cannot fail is not a check.
+    """
+
+    place: str = ""
+    criterion: Criterion = None  # pyright: ignore
+    headline: bool = False
+    every_seed: bool = False
+    must_fail_on: Mapping[str, Any] | None = None
+    label: str | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    @functools.cached_property
+    def name(self) -> str:
+        return self.label or self.function.__name__.replace("_", "-")
+
+    @functools.cached_property
+    def statement(self) -> str:
+        """What is claimed: the docstring up to "Measured:"."""
+        return self._text[0]
+
+    @functools.cached_property
+    def estimator(self) -> str:
+        """What is measured: the docstring behind "Measured:"."""
+        return self._text[1]
+
+    @functools.cached_property
+    def _text(self) -> tuple[str, str]:
+        text = inspect.getdoc(self.function) or ""
+        statement, _, estimator = text.partition("Measured:")
+        if not statement.strip() or not estimator.strip():
+            raise InputError(
+                f"{place_of(self.function)}: the claim {self.name} needs a docstring with a "
+                'statement, and "Measured:" with what is measured.'
+            )
+        plain = [" ".join(part.split()) for part in (statement, estimator)]
+        statement, estimator = (part.format(**self.words) for part in plain)
+        return statement, estimator.rstrip(".")
+
+    def require_complete(self) -> None:
+        """Raises `ValueError` if an argument has no value, or the docstring lacks something."""
+        _ = self.arguments, self.statement
+
+    def falsified(self) -> "Claim":
+        """The claim in the world in which it must fail."""
+        if self.must_fail_on is None:
+            raise InputError(f"{self.name} has no must_fail_on.")
+        return self.given(**self.must_fail_on)
+
+
+@dataclass(frozen=True, eq=False)
+class FigureNode(Node):
+    """A function of all seeds that draws a Matplotlib figure; its docstring is the caption.
+
+    It may return words for the caption's `{…}` behind the figure. `shows` names claims.
+    """
+
+    shows: tuple[str, ...] = ()
+
+    def caption(self, words: Mapping[str, Any]) -> str:
+        """The docstring with words."""
+        return " ".join((inspect.getdoc(self.function) or "").split()).format(**words)
+
+
+@dataclass(frozen=True, eq=False)
+class Remark(Node):
+    """A function of all seeds that returns a sentence which readers of the verdicts need."""
+
+    shows: tuple[str, ...] = ()
+
+
+@dataclass
+class Part:
+    """A group of claims, with the figures that show them."""
+
+    study: "Study"
+    name: str
+    title: str
+    looks: str = "seeds"
+    claims: list[Claim] = field(default_factory=list)
+    figures: list[FigureNode] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
+
+    def claim(
+        self,
+        place: str,
+        criterion: Criterion,
+        *,
+        headline: bool = False,
+        every_seed: bool = False,
+        must_fail_on: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **words: str,
+    ) -> Callable[[Callable[..., Any]], Any]:
+        """Declares a claim by a function of one seed that returns the evidence.
+
+        Args:
+            place: Where the paper makes it.
+            criterion: What confirms it.
+            headline: Whether it belongs to the budget `quick`.
+            every_seed: Whether all seeds count.
+            must_fail_on: Arguments with which it is false.
+            name: Its name, if one function declares several claims.
+            **words: Put into the `{…}` of the docstring.
+        """
+
+        def declare(function: Callable[..., Any]) -> Claim:
+            claim = Claim(
+                function,
+                place=place,
+                criterion=criterion,
+                headline=headline,
+                every_seed=every_seed,
+                must_fail_on=must_fail_on,
+                label=name,
+                words=words,
+            )
+            _require_evidence(claim)
+            self.study.require_new(claim.name, function)
+            claim.require_complete()
+            if must_fail_on is not None:
+                claim.falsified()
+            self.claims.append(claim)
+            return claim
+
+        return declare
+
+    def figure(
+        self, function: Callable[..., Any] | None = None, *, shows: Iterable[Claim] = ()
+    ) -> Any:
+        """Declares a figure by a function of all seeds; of which claims, if not of all here."""
+        if function is None:
+            return lambda function: self.figure(function, shows=shows)
+        node = FigureNode(function, shows=tuple(claim.name for claim in shows))
+        self.figures.append(node)
+        return node
+
+    def remark(
+        self, function: Callable[..., str] | None = None, *, shows: Iterable[Claim] = ()
+    ) -> Any:
+        """Declares a remark by a function of all seeds; on which claims, if not on all here."""
+        if function is None:
+            return lambda function: self.remark(function, shows=shows)
+        self.remarks.append(Remark(function, shows=tuple(claim.name for claim in shows)))
+        return self.remarks[-1]
+
+    def experiment(self, function: Callable[..., Any]) -> Any:
+        """Declares an experiment by a function of the settings."""
+        return ExperimentNode(function)
+
+    def measurement(self, function: Callable[..., Any]) -> Any:
+        """Declares a measurement by a function of one seed."""
+        return Measurement(function)
+
+
+class Study:
+    """A paper, and how its claims are checked.
+
+    Args:
+        name: For commands, as "ahn-2023".
+        title: Of the paper.
+        citation: Authors, venue and arXiv number.
+        note: Where conventions differ from the paper's.
+        settings: Plain values that experiments and measurements read. All may be changed by
+            `--set`. `seeds` has the numbers of seeds of the looks, such as (5, 10, 20).
+        **budgets: `quick`, `full` and `paper`, each with the settings that it changes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        title: str,
+        citation: str,
+        settings: Mapping[str, Any],
+        note: str = "",
+        **budgets: Mapping[str, Any],
+    ):
+        self.name, self.title, self.citation, self.note = name, title, citation, note
+        self.settings, self.budgets = {"seeds": (5,), **settings}, budgets
+        for budget, changes in budgets.items():
+            for setting in changes:
+                one_of(f"setting of {name} in {budget}", setting, self.settings)
+        frame = inspect.stack()[1]
+        self.file = Path(frame.filename)
+        self.parts: list[Part] = []
+        self._places: dict[str, str] = {}
+
+    def part(self, name: str, title: str, looks: str = "seeds") -> Part:
+        """A new group of claims; `looks` names the setting with its numbers of seeds."""
+        self.require_new(name, None)
+        one_of("setting", looks, self.settings)
+        self.parts.append(Part(self, name, title, looks))
+        return self.parts[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        """A study of a few claims has one part, which its decorators use."""
+        if name not in ("claim", "figure", "remark", "experiment", "measurement"):
+            raise AttributeError(name)
+        if name in ("experiment", "measurement"):
+            return getattr(Part(self, "", ""), name)
+        if not self.parts or self.parts[0].name != "claims":
+            self.parts.insert(0, Part(self, "claims", "Claims"))
+        return getattr(self.parts[0], name)
+
+    @property
+    def claims(self) -> list[Claim]:
+        """All claims, in order."""
+        return [claim for part in self.parts for claim in part.claims]
+
+    def values(self, budget: str, changes: Mapping[str, Any] | None = None) -> Values:
+        """The settings of a budget, with changes.
+
+        Raises:
+            ValueError: for an unknown budget or setting, or a value of another type.
+        """
+        one_of(f"budget of {self.name}", budget, self.budgets)
+        values = Values(self.settings | dict(self.budgets[budget]))
+        for name, value in (changes or {}).items():
+            before = values[one_of(f"setting of {self.name}", name, values)]
+            values[name] = _as_before(name, value, before)
+        return values
+
+    def select(self, name: str | None, budget: str) -> list[tuple[Part, list[Claim]]]:
+        """The parts, each with its claims, that a name stands for.
+
+        Args:
+            name: A part, a claim, or None for all: in the budget `quick` for the headline.
+            budget: The budget.
+
+        Raises:
+            ValueError: for an unknown name; the error has the nearest ones.
+        """
+        if name is not None:
+            known = [each.name for part in self.parts for each in (part, *part.claims)]
+            one_of(f"part or claim of {self.name}", name, known)
+
+        def chosen(part: Part, claim: Claim) -> bool:
+            if name is None:
+                return budget != "quick" or claim.headline
+            return name in (part.name, claim.name)
+
+        selected = [(part, [c for c in part.claims if chosen(part, c)]) for part in self.parts]
+        return [(part, claims) for part, claims in selected if claims]
+
+    def require_new(self, name: str, function: Callable[..., Any] | None) -> None:
+        """Notes the name of a part or claim; raises `ValueError` if there is one of that name."""
+        place = place_of(function) if function else str(self.file)
+        if name in self._places:
+            raise InputError(
+                f"{place}: {self.name} has {name} already, at {self._places[name]}; give another "
+                "name."
+            )
+        self._places[name] = place
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Where a function is defined: "file.py:12"."""
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _require_evidence(claim: Claim) -> None:
+    """Raises `ValueError` for a function that returns nothing."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(claim.function)))
+    if not any(isinstance(node, ast.Return) and node.value for node in ast.walk(tree)):
+        raise InputError(
+            f"{place_of(claim.function)}: the claim {claim.name} returns no evidence; return what "
+            "is measured."
+        )
+
+
+def _name(value: Any) -> str:
+    """A value in words for people."""
+    if isinstance(value, Node):
+        return value.name
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_name, value))
+    if isinstance(value, functools.partial):
+        return " ".join(map(_name, (value.func, *value.args, *value.keywords.values())))
+    return getattr(value, "__name__", str(value)).replace("_", "-")
+
+
+def _words(value: Any) -> str:
+    """A value in words that identify it."""
+    if isinstance(value, Node):
+        return value.identity
+    if isinstance(value, functools.partial):
+        return f"{_words(value.func)}{value.args}{value.keywords}"
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(map(_words, value)) + ")"
+    if callable(value) and hasattr(value, "__qualname__"):
+        line = inspect.unwrap(value).__code__.co_firstlineno if hasattr(value, "__code__") else ""
+        return f"{value.__module__}.{value.__qualname__}{line if '<' in value.__qualname__ else ''}"
+    return repr(value)
+
+
+def _as_before(name: str, value: Any, before: Any) -> Any:
+    """A setting's new value, from words or as it is, of the type that it had."""
+    if isinstance(value, str) and not isinstance(before, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            raise InputError(f"{name} must be like {before!r}; got {value!r}.") from None
+    if isinstance(before, tuple) and not isinstance(value, tuple):
+        value = tuple(value) if isinstance(value, list) else (value,)
+    if isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if before is not None and type(value) is not type(before):
+        raise InputError(f"{name} must be like {before!r}; got {value!r}.")
+    return value
+
+
+def all_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Nodes and all that they need, each once."""
+    found: dict[str, Node] = {}
+    for node in nodes:
+        found |= node.closure
+    return iter(found.values())

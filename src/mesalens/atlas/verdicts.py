@@ -1,0 +1,287 @@
+"""Verdicts as files and as text: `verdicts.json` is read, and listed for terminals and documents.
+
+docs/verdicts-schema.md documents the schema.
+"""
+
+import json
+import textwrap
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from mesalens import __version__
+from mesalens.atlas.criterion import Outcome
+from mesalens.atlas.criterion import number as _number
+from mesalens.checks import InputError
+
+SCHEMA = 1
+"""The version of the schema of `verdicts.json` that this version of mesalens writes and reads."""
+
+Bounds = tuple[float | None, float | None]
+
+
+class Claim(pydantic.BaseModel):
+    """What is said of a claim."""
+
+    claim: str
+    statement: str
+    estimator: str
+    place: str
+    criterion: str
+    bounds: Bounds
+    universal: bool
+    outcome: Outcome
+    value: float | None
+    interval: Bounds
+    level: float
+    seeds: int
+    seeds_run: int
+    look: int
+    looks: list[int]
+    where: dict[str, str]
+    values: dict[str, float | None]
+    why: str
+    seeds_to_decide: int | None
+    figures: list[str]
+    experiments: list[str]
+    taken: bool
+    made: str
+    seconds: float
+
+
+class Figure(pydantic.BaseModel):
+    """What is said of a figure."""
+
+    figure: str
+    caption: str
+    shows: list[str]
+
+
+class Part(pydantic.BaseModel):
+    """A group of claims."""
+
+    part: str
+    title: str
+    claims: list[Claim]
+    figures: list[Figure]
+    remarks: list[str]
+
+
+class Unit(pydantic.BaseModel):
+    """What is said of one seed of an experiment."""
+
+    seed: int
+    address: str
+    ending: str
+    steps_taken: int
+    made: str
+    seconds: float
+    taken: bool
+
+
+class Experiment(pydantic.BaseModel):
+    """What is said of an experiment."""
+
+    experiment: str
+    settings: dict[str, Any]
+    seeds: list[int]
+    words: str
+    units: list[Unit]
+
+
+class Study(pydantic.BaseModel):
+    """The verdicts on the claims of a paper."""
+
+    study: str
+    title: str
+    citation: str
+    note: str
+    settings: dict[str, Any]
+    changed: dict[str, Any]
+    parts: list[Part]
+    experiments: list[Experiment]
+
+
+class Content(pydantic.BaseModel):
+    """The fields of `verdicts.json` beside `schema`; it may have more."""
+
+    mesalens: str
+    commit: str | None
+    made: str
+    seconds: float
+    command: str
+    budget: str
+    seed: int
+    environment: dict[str, str]
+    studies: list[Study]
+
+
+def read(file: Path | str) -> dict[str, Any]:
+    """The content of a `verdicts.json`.
+
+    Raises:
+        InputError: if the file cannot be read, is damaged, or was written by a newer version.
+    """
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise InputError(f"{file} is not JSON; give a verdicts.json.") from None
+    if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
+        raise InputError(f"{file} has no schema version; give a verdicts.json.")
+    if content["schema"] != SCHEMA:
+        raise InputError(
+            f"{file} has schema {content['schema']}, and mesalens {__version__} reads schema "
+            f"{SCHEMA}; read it with the version that wrote it ({content.get('mesalens')})."
+        )
+    try:
+        Content.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{file} is damaged at {place}: {first['msg'].lower()}.") from None
+    return content
+
+
+def claims_of(content: dict[str, Any]) -> Iterator[tuple[dict, dict, dict]]:
+    """All claims, each behind its study and its part."""
+    for study in content["studies"]:
+        for part in study["parts"]:
+            for claim in part["claims"]:
+                yield study, part, claim
+
+
+def tally(claims: Iterable[dict[str, Any]]) -> str:
+    """The number of claims with each outcome: "3 claims: 2 PASS, 1 FAIL"."""
+    outcomes = [claim["outcome"] for claim in claims]
+    counts = {name: outcomes.count(name) for name in ("PASS", "FAIL", "INCONCLUSIVE")}
+    shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{len(outcomes)} claim{'s' * (len(outcomes) != 1)}: {shown or 'none'}"
+
+
+def number(value: float | int | None) -> str:
+    """A number with three significant digits; "no finite value" for null."""
+    return "no finite value" if value is None else _number(float(value))
+
+
+def interval(claim: dict[str, Any]) -> str:
+    """The interval of a claim: "[−0.001, 0.002]"; null stands for an infinite end."""
+    low, high = claim["interval"]
+    ends = "−∞" if low is None else number(low), "∞" if high is None else number(high)
+    return f"[{', '.join(ends)}]"
+
+
+def seed_count(claim: dict[str, Any]) -> str:
+    """How many seeds counted: "5 of 6 seeds"."""
+    return f"{claim['seeds']} of {claim['seeds_run']} seed{'s' * (claim['seeds_run'] != 1)}"
+
+
+def duration(seconds: float | int) -> str:
+    """Seconds for people: "0.12 s", "45 s"."""
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def moment(iso: str, pattern: str = "%Y-%m-%d %H:%M UTC") -> str:
+    """A time in UTC; what is not a time in ISO 8601 is returned as it is."""
+    try:
+        return datetime.fromisoformat(iso).astimezone(UTC).strftime(pattern)
+    except ValueError:
+        return iso
+
+
+def lines(content: dict[str, Any], width: int = 80) -> list[str]:
+    """The verdicts for a terminal: claims as the rows of a table, or as blocks where it is narrow.
+
+    Lines are broken at blanks, never inside a number.
+    """
+    rows = [(s["study"], p, c, _cells(c)) for s, p, c in claims_of(content)]
+    sizes = [max(map(len, column)) for column in zip(*(cells for *_, cells in rows), strict=True)]
+    as_table = width >= 60 and sum(sizes) + 2 * (len(sizes) - 1) <= width
+    result, heading = [], ""
+    for study, part, claim, cells in rows:
+        title = f"{study}/{part['part']}: {part['title']}"
+        if title != heading:
+            result += ["", *_wrapped(title, width)]
+            heading = title
+        if as_table:
+            padded = (cell.ljust(size) for cell, size in zip(cells, sizes, strict=True))
+            result.append("  ".join(padded).rstrip())
+        else:
+            outcome, name, *rest = cells
+            head = f"{outcome:<12}  {name}" if width >= 60 else f"{outcome} {name}"
+            result += _wrapped(head, width)
+            # Blanks inside of cells are not broken, unless a cell is longer than a line
+            limit = width - 2
+            glued = (c.replace(" ", "\xa0") if len(c) <= limit else c for c in rest)
+            result += [line.replace("\xa0", " ") for line in _wrapped("  ".join(glued), width, 2)]
+        if claim["why"]:
+            result += _wrapped(claim["why"], width, 2)
+    counts = tally(claim for *_, claim, _ in rows)
+    return [*result, "", *_wrapped(f"{counts}, in {duration(content['seconds'])}.", width)][1:]
+
+
+def _cells(claim: dict[str, Any]) -> list[str]:
+    where = ", ".join(f"{name}: {value}" for name, value in claim["where"].items())
+    value = number(claim["value"])
+    cells = [claim["outcome"], claim["claim"], value, interval(claim), claim["criterion"]]
+    return [*cells, seed_count(claim), where]
+
+
+def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    blank = " " * indent
+    options: Any = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(
+        text, max(width, 1), initial_indent=blank, subsequent_indent=blank, **options
+    )
+
+
+def table(contents: Iterable[dict[str, Any]], command: str = "mesalens verdicts") -> str:
+    """The verdicts of several `verdicts.json` as a Markdown document.
+
+    Of the same claim at the same budget, the one that was made last is shown.
+
+    Args:
+        contents: What `read` returns.
+        command: The command that writes the document, for its readers.
+    """
+    studies: dict[str, dict[str, Any]] = {}
+    claims: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+    for content in sorted(contents, key=lambda content: moment(content["made"], "%FT%T")):
+        for study, _, claim in claims_of(content):
+            studies[study["study"]] = study
+            claims.setdefault(study["study"], {})[content["budget"], claim["claim"]] = claim
+    text = f"# Verdicts\n\nGenerated by `{command}`; do not edit. [The schema](verdicts-schema.md) "
+    text += "explains the columns.\n"
+    return text + "".join(_section(studies[name], claims[name]) for name in sorted(studies))
+
+
+def _section(study: dict[str, Any], claims: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """A study in Markdown, with its claims by budget and name."""
+    text = [f"\n## {_markdown(study['study'])}\n"]
+    text += [_markdown(f"{study['title']}. {study['citation']}") + "\n"]
+    for budget in dict.fromkeys(budget for budget, _ in claims):
+        counts = tally(claim for (other, _), claim in claims.items() if other == budget)
+        text.append(f"- Budget `{budget}`: {counts}.")
+    text += ["\n| claim | budget | verdict | value | interval | criterion | seeds | made |"]
+    text += ["|---|---|---|---|---|---|---|---|"]
+    for (budget, name), claim in claims.items():
+        cells = [name, budget, claim["outcome"], number(claim["value"]), interval(claim)]
+        cells += [claim["criterion"], seed_count(claim), moment(claim["made"], "%F")]
+        text.append(f"| {' | '.join(map(_markdown, cells))} |")
+    if any(claim["why"] for claim in claims.values()):
+        text.append("\nWhy not PASS:\n")
+    for (budget, name), claim in claims.items():
+        if claim["why"]:
+            text.append(f"- {_markdown(name)} (`{budget}`): {_markdown(claim['why'])}")
+    return "\n".join(text) + "\n"
+
+
+def _markdown(text: str) -> str:
+    """Text in which Markdown and HTML see no markup."""
+    for character in "\\`*_[]<>|":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

@@ -1,5 +1,0 @@
-"""Carries out a study and writes the page about it."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

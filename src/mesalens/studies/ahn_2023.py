@@ -1,0 +1,239 @@
+"""Ahn, Cheng, Daneshmand and Sra (2023): layers that precondition gradient descent."""
+
+import numpy as np
+
+from mesalens import analysis, atlas
+from mesalens.atlas import Experiment, Study, below, figures, over
+from mesalens.learners import GradientDescent
+from mesalens.tasks import CondensedTask, Gaussian, GaussianNoise, LinearFunctions, RegressionTask
+from mesalens.theory import best_steps, optimal_lsa
+
+STUDY = Study(
+    "ahn-2023",
+    title="Transformers learn to implement preconditioned gradient descent for in-context learning",
+    citation="Ahn, Cheng, Daneshmand and Sra, NeurIPS 2023, arXiv 2306.00297",
+    note="The paper's Q is our A_xx and its P_x our B_xx, up to signs and a factor n. It sets the "
+    "entry of P for labels to 1, which is trained here; its references have one step size for all "
+    "steps, ours the best one for each. `paper` has its Adam, but a cosine schedule instead of "
+    "halvings, one norm to clip instead of one a matrix, and fresh prompts in every step. With few "
+    "examples, training with a small clip ignores rare prompts on which a stack diverges.",
+    settings={
+        "scales": (1.0, 1.0, 0.5, 0.25, 1.0),  # square roots of the eigenvalues of Σ
+        "layers": (1, 2, 3, 4),
+        "examples": 20,
+        "contexts": (2, 5, 10, 20),
+        "context_layers": 3,
+        "context_clip": 100.0,
+        "adam": (0.01, 1.0, 0.9, 0.98),  # learning rate, clip, b1, b2
+        "steps": 5000,
+        "batch_size": 512,
+        "prompts": 20_000,
+        "seeds": (5, 10),
+    },
+    quick={"layers": (2,), "steps": 800, "batch_size": 256, "seeds": (4,)},
+    full={},
+    paper={"adam": (0.01, 0.01, 0.99, 0.9), "steps": 20_000, "batch_size": 20_000}
+    | {"contexts": tuple(range(2, 21, 2)), "context_clip": 0.01},
+    small={"scales": (1.0, 0.25), "layers": (1, 2), "contexts": (3, 20), "context_layers": 2}
+    | {"steps": 400, "batch_size": 128, "prompts": 1000, "seeds": (3,)},
+)
+
+
+def law(sigma, prior, examples, noise=0.0):
+    """Prompts with x ~ N(0, Σ) and w ~ N(0, prior)."""
+    factors = Gaussian(len(sigma), covariance=sigma), LinearFunctions(len(prior), covariance=prior)
+    return RegressionTask(*factors, noise=GaussianNoise(noise), context_length=examples)
+
+
+def stack(s, layers, examples, free, matched=True, clip=None):
+    """`free` says whether P_x is, `matched` whether w ~ N(0, Σ⁻¹); otherwise w ~ N(0, I)."""
+
+    def task(rng):  # each seed rotates Σ in its own way
+        axes = np.linalg.qr(rng.normal(size=(len(s.scales), len(s.scales))))[0]
+        sigma = axes * np.square(s.scales) @ axes.T
+        prior = np.linalg.inv(sigma) if matched else np.eye(len(sigma))
+        return CondensedTask(law(sigma, prior, examples))
+
+    structure = {"kind": "sparse", "covariates": free}
+    adam = dict(zip(("learning_rate", "clip", "b1", "b2"), s.adam, strict=True))
+    adam |= {"schedule": "cosine", "warmup": s.steps // 20} | ({"clip": clip} if clip else {})
+    return Experiment(
+        task=task,
+        model={"kind": "linear-transformer", "layers": layers, "structure": structure},
+        optimiser={"kind": "adam", **adam},
+        steps=s.steps,
+        batch_size=s.batch_size,
+    )
+
+
+@STUDY.experiment
+def p0(s, matched=True):
+    """Without P_x."""
+    return {each: stack(s, each, s.examples, False, matched) for each in s.layers}
+
+
+@STUDY.experiment
+def full(s, matched=True):
+    """With P_x."""
+    return {each: stack(s, each, s.examples, True, matched) for each in s.layers}
+
+
+@STUDY.experiment
+def contexts(s):
+    """With P_x, for several lengths of the context."""
+    clip = s.context_clip
+    return {each: stack(s, s.context_layers, each, True, clip=clip) for each in s.contexts}
+
+
+best_rates = atlas.remembered(best_steps)
+
+
+def descent(run, whiten=False):
+    """As many steps as layers, with the best step sizes; `whiten` preconditions by Σ⁻¹."""
+    sigma, steps = run.task.task.covariates.covariance, run.learner.layers
+    # The step sizes depend on the spectrum alone, so that one search serves all seeds
+    spectrum = np.ones(len(sigma)) if whiten else np.linalg.eigvalsh(sigma).round(9)
+    task = law(np.diag(spectrum), np.diag(1 / spectrum), run.task.context_length)
+    rates = best_rates(task, steps, shared=False).step_size
+    return GradientDescent(rates, steps, preconditioner=np.linalg.inv(sigma) if whiten else None)
+
+
+@STUDY.measurement
+def risks(lab, trained=full, dimension="layers"):
+    """The risks of trained stacks, and of as many steps of descent, on the same prompts."""
+
+    def measure(run):
+        learners = [run.learner, descent(run), descent(run, whiten=True)]
+        key, prompts = lab.key(run.name), lab.settings.prompts
+        found = analysis.risks(learners, run.task, key, prompts=prompts)
+        names = ("trained", "descent", "preconditioned descent")
+        return {name: each.value for name, each in zip(names, found, strict=True)}
+
+    return over(trained, measure, dimension)
+
+
+def gains(risks, subject):
+    """R / R_ref - 1 beside both kinds of descent."""
+    return risks[subject] / risks[["descent", "preconditioned descent"]].to_dataarray("beside") - 1
+
+
+def multiples(run):
+    """The claimed multiples of I: Σ^½ Q Σ^½ of each layer, and P_x of all but the last."""
+    eigenvalues, axes = np.linalg.eigh(run.task.task.covariates.covariance)
+    root, weights = axes * np.sqrt(eigenvalues) @ axes.T, run.learner.weights
+    found = {"Q": root @ np.asarray(weights.A_xx[:, 0], float) @ root}
+    return found if weights.B_xx is None else found | {"P_x": np.asarray(weights.B_xx[:-1, 0])}
+
+
+def distances(run):
+    """min_a ‖M - a I‖_F / ‖M‖_F of the worst layer."""
+
+    def distance(M):
+        share = np.trace(M, axis1=1, axis2=2) ** 2 / M.shape[-1] / np.sum(M**2, axis=(1, 2))
+        return np.sqrt(1 - share).max(initial=0)
+
+    return {name: distance(matrices) for name, matrices in multiples(run).items()}
+
+
+@STUDY.claim("Theorem 1", atlas.every_seed_below(1e-9), headline=True, must_fail_on={"pairs": 0})
+def one_layer_optimum(lab, pairs=1):
+    """For w ~ N(0, ψ² I) and noise of variance σ² the best layer is a step of gradient descent with
+    the preconditioner ((n + 1)/n Σ + (tr Σ + σ²/ψ²)/n I)⁻¹.
+
+    Measured: ‖P* - P‖_F / ‖P‖_F for a random Σ; P* is exact, and certified to be the best.
+    """
+    n, sigma = lab.settings.examples, np.cov(lab.rng().normal(size=(len(lab.settings.scales), 20)))
+
+    def distance(noise, prior=2.0):
+        identity = np.eye(len(sigma))
+        P = np.linalg.inv((n + pairs) * sigma + (np.trace(sigma) + noise / prior) * identity)
+        best = optimal_lsa(law(sigma, prior * identity, n, noise))  # None if it is not certified
+        return np.linalg.norm(best.preconditioner - P) / np.linalg.norm(P)
+
+    return atlas.settings_of(distance, (0.0, 0.5), "noise")
+
+
+UNMATCHED = {"trained": p0.given(matched=False)}, {"trained": full.given(matched=False)}
+
+
+@STUDY.claim("Theorem 3", below(0.1), headline=True, must_fail_on=UNMATCHED[0])
+def p0_layers(lab, trained=p0):
+    """Without P_x every layer learns a Q that is a multiple of Σ⁻¹.
+
+    Measured: min_a ‖Σ^½ Q Σ^½ - a I‖_F / ‖Σ^½ Q Σ^½‖_F, in the worst layer of each stack.
+    """
+    return over(trained, distances, "layers").Q
+
+
+@STUDY.claim("Theorem 4", below(0.1), must_fail_on=UNMATCHED[1])
+def full_layers(lab, trained=full):
+    """With P_x two and three layers learn a Q that is a multiple of Σ⁻¹ and a P_x that is one of I.
+
+    Measured: as for p0-layers, and the same of P_x itself, without the last layer, where it has no
+    effect. Four layers have so little risk that they would need many more steps.
+    """
+    return over(trained, distances, "layers").sel(layers=slice(2, 3)).to_dataarray("matrix")
+
+
+P0_RISKS, CONTEXT_RISKS = (
+    risks.given(trained=p0),
+    risks.given(trained=contexts, dimension="examples"),
+)
+
+
+@STUDY.claim("Section 5", atlas.within(0.1), must_fail_on={"reference": "descent"})
+def p0_descent(lab, risks=P0_RISKS, reference="preconditioned descent"):
+    """Without P_x, and for one layer in any case, the risk is that of as many steps of gradient
+    descent preconditioned by Σ⁻¹, with the best step size for each step.
+
+    Measured: R / R_ref - 1, on the same prompts.
+    """
+    return risks.trained / risks[reference] - 1
+
+
+@STUDY.claim("Section 5", below(0.0), must_fail_on={"subject": "descent"})
+def depth_gains(lab, risks=risks, subject="trained"):
+    """With P_x two layers and more have less risk than as many steps of gradient descent, plain or
+    preconditioned by Σ⁻¹, with the best step size for each step.
+
+    Measured: R / R_ref - 1, on the same prompts. (For one layer see p0-descent.)
+    """
+    return gains(risks, subject).sel(layers=slice(2, None))
+
+
+@STUDY.claim("Section 5", below(0.0), must_fail_on={"subject": "descent"})
+def context_gains(lab, risks=CONTEXT_RISKS, subject="trained"):
+    """The same holds for all lengths of the context.
+
+    Measured: as for depth-gains.
+    """
+    return gains(risks, subject)
+
+
+def drawn(x, risks, points):
+    """Risks of trained stacks as points, and those of descent as lines."""
+    names = ("descent", "preconditioned descent")
+    lines = {name: (risks[x], risks[name].mean("seed")) for name in names}
+    return figures.risk_against(x, lines, points, yscale="log")
+
+
+@STUDY.figure(shows=[p0_descent, depth_gains])
+def risk_by_depth(lab, p0=P0_RISKS, full=risks):
+    """Risk by the number of layers or steps, a dot for each seed."""
+    return drawn("layers", full, {"without P_x": p0.trained, "with P_x": full.trained})
+
+
+@STUDY.figure(shows=[context_gains])
+def risk_by_context(lab, risks=CONTEXT_RISKS):
+    """Risk by the number of examples, a dot for each seed."""
+    return drawn("examples", risks, {"with P_x": risks.trained})
+
+
+@STUDY.figure(shows=[p0_layers, full_layers])
+def matrices(lab, p0=p0, full=full):
+    """What is claimed to be multiples of I, of the first seed: Σ^½ Q Σ^½ of each layer, and P_x."""
+    rows = {}
+    for words, family in {"without P_x": p0, "with P_x": full}.items():
+        for name, each in multiples(family[max(family)][0]).items():
+            rows[f"{name}, {words}"] = {f"layer {i}": M for i, M in enumerate(each, 1)}
+    return figures.matrices(rows, limits="panel")

@@ -1,0 +1,157 @@
+"""The study: its settings, and what the parts share: tasks, trainings, exact risks."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from mesalens import analysis, theory
+from mesalens.atlas import Experiment, LeftPlateau, Study, Trained, remembered
+from mesalens.models import Factors, LinearTransformer
+from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
+
+STUDY = Study(
+    "mahankali-2023",
+    title=(
+        "One Step of Gradient Descent is Provably the Optimal In-Context Learner with One Layer of "
+        "Linear Self-Attention"
+    ),
+    citation="Mahankali, Hashimoto, Ma, ICLR 2024, arXiv 2307.03576",
+    note=(
+        "Step sizes are those of ½ Σᵢ (w·xᵢ − yᵢ)², as in the paper. The paper has proofs and no "
+        "trainings; layers are trained here on the exact risk or on prompts, from the initial "
+        "weights of the released code of von Oswald et al. (2023). Claims of the part beyond are "
+        "not the paper's."
+    ),
+    settings={
+        "seeds": (5, 10, 20),
+        "dim": 5,
+        "context_length": 10,
+        # Further d, n, σ² of the part isotropic, each with one number other than 5, 10, 0
+        "sizes": (
+            *((5, n, 0.0) for n in (3, 40)),
+            *((d, 10, 0.0) for d in (1, 10)),
+            *((5, 10, variance) for variance in (0.5, 2.0)),
+        ),
+        "noise": 0.25,  # σ² in the parts covariance and beyond
+        "task_seed": 0,  # of the Σ, Λ and prior mean that all trainings of these parts share
+        "families": ("relu networks", "sines", "cubic polynomials"),  # the first is trained on
+        "population_steps": 3000,
+        "sampled_steps": 1500,
+        "batch_size": 512,
+        "prompts": 40_000,  # for each simulated number and seed
+        "relative_error": 0.005,  # of simulated moments
+    },
+    quick={
+        "seeds": (4, 8),
+        "sizes": (),
+        "families": ("relu networks",),
+        "population_steps": 1500,
+        "sampled_steps": 1000,
+        "batch_size": 256,
+    },
+    full={},
+    paper={
+        "seeds": (10,),
+        "dim": 10,
+        "context_length": 20,
+        "sizes": (
+            *((10, n, 0.0) for n in (1, 5, 80)),
+            *((d, 20, 0.0) for d in (1, 5, 20)),
+            *((10, 20, variance) for variance in (0.1, 0.5, 2.0)),
+        ),
+        "population_steps": 5000,
+        "sampled_steps": 10_000,
+        "batch_size": 2048,
+        "prompts": 2_000_000,
+        "relative_error": 0.003,
+    },
+    small={
+        "dim": 3,
+        "context_length": 6,
+        "sizes": (),
+        "seeds": (5,),
+        "families": ("sines",),
+        "population_steps": 2000,
+        "sampled_steps": 1000,
+        "batch_size": 128,
+        "relative_error": 0.03,
+    },
+)
+# Gradients are not clipped: their norms stay far below 100
+ADAM = {"kind": "adam", "learning_rate": 0.01, "schedule": "cosine", "b2": 0.999, "clip": 100.0}
+
+
+def trained_layer(
+    s: Any, task: Any, objective: str, *, start: int = 0, key_size: int | None = None
+) -> Experiment:
+    """One layer, trained on the risk itself ("population") or on fresh prompts ("sampled").
+
+    `start` numbers the initial weights of a seed, and `key_size` limits the rank of A and B. Claims
+    count seeds that end closer to the risk of the best step than to that of the best step of rank
+    one, a saddle near which layers can stop (docs/plateau.md). In sampled training the risk is the
+    mean loss of the last batches, whose error is far smaller than that distance.
+    """
+    structure = functools.partial(Factors.initialise, key_size=key_size)
+
+    def initialise(key):
+        key = jax.random.fold_in(key, start)
+        return LinearTransformer.initialise(task.dim, structure=structure, key=key)
+
+    def plateau(run: Trained) -> float:
+        moments = moments_of(run.task, s.relative_error)
+        # For d = 1 every step has rank one
+        return moments.null_risk if task.dim == 1 else theory.best_rank_one_step(moments)[1]
+
+    def best(run: Trained) -> float:
+        return theory.best_descent(moments_of(run.task, s.relative_error))[1]
+
+    sampled = objective == "sampled"
+    return Experiment(
+        task=task,
+        model=initialise,
+        optimiser=ADAM,
+        objective=objective,
+        steps=s.sampled_steps if sampled else s.population_steps,
+        batch_size=s.batch_size,
+        counts=LeftPlateau(plateau, best, metric="loss" if sampled else "risk"),
+    )
+
+
+def linear_task(
+    dim: int, context_length: int, noise: float, covariates: Any = None, **prior: Any
+) -> RegressionTask:
+    """Linear functions with a prior, N(0, I) by default, as are covariates, and noise σ²."""
+    laws = covariates or Gaussian(dim), LinearFunctions(dim, **prior)
+    return RegressionTask(*laws, context_length=context_length, noise=GaussianNoise(noise))
+
+
+def random_covariance(rng: np.random.Generator, dim: int) -> Float[np.ndarray, "d d"]:
+    """A matrix of Wishart's law with 2d degrees of freedom and mean I."""
+    factor = rng.normal(size=(dim, 2 * dim))
+    return factor @ factor.T / (2 * dim)
+
+
+@remembered
+def moments_of(task: RegressionTask, relative_error: float = 0.005) -> theory.ContextMoments:
+    """The moments of a task; simulated ones, of that relative error, are always the same."""
+    return theory.task_moments(task, relative_error=relative_error)
+
+
+def bound(task: RegressionTask, longer: int = 1) -> float:
+    """The certified bound of all layers, for prompts of `longer` times as many examples."""
+    longer_task = dataclasses.replace(task, context_length=longer * task.context_length)
+    return theory.lower_bound(moments_of(longer_task))
+
+
+def learned(run: Trained) -> Float[np.ndarray, "d d"]:
+    """P of the step that a trained layer takes."""
+    return analysis.learned_preconditioner(run.learner)[0]
+
+
+def away(P: Float[np.ndarray, "d d"], reference: Float[np.ndarray, "d d"]) -> float:
+    """‖P - P_ref‖_F / ‖P_ref‖_F."""
+    return float(np.linalg.norm(P - reference) / np.linalg.norm(reference))

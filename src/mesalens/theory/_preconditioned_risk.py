@@ -1,0 +1,23 @@
+"""The exact risk of any preconditioned step of gradient descent from zero."""
+
+import numpy as np
+from jaxtyping import Float
+
+from mesalens.theory.moments import ContextMoments
+
+
+def preconditioned_risk(P: Float[np.ndarray, "d d"], moments: ContextMoments) -> float:
+    """E‖ŷ - y_q‖² of `ŷ = x_q^T P Σ_i y_i x_i`, in float64.
+
+        R = E‖y_q‖² - 2 tr(P Σ_k E[s_k y_qk x_q^T]) + tr(P Σ_k E[s_k s_k^T] P^T E[x x^T]),
+
+    with `s_k = Σ_i y_ik x_i`. `best_descent` gives the P for which it is least.
+
+    Args:
+        P: The preconditioner, which includes the step size on `1/2 Σ_i ‖W x_i - y_i‖²`.
+        moments: Of the task.
+    """
+    squares, labels = moments.of_labels()
+    step = moments.inputs.T @ P @ moments.inputs  # in the coordinates z of the moments
+    explained = 2 * np.trace(step @ labels) - np.trace(step @ squares @ step.T @ moments.query)
+    return float(moments.null_risk - explained)

@@ -1,0 +1,291 @@
+"""Studies as declarations, carried out in a session."""
+
+import json
+import re
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_study import STUDY, one_layer
+
+import mesalens as ml
+from mesalens import InputError
+from mesalens.atlas import Session, Study, within
+from mesalens.atlas.study import Lab, Values, measurement
+from mesalens.studies import find, study
+
+FILE = Path(__file__).with_name("small_study.py")
+
+
+class Said(list):
+    """Notes what a session says."""
+
+    def __call__(self, line):
+        self.append(line)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("shared") / "store"
+
+
+@pytest.fixture(scope="module")
+def first(store):
+    return Session(store, say=Said()).reproduce(STUDY, budget="full")
+
+
+def outcomes(report):
+    return {v.claim.name: (v.judgement.outcome, v.judgement.value) for v in report.verdicts}
+
+
+def test_claims_are_judged_and_say_what_they_are(first):
+    assert [v.claim.name for v in first.verdicts] == ["risk", "exact", "noisy", "tasks-differ"]
+    assert first["exact"].judgement.outcome == "PASS"
+    assert first["exact"].claim.statement == "Nothing is added to nothing."
+    assert first["exact"].claim.estimator == "the sum, for two settings"
+    assert first["risk"].experiments == ["one-layer"]
+    assert not any(v.taken for v in first.verdicts)
+    values = first["tasks-differ"].judgement.values
+    assert len(set(values.values())) == len(values)
+
+
+def test_seeds_are_added_until_a_claim_is_decided(first):
+    assert first["exact"].look == 1 and first["exact"].judgement.seeds_run == 2
+    assert first["noisy"].look == 2 and first["noisy"].judgement.seeds_run == 4
+
+
+def test_a_second_time_everything_is_taken(first, store, monkeypatch):
+    monkeypatch.setattr("mesalens.training.engine.Engine.train", None)
+    monkeypatch.setattr("mesalens.atlas.examination.finished", None)
+    again = Session(store, say=Said()).reproduce(STUDY, budget="full")
+    assert outcomes(again) == outcomes(first)
+    assert all(v.taken for v in again.verdicts)
+    (experiment, *_) = again.content()["studies"][0]["experiments"]
+    assert all(unit["taken"] for unit in experiment["units"])
+
+
+def test_what_is_fresh_has_the_same_values(first, store):
+    session = Session(store, say=Said(), fresh=True)
+    fresh = session.reproduce(STUDY, budget="full")
+    assert outcomes(fresh) == outcomes(first)
+    assert not any(v.taken for v in fresh.verdicts)
+
+
+def test_a_claim_alone_trains_what_it_needs(tmp_path):
+    session = Session(tmp_path / "store", say=Said())
+    report = session.reproduce(f"{FILE}/tasks-differ", budget="small")
+    assert [v.claim.name for v in report.verdicts] == ["tasks-differ"]
+    kept = {entry.about.get("experiment") for entry in session.store.entries()} - {None}
+    assert kept == {"own-tasks"}
+    assert report.studies[0].figures == []
+
+
+def test_trainings_are_shared_by_what_they_compute(first, store, monkeypatch):
+    """Another name for the same computation takes the same result."""
+    monkeypatch.setattr("mesalens.atlas.examination.code_digest", lambda study: "other code")
+    session = Session(store, say=Said())
+    report = session.reproduce(STUDY, budget="full")
+    units = report.content()["studies"][0]["experiments"][0]["units"]
+    assert all(unit["taken"] for unit in units) and not any(v.taken for v in report.verdicts)
+
+
+def test_a_damaged_result_is_made_again_with_the_same_bits(first, store, tmp_path):
+    shutil.copytree(store, tmp_path / "store")
+    said = Said()
+    session = Session(tmp_path / "store", say=said)
+    unit = next(e for e in session.store.entries() if e.about.get("experiment") == "one-layer")
+    before = (unit.folder / "weights.safetensors").read_bytes()
+    damaged = bytearray(before)
+    damaged[-3] ^= 1
+    (unit.folder / "weights.safetensors").write_bytes(damaged)
+    for entry in session.store.entries():
+        if entry.about.get("result") in ("risk", "compared", "loss"):
+            session.store.remove(entry)
+    report = session.reproduce(STUDY, budget="full")
+    assert outcomes(report)["risk"] == outcomes(first)["risk"]
+    assert any("checksum" in line for line in said)
+    assert (unit.folder / "weights.safetensors").read_bytes() == before
+
+
+def test_a_false_world_fails(tmp_path):
+    claim = next(claim for claim in STUDY.claims if claim.name == "exact")
+    values = claim.falsified().call(Lab(STUDY.values("small"), 0, "x", 0), {})
+    assert float(values.max()) == 1.0
+
+
+def test_two_sessions_share_a_store(tmp_path):
+    reports = {}
+
+    def carry_out(number):
+        session = Session(tmp_path / "store", say=Said(), workers=1)
+        reports[number] = session.reproduce(f"{FILE}/tasks-differ", budget="small")
+
+    threads = [threading.Thread(target=carry_out, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes(reports[0]) == outcomes(reports[1])
+    kept = [e for e in Session(tmp_path / "store").store.entries() if e.about["kind"] == "unit"]
+    assert len(kept) == reports[0]["tasks-differ"].judgement.seeds_run
+
+
+class StopError(Exception):
+    pass
+
+
+def test_a_session_that_is_stopped_loses_nothing(tmp_path, first, monkeypatch):
+    begun = time.monotonic()
+    states = tmp_path / "store" / "unfinished"
+
+    def check():
+        if list(states.glob("*/*.safetensors")) or time.monotonic() - begun > 100:
+            raise StopError
+
+    monkeypatch.setattr("mesalens.training.checkpoint.SECONDS_BETWEEN_SAVES", 0.0)
+    with pytest.raises(StopError):
+        Session(tmp_path / "store", say=Said(), check=check).reproduce(STUDY, budget="full")
+    report = Session(tmp_path / "store", say=Said()).reproduce(STUDY, budget="full")
+    assert outcomes(report) == outcomes(first)
+    assert list(states.iterdir()) == []
+
+
+def test_a_training_that_diverges_does_not_count_and_the_others_go_on(tmp_path):
+    broken = Study("broken", title="B", citation="B", settings={"dim": 2, "steps": 40}, quick={})
+
+    huge = one_layer.given(rate=1e30)
+
+    @broken.claim("1", within(1.0), headline=True)
+    def finite(lab, trained=huge):
+        """It is finite.
+
+        Measured: the loss.
+        """
+        return trained.last.loss
+
+    @broken.claim("1", within(1.0), headline=True)
+    def other(lab):
+        """Zero is.
+
+        Measured: zero.
+        """
+        return 0.0
+
+    said = Said()
+    report = Session(tmp_path / "store", say=said).reproduce(broken, seeds=2)
+    assert report["other"].judgement.outcome == "PASS"
+    assert "No seed counts, of 2" in report["finite"].judgement.why
+    assert any("diverged" in line for line in said)
+
+
+def test_the_report_is_written_and_read_back(first, tmp_path):
+    first.save(tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "A &lt;small&gt; study" in page and "&lt;b&gt;not bold&lt;/b&gt;" in page
+    assert "There are 2 seeds." in page
+    saved = ml.load(tmp_path / "report")
+    content = json.loads((tmp_path / "report" / "verdicts.json").read_text())
+    assert saved.content == content and saved.claims["risk"]["figures"] == ["loss"]
+    assert saved.evidence("noisy").sizes["seed"] == 4
+    assert (tmp_path / "report" / "figures" / "small-2026" / "loss.pdf").stat().st_size > 1000
+    with (tmp_path / "report" / "verdicts.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(InputError, match="checksum"):
+        ml.load(tmp_path / "report")
+
+
+def test_learners_of_a_report_are_read_back(tmp_path):
+    report = Session(tmp_path / "store", say=Said()).reproduce(str(FILE), budget="small")
+    report.save(tmp_path / "report")
+    saved = ml.load(tmp_path / "report")
+    trained = saved.trained("one-layer", 1)
+    assert trained.seed == 1 and np.isfinite(trained.learner.weights.W_Q).all()
+    with pytest.raises(InputError, match="one-layer"):
+        saved.trained("two-layers")
+
+
+def test_settings_can_be_changed_and_the_command_says_so(tmp_path):
+    session = Session(tmp_path / "store", say=Said())
+    report = session.reproduce(
+        f"{FILE}/tasks-differ", budget="small", settings={"dim": "3"}, seeds=2
+    )
+    assert report.studies[0].values.dim == 3
+    assert report.command().endswith("--budget small --seed 0 --seeds 2 --set dim=3")
+    for settings, word in ({"dim": "many"}, "dim"), ({"dmi": "3"}, "dim"), ({"dim": "2.5"}, "dim"):
+        with pytest.raises(InputError, match=word):
+            session.reproduce(str(FILE), budget="small", settings=settings)
+
+
+def test_names_are_found_or_the_nearest_are_named():
+    assert find("ahn-2023/depth-gains")[1] == "depth-gains"
+    with pytest.raises(InputError, match="did you mean von-oswald-2023"):
+        study("von-oswald")
+    with pytest.raises(InputError, match="did you mean risk"):
+        STUDY.select("rsk", "quick")
+    with pytest.raises(InputError, match="full"):
+        STUDY.values("ful")
+    with pytest.raises(InputError, match="no file"):
+        study("nothing.py")
+
+
+CLAIM = """
+from mesalens.atlas import Study, within, above
+STUDY = Study("own", title="O", citation="O", settings={{}}, quick={{}})
+
+{0}
+"""
+GOOD = '''@STUDY.claim("1", within(0.1))
+def one(lab):
+    """A.
+
+    Measured: a.
+    """
+    return 0.0
+'''
+
+
+@pytest.mark.parametrize(
+    ("claims", "line", "words"),
+    [
+        (GOOD.replace("return 0.0", "pass"), 5, "returns no evidence"),
+        (GOOD + "\n" + GOOD, 13, "has one already"),
+        (GOOD.replace("within(0.1)", "within(float('inf'))"), 5, "bound"),
+        (GOOD.replace("Measured", "By"), 5, "Measured"),
+        (GOOD.replace("(lab)", "(lab, x)"), 5, "x needs a default"),
+        (GOOD.replace("0.1)", "0.1), must_fail_on={'y': 1}"), 5, "y"),
+        ("import nothing_of_that_name", 5, "nothing_of_that_name"),
+        ("x = = 1", 5, "syntax"),
+    ],
+)
+def test_a_wrong_declaration_is_an_error_at_import_that_names_the_line(
+    claims, line, words, tmp_path
+):
+    file = tmp_path / "own.py"
+    file.write_text(CLAIM.format(claims))
+    with pytest.raises(InputError, match=words) as error:
+        study(str(file))
+    assert re.search(rf"own\.py:{line}\b", str(error.value))
+
+
+def test_no_two_purposes_share_a_key():
+    def lab(purpose, seed, study_seed=0):
+        return Lab(Values(), study_seed, purpose, seed)
+
+    keys = [
+        tuple(np.asarray(ml.random.jax.random.key_data(each.key(*words))).tolist())
+        for each in (lab("a", 0), lab("a", 1), lab("b", 0), lab("a", 0, 1), lab("a", None))
+        for words in ((), ("x",), ("y",), ("x", "y"), ("xy",))
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_nodes_with_the_same_arguments_are_one():
+    assert one_layer.given(rate=1.0).identity == one_layer.given(rate=1.0).identity
+    assert one_layer.given(rate=1.0).identity != one_layer.identity
+    with pytest.raises(InputError, match="rate"):
+        one_layer.given(rat=1.0)
+    with pytest.raises(InputError, match="needs a default"):
+        _ = measurement(lambda lab, x: x).arguments
