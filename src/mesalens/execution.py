@@ -28,14 +28,16 @@ class BusyError(Exception):
 class Job:
     """A piece of work, which starts when the jobs that it needs are done.
 
-    `cost` is how long it takes compared to others, or 0 for short work, which goes first. `share`
-    is how much of it is done.
+    `cost` is how long it takes compared to others, and the longest goes first. `share` is how much
+    of it is done. `computes` says that it computes without Python for most of its time, as a
+    training does; what traces, compiles and draws does not.
     """
 
     words: str
     work: Callable[["Job"], Any]
     needs: list["Job"] = field(default_factory=list)
     cost: float = 0.0
+    computes: bool = False
     share: float = 0.0
     done: bool = False
     result: Any = None
@@ -55,7 +57,8 @@ class State(NamedTuple):
 class Cores:
     """Does jobs in threads of this process, as many at once as there are cores.
 
-    A job computes on one core: XLA releases Python's lock while it compiles and computes.
+    A job computes on one core. XLA releases Python's lock while it computes, but tracing holds it:
+    so half of the threads prefer jobs that compute, and the others those that do not.
     """
 
     workers: int = field(default_factory=cores)
@@ -97,7 +100,11 @@ class Cores:
             try:
                 while running or queue.left:
                     check()
-                    while len(running) < self.workers and (job := queue.next()) is not None:
+                    while len(running) < self.workers:
+                        python = sum(not job.computes for job in running.values())
+                        job = queue.next(prefer_computing=2 * python >= self.workers)
+                        if job is None:
+                            break
                         running[pool.submit(do, job)] = job
                     finished, _ = wait(running, TICK, FIRST_COMPLETED)
                     if not running:
@@ -119,10 +126,10 @@ class Cores:
 
 
 class _Queue:
-    """Jobs that are ready, short ones first and then the longest, and those that wait."""
+    """Jobs that are ready, the longest first, and those that wait."""
 
     def __init__(self):
-        self._ready: list[tuple[float, int, Job]] = []
+        self._ready: dict[bool, list[tuple[float, int, Job]]] = {False: [], True: []}
         self._later: list[tuple[float, Job]] = []
         self._known: set[Job] = set()
         self._followers: dict[Job, list[Job]] = {}
@@ -149,12 +156,13 @@ class _Queue:
             if not needed:
                 self._push(job)
 
-    def next(self) -> Job | None:
+    def next(self, prefer_computing: bool) -> Job | None:
         now = time.monotonic()
         for entry in [entry for entry in self._later if entry[0] <= now]:
             self._later.remove(entry)
             self._push(entry[1])
-        return heapq.heappop(self._ready)[2] if self._ready else None
+        ready = self._ready[prefer_computing] or self._ready[not prefer_computing]
+        return heapq.heappop(ready)[2] if ready else None
 
     def later(self, job: Job) -> None:
         self._later.append((time.monotonic() + 1.0, job))
@@ -174,6 +182,5 @@ class _Queue:
         return State(self._finished, len(running), waiting, words, done / total if total else 1.0)
 
     def _push(self, job: Job) -> None:
-        # Short work first: others wait for it; then the longest, so that cores end together
-        place = -job.cost if job.cost else -float("inf")
-        heapq.heappush(self._ready, (place, next(self._numbers), job))
+        # The longest first, so that cores end together
+        heapq.heappush(self._ready[job.computes], (-job.cost, next(self._numbers), job))

@@ -145,7 +145,14 @@ class Examination:
         else:
             needs = self._needs(node, [seed] if seed is not None else list(range(runs)))
             flat = [job for jobs in needs.values() for job in _leaves(jobs)]
-            job = Job(words, lambda job: self._compute(job, node, seed, runs, needs, name), flat)
+            if seed:  # seeds share programs, which the first one compiles
+                flat.append(self.job(node, 0))
+            job = Job(
+                words,
+                lambda job: self._compute(job, node, seed, runs, needs, name),
+                flat,
+                cost=1e4 if seed else 1e5,
+            )
         self.jobs[place] = job
         return job
 
@@ -199,13 +206,14 @@ class Examination:
                     units.compile(seed, self.session.say)
 
                 self._compiled[place] = Job(
-                    f"compiling {units.name}", compile, cost=0.1 * units.cost
+                    f"compiling {units.name}", compile, cost=max(units.cost, 1e6)
                 )
             job = Job(
                 words,
                 lambda job: self._train(job, units, seed, name),
                 [self._compiled[place]],
                 cost=units.cost,
+                computes=True,
             )
         self.jobs[identity, seed] = job
         return job

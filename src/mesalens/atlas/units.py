@@ -52,7 +52,8 @@ class Units:
         # Theory reads the numbers of a task, so that these stand in the program
         self.separate = self._seeded and (exact or _kind(experiment.stop) != "never")
         self._split = self._splitter() if self._seeded and not self.separate else None
-        self.cost = float(experiment.steps) * (1e3 if exact else experiment.batch_size)
+        # A step costs some time whatever the size of its batch
+        self.cost = float(experiment.steps) * (1e3 + (0 if exact else experiment.batch_size))
 
     def task(self, seed: int) -> Task:
         """The task of a seed."""
@@ -60,7 +61,9 @@ class Units:
 
     def compile(self, seed: int, say: Callable[[str], object]) -> None:
         """Compiles the programs, so that the trainings of several seeds need not wait for it."""
-        self._engine(seed).compile(self._runs(seed), say)
+        engine, runs = self._engine(seed), self._runs(seed)
+        engine.identify(runs)
+        engine.compile(runs, say)
 
     def address(self, seed: int) -> str:
         """A digest of what is computed for a seed."""

@@ -76,6 +76,7 @@ class Engine:
         )
         self._parts: tuple[Callable, Callable] | None = None
         self._programs: dict[int, tuple[OverRuns, OverRuns]] = {}
+        self._digests: dict[int, dict[str, Any]] = {}
 
     def train(
         self,
@@ -180,9 +181,9 @@ class Engine:
         self, runs: Grid, begin: Any, run: Run, state: State, double: bool
     ) -> dict[str, Any]:
         """Which training this is, in values that JSON has; programs as digests."""
-        assert self._parts is not None
-        plan, first = self.plan, jax.tree.map(lambda leaf: leaf[0], (run, state))
-        advance, measure = map(jax.jit, self._parts)
+        plan = self.plan
+        if len(runs) not in self._digests:
+            self._digests[len(runs)] = self._digest(begin, run, state)
         points = named_arrays(runs.varied)
         return {
             **plan.description,
@@ -195,13 +196,23 @@ class Engine:
             "microbatches": plan.microbatches,
             "every": plan.every,
             "stop": plan.stop.words(),
+            **self._digests[len(runs)],
+            **({"precision": "float64"} if double else {}),
+        }
+
+    def _digest(self, begin: Any, run: Run, state: State) -> dict[str, Any]:
+        """What the programs of as many runs measure, and their digests."""
+        assert self._parts is not None
+        first = jax.tree.map(lambda leaf: leaf[0], (run, state))
+        advance, measure = map(jax.jit, self._parts)
+        chunk = jnp.arange(self.plan.every)  # as `compile` has it, which need not trace it again
+        return {
             "metrics": sorted({"loss", *measure.eval_shape(*first, jnp.array(0))}),
             "programs": {
                 "initial weights or learners": fingerprint(begin()),
-                "task, learner or optimiser": fingerprint(advance.lower(*first, jnp.arange(1))),
+                "task, learner or optimiser": fingerprint(advance.lower(*first, chunk)),
                 "measure": fingerprint(measure.lower(*first, jnp.array(0))),
             },
-            **({"precision": "float64"} if double else {}),
         }
 
 

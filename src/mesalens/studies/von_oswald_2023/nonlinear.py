@@ -249,8 +249,8 @@ def risk_figure(model: Runs, descent: Runs) -> tuple[Figure, dict[str, str]]:
 @sine.figure
 def sine_functions(lab, model=sine_attention, descent=sine_descent):
     """What is predicted at every query x for two prompts (dots), before the step, where only the
-    MLP speaks (dotted), and after it: an MLP under one attention layer and under one step of gradient
-    descent, seed {seed} of both. Dashed: the sine wave from which the context comes.
+    MLP speaks (dotted), and after it: an MLP under one attention layer and under one step of
+    gradient descent, seed {seed} of both. Dashed: the sine wave from which the context comes.
     """
     run, task = model.shown[0], model[0].task
     learners = {"attention": run.learner, "gradient descent": descent[run.seed].learner}

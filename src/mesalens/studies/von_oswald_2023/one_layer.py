@@ -176,8 +176,8 @@ def interpolation(lab, trained=one_layer, construct=gradient_descent_transformer
 @part.figure(shows=[training, risk])
 def loss(lab, trained=one_layer):
     """Risk over training, measured on fresh prompts, against the exact risks of one step of
-    gradient descent with its best step size, {best}, and of predicting 0, {null}: both come from moments of
-    the task and not from a simulation. A line ends where training ended.
+    gradient descent with its best step size, {best}, and of predicting 0, {null}: both come from
+    moments of the task and not from a simulation. A line ends where training ended.
     """
     theory = one_step_risk(trained[0].task)
     best, null = theory.best_risk, theory.null_risk

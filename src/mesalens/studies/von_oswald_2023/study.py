@@ -59,7 +59,8 @@ STUDY = Study(
     # study's (docs/plateau.md, docs/deep.md)
     quick={
         "seeds": (4, 8, 16),
-        "sizes": ((3, 12), (8, 4)),
+        "sizes": ((3, 12),),
+        "prompts_for_rates": 2000,
         "steps": 2500,
         "batch_size": 512,
         "deep_steps": (2000, 3000),
