@@ -388,9 +388,8 @@ def deep_similarity(lab, kinship=kinship):
     seed {seed}) and after each iterate of algorithms (columns); the nearest iterate is framed.
     Nearest of all, layer by layer: {winners}.
     """
-    table = shown(kinship)
+    table = shown(kinship).drop_vars("counted")
     maps = {name: table[name].rename({f"{name} iterate": "iterate"}) for name in table.data_vars}
-    maps.pop("counted", None)
     names, figure = list(maps), Figure((figures.WIDE, 5.6), layout="constrained")
     halves: Any = figure.subfigures(2, 1)
     for half, row in zip(halves, (names[:3], names[3:]), strict=True):
