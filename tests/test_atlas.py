@@ -224,7 +224,7 @@ def test_names_are_found_or_the_nearest_are_named():
     with pytest.raises(InputError, match="did you mean von-oswald-2023"):
         study("von-oswald")
     with pytest.raises(InputError, match="did you mean risk"):
-        STUDY.select("rsk", "quick")
+        STUDY.select(["rsk"], "quick")
     with pytest.raises(InputError, match="full"):
         STUDY.values("ful")
     with pytest.raises(InputError, match="no file"):
@@ -251,7 +251,13 @@ def one(lab):
     ("claims", "line", "words"),
     [
         (GOOD.replace("return 0.0", "pass"), 5, "returns no evidence"),
-        (GOOD + "\n" + GOOD, 13, "has one already"),
+        (GOOD + "\n" + GOOD, 13, r"has one \(a part or claim\) already"),
+        (
+            2 * "@STUDY.experiment\ndef two(s):\n    pass\n\n",
+            9,
+            r"has two \(an experiment\) already",
+        ),
+        (2 * "@STUDY.figure\ndef two(lab):\n    pass\n\n", 9, r"has two \(a figure\) already"),
         (GOOD.replace("within(0.1)", "within(float('inf'))"), 5, "bound"),
         (GOOD.replace("Measured", "By"), 5, "Measured"),
         (GOOD.replace("(lab)", "(lab, x)"), 5, "x needs a default"),

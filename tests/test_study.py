@@ -46,15 +46,15 @@ def test_parts_and_claims_have_the_names_that_they_always_had():
 
 
 def test_the_headline_has_all_claims_about_one_layer():
-    selected = {part.name: len(claims) for part, claims in STUDY.select(None, "quick")}
+    selected = {part.name: len(claims) for part, claims in STUDY.select([None], "quick")}
     assert {name: selected[name] for name in PARTS} == {n: len(c) for n, c in PARTS.items()}
 
 
 def test_names_select_parts_and_claims():
-    ((part, claims),) = STUDY.select("interpolation", "full")
+    ((part, claims),) = STUDY.select(["interpolation"], "full")
     assert (part.name, [claim.name for claim in claims]) == ("one-layer", ["interpolation"])
     with pytest.raises(InputError, match="one-layer"):
-        STUDY.select("one-layr", "full")
+        STUDY.select(["one-layr"], "full")
     with pytest.raises(InputError, match="von-oswald-2023"):
         study("von-oswald")
 

@@ -48,7 +48,7 @@ class Examination:
         self,
         session: "Session",
         study: Study,
-        part: str | None,
+        names: Sequence[str | None],
         budget: str,
         seeds: int | None,
         changes: Mapping[str, Any],
@@ -65,7 +65,7 @@ class Examination:
         self.entries: dict[Job, tuple[Entry, bool, float]] = {}
         self._made: dict[str, Any] = {}
         self._compiled: dict[tuple[str, int], Job] = {}
-        self.selected = study.select(part, budget)
+        self.selected = study.select(names, budget)
         self.claims = [
             Judged(
                 part,

@@ -12,6 +12,7 @@ import xarray as xr
 from pydantic_core import to_jsonable_python
 
 from mesalens import __version__
+from mesalens.atlas import verdicts
 from mesalens.atlas.criterion import Judgement
 from mesalens.atlas.study import Claim, FigureNode, Part, Study, Values
 from mesalens.checks import InputError, one_of
@@ -20,9 +21,6 @@ from mesalens.files import new_folder
 from mesalens.manifest import read_manifest, verify, write_manifest
 from mesalens.storage import load_dataset, save_dataset
 from mesalens.store import Entry
-
-SCHEMA = 1
-OUTCOMES = ("PASS", "FAIL", "INCONCLUSIVE")
 
 
 @dataclass(frozen=True)
@@ -90,10 +88,7 @@ class Report:
 
     def tally(self) -> str:
         """The number of claims with each outcome: "3 claims: 2 PASS, 1 FAIL"."""
-        outcomes = [verdict.judgement.outcome for verdict in self.verdicts]
-        counts = {name: outcomes.count(name) for name in OUTCOMES}
-        shown = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
-        return f"{len(outcomes)} claim{'s' * (len(outcomes) != 1)}: {shown}"
+        return verdicts.tally({"outcome": each.judgement.outcome} for each in self.verdicts)
 
     def command(self) -> str:
         """The command line that repeats it."""
@@ -111,7 +106,7 @@ class Report:
         Infinities and NaN, which JSON lacks, are None.
         """
         content = {
-            "schema": SCHEMA,
+            "schema": verdicts.SCHEMA,
             "mesalens": __version__,
             "commit": commit(),
             "made": self.started.isoformat(timespec="seconds"),
@@ -281,8 +276,9 @@ class SavedReport:
         from mesalens.atlas.units import units_of
         from mesalens.studies import find
 
-        for name, about in zip(self.content["names"], self.content["studies"], strict=True):
-            study, _ = find(name)
+        studies = {study.name: study for study, _ in map(find, self.content["names"])}
+        for about in self.content["studies"]:
+            study = studies[about["study"]]
             values = study.values(self.content["budget"], about["changed"])
             units = units_of(study, values, self.content["seed"])
             known = {e["experiment"]: e["seeds"] for e in about["experiments"]}
@@ -300,11 +296,9 @@ def load_report(folder: Path | str) -> SavedReport:
     Raises:
         ValueError: if it is not a report, or a file is damaged.
     """
-    from mesalens.atlas.verdicts import read
-
     folder = Path(folder)
     manifest = read_manifest(folder)
     if manifest is None or manifest["kind"] != "report":
         raise InputError(f"{folder} is not the report of mesalens reproduce.")
     verify(folder, manifest)
-    return SavedReport(folder, read(folder / "verdicts.json"))
+    return SavedReport(folder, verdicts.read(folder / "verdicts.json"))

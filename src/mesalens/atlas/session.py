@@ -75,12 +75,16 @@ class Session:
         if seeds is not None:
             count("seeds", seeds)
         started, clock = datetime.now(UTC), time.monotonic()
-        carried = []
+        asked: dict[Study, list[str | None]] = {}
         for name in names:
             study, part = (name, None) if isinstance(name, Study) else find(name)
-            if not study.select(part, budget):
+            if not study.select([part], budget):
                 raise InputError(f"{study.name} has no headline; give another budget, as full.")
-            carried.append(Examination(self, study, part, budget, seeds, settings or {}, falsify))
+            asked.setdefault(study, []).append(part)
+        carried = [
+            Examination(self, study, parts, budget, seeds, settings or {}, falsify)
+            for study, parts in asked.items()
+        ]
         first = [job for each in carried for job in each.first()]
 
         def then(job: Job) -> Iterable[Job]:
@@ -107,7 +111,7 @@ class Session:
         """
         found: dict[str, tuple[str, Judgement]] = {}
         for budget in study.budgets:
-            carried = Examination(self, study, None, budget, None, {})
+            carried = Examination(self, study, [None], budget, None, {})
             for claim in carried.claims:
                 if judged := carried.kept(claim):
                     found[claim.claim.name] = budget, judged

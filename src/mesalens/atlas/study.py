@@ -304,6 +304,7 @@ class Part:
         if function is None:
             return lambda function: self.figure(function, shows=shows)
         node = FigureNode(function, shows=tuple(claim.name for claim in shows))
+        self.study.require_new(node.name, function, "a figure")
         self.figures.append(node)
         return node
 
@@ -318,7 +319,9 @@ class Part:
 
     def experiment(self, function: Callable[..., Any]) -> Any:
         """Declares an experiment by a function of the settings."""
-        return ExperimentNode(function)
+        node = ExperimentNode(function)
+        self.study.require_new(node.name, function, "an experiment")
+        return node
 
     def measurement(self, function: Callable[..., Any]) -> Any:
         """Declares a measurement by a function of one seed."""
@@ -356,7 +359,7 @@ class Study:
         frame = inspect.stack()[1]
         self.file = Path(frame.filename)
         self.parts: list[Part] = []
-        self._places: dict[str, str] = {}
+        self._places: dict[tuple[str, str], str] = {}
 
     def part(self, name: str, title: str, looks: str = "seeds") -> Part:
         """A new group of claims; `looks` names the setting with its numbers of seeds."""
@@ -393,37 +396,39 @@ class Study:
             values[name] = _as_before(name, value, before)
         return values
 
-    def select(self, name: str | None, budget: str) -> list[tuple[Part, list[Claim]]]:
-        """The parts, each with its claims, that a name stands for.
+    def select(self, names: Iterable[str | None], budget: str) -> list[tuple[Part, list[Claim]]]:
+        """The parts, each with its claims, that names stand for.
 
         Args:
-            name: A part, a claim, or None for all: in the budget `quick` for the headline.
+            names: Parts, claims, or None for all: in the budget `quick` for the headline.
             budget: The budget.
 
         Raises:
             ValueError: for an unknown name; the error has the nearest ones.
         """
-        if name is not None:
-            known = [each.name for part in self.parts for each in (part, *part.claims)]
+        names = set(names)
+        known = [each.name for part in self.parts for each in (part, *part.claims)]
+        for name in names - {None}:
             one_of(f"part or claim of {self.name}", name, known)
 
         def chosen(part: Part, claim: Claim) -> bool:
-            if name is None:
-                return budget != "quick" or claim.headline
-            return name in (part.name, claim.name)
+            headline = None in names and (budget != "quick" or claim.headline)
+            return headline or not names.isdisjoint((part.name, claim.name))
 
         selected = [(part, [c for c in part.claims if chosen(part, c)]) for part in self.parts]
         return [(part, claims) for part, claims in selected if claims]
 
-    def require_new(self, name: str, function: Callable[..., Any] | None) -> None:
-        """Notes the name of a part or claim; raises `ValueError` if there is one of that name."""
+    def require_new(
+        self, name: str, function: Callable[..., Any] | None, kind: str = "a part or claim"
+    ) -> None:
+        """Notes a name; raises `ValueError` if there is one of that kind and name."""
         place = place_of(function) if function else str(self.file)
-        if name in self._places:
+        if (kind, name) in self._places:
             raise InputError(
-                f"{place}: {self.name} has {name} already, at {self._places[name]}; give another "
-                "name."
+                f"{place}: {self.name} has {name} ({kind}) already, at "
+                f"{self._places[kind, name]}; give another name."
             )
-        self._places[name] = place
+        self._places[kind, name] = place
 
 
 def place_of(function: Callable[..., Any]) -> str:

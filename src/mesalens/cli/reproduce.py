@@ -64,7 +64,7 @@ class Reproduce(Command):
         for name in self.names:  # what is wrong is said before anything is computed
             study, part = find(name)
             study.values(self.budget)
-            study.select(part, self.budget)
+            study.select([part], self.budget)
         out = self.out or Path("results") / self._default_name()
         require_new(out)
         options: Any = {"budget": self.budget, "seeds": self.seeds, "settings": self.set_}

@@ -3,24 +3,25 @@
 import numpy as np
 
 from mesalens import analysis, atlas, theory
-from mesalens.atlas import Experiment, Study, below, figures, over
+from mesalens.atlas import Experiment, below, figures, over
 from mesalens.learners import GradientDescent
 from mesalens.tasks import CondensedTask, Gaussian, GaussianNoise, LinearFunctions, RegressionTask
 
-STUDY = Study(
+STUDY = atlas.Study(
     "ahn-2023",
     title="Transformers learn to implement preconditioned gradient descent for in-context learning",
     citation="Ahn, Cheng, Daneshmand and Sra, NeurIPS 2023, arXiv 2306.00297",
     note="Q is our A_xx and P_x our B_xx, up to signs and a factor n. The paper sets the entry of P"
     " for labels to 1; here it is trained. References have the best step size for each step; the "
-    "paper's have one for all. `paper` differs from the paper in the schedule (a cosine instead of "
-    "halvings), one norm to clip instead of one a matrix, and fresh prompts at every step.",
-    # The square roots of the eigenvalues of Σ; stacks with P_x are trained for several contexts,
-    # where a small clip would ignore the rare prompts on which they diverge
+    "paper's have one for all. `paper` differs in the schedule (a cosine, not halvings), Adam for "
+    "AdamW, larger initial weights, one norm to clip, not one a matrix, fresh prompts at every "
+    "step, and the last weights, not the best of several.",
+    # Scales are roots of the eigenvalues of Σ. A small clip would ignore the rare prompts on which
+    # stacks with P_x for several contexts diverge
     settings={"scales": (1.0, 1.0, 0.5, 0.25, 1.0), "layers": (1, 2, 3, 4), "examples": 20}
-    | {"contexts": (2, 5, 10, 20), "context_layers": 3, "context_clip": 100.0}
-    | {"learning_rate": 0.01, "b1": 0.9, "b2": 0.98, "clip": 1.0, "steps": 5000, "batch_size": 512}
-    | {"prompts": 20_000, "seeds": (5, 10)},
+    | {"contexts": (2, 5, 10, 20), "context_layers": 3, "context_clip": 100.0, "clip": 1.0}
+    | {"b1": 0.9, "b2": 0.98, "steps": 5000, "batch_size": 512, "prompts": 20_000}
+    | {"seeds": (5, 10)},
     quick={"layers": (2,), "steps": 800, "batch_size": 256, "seeds": (4,)},
     full={},
     paper={"contexts": tuple(range(2, 21, 2)), "b1": 0.99, "b2": 0.9, "clip": 0.01}
@@ -28,6 +29,8 @@ STUDY = Study(
     small={"scales": (1.0, 0.25), "layers": (1, 2), "contexts": (3, 20), "context_layers": 2}
     | {"steps": 400, "batch_size": 128, "prompts": 1000, "seeds": (3,)},
 )
+KINDS = ["descent", "preconditioned descent"]
+best_steps = atlas.remembered(theory.best_steps)
 
 
 def law(sigma, prior, examples, noise=0.0):
@@ -36,18 +39,18 @@ def law(sigma, prior, examples, noise=0.0):
     return RegressionTask(*factors, noise=GaussianNoise(noise), context_length=examples)
 
 
-def stack(s, layers, examples, clip, free=True, prior=np.linalg.inv):
-    """Training with P_x `free` or 0, on w ~ N(0, prior(Σ)); each seed rotates Σ in its own way."""
+def stack(s, layers, examples, clip, prior=np.linalg.inv, free=True):
+    """Training on w ~ N(0, prior(Σ)) with P_x `free` or 0; each seed rotates Σ in its own way."""
 
     def task(rng):
         axes = np.linalg.qr(rng.normal(size=(len(s.scales), len(s.scales))))[0]
         sigma = axes * np.square(s.scales) @ axes.T
         return CondensedTask(law(sigma, prior(sigma), examples))
 
-    structure = {"kind": "sparse", "covariates": free}
-    adam = {"kind": "adam", "schedule": "cosine", "warmup": s.steps // 20, "clip": clip}
-    adam |= {name: s[name] for name in ("learning_rate", "b1", "b2")}
-    model = {"kind": "linear-transformer", "layers": layers, "structure": structure}
+    model = {"kind": "linear-transformer", "layers": layers}
+    model |= {"structure": {"kind": "sparse", "covariates": free}}
+    adam = {"kind": "adam", "learning_rate": 0.01, "b1": s.b1, "b2": s.b2, "clip": clip}
+    adam |= {"schedule": "cosine", "warmup": s.steps // 20}
     training = {"optimiser": adam, "steps": s.steps, "batch_size": s.batch_size}
     return Experiment(task=task, model=model, **training)
 
@@ -55,13 +58,13 @@ def stack(s, layers, examples, clip, free=True, prior=np.linalg.inv):
 @STUDY.experiment
 def p0(s, prior=np.linalg.inv):
     """Without P_x."""
-    return {each: stack(s, each, s.examples, s.clip, False, prior) for each in s.layers}
+    return {each: stack(s, each, s.examples, s.clip, prior, free=False) for each in s.layers}
 
 
 @STUDY.experiment
 def full(s, prior=np.linalg.inv):
     """With P_x."""
-    return {each: stack(s, each, s.examples, s.clip, True, prior) for each in s.layers}
+    return {each: stack(s, each, s.examples, s.clip, prior) for each in s.layers}
 
 
 @STUDY.experiment
@@ -82,19 +85,17 @@ def descent(run, whiten=False):
 
 @STUDY.measurement
 def risks(lab, trained=full, dimension="layers"):
-    """The risks of trained stacks, and of as many steps of descent, on the same prompts."""
+    """Risks of trained stacks, and of both kinds of descent, on the same prompts."""
 
     def measure(run):
         learners = [run.learner, descent(run), descent(run, whiten=True)]
-        key, prompts = lab.key(run.name), lab.settings.prompts
-        found = analysis.risks(learners, run.task, key, prompts=prompts)
-        return dict(zip(("trained", *REFERENCES), (each.value for each in found), strict=True))
+        found = analysis.risks(learners, run.task, lab.key(run.name), prompts=lab.settings.prompts)
+        return dict(zip(["trained", *KINDS], [each.value for each in found], strict=True))
 
     return over(trained, measure, dimension)
 
 
-best_steps = atlas.remembered(theory.best_steps)
-REFERENCES = ["descent", "preconditioned descent"]
+P0_OTHER_PRIOR = p0.given(prior=np.asarray)
 P0_RISKS = risks.given(trained=p0)
 CONTEXT_RISKS = risks.given(trained=contexts, dimension="examples")
 
@@ -108,12 +109,12 @@ def multiples(run):
 
 
 def distances(run):
-    """min_a ‖M - a I‖_F / ‖M‖_F of the worst layer."""
-
-    def distance(M):
-        return np.sqrt(1 - np.trace(M) ** 2 / len(M) / np.sum(M**2))
-
-    return {name: max(map(distance, each), default=0) for name, each in multiples(run).items()}
+    """min_a ‖M - a I‖_F / ‖M‖_F, the largest over the layers."""
+    largest = {}
+    for name, layers in multiples(run).items():
+        each = [np.sqrt(1 - np.trace(M) ** 2 / len(M) / np.sum(M**2)) for M in layers]
+        largest[name] = max(each, default=0)
+    return largest
 
 
 @STUDY.claim("Theorem 1", atlas.every_seed_below(1e-9), headline=True, must_fail_on={"pairs": 0})
@@ -121,8 +122,7 @@ def one_layer_optimum(lab, pairs=1):
     """For w ~ N(0, ψ² I) and noise of variance σ² the best layer is a step of gradient descent with
     the preconditioner ((n + 1)/n Σ + (tr Σ + σ²/ψ²)/n I)⁻¹.
 
-    Measured: ‖P* - P‖_F / ‖P‖_F for a random Σ, every other seed without noise; P* is exact and
-    certified to be the best.
+    Measured: ‖P* - P‖_F / ‖P‖_F for a random Σ, in every other seed without noise; P* is certified.
     """
     n, noise, prior = lab.settings.examples, 0.5 * (lab.seed % 2), 2.0
     sigma = np.cov(lab.rng().normal(size=(len(lab.settings.scales), 20)))
@@ -132,13 +132,11 @@ def one_layer_optimum(lab, pairs=1):
     return np.linalg.norm(best - P) / np.linalg.norm(P)
 
 
-@STUDY.claim(
-    "Theorem 3", below(0.1), headline=True, must_fail_on={"trained": p0.given(prior=np.asarray)}
-)
+@STUDY.claim("Theorem 3", below(0.1), headline=True, must_fail_on={"trained": P0_OTHER_PRIOR})
 def p0_layers(lab, trained=p0):
     """Without P_x every layer learns a Q that is a multiple of Σ⁻¹.
 
-    Measured: min_a ‖Σ^½ Q Σ^½ - a I‖_F / ‖Σ^½ Q Σ^½‖_F, in the worst layer of each stack.
+    Measured: min_a ‖M - a I‖_F / ‖M‖_F for M = Σ^½ Q Σ^½, the largest over the layers of a stack.
     """
     return over(trained, distances, "layers").Q
 
@@ -147,7 +145,7 @@ def p0_layers(lab, trained=p0):
 def full_layers(lab, trained=full):
     """With P_x two and three layers learn a Q that is a multiple of Σ⁻¹ and a P_x that is one of I.
 
-    Measured: as for p0-layers, and the same of P_x itself, without the last layer, where it has no
+    Measured: as for p0-layers, and the same for M = P_x, without the last layer, where it has no
     effect. Four layers have so little risk that they would need many more steps.
     """
     return over(trained, distances, "layers").sel(layers=slice(2, 3)).to_dataarray("matrix")
@@ -166,9 +164,9 @@ def p0_descent(lab, risks=P0_RISKS, reference="preconditioned descent"):
 def depth_gains(lab, risks=risks, subject="trained"):
     """With P_x two layers and more have less risk than as many steps of both kinds of descent.
 
-    Measured: R / R_ref - 1, the references and prompts as for p0-descent, which has one layer.
+    Measured: R / R_ref - 1 for both references, as for p0-descent.
     """
-    gains = risks[subject] / risks[REFERENCES].to_dataarray("beside") - 1
+    gains = risks[subject] / risks[KINDS].to_dataarray("beside") - 1
     return gains.sel(layers=slice(2, None))
 
 
@@ -178,25 +176,22 @@ def context_gains(lab, risks=CONTEXT_RISKS, subject="trained"):
 
     Measured: as for depth-gains.
     """
-    return risks[subject] / risks[REFERENCES].to_dataarray("beside") - 1
-
-
-def drawn(x, risks, points):
-    """Risks of trained stacks as points, and those of descent as lines."""
-    lines = {name: (risks[x], risks[name].mean("seed")) for name in REFERENCES}
-    return figures.risk_against(x, lines, points, yscale="log")
+    return risks[subject] / risks[KINDS].to_dataarray("beside") - 1
 
 
 @STUDY.figure(shows=[p0_descent, depth_gains])
 def risk_by_depth(lab, p0=P0_RISKS, full=risks):
     """Risk by the number of layers or steps, a dot for each seed."""
-    return drawn("layers", full, {"without P_x": p0.trained, "with P_x": full.trained})
+    lines = {name: (full.layers, full[name].mean("seed")) for name in KINDS}
+    points = {"without P_x": p0.trained, "with P_x": full.trained}
+    return figures.risk_against("layers", lines, points, yscale="log")
 
 
 @STUDY.figure(shows=[context_gains])
 def risk_by_context(lab, risks=CONTEXT_RISKS):
     """Risk by the number of examples, a dot for each seed."""
-    return drawn("examples", risks, {"with P_x": risks.trained})
+    lines = {name: (risks.examples, risks[name].mean("seed")) for name in KINDS}
+    return figures.risk_against("examples", lines, {"with P_x": risks.trained}, yscale="log")
 
 
 @STUDY.figure(shows=[p0_layers, full_layers])

@@ -15,7 +15,7 @@ from mesalens.studies.mahankali_2023.covariance import inverse_covariance
 
 part = study.STUDY.part("beyond", "Beyond the paper")
 PLACE = "a claim of mesalens; the paper leaves it open"
-LENGTH = 1.5  # of the prior mean of the trained layers
+LENGTH = 1.5  # of the prior mean on which layers are trained
 optimum = remembered(theory.optimal_lsa)
 
 
@@ -23,6 +23,7 @@ def without_mean(s, rng: np.random.Generator) -> dict[str, tasks.RegressionTask]
     """Linear functions without a mean, of all kinds, with random covariances."""
     d, size = s.dim, (s.dim, s.context_length, s.noise)
     correlated = 0.8 ** np.abs(np.subtract.outer(np.arange(d), np.arange(d)))
+    drawn = {"correlated weights": study.linear_task(*size, covariance=correlated)}
     kinds = {
         "general Σ, Λ": tasks.Gaussian(d, covariance=study.random_covariance(rng, d)),
         "uniform": tasks.Uniform(d),
@@ -31,7 +32,6 @@ def without_mean(s, rng: np.random.Generator) -> dict[str, tasks.RegressionTask]
         "exponential": tasks.Exponential(d),
         "Student-t, ν=9": tasks.StudentT(d, degrees_of_freedom=9.0),
     }
-    drawn = {"correlated weights": study.linear_task(*size, covariance=correlated)}
     for name, covariates in kinds.items():
         prior = study.random_covariance(rng, d)
         drawn[name] = study.linear_task(*size, covariates, covariance=prior)
@@ -70,8 +70,7 @@ def general_preconditioner(lab, formula=theory.gaussian_preconditioner):
     """For x ~ N(0, Σ), w ~ N(0, Λ) with any Σ and Λ the best layer preconditions by
     ΛΣ[(n + 1)ΣΛΣ + (tr ΣΛ + σ²)Σ]⁻¹.
 
-    Measured: ‖P* - formula‖_F / ‖formula‖_F, P* from exact moments; each seed with a Σ and a Λ of
-    its own.
+    Measured: ‖P* - formula‖_F / ‖formula‖_F, P* from exact moments; random Σ and Λ in each seed.
     """
     task = without_mean(lab.settings, lab.rng())["general Σ, Λ"]
     return study.away(theory.best_descent(study.moments_of(task))[0], formula(task))
@@ -82,16 +81,15 @@ def general_certificate(lab, kinds=without_mean):
     """With linear functions without a mean one step of preconditioned descent is the best layer for
     every Σ and Λ, for correlated weights, and for covariates that are not Gaussian.
 
-    Measured: (risk of the best step - certified bound) / bound, for each kind of task; each seed
-    with covariances of its own.
+    Measured: (risk of the best step - certified bound) / bound, for each kind of task; random
+    covariances in each seed.
     """
     drawn = kinds(lab.settings, lab.rng())
 
-    def gap(name: str) -> float:
-        _, risk = theory.best_descent(study.moments_of(drawn[name]))
-        return risk / study.bound(drawn[name]) - 1
+    def ratio(name: str) -> float:
+        return theory.best_descent(study.moments_of(drawn[name]))[1] / study.bound(drawn[name])
 
-    return settings_of(gap, drawn, "task")
+    return settings_of(ratio, drawn, "task") - 1
 
 
 @part.claim(PLACE, every_seed_below(1e-6), must_fail_on={"longer": 2})
@@ -101,10 +99,11 @@ def general_trained(lab, trained=general_population, longer=1):
 
     Measured: R / bound - 1 after training on the exact risk, for each kind of task.
     """
-    ratios = over(
-        trained, lambda r: {"R": float(r.last.risk) / study.bound(r.task, longer)}, "task"
-    )
-    return ratios.R - 1
+
+    def ratio(run) -> dict[str, float]:
+        return {"R": float(run.last.risk) / study.bound(run.task, longer)}
+
+    return over(trained, ratio, "task").R - 1
 
 
 @part.claim(PLACE, above(0.01), must_fail_on={"length": 0.0})
@@ -112,8 +111,8 @@ def mean_not_descent(lab, length=None):
     """Where the prior of the weights has a mean, the best layer is no step of descent from zero:
     another layer has at least 1% less risk than every such step.
 
-    Measured: R_step / R_layer - 1, the best preconditioned step from zero beside the best layer
-    found; each seed with a mean of its own, of length 1 to 2.
+    Measured: R_step / R_layer - 1, the best such step beside the best layer found; a random mean
+    of length 1 to 2 in each seed.
     """
     best = optimum(with_mean(lab.settings, lab.rng(), length))
     return best.descent_risk / best.risk - 1
@@ -132,8 +131,7 @@ def mean_trained(lab, trained=mean_population):
 def mean_one_head(lab, bound=attrgetter("certificate.lower_bound")):
     """One head does not reach the certified bound there.
 
-    Measured: R_layer / bound - 1, the best layer with one head that was found; each seed with a
-    mean of its own.
+    Measured: R_layer / bound - 1, the best layer with one head found; a random mean in each seed.
     """
     best = optimum(with_mean(lab.settings, lab.rng()))
     return best.risk / bound(best) - 1
@@ -145,14 +143,14 @@ def descent_from_mean(lab, share=1.0):
     again.
 
     Measured: risk of that constructed layer / certified bound of layers with this W_0, minus 1;
-    each seed with a mean of its own.
+    a random mean in each seed.
     """
     task = with_mean(lab.settings, lab.rng())
     W_0 = share * task.functions.weight_mean()
+    sizes = {"dim": task.dim, "context_length": task.context_length}
     with jax.enable_x64(True):
         rate = jnp.asarray(theory.best_step_size(task, W_0))
         descent = GradientDescent(rate, initial_weights=jnp.asarray(W_0))
-        sizes = {"dim": task.dim, "context_length": task.context_length}
         layer = theory.gradient_descent_transformer(descent, **sizes)
     # Subtracting W_0 x from labels is a linear map of S: the bound is that of a mean of 0
     centred = with_mean(lab.settings, lab.rng(), length=0.0)
@@ -163,25 +161,25 @@ def descent_from_mean(lab, share=1.0):
 def mean(lab, trained=mean_population):
     """Risk against the length of the prior mean of the weights. At 0 the best layer is one step of
     gradient descent and lies on the certified bound. With a mean the best layer with one head
-    (dots: layers trained on the exact risk, one per seed) is better than every preconditioned step
-    from zero, and above the bound, which more heads can reach. A layer whose query token starts at
-    the prior mean does not feel it.
+    (dots: trained layers, one per seed) is better than every preconditioned step from zero, and
+    above the bound for more heads. A layer whose W_0 is the prior mean does not feel it.
     """
     lengths, s = np.linspace(0, 3, 13), lab.settings
     drawn = [with_mean(s, np.random.default_rng(s.task_seed), length) for length in lengths]
-    optima, means = [optimum(task) for task in drawn], [t.functions.weight_mean() for t in drawn]
-    from_mean = [theory.one_step_risk(t, m).best_risk for t, m in zip(drawn, means, strict=True)]
+    lines = {}
     risks = {
-        "best preconditioned step from 0": [best.descent_risk for best in optima],
-        "predicting 0": [best.null_risk for best in optima],
-        "certified bound, any number of heads": [best.certificate.lower_bound for best in optima],
-        "best layer with one head": [best.risk for best in optima],
-        "one step from the prior mean": from_mean,
+        "best preconditioned step from 0": "descent_risk",
+        "predicting 0": "null_risk",
+        "certified bound, any number of heads": "certificate.lower_bound",
+        "best layer with one head": "risk",
     }
-    lines = {label: (lengths, values) for label, values in risks.items()}
+    for label, name in risks.items():
+        lines[label] = lengths, [attrgetter(name)(optimum(task)) for task in drawn]
+    steps = [theory.one_step_risk(task, task.functions.weight_mean()) for task in drawn]
+    lines["one step from the prior mean"] = lengths, [step.best_risk for step in steps]
     points = {"trained layers": trained.metrics.risk.isel(step=-1).expand_dims(length=[LENGTH])}
     figure = figures.risk_against("length of the prior mean of w", lines, points)
-    figure.axes[0].set_ylim(0, 2.4 * optima[0].null_risk)  # predicting 0 leaves the others no room
+    figure.axes[0].set_ylim(0, 2.4 * steps[0].null_risk)  # predicting 0 leaves the others no room
     return figure
 
 

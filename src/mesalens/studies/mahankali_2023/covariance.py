@@ -10,6 +10,7 @@ from mesalens.tasks import Gaussian, RegressionTask
 
 part = study.STUDY.part("covariance", "Theorem 2: inputs with a covariance")
 PLACE = "Section 4, Theorem 2"
+THEOREM = "Σ⁻¹ / (n + d + 1 + σ²)"
 
 
 def skewed(s, sigma: np.ndarray) -> RegressionTask:
@@ -51,7 +52,7 @@ PLAIN = {"claimed": plain_step}
 @part.claim(PLACE, every_seed_below(1e-9), headline=True, must_fail_on=PLAIN, name="preconditioner")
 def best_preconditioner(lab, claimed=inverse_covariance):
     """The best layer is one step of gradient descent preconditioned by Σ⁻¹, with step size
-    1/(n + d + 1 + σ²).
+    η = 1/(n + d + 1 + σ²).
 
     Measured: ‖P* - Σ⁻¹ η‖_F / ‖Σ⁻¹ η‖_F, P* from exact moments; each seed with a Σ of its own.
     """
@@ -66,8 +67,7 @@ def preconditioned_certificate(lab, claimed=inverse_covariance):
     Measured: (risk of the step - certified bound) / bound; each seed with a Σ of its own.
     """
     task = drawn(lab)
-    risk = theory.preconditioned_risk(claimed(task), study.moments_of(task))
-    return risk / study.bound(task) - 1
+    return study.step_gap(claimed(task), task)
 
 
 @part.claim(PLACE, every_seed_below(0.01), headline=True, must_fail_on=PLAIN)
@@ -83,24 +83,19 @@ def learned_preconditioner(lab, trained=covariance_layer, claimed=inverse_covari
 def preconditioned_prompts(lab, trained=SAMPLED, longer=1):
     """Layers that are trained on prompts come to the bound.
 
-    Measured: R / bound - 1, with the exact risk R of each trained layer.
+    Measured: R / bound - 1, R exact.
     """
-    risk = theory.layer_risk(trained.learner, study.moments_of(trained.task))
-    return risk / study.bound(trained.task, longer) - 1
+    return study.layer_gap(trained, longer)
 
 
 @part.figure(shows=[learned_preconditioner, preconditioned_prompts])
 def preconditioner(lab, trained=covariance_layer, sampled=SAMPLED):
-    """The preconditioner P of the prediction x_queryᵀ P Σ yᵢxᵢ, read off the weights of a layer
-    trained on the exact risk (left) and of one trained on prompts (middle), beside that of the
-    theorem (right), in the same colours.
+    """P of the prediction x_queryᵀ P Σ yᵢxᵢ, read off the weights of a layer trained on the exact
+    risk (left) and of one trained on prompts (middle), beside that of the theorem (right).
     """
-    shown = {
-        "trained on the risk": study.learned(trained.shown[0]),
-        "trained on prompts": study.learned(sampled.shown[0]),
-        "Σ⁻¹ / (n + d + 1 + σ²)": inverse_covariance(trained[0].task),
-    }
-    return figures.matrices({"": shown})
+    runs = {"trained on the risk": trained, "trained on prompts": sampled}
+    shown = {label: study.learned(each.shown[0]) for label, each in runs.items()}
+    return figures.matrices({"": shown | {THEOREM: inverse_covariance(trained[0].task)}})
 
 
 @part.figure(shows=[learned_preconditioner, preconditioned_prompts])
@@ -113,14 +108,10 @@ def spectrum(lab, trained=covariance_layer, sampled=SAMPLED):
     def eigenvalues(P) -> np.ndarray:
         return np.linalg.eigvalsh((P + P.T) / 2)[::-1]
 
-    def points(runs) -> xr.DataArray:
+    points = {}
+    for label, runs in {"trained on the risk": trained, "trained on prompts": sampled}.items():
         values = [eigenvalues(study.learned(run)) for run in runs.shown]
-        return xr.DataArray(values, {"number": numbers}, ("seed", "number"))
-
-    theorem = numbers, eigenvalues(inverse_covariance(trained[0].task))
-    return figures.risk_against(
-        "number of the eigenvalue",
-        {"Σ⁻¹ / (n + d + 1 + σ²)": theorem},
-        {"trained on the risk": points(trained), "trained on prompts": points(sampled)},
-        ylabel="eigenvalue of P",
-    )
+        points[label] = xr.DataArray(values, {"number": numbers}, ("seed", "number"))
+    lines = {THEOREM: (numbers, eigenvalues(inverse_covariance(trained[0].task)))}
+    xlabel, ylabel = "number of the eigenvalue", "eigenvalue of P"
+    return figures.risk_against(xlabel, lines, points, ylabel=ylabel)

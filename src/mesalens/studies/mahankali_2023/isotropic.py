@@ -3,9 +3,9 @@
 from typing import Any
 
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
 from mesalens import plots, theory
 from mesalens.atlas import below, every_seed_below, figures, over, settings_of, within
@@ -18,17 +18,20 @@ TOO_LONG = {"factor": 1.2}
 
 
 def sizes(s) -> dict[str, tuple[int, int, float]]:
-    """d, n and σ² of the main size and of the others, by their labels."""
-    every = [(s.dim, s.context_length, 0.0), *s.sizes]
+    """d, n and σ² of the main size, and of those that differ from it in one, by their labels."""
+    lengths, dims, noises = s.varied
+    every = [(s.dim, n, 0.0) for n in (s.context_length, *lengths)]
+    every += [(d, s.context_length, 0.0) for d in dims]
+    every += [(s.dim, s.context_length, noise) for noise in noises]
     return {f"d={d}, n={n}, σ²={noise:g}": (d, n, noise) for d, n, noise in every}
 
 
 @part.experiment
 def isotropic_population(s, start=0, key_size=None):
     """Layers trained on the risk itself, at every size."""
-    options = {"start": start, "key_size": key_size}
+    options = {"objective": "population", "start": start, "key_size": key_size}
     tasks = {label: study.linear_task(*size) for label, size in sizes(s).items()}
-    return {n: study.trained_layer(s, task, "population", **options) for n, task in tasks.items()}
+    return {label: study.trained_layer(s, task, **options) for label, task in tasks.items()}
 
 
 @part.experiment
@@ -69,9 +72,8 @@ def certificate(lab, factor=1.0):
     """
     rng = lab.rng()
     size = int(rng.integers(1, 16)), int(rng.integers(1, 40)), rng.exponential()
-    task = study.linear_task(*size)
-    step = factor * theory.isotropic_step_size(*size) * np.eye(task.dim)
-    return theory.preconditioned_risk(step, study.moments_of(task)) / study.bound(task) - 1
+    step = factor * theory.isotropic_step_size(*size) * np.eye(size[0])
+    return study.step_gap(step, study.linear_task(*size))
 
 
 @part.claim(MINIMUM, every_seed_below(1e-6), headline=True, every_seed=True, must_fail_on=NARROW)
@@ -80,18 +82,16 @@ def trained_on_risk(lab, trained=isotropic_population):
 
     Measured: R / bound - 1 after training on the exact risk, for each size.
     """
-    ratios = over(trained, lambda r: {"R": float(r.last.risk) / study.bound(r.task)}, "size")
-    return ratios.R - 1
+    return over(trained, lambda r: {"R": float(r.last.risk) / study.bound(r.task)}, "size").R - 1
 
 
 @part.claim(f"{MINIMUM}, seen through samples", within(0.01), must_fail_on={"longer": 2})
 def trained_on_prompts(lab, trained=isotropic_sampled, longer=1):
     """Layers that are trained on prompts come to the bound.
 
-    Measured: R / bound - 1, with the exact risk R of each trained layer.
+    Measured: R / bound - 1, R exact.
     """
-    risk = theory.layer_risk(trained.learner, study.moments_of(trained.task))
-    return risk / study.bound(trained.task, longer) - 1
+    return study.layer_gap(trained, longer)
 
 
 def difference(run, other) -> float:
@@ -105,8 +105,8 @@ def difference(run, other) -> float:
 def one_function(lab, trained=isotropic_population, other=POPULATION_AGAIN):
     """All global minimisers compute the same function.
 
-    Measured: (E(ŷ - ŷ')² / E ŷ²)^½ for layers trained on the risk from two initialisations,
-    exactly, for each size.
+    Measured: (E(ŷ - ŷ')² / E ŷ²)^½, exactly, for layers trained on the risk from two
+    initialisations, for each size.
     """
     return settings_of(lambda size: difference(trained[size], other[size]), trained, "size")
 
@@ -116,36 +116,37 @@ def one_function(lab, trained=isotropic_population, other=POPULATION_AGAIN):
 def one_function_prompts(lab, trained=isotropic_sampled, other=SAMPLED_AGAIN):
     """Layers that are trained on prompts come to one function too.
 
-    Measured: (E(ŷ - ŷ')² / E ŷ²)^½ for layers trained on prompts from two initialisations, exactly,
-    where both left the plateau.
+    Measured: as for one-function, for layers trained on prompts that left the plateau.
     """
     return difference(trained, other)
 
 
 @part.figure(shows=[certificate, trained_on_risk])
 def risk(lab, trained=isotropic_population):
-    """The least risk of one layer (dashed: the certified bound, which is the exact risk of one step
-    of gradient descent with step size 1/(n + d + 1 + σ²)) against dimension, context length and
-    noise, one at a time around {main}; the risk of predicting 0 (dotted); and the exact risk of
-    layers trained on the population loss (dots, one per seed, which lie on each other).
+    """The certified bound (dashed), which is the exact risk of one step of gradient descent with
+    step size 1/(n + d + 1 + σ²), against dimension, context length and noise around {main}; the
+    risk of predicting 0 (dotted); and that of layers trained on the exact risk (a dot a seed).
     """
     every = sizes(lab.settings)
     label, main = next(iter(every.items()))
-    varied = {
-        "dimension d": np.arange(1, max(d for d, _, _ in every.values()) + 1),
-        "context length n": np.unique(np.geomspace(1, 100, 25).astype(int)),
-        "noise variance σ²": np.linspace(0, max(1, *(noise for _, _, noise in every.values())), 15),
+    (d, n, noise), (dims, _, noises) = main, zip(*every.values(), strict=True)
+    lengths = np.unique(np.geomspace(1, 100, 25).astype(int)).tolist()
+    varied: dict[str, Any] = {
+        "dimension d": [(x, n, noise) for x in range(1, max(dims) + 1)],
+        "context length n": [(d, x, noise) for x in lengths],
+        "noise variance σ²": [(d, n, x) for x in np.linspace(0, max(1, *noises), 15).tolist()],
     }
-    figure, panels = plt.subplots(1, 3, figsize=(figures.WIDE, 3.2), layout="constrained")
-    for place, (xlabel, values) in enumerate(varied.items()):
-        rest = main[:place], main[place + 1 :]
-        along: list[Any] = [(*rest[0], value.item(), *rest[1]) for value in values]
+    figure = Figure((figures.WIDE, 3.2), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for place, (xlabel, along) in enumerate(varied.items()):
+        values = [size[place] for size in along]
         bounds = [study.bound(study.linear_task(*size)) for size in along]
-        nulls = [d + noise for d, _, noise in along]
+        nulls = [size[0] + size[2] for size in along]
         lines = {"certified bound = one GD step": (values, bounds), "predicting 0": (values, nulls)}
-        alike = {n: z[place] for n, z in every.items() if (z[:place], z[place + 1 :]) == rest}
-        ends = [trained[name].metrics.risk.isel(step=-1, drop=True) for name in alike]
-        points: Any = xr.concat(ends, xr.DataArray([*alike.values()], dims="x", name="x"))
+        rest = np.delete(main, place)
+        shown = {k: z[place] for k, z in every.items() if all(np.delete(z, place) == rest)}
+        ends = [trained[name].metrics.risk.isel(step=-1, drop=True) for name in shown]
+        points: Any = xr.concat(ends, xr.DataArray([*shown.values()], dims="x", name="x"))
         figures.risk_against(xlabel, lines, {"trained layers": points}, axes=panels[place])
     panels[1].set_xscale("log")
     return figure, {"main": label}
@@ -153,18 +154,17 @@ def risk(lab, trained=isotropic_population):
 
 @part.figure(shows=[trained_on_risk, trained_on_prompts])
 def training(lab, trained=isotropic_population, sampled=isotropic_sampled):
-    """How far the risk is above the certified bound, relative to it, while layers are trained on
-    the exact risk (lines; values below 1e-16 are drawn there, where float64 ends), and where the
-    same initial weights end when they are trained on prompts (dots at the right). What is left
-    there is the noise of stochastic gradients.
+    """How far the risk is above the certified bound, relative to it, in training on the exact risk
+    (lines; values below 1e-16, where float64 ends, are drawn there), and after training on prompts
+    from the same weights (dots). What is left there is the noise of stochastic gradients.
     """
     runs, bound = next(iter(trained.values())), study.bound(sampled[0].task)
-    _, axes = plt.subplots(figsize=(figures.NARROW, 3.4), layout="constrained")
+    axes = Figure((figures.NARROW, 3.4), layout="constrained").subplots()
     label = "trained on the risk itself, one line per seed"
     for gap in np.maximum(runs.metrics.risk / bound - 1, 1e-16):
         axes.plot(gap.step, gap, color=plots.TRAINED, alpha=0.7, linewidth=1, label=label)
-    ends = theory.layer_risks(sampled.learners, study.moments_of(sampled[0].task)) / bound - 1
     label, last = "after training on prompts, one dot per seed", runs.metrics.step.values[-1]
-    axes.plot(0 * ends + last, np.maximum(ends, 1e-16), "o", color=plots.INTERPOLATED, label=label)
+    ends = [max(study.layer_gap(run), 1e-16) for run in sampled]
+    axes.plot([last] * len(ends), ends, "o", color=plots.INTERPOLATED, label=label)
     axes.set(yscale="log", xlabel="step of population training", ylabel="R / bound − 1")
     return figures.legend_below(axes)

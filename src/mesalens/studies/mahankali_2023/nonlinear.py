@@ -46,10 +46,10 @@ def solved(lab, families=symmetric):
         P, risk = theory.best_descent(moments)
         return {"P": P, "gap": risk / theory.lower_bound(moments) - 1}
 
-    rows = {}
+    rows, error = {}, lab.settings.relative_error
     for name, task in families(lab.settings).items():
-        options = {"key": lab.key(name), "relative_error": lab.settings.relative_error}
-        row, _ = theory.estimate(values, theory.simulated_moments(task, **options))
+        moments = theory.simulated_moments(task, key=lab.key(name), relative_error=error)
+        row, _ = theory.estimate(values, moments)
         row["away"] = study.away(row["P"], step_size(row["P"]) * np.eye(task.dim))
         rows[name] = xr.Dataset(row | {"P": (("row", "column"), row["P"])})
     return xr.concat(rows.values(), xr.DataArray([*rows], dims="family", name="family"))
@@ -62,13 +62,11 @@ def sign_symmetry(lab, families=symmetric):
     Measured: E sign(y₁), E sign(y₁ + y₂ + y₃) and, for each entry xₐ of an input, E sign(y₁x₁ₐ),
     over prompts, for each family.
     """
-    means = {
-        name: analysis.odd_signs(task, lab.key(name), prompts=lab.settings.prompts)
-        for name, task in families(lab.settings).items()
-    }
-    values = [list(signs.values()) for signs in means.values()]
-    labels = {"family": list(means), "statistic": list(next(iter(means.values())))}
-    return xr.DataArray(values, labels, ("family", "statistic"))
+    rows = {}
+    for name, task in families(lab.settings).items():
+        signs = analysis.odd_signs(task, lab.key(name), prompts=lab.settings.prompts)
+        rows[name] = xr.DataArray([*signs.values()], {"statistic": [*signs]}, ["statistic"])
+    return xr.concat(rows.values(), xr.DataArray([*rows], dims="family", name="family"))
 
 
 ASYMMETRIC = {"solved": solved.given(families=asymmetric)}
@@ -102,9 +100,9 @@ def nonlinear_prompts(lab, trained=nonlinear_sampled, factor=1.0):
     Measured: R / R_step - 1, both from the same simulated moments.
     """
     moments = study.moments_of(trained.task, lab.settings.relative_error)
-    best, _ = theory.best_descent(moments)
-    risk_of_step = theory.preconditioned_risk(factor * best, moments)
-    return theory.layer_risk(trained.learner, moments) / risk_of_step - 1
+    step = factor * theory.best_descent(moments)[0]
+    risk = theory.layer_risk(trained.learner, moments)
+    return risk / theory.preconditioned_risk(step, moments) - 1
 
 
 @part.claim(PLACE, within(0.05), headline=True, must_fail_on={"factor": 2.0})
@@ -119,27 +117,21 @@ def nonlinear_step_size(lab, trained=nonlinear_sampled, factor=1.0):
 
 @part.figure(shows=[rotation_invariance, nonlinear_step_size])
 def nonlinear(lab, solved=solved, sampled=nonlinear_sampled):
-    """Entries of the best preconditioner P*, in units of its mean diagonal p, for families of
-    nonlinear functions: the diagonal lies at 1 and all other entries at 0, so that P* = p I is
-    plain gradient descent with the step size p of the family. Each dot is one entry for one seed,
-    from moments that were told of no symmetry; beside them what layers trained on prompts of
-    {first} learned.
+    """Entries of the best preconditioner P* of each family, in units of its mean diagonal p: the
+    diagonal lies at 1 and all others at 0, so that P* = p I is plain gradient descent with step
+    size p. A dot is one entry for one seed, from moments that were told of no symmetry; beside
+    them what layers trained on prompts of {first} learned.
     """
     first, diagonal = lab.settings.families[0], np.eye(lab.settings.dim, dtype=bool)
-    best = {str(family): solved.P.sel(family=family).values for family in solved.family.values}
+    best = {name: solved.P.sel(family=name).values for name in solved.family.values.tolist()}
     trained = {first: np.stack([study.learned(run) for run in sampled.shown])}
     p = {family: step_size(P.mean(0)) for family, P in best.items()}
     words = {family: f"{family}\np = {step:.3g}" for family, step in p.items()}
-
-    def entries(matrices: dict[str, np.ndarray], where: np.ndarray) -> xr.DataArray:
-        values = [P[:, where].ravel() / p[family] for family, P in matrices.items()]
-        return xr.DataArray(values, {"family": [words[f] for f in matrices]}, ("family", "seed"))
-
-    points = {
-        "best step: diagonal": entries(best, diagonal),
-        "best step: other entries": entries(best, ~diagonal),
-        "trained layers: diagonal": entries(trained, diagonal),
-        "trained layers: other entries": entries(trained, ~diagonal),
-    }
+    points = {}
+    for who, matrices in {"best step": best, "trained layers": trained}.items():
+        labels = {"family": [words[family] for family in matrices]}
+        for which, where in {"diagonal": diagonal, "other entries": ~diagonal}.items():
+            values = [P[:, where].ravel() / p[family] for family, P in matrices.items()]
+            points[f"{who}: {which}"] = xr.DataArray(values, labels, ("family", "seed"))
     drawn = figures.risk_against("family", {}, points, ylabel="entries of P / p")
     return drawn, {"first": first}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,27 +14,18 @@ from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionT
 
 STUDY = Study(
     "mahankali-2023",
-    title=(
-        "One Step of Gradient Descent is Provably the Optimal In-Context Learner with One Layer of "
-        "Linear Self-Attention"
-    ),
+    title="One Step of Gradient Descent is Provably the Optimal In-Context Learner with One Layer "
+    "of Linear Self-Attention",
     citation="Mahankali, Hashimoto, Ma, ICLR 2024, arXiv 2307.03576",
-    note=(
-        "Step sizes are those of ½ Σᵢ (w·xᵢ − yᵢ)², as in the paper. The paper has proofs and no "
-        "trainings; layers are trained here on the exact risk or on prompts, from the initial "
-        "weights of the released code of von Oswald et al. (2023). Claims of the part beyond are "
-        "not the paper's."
-    ),
+    note="Step sizes are those of ½ Σᵢ (w·xᵢ − yᵢ)², as in the paper. The paper has proofs and no "
+    "trainings; layers are trained here on the exact risk or on prompts, from the initial weights "
+    "of the released code of von Oswald et al. (2023). Claims of the part beyond are not the "
+    "paper's.",
     settings={
         "seeds": (5, 10, 20),
         "dim": 5,
         "context_length": 10,
-        # Further d, n, σ² of the part isotropic, each with one number other than 5, 10, 0
-        "sizes": (
-            *((5, n, 0.0) for n in (3, 40)),
-            *((d, 10, 0.0) for d in (1, 10)),
-            *((5, 10, variance) for variance in (0.5, 2.0)),
-        ),
+        "varied": ((3, 40), (1, 10), (0.5, 2.0)),  # other n, d and σ² of the part isotropic
         "noise": 0.25,  # σ² in the parts covariance and beyond
         "task_seed": 0,  # of the Σ, Λ and prior mean that all trainings of these parts share
         "families": ("relu networks", "sines", "cubic polynomials"),  # the first is trained on
@@ -45,55 +35,26 @@ STUDY = Study(
         "prompts": 40_000,  # for each simulated number and seed
         "relative_error": 0.005,  # of simulated moments
     },
-    quick={
-        "seeds": (4, 8),
-        "sizes": (),
-        "families": ("relu networks",),
-        "population_steps": 1500,
-        "sampled_steps": 1000,
-        "batch_size": 256,
-    },
+    quick={"seeds": (4, 8), "varied": ((), (), ()), "families": ("relu networks",)}
+    | {"population_steps": 1500, "sampled_steps": 1000, "batch_size": 256},
     full={},
-    paper={
-        "seeds": (10,),
-        "dim": 10,
-        "context_length": 20,
-        "sizes": (
-            *((10, n, 0.0) for n in (1, 5, 80)),
-            *((d, 20, 0.0) for d in (1, 5, 20)),
-            *((10, 20, variance) for variance in (0.1, 0.5, 2.0)),
-        ),
-        "population_steps": 5000,
-        "sampled_steps": 10_000,
-        "batch_size": 2048,
-        "prompts": 2_000_000,
-        "relative_error": 0.003,
-    },
-    small={
-        "dim": 3,
-        "context_length": 6,
-        "sizes": (),
-        "seeds": (5,),
-        "families": ("sines",),
-        "population_steps": 2000,
-        "sampled_steps": 1000,
-        "batch_size": 128,
-        "relative_error": 0.03,
-    },
+    paper={"seeds": (10,), "dim": 10, "context_length": 20}
+    | {"varied": ((1, 5, 80), (1, 5, 20), (0.1, 0.5, 2.0)), "population_steps": 5000}
+    | {"sampled_steps": 10_000, "batch_size": 2048, "prompts": 2_000_000, "relative_error": 0.003},
+    small={"seeds": (5,), "dim": 3, "context_length": 6, "varied": ((), (), ())}
+    | {"families": ("sines",), "population_steps": 2000, "sampled_steps": 1000}
+    | {"batch_size": 128, "relative_error": 0.03},
 )
 # Gradients are not clipped: their norms stay far below 100
 ADAM = {"kind": "adam", "learning_rate": 0.01, "schedule": "cosine", "b2": 0.999, "clip": 100.0}
 
 
-def trained_layer(
-    s: Any, task: Any, objective: str, *, start: int = 0, key_size: int | None = None
-) -> Experiment:
+def trained_layer(s, task, objective: str, *, start=0, key_size=None) -> Experiment:
     """One layer, trained on the risk itself ("population") or on fresh prompts ("sampled").
 
-    `start` numbers the initial weights of a seed, and `key_size` limits the rank of A and B. Claims
-    count seeds that end closer to the risk of the best step than to that of the best step of rank
-    one, a saddle near which layers can stop (docs/plateau.md). In sampled training the risk is the
-    mean loss of the last batches, whose error is far smaller than that distance.
+    `start` numbers the initial weights of a seed, and `key_size` limits the rank of A and B. Seeds
+    count that end nearer to the risk of the best step than to that of the best step of rank one, a
+    saddle (docs/plateau.md). In sampled training the risk is the mean loss of the last batches.
     """
     structure = functools.partial(Factors.initialise, key_size=key_size)
 
@@ -121,9 +82,7 @@ def trained_layer(
     )
 
 
-def linear_task(
-    dim: int, context_length: int, noise: float, covariates: Any = None, **prior: Any
-) -> RegressionTask:
+def linear_task(dim, context_length, noise, covariates=None, **prior) -> RegressionTask:
     """Linear functions with a prior, N(0, I) by default, as are covariates, and noise σ²."""
     laws = covariates or Gaussian(dim), LinearFunctions(dim, **prior)
     return RegressionTask(*laws, context_length=context_length, noise=GaussianNoise(noise))
@@ -143,8 +102,18 @@ def moments_of(task: RegressionTask, relative_error: float = 0.005) -> theory.Co
 
 def bound(task: RegressionTask, longer: int = 1) -> float:
     """The certified bound of all layers, for prompts of `longer` times as many examples."""
-    longer_task = dataclasses.replace(task, context_length=longer * task.context_length)
-    return theory.lower_bound(moments_of(longer_task))
+    task = dataclasses.replace(task, context_length=longer * task.context_length)
+    return theory.lower_bound(moments_of(task))
+
+
+def step_gap(P: Float[np.ndarray, "d d"], task: RegressionTask) -> float:
+    """R_P / bound - 1, with the exact risk of the step of descent that P preconditions."""
+    return theory.preconditioned_risk(P, moments_of(task)) / bound(task) - 1
+
+
+def layer_gap(run: Trained, longer: int = 1) -> float:
+    """R / bound - 1, with the exact risk of a trained layer."""
+    return theory.layer_risk(run.learner, moments_of(run.task)) / bound(run.task, longer) - 1
 
 
 def learned(run: Trained) -> Float[np.ndarray, "d d"]:

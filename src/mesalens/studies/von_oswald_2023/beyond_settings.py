@@ -50,7 +50,10 @@ QUICK: dict[str, Any] = {
     **_of("copying", context_length=3, steps=1000, measurements=20),
 }
 
-FULL: dict[str, Any] = {}
+FULL: dict[str, Any] = {
+    **_of("softmax", steps=6000),  # with 3000 a layer in ten still leaves the plateau of one head
+    **_of("copying", measurements=200),  # the loss falls near step 320, and is to be seen to 10%
+}
 
 # Sine waves and copying as the released notebooks have them (non_linear_regression.ipynb and
 # normal_token_construct.ipynb), softmax as copying; teachers and classification are ours. The code

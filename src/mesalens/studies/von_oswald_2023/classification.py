@@ -7,8 +7,6 @@ sensitivities are compared after the mean over classes is taken off. The margins
 the models of this study were trained.
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +27,7 @@ from mesalens.learners import GradientDescent, LogisticDescent
 from mesalens.studies.von_oswald_2023.beyond_settings import training
 from mesalens.studies.von_oswald_2023.copying import largest_difference
 from mesalens.studies.von_oswald_2023.study import STUDY
-from mesalens.tasks import ClassificationTask, Gaussian, LinearFunctions, Task
+from mesalens.tasks import ClassificationTask, Gaussian, LinearFunctions
 from mesalens.theory import (
     best_logistic_step,
     gradient_descent_transformer,
@@ -41,14 +39,14 @@ PLACE = "Section 2 and the appendix on cross-entropy; not shown in the paper"
 CLASSES = 3
 
 
-def task_of(s: Any) -> ClassificationTask:
+def task_of(s):
     """The class of an input is the largest of three linear functions of it."""
     laws = Gaussian(s.classification_dim), LinearFunctions(s.classification_dim, CLASSES)
     return ClassificationTask(*laws, context_length=s.classification_context_length)
 
 
 @remembered
-def best_step(task: Task) -> tuple[LogisticDescent, float]:
+def best_step(task):
     """The best step on the logistic loss, and its cross-entropy: the same for all seeds."""
     step = best_logistic_step(task, random.measurement_key(0))
     return step, float(cross_entropy(step, task, random.measurement_key(1)).value)
@@ -61,7 +59,7 @@ PLATEAU = LeftPlateau(
 )
 
 
-def loss_on(task: Task) -> Any:
+def loss_on(task):
     """What is measured during training."""
     return lambda layer, key: {"cross_entropy": cross_entropy(layer, task, key, prompts=2000).value}
 
@@ -103,7 +101,7 @@ def on_classes(layer, step, task, key, prompts):
     }
 
 
-def least_squares(descent: LogisticDescent, **sizes: int) -> Any:
+def least_squares(descent, **sizes):
     """A wrong construction: a step on squared errors, of labels whose mean is not taken off."""
     return gradient_descent_transformer(GradientDescent(descent.step_size), **sizes)
 
@@ -159,6 +157,7 @@ def classification(lab, trained=classifier):
     """
     step, loss = best_step(trained[0].task)
     lines = {"one step on the logistic loss": loss, "all classes alike": np.log(CLASSES)}
-    words: Any = {"metric": "cross_entropy", "ylabel": "cross-entropy"}
-    figure = figures.risk_over_training({"trained layers": trained}, lines, **words)
+    figure = figures.risk_over_training(
+        {"trained layers": trained}, lines, metric="cross_entropy", ylabel="cross-entropy"
+    )
     return figure, {"size": f"{float(step.step_size):.2f}"}

@@ -6,8 +6,6 @@ exactly are `mesalens.theory.copying_transformer`. The margins were fixed before
 study were trained.
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import numpy as np
@@ -30,58 +28,54 @@ from mesalens.studies.von_oswald_2023.beyond_settings import training
 from mesalens.studies.von_oswald_2023.construction import regression
 from mesalens.studies.von_oswald_2023.one_layer import beside_best_step, best_step
 from mesalens.studies.von_oswald_2023.study import STUDY
-from mesalens.tasks import RegressionTask
 from mesalens.theory import best_step_size, copying_transformer, one_step_risk
 
 part = STUDY.part("copying", "Ordinary tokens and the copying layer", looks="copying_seeds")
 PLACE = 'Section 5, "Do self-attention layers build regression tasks?", and Figure 6'
 ENTRIES = 10
 """Of a positional encoding."""
+COPYING = "own", "next", "other", "attention"
+"""The measures of `mesalens.analysis.copying`."""
 PLATEAU = LeftPlateau()
 
 
 @part.experiment
-def two_layers(s, trained=True, counted=True, visibility="context"):
+def copying_layers(s, trained=True, counted=True, visibility="context"):
     """A layer of softmax attention and one of linear attention, on interleaved tokens."""
-    model = {
-        "kind": "transformer",
-        "layers": 2,
-        "first_attention": "softmax",
-        "attention": "linear",
-        "tokens": "interleaved",
-        "positions": {"kind": "sinusoidal", "entries": ENTRIES},
-        "visibility": visibility,
-        "init_scale": s.copying_init_scale,
-    }
     return Experiment(
         task=regression(s.copying_dim, s.copying_context_length),
-        model=model,
+        model={
+            "kind": "transformer",
+            "layers": 2,
+            "first_attention": "softmax",
+            "attention": "linear",
+            "tokens": "interleaved",
+            "positions": {"kind": "sinusoidal", "entries": ENTRIES},
+            "visibility": visibility,
+            "init_scale": s.copying_init_scale,
+        },
         measure=beside_best_step_and_copying,
         counts=PLATEAU if trained and counted else None,
         **training(s, "copying", trained, measurements=s.copying_measurements),
     )
 
 
-def beside_best_step_and_copying(task: RegressionTask) -> Any:
+def beside_best_step_and_copying(task):
     """What is measured during training."""
     beside = beside_best_step(task)
-
-    def measure(model, key):
-        copied = analysis.copying(model, task, key, prompts=128)
-        return beside(model, key) | {name: getattr(copied, name).value for name in COPYING}
-
-    return measure
+    return lambda model, key: beside(model, key) | first_layer(model, task, key, 128)
 
 
-COPYING = "own", "next", "other", "attention"
-"""The measures of `mesalens.analysis.copying`."""
+def first_layer(model, task, key, prompts):
+    """What the first layer does, by the names of `COPYING`."""
+    measures = analysis.copying(model, task, key, prompts=prompts)
+    return {name: getattr(measures, name).value for name in COPYING}
 
 
 @part.measurement
-def copied(lab, trained=two_layers):
+def copied(lab, trained=copying_layers):
     """What the first layer does."""
-    found = analysis.copying(trained.learner, trained.task, lab.key(), prompts=512)
-    return {name: getattr(found, name).value for name in COPYING}
+    return first_layer(trained.learner, trained.task, lab.key(), 512)
 
 
 @eqx.filter_jit
@@ -92,8 +86,8 @@ def largest_difference(model, reference, task, key):
     return abs(jax.vmap(model)(prompts) - expected).max() / (expected**2).mean() ** 0.5
 
 
-beside_best = compared.given(trained=two_layers, reference=best_step)
-UNTRAINED = two_layers.given(trained=False)
+beside_best = compared.given(trained=copying_layers, reference=best_step)
+UNTRAINED = copying_layers.given(trained=False)
 APART = {"compared": beside_best.given(trained=UNTRAINED)}
 # Rows do not see what comes after them: those of x do not see their y
 UNSEEN = {"copied": copied.given(trained=UNTRAINED.given(visibility="causal"))}
@@ -121,7 +115,7 @@ def copying_construction(lab, sharpness=200.0):
 
 
 @part.claim(PLACE, above(0.5), headline=True, every_seed=True, must_fail_on={"trained": UNTRAINED})
-def copying_training(lab, trained=two_layers):
+def copying_training(lab, trained=copying_layers):
     """Training leaves the plateau: averaged over initialisations, two layers gain more than half of
     what one step of gradient descent gains.
 
@@ -174,28 +168,28 @@ def attends(lab, copied=copied):
     return copied.attention
 
 
-def half_of_the_gain(trained: Any) -> float:
+def half_of_the_gain(trained):
     """The step at which half of what one step of gradient descent gains is reached."""
     theory, risk = one_step_risk(trained.task), trained.metrics.risk
     return first_step((theory.null_risk - risk) / (theory.null_risk - theory.best_risk) > 0.5)
 
 
-def end_of_training(trained: Any) -> float:
+def end_of_training(trained):
     """The last step: not when the loss falls."""
     return float(trained.metrics.step[-1])
 
 
-def first_step(reached: xr.DataArray) -> float:
+def first_step(reached):
     """The first measured step at which something holds; not a number if it never does."""
     steps = reached.step.values[reached.values]
     return float(steps[0]) if len(steps) else np.nan
 
 
-LATE = {"trained": two_layers.given(counted=False), "fall": end_of_training, "rise": 0.0}
+LATE = {"trained": copying_layers.given(counted=False), "fall": end_of_training, "rise": 0.0}
 
 
 @part.claim(PLACE, within(0.1), must_fail_on=LATE)
-def copying_onset(lab, trained=two_layers, fall=half_of_the_gain, rise=2.0):
+def copying_onset(lab, trained=copying_layers, fall=half_of_the_gain, rise=2.0):
     """Copying sets in when the loss falls.
 
     Measured: step at which the sensitivity to the next token is halfway from its first value to its
@@ -210,7 +204,7 @@ def copying_onset(lab, trained=two_layers, fall=half_of_the_gain, rise=2.0):
 
 
 @part.figure
-def copying(lab, trained=two_layers):
+def copying(lab, trained=copying_layers):
     """Left: risk over training of two layers on interleaved tokens, measured on fresh prompts,
     beside exact risks. Right: how the first layer's output at the rows of x depends on the tokens,
     over training, one line a seed; the next token is their y.
@@ -220,20 +214,20 @@ def copying(lab, trained=two_layers):
     figure = Figure((figures.WIDE, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     figures.risk_over_training({"two layers": trained}, lines, axes=left)
-    for name, words, color in (
+    for name, label, color in (
         ("own", "on their own token", plots.NEUTRAL),
         ("next", "on the next token", plots.REFERENCE),
         ("other", "on all others, mean", plots.INTERPOLATED),
     ):
         for run in trained:
             line = run.metrics[name]
-            right.plot(line.step, line, color=color, alpha=0.7, linewidth=1, label=words)
+            right.plot(line.step, line, color=color, alpha=0.7, linewidth=1, label=label)
     right.set(xlabel="training step", ylabel="dependence of x's rows  ‖∂h / ∂e‖", ylim=(0, None))
     return figures.legend_below(right)
 
 
 @part.figure(shows=[attends])
-def copying_attention(lab, trained=two_layers):
+def copying_attention(lab, trained=copying_layers):
     """Attention of both layers (seed {seed}) on one prompt and on average; rows ask, columns are
     seen (the query is not among them). The rows of x are the odd ones; their y is one to the right
     of the diagonal. What they give themselves adds nothing to their y-part, which is 0. In the
@@ -242,9 +236,8 @@ def copying_attention(lab, trained=two_layers):
     run = trained.shown[0]
     mean = analysis.attention_maps(run.learner, run.task, lab.key("mean"))
     single = run.learner.attention_weights(run.task.sample(lab.key("one prompt"))[0])
-    layers = "first layer, softmax", "second layer, linear"
     rows = {
-        words: {"one prompt": single[layer, 0], "mean": mean[layer, 0]}
-        for layer, words in enumerate(layers)
+        label: {"one prompt": single[layer, 0], "mean": mean[layer, 0]}
+        for layer, label in enumerate(("first layer, softmax", "second layer, linear"))
     }
     return figures.attention_maps(rows), {"seed": str(run.seed)}

@@ -6,26 +6,19 @@ another seed, had shown that two looped layers end below two steps of gradient d
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mesalens import analysis, plots
+from mesalens import analysis, learners, plots
 from mesalens.atlas import Lab, Runs, Trained, above, below, figures, within
 from mesalens.checks import InputError
-from mesalens.learners import ChebyshevDescent, ConjugateGradient, GradientDescent, NewtonSchulz
 from mesalens.models import LinearTransformer
+from mesalens.studies.von_oswald_2023 import deep_models as models
 from mesalens.studies.von_oswald_2023.construction import WRONG, construct_on
-from mesalens.studies.von_oswald_2023.deep_models import (
-    constructed,
-    descent_of,
-    name_of,
-    trained_plus_plus,
-    transformer,
-)
 from mesalens.studies.von_oswald_2023.one_layer import measured
 from mesalens.studies.von_oswald_2023.study import STUDY
 from mesalens.theory import gradient_descent_transformer
@@ -33,58 +26,57 @@ from mesalens.theory import gradient_descent_transformer
 part = STUDY.part("deep", "Several layers", looks="deep_seeds")
 
 MARGIN = 0.1
-TIMES, DAMPING = 50, 0.75
-DAMPINGS = (1.0, DAMPING, 0.5, 0.25)
-NEWTON_STEPS = 2
-"""Steps of Newton's iteration for each layer: its first ones only bring the inverse into range."""
+TIMES = 50
 SECTION = 'Section 3, "Multiple steps of gradient descent vs. multiple layers of self-attention"'
+TWO, FIVE = f"{SECTION}, Figure 3, two looped layers", f"{SECTION}, Figure 3, five layers"
 CURVATURE = "Section 3, GD++, and the appendix on curvature correction"
 
 
 @part.experiment
 def two_layers(s, trained=True):
     """Two looped layers."""
-    return transformer(s, s.two_layers, trained)
+    return models.transformer(s, s.two_layers, trained)
 
 
 @part.experiment
 def five_layers(s, trained=True):
     """Five unshared layers."""
-    return transformer(s, s.five_layers, trained)
+    return models.transformer(s, s.five_layers, trained)
 
 
 @part.experiment
 def two_plus_plus(s):
     """GD++ of two steps that share their rates."""
-    return trained_plus_plus(s, s.two_layers)
+    return models.trained_plus_plus(s, s.two_layers)
 
 
 @part.experiment
 def five_plus_plus(s):
     """GD++ of five steps with rates of their own."""
-    return trained_plus_plus(s, s.five_layers)
-
-
-# What is measured
+    return models.trained_plus_plus(s, s.five_layers)
 
 
 def beside_both(lab: Lab, trained: Trained, plus_plus: Trained, sign: int = 1) -> dict[str, Any]:
     """A transformer beside gradient descent and GD++ on the same prompts; sign -1 for an ascent."""
-    descent, _ = descent_of(trained, lab.settings.prompts_for_rates)
     gd = plus_plus.learner.descent
-    gd = dataclasses.replace(gd, step_size=sign * gd.step_size)
-    common = trained.task, lab.key(trained.name)
-    prompts = lab.settings.prompts
-    return {
-        **measured(trained.learner, descent, *common, prompts=prompts, prefix="descent_"),
-        **measured(trained.learner, gd, *common, prompts=prompts, prefix="plus_plus_"),
+    references = {
+        "descent_": models.descent_of(trained, lab.settings).learner,
+        "plus_plus_": dataclasses.replace(gd, step_size=sign * gd.step_size),
     }
+    found = {}
+    for prefix, reference in references.items():
+        common = trained.learner, reference, trained.task, lab.key(trained.name)
+        found |= measured(*common, prompts=lab.settings.prompts, prefix=prefix)
+    return found
 
 
 @part.measurement
 def compared(lab, trained=two_layers, plus_plus=two_plus_plus, sign=1):
     """A transformer beside gradient descent and GD++."""
     return beside_both(lab, trained, plus_plus, sign)
+
+
+five_compared = compared.given(trained=five_layers, plus_plus=five_plus_plus)
 
 
 def the_learner(trained: Trained) -> LinearTransformer:
@@ -95,7 +87,8 @@ def the_learner(trained: Trained) -> LinearTransformer:
 def worsening(trained: Trained) -> LinearTransformer:
     """GD++ whose correction of the data has the wrong sign."""
     unit = 1 / trained.task.covariates.scale**2
-    gd = GradientDescent(3 * unit, trained.learner.layers, data_correction=-0.5 * unit)
+    layers = trained.learner.layers
+    gd = learners.GradientDescent(3 * unit, layers, data_correction=-0.5 * unit)
     return construct_on(trained.task, gd, gradient_descent_transformer)
 
 
@@ -107,21 +100,20 @@ def curvature(lab, trained=two_layers, model=the_learner):
 
 def repeatable(lab: Lab, trained: Trained, plus_plus: Trained) -> dict[str, LinearTransformer]:
     """What can be applied more often than it was trained for."""
-    descent, _ = descent_of(trained, lab.settings.prompts_for_rates)
+    descent = models.descent_of(trained, lab.settings).learner
     return {
         "trained layer": trained.learner,
         "gradient descent": construct_on(trained.task, descent, gradient_descent_transformer),
-        "GD++": constructed(plus_plus),
+        "GD++": models.constructed(plus_plus),
     }
 
 
 @part.measurement
-def repeated(lab, trained=two_layers, plus_plus=two_plus_plus, dampings=DAMPINGS):
+def repeated(lab, trained=two_layers, plus_plus=two_plus_plus, dampings=(1.0, 0.75, 0.5, 0.25)):
     """Risks over applications of a layer, and of GD and GD++ with their rates of two steps."""
-    models = repeatable(lab, trained, plus_plus)
-    names = xr.DataArray(list(models), dims="learner", name="learner")
     common: Any = {"task": trained.task, "key": lab.key(), "times": TIMES, "dampings": dampings}
-    return xr.concat([analysis.risk_by_depth(m, **common) for m in models.values()], names)
+    layers = repeatable(lab, trained, plus_plus).items()
+    return by_learner({name: analysis.risk_by_depth(layer, **common) for name, layer in layers})
 
 
 @part.measurement
@@ -134,56 +126,62 @@ def kinship(lab, trained=five_layers, plus_plus=five_plus_plus):
     # hundredth of their mean
     lower, upper = scale * max((1 - ratio) ** 2, 0.01), scale * (1 + ratio) ** 2
     algorithms = {
-        "gradient descent": descent_of(trained, lab.settings.prompts_for_rates)[0],
+        "gradient descent": models.descent_of(trained, lab.settings).learner,
         "GD++": plus_plus.learner.descent,
-        "conjugate gradient": ConjugateGradient(layers),
-        "Newton": NewtonSchulz(NEWTON_STEPS * layers),
-        "Chebyshev": ChebyshevDescent(layers, float(lower), float(upper)),
+        "conjugate gradient": learners.ConjugateGradient(layers),
+        # Two steps for each layer: the first ones only bring the inverse into range
+        "Newton": learners.NewtonSchulz(2 * layers),
+        "Chebyshev": learners.ChebyshevDescent(layers, float(lower), float(upper)),
     }
     alike = analysis.similarities(trained.learner, algorithms, task, lab.key(), prompts=2000)
-    return {name: t.difference.rename(iterate=f"{name} iterate") for name, t in alike.items()}
+    return by_learner(alike)
 
 
-# What is claimed
+def by_learner(tables: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Tables of several learners along a dimension, with NaN where one has no value."""
+    table = xr.concat(list(tables.values()), "learner", join="outer")
+    return table.assign_coords(learner=list(tables))
 
 
-def declare(depth: str, words: str, figure: str, trained, plus_plus, headline: bool = False) -> Any:
-    """Declares the claims about transformers beside gradient descent and GD++ of their depth."""
-    sound = compared.given(trained=trained, plus_plus=plus_plus)
-    untrained = sound.given(trained=trained.given(trained=False))
+def declare_risks(part, place: str, name: str, words: str, compared, headline=False) -> None:
+    """Declares the claims about risks beside gradient descent and GD++ of the same depth."""
+    untrained = compared.given(trained=compared.arguments["trained"].given(trained=False))
+    options: Any = {"headline": headline, "must_fail_on": {"compared": untrained}, "words": words}
 
-    def claim(name: str, criterion: Any, wrong: Any) -> Any:
-        options: Any = {"headline": headline, "must_fail_on": {"compared": wrong}}
-        options |= {"name": f"{depth}-{name}", "words": words, "Words": words.capitalize()}
-        return part.claim(f"{SECTION}, {figure}", criterion, **options)
-
-    @claim("beat-descent", below(0.0), untrained)
-    def beat_descent(lab, compared=sound):
-        """{Words} have a lower risk than as many steps of gradient descent with their best step
-        sizes.
+    @part.claim(place, below(0.0), name=f"{name}-beat-descent", **options)
+    def beat_descent(lab, compared=compared):
+        """The risk of {words} is below that of as many steps of gradient descent with their best
+        step sizes.
 
         Measured: R / R_GD - 1, both on the same fresh prompts.
         """
         return compared.descent_risk_difference
 
-    @claim("match-plus-plus", within(MARGIN), untrained)
-    def match_plus_plus(lab, compared=sound):
-        """{Words} have the risk of as many steps of trained GD++.
+    @part.claim(place, within(MARGIN), name=f"{name}-match-plus-plus", **options)
+    def match_plus_plus(lab, compared=compared):
+        """The risk of {words} is that of as many steps of trained GD++.
 
         Measured: R / R_GD++ - 1, both on the same fresh prompts.
         """
         return compared.plus_plus_risk_difference
 
-    @claim("cosine", above(0.95), sound.given(sign=-1))
-    def cosine(lab, compared=sound):
+
+def declare(place: str, words: str, trained, compared, headline=False) -> None:
+    """Declares the claims about risks, sensitivities, and the inputs that the last layer sees."""
+    declare_risks(part, place, trained.name, words, compared, headline)
+    upward = {"compared": compared.given(sign=-1)}
+    options: Any = {"headline": headline, "must_fail_on": upward, "words": words}
+
+    @part.claim(place, above(0.95), name=f"{trained.name}-cosine", **options)
+    def cosine(lab, compared=compared):
         """The sensitivities ∂ŷ/∂x_query of {words} and of trained GD++ point in the same direction.
 
         Measured: mean cosine of the two sensitivities.
         """
         return compared.plus_plus_cosine
 
-    @claim("nearer-plus-plus", above(0.0), sound.given(sign=-1))
-    def nearer_plus_plus(lab, compared=sound):
+    @part.claim(place, above(0.0), name=f"{trained.name}-nearer-plus-plus", **options)
+    def nearer_plus_plus(lab, compared=compared):
         """The sensitivities of {words} are nearer to those of GD++ than to those of plain gradient
         descent.
 
@@ -191,14 +189,11 @@ def declare(depth: str, words: str, figure: str, trained, plus_plus, headline: b
         """
         return compared.plus_plus_cosine - compared.descent_cosine
 
+    spectrum = curvature.given(trained=trained)
+    options = {"must_fail_on": {"curvature": spectrum.given(model=worsening)}, "words": words}
 
-def declare_curvature(depth: str, words: str, trained) -> None:
-    """Declares the claims about the inputs that the last layer sees."""
-    sound = curvature.given(trained=trained)
-    options: Any = {"must_fail_on": {"curvature": sound.given(model=worsening)}, "words": words}
-
-    @part.claim(CURVATURE, below(0.0), name=f"{depth}-condition", **options)
-    def condition(lab, curvature=sound):
+    @part.claim(CURVATURE, below(0.0), name=f"{trained.name}-condition", **options)
+    def condition(lab, curvature=spectrum):
         """In {words} the layers before the last transform the inputs so that X^T X is better
         conditioned.
 
@@ -206,8 +201,8 @@ def declare_curvature(depth: str, words: str, trained) -> None:
         """
         return change(curvature.log_condition)
 
-    @part.claim(CURVATURE, below(0.0), name=f"{depth}-transformed-step", **options)
-    def transformed_step(lab, curvature=sound):
+    @part.claim(CURVATURE, below(0.0), name=f"{trained.name}-transformed-step", **options)
+    def transformed_step(lab, curvature=spectrum):
         """One step of gradient descent on the inputs that the last of {words} sees, with the best
         step size for them, is better than on the prompt's.
 
@@ -222,15 +217,11 @@ def change(values: xr.DataArray) -> xr.DataArray:
     return (values.isel(layer=-2) - values.isel(layer=0)).reset_coords(drop=True)
 
 
-TWO = "two-layers", "two looped layers"
-FIVE = "five-layers", "five unshared layers"
-
-declare(*TWO, "Figure 3, two looped layers", two_layers, two_plus_plus, headline=True)
+declare(TWO, "two looped layers", two_layers, compared, headline=True)
+declare(FIVE, "five unshared layers", five_layers, five_compared)
 
 
-@part.claim(
-    f"{SECTION}, Figure 3, two looped layers", within(MARGIN), headline=True, must_fail_on=WRONG
-)
+@part.claim(TWO, within(MARGIN), headline=True, must_fail_on=WRONG)
 def two_layers_interpolation(
     lab, trained=two_layers, plus_plus=two_plus_plus, construct=gradient_descent_transformer
 ):
@@ -239,12 +230,9 @@ def two_layers_interpolation(
 
     Measured: R_interpolated / R_GD++ - 1, both on the same fresh prompts.
     """
-    between = analysis.interpolate(trained.learner, constructed(plus_plus, construct))
-    learners, prompts = (between, plus_plus.learner.descent), lab.settings.prompts
-    return measured(*learners, trained.task, lab.key(), prompts=prompts)["risk_difference"]
-
-
-declare(*FIVE, "Figure 3, five layers", five_layers, five_plus_plus)
+    between = analysis.interpolate(trained.learner, models.constructed(plus_plus, construct))
+    both, prompts = (between, plus_plus.learner.descent), lab.settings.prompts
+    return measured(*both, trained.task, lab.key(), prompts=prompts)["risk_difference"]
 
 
 @part.claim(
@@ -252,7 +240,7 @@ declare(*FIVE, "Figure 3, five layers", five_layers, five_plus_plus)
     below(0.0),
     must_fail_on={"repeated": repeated.given(dampings=(1.0, 10.0)), "damping": 10.0},
 )
-def beyond_depth(lab, repeated=repeated, damping=DAMPING):
+def beyond_depth(lab, repeated=repeated, damping=0.75):
     """A layer that was trained to be applied twice keeps descending when it is applied 50 times
     with damping 0.75.
 
@@ -263,34 +251,38 @@ def beyond_depth(lab, repeated=repeated, damping=DAMPING):
     return np.log10(ratio).reset_coords(drop=True)
 
 
-declare_curvature(*TWO, two_layers)
-declare_curvature(*FIVE, five_layers)
-
-
 @part.remark(shows=[beyond_depth])
 def stable_damping(lab, trained=two_layers, plus_plus=two_plus_plus):
     """The largest stable dampings."""
     run = trained.shown[0]
     options: Any = {"times": TIMES, "between": (0.05, 20.0), "precision": 0.05}
-
-    def stable(model: LinearTransformer) -> str:
+    found = []
+    for name, layer in repeatable(lab, run, plus_plus[run.seed]).items():
         try:
-            return f"{analysis.largest_stable_damping(model, run.task, lab.key(), **options):.2f}"
+            damping = analysis.largest_stable_damping(layer, run.task, lab.key(), **options)
+            found.append(f"{damping:.2f} for {name}")
         except InputError:  # a layer that has learned nothing changes nothing, with any damping
-            return "outside [0.05, 20]"
-
-    models = repeatable(lab, run, plus_plus[run.seed])
+            found.append(f"outside [0.05, 20] for {name}")
     return (
         f"Largest damping with which {TIMES} applications do not diverge on 2000 prompts "
-        f"(seed {run.seed}): {', '.join(f'{stable(m)} for {name}' for name, m in models.items())}."
+        f"(seed {run.seed}): {', '.join(found)}."
     )
 
 
-# What is drawn
-
-five_compared = compared.given(trained=five_layers, plus_plus=five_plus_plus)
-five_curvature = curvature.given(trained=five_layers)
-plus_plus_curvature = curvature.given(trained=five_plus_plus, model=constructed)
+def draw_risks(panels: Mapping[str, tuple[Runs, xr.Dataset]]) -> Figure:
+    """Risk over training beside those of gradient descent and of trained GD++, by titles."""
+    rows = -(-len(panels) // 2)
+    figure = Figure((figures.WIDE, 3.3 * rows), layout="constrained")
+    grid = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes, (title, (runs, risks)) in zip(grid, panels.items(), strict=False):
+        lines = {
+            "gradient descent, best rates": risks.descent_reference_risk.mean(),
+            "GD++, trained": risks.plus_plus_reference_risk.mean(),
+        }
+        figures.risk_over_training({"transformers": runs}, lines, log=True, title=title, axes=axes)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    return figure
 
 
 @part.figure
@@ -299,19 +291,8 @@ def deep_risk(lab, two=two_layers, five=five_layers, two_risks=compared, five_ri
     steps of plain gradient descent with the best step sizes and of GD++, which is trained by the
     same call (mean over seeds).
     """
-    left, right = Figure((figures.WIDE, 3.4), layout="constrained").subplots(1, 2)
-    draw_risk(left, name_of(lab.settings.two_layers), two, two_risks)
-    return draw_risk(right, name_of(lab.settings.five_layers), five, five_risks)
-
-
-def draw_risk(axes: Axes, title: str, runs: Runs, risks: xr.Dataset) -> Figure:
-    """Risk over training beside those of gradient descent and of trained GD++."""
-    lines = {
-        "gradient descent, best rates": risks.descent_reference_risk.mean(),
-        "GD++, trained": risks.plus_plus_reference_risk.mean(),
-    }
-    options: Any = {"log": True, "title": title, "axes": axes}
-    return figures.risk_over_training({"transformers": runs}, lines, **options)
+    titles = map(models.name_of, (lab.settings.two_layers, lab.settings.five_layers))
+    return draw_risks(dict(zip(titles, [(two, two_risks), (five, five_risks)], strict=True)))
 
 
 @part.figure
@@ -322,7 +303,7 @@ def deep_alignment(lab, two=two_layers, five=five_layers):
     step diverge on rare prompts; the claims compare with trained GD++ instead.
     """
     kinds = {lab.settings.two_layers: two, lab.settings.five_layers: five}
-    runs = {name_of(kind).replace(", ", "\n", 1): each for kind, each in kinds.items()}
+    runs = {models.name_of(kind).replace(", ", "\n", 1): each for kind, each in kinds.items()}
     references = {"to gradient descent": "descent_", "to GD++": "plus_plus_"}
     return figures.alignment_over_training(runs, references)
 
@@ -335,20 +316,20 @@ def deep_weights(lab, trained=five_layers, plus_plus=five_plus_plus):
     in the last layer act on nothing.
     """
     run = trained.shown[0]
-    models = {f"seed {run.seed}": run.learner, "GD++": constructed(plus_plus[run.seed])}
+    shown = {f"seed {run.seed}": run.learner, "GD++": models.constructed(plus_plus[run.seed])}
     rows = {
         f"{symbol}, {name}": {
             f"layer {layer}": np.asarray(matrix)
             for layer, matrix in enumerate(analysis.normalised(model)[place], start=1)
         }
         for place, symbol in enumerate("AB")
-        for name, model in models.items()
+        for name, model in shown.items()
     }
     figure = figures.matrices(rows, split=run.task.dim, limits="panel")
-    return figure, {"name": name_of(lab.settings.five_layers)}
+    return figure, {"name": models.name_of(lab.settings.five_layers)}
 
 
-def shown(table: xr.Dataset) -> xr.Dataset:
+def first_shown(table: xr.Dataset) -> xr.Dataset:
     """The first seed that counts, or the first of all where none does."""
     return table.isel(seed=int(table.counted.values.astype(bool).argmax()))
 
@@ -359,7 +340,7 @@ def deep_beyond(lab, repeated=repeated):
     often, with damping λ, beside gradient descent and GD++ with their rates of two steps; seed
     {seed}. Lines that leave through the top diverge.
     """
-    table = shown(repeated)
+    table = first_shown(repeated)
     figure = Figure((figures.WIDE, 3.4), layout="constrained")
     panels = figure.subplots(1, table.sizes["learner"], sharey=True)
     for axes, name in zip(panels, table.learner.values, strict=True):
@@ -369,7 +350,11 @@ def deep_beyond(lab, repeated=repeated):
         axes.get_legend().remove()
     least = float(table.risk.where(table.risk > 0).min())
     panels[0].set(ylabel="risk  E(ŷ − y)²", ylim=(least / 1.5, None))
-    return figures.legend_below(panels[0]), {"seed": str(int(table.seed))}
+    return figures.legend_below(panels[0]), {"seed": int(table.seed)}
+
+
+five_curvature = curvature.given(trained=five_layers)
+plus_plus_curvature = five_curvature.given(trained=five_plus_plus, model=models.constructed)
 
 
 @part.figure
@@ -379,7 +364,7 @@ def deep_spectra(lab, trained=five_curvature, plus_plus=plus_plus_curvature):
     that uses the inputs of a layer, the prompt's own labels and the best step size for them. The
     last layer's change of x acts on nothing and is not trained.
     """
-    return figures.spectra({"trained": shown(trained), "GD++": shown(plus_plus)})
+    return figures.spectra({"trained": first_shown(trained), "GD++": first_shown(plus_plus)})
 
 
 @part.figure
@@ -388,19 +373,17 @@ def deep_similarity(lab, kinship=kinship):
     seed {seed}) and after each iterate of algorithms (columns); the nearest iterate is framed.
     Nearest of all, layer by layer: {winners}.
     """
-    table = shown(kinship).drop_vars("counted")
-    maps = {name: table[name].rename({f"{name} iterate": "iterate"}) for name in table.data_vars}
-    names, figure = list(maps), Figure((figures.WIDE, 5.6), layout="constrained")
-    halves: Any = figure.subfigures(2, 1)
-    for half, row in zip(halves, (names[:3], names[3:]), strict=True):
-        widths = [maps[name].sizes["iterate"] for name in row]
+    table = first_shown(kinship)
+    figure: Any = Figure((figures.WIDE, 5.6), layout="constrained")
+    names = list(table.learner.values)
+    for half, row in zip(figure.subfigures(2, 1), (names[:3], names[3:]), strict=True):
+        maps = [table.sel(learner=name).dropna("iterate") for name in row]
+        widths = [each.sizes["iterate"] for each in maps]
         panels = half.subplots(1, len(row), width_ratios=widths)
-        for axes, name in zip(panels, row, strict=True):
-            both = {"difference": maps[name], "nearest": maps[name].argmin("iterate")}
-            plots.similarity_map(axes, xr.Dataset(both), floor=1e-3)
+        for axes, name, each in zip(panels, row, maps, strict=True):
+            plots.similarity_map(axes, each, floor=1e-3)
             axes.set(title=name, ylabel="layer" if axes is panels[0] else "")
         half.colorbar(panels[0].images[0], ax=list(panels), label="E‖ŷ_l − ŷ_k‖² / E‖y‖²")
-    least = xr.concat([each.min("iterate") for each in maps.values()], "algorithm")
-    nearest = [names[place] for place in least.argmin("algorithm").values]
+    nearest = table.difference.min("iterate").idxmin("learner").values
     winners = ", ".join(f"{layer}: {name}" for layer, name in enumerate(nearest) if layer)
-    return figure, {"seed": str(int(table.seed)), "winners": winners}
+    return figure, {"seed": int(table.seed), "winners": winners}

@@ -1,8 +1,8 @@
 """Transformers of several layers, and what they are compared with: gradient descent and GD++.
 
-GD++ is trained, as in the paper, from plain gradient descent on. It is an experiment of its own:
-each seed of a transformer is compared with the GD++ of its seed. The best GD++ with rates of its
-own for each of five steps is a different matter (docs/deep.md).
+GD++ is trained, as in the paper, from plain gradient descent on, in an experiment of its own: each
+seed of a transformer is compared with the GD++ of its seed. The best GD++ with rates of its own for
+each of five steps is a different matter (docs/deep.md).
 """
 
 import functools
@@ -44,15 +44,16 @@ def transformer(s: Values, kind: Kind, trained: bool = True) -> Experiment:
     """
     layers, sharing, *sizes = kind
     steps = s.deep_steps[sharing == "unshared"] if trained else 1
-    model = {"layers": layers, "looped": sharing == "looped", "init_scale": s.deep_init_scale}
     limits = {"clip": s.deep_clips[layers > 2], "epsilon": s.epsilon, "schedule": s.schedule}
-    plateau = LeftPlateau(reference=lambda run: descent_of(run, s.prompts_for_rates)[1])
+    plateau = LeftPlateau(reference=lambda run: float(descent_of(run, s).risk.value))
     return Experiment(
         task=regression(*sizes),
         model={
             "kind": "linear-transformer",
+            "layers": layers,
+            "looped": sharing == "looped",
+            "init_scale": s.deep_init_scale,
             "activation_clip": 10.0 if layers > 3 else None,
-            **model,
         },
         optimiser={"kind": "adam", "learning_rate": s.deep_rates[layers > 3], **limits},
         steps=steps,
@@ -77,7 +78,7 @@ def measures(kind: Kind, prompts: int, task: RegressionTask):
         references["plus_plus_"] = rates(shared=True, data_correction=True).learner
 
     def measure(learner, key):
-        found: dict[str, Any] = {}
+        found = {}
         for prefix, reference in references.items():
             found |= beside(learner, reference, task, key, prompts=2000, prefix=prefix)
         return found
@@ -99,11 +100,10 @@ def best_rates(
     return best._replace(step_size=np.round(best.step_size, 2), data_correction=correction)
 
 
-def descent_of(trained: Trained, prompts: int) -> tuple[GradientDescent, float]:
-    """Gradient descent of a transformer's depth with the best rates, and its risk."""
-    model = trained.learner
-    best = best_rates(trained.task, model.layers, shared=model.looped, prompts=prompts)
-    return best.learner, float(best.risk.value)
+def descent_of(trained: Trained, s: Values) -> DescentSteps:
+    """The best gradient descent of a transformer's depth."""
+    model, prompts = trained.learner, s.prompts_for_rates
+    return best_rates(trained.task, model.layers, shared=model.looped, prompts=prompts)
 
 
 class AsTransformer(Learner):
@@ -134,13 +134,12 @@ def trained_plus_plus(s: Values, kind: Kind) -> Experiment:
 
     def start(key) -> AsTransformer:
         with jax.ensure_compile_time_eval():  # JAX traces this function, not the search for rates
-            shared = sharing == "looped"
-            best = best_rates(task, layers, shared=shared, prompts=s.prompts_for_rates)
-        no_correction: Any = 0 * best.step_size
-        descent = GradientDescent(best.step_size, layers, data_correction=no_correction)
+            options = {"shared": sharing == "looped", "prompts": s.prompts_for_rates}
+            rates: Any = best_rates(task, layers, **options).step_size
+        descent = GradientDescent(rates, layers, data_correction=0 * rates)
         return AsTransformer(descent, task.context_length)
 
-    def measures(task):
+    def measure(task):
         return lambda learner, key: {"risk": risk(learner, task, key, prompts=2000).value}
 
     return Experiment(
@@ -150,7 +149,7 @@ def trained_plus_plus(s: Values, kind: Kind) -> Experiment:
         steps=steps,
         batch_size=512,
         every=max(steps // 20, 1),
-        measure=measures,
+        measure=measure,
     )
 
 

@@ -9,23 +9,16 @@ the models of this study were trained.
 """
 
 import functools
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 from matplotlib.figure import Figure
 
-from mesalens import plots
-from mesalens.analysis import risk
+from mesalens import analysis, plots
 from mesalens.atlas import (
     Experiment,
-    Lab,
     LeftPlateau,
-    Part,
-    Runs,
-    Trained,
     above,
     below,
     beside,
@@ -38,8 +31,8 @@ from mesalens.models import FeatureDescent, LinearAttention, Transformer
 from mesalens.prompt import Prompt
 from mesalens.studies.von_oswald_2023.beyond_settings import training
 from mesalens.studies.von_oswald_2023.study import STUDY
-from mesalens.tasks import Gaussian, RegressionTask, SineWaves, Task, TwoLayerNetworks, Uniform
-from mesalens.theory import OptimalLsa, context_blind_risk, optimal_lsa
+from mesalens.tasks import Gaussian, RegressionTask, SineWaves, TwoLayerNetworks, Uniform
+from mesalens.theory import context_blind_risk, optimal_lsa
 
 sine = STUDY.part("sine", "Sine waves", looks="sine_seeds")
 teachers = STUDY.part("teachers", "Random networks with several outputs", looks="teachers_seeds")
@@ -47,49 +40,39 @@ SECTION = 'Section 4, "Transformers solve nonlinear regression tasks", and Figur
 
 STEP_SIZE = 0.1
 """η before training, on the mean over the context. Source: the released code."""
-OUTPUTS = 2
-"""Of a teacher."""
 
 
-def task_of(s: Any, part: str) -> RegressionTask:
+def task_of(s, part):
     """Sine waves of amplitude U(0.1, 0.5) and phase U(0, π) on [-5, 5], or random networks with one
-    hidden layer on Gaussian inputs.
+    hidden layer and two outputs on Gaussian inputs.
     """
-    length = s[f"{part}_context_length"]
     if part == "sine":
-        return RegressionTask(Uniform(1, 5.0), SineWaves(1), context_length=length)
-    laws = Gaussian(s.teachers_dim), TwoLayerNetworks(s.teachers_dim, OUTPUTS)
-    return RegressionTask(*laws, context_length=length)
+        laws = Uniform(1, 5.0), SineWaves(1)
+    else:
+        laws = Gaussian(s.teachers_dim), TwoLayerNetworks(s.teachers_dim, 2)
+    return RegressionTask(*laws, context_length=s[f"{part}_context_length"])
 
 
 @remembered
-def without_mlp(task: RegressionTask) -> OptimalLsa:
-    """The best attention layer without an MLP, with its certified bound; both simulated."""
-    return optimal_lsa(task, relative_error=0.01)
-
-
-def bound(task: RegressionTask) -> float:
-    """No attention layer without an MLP has a lower risk: the bound less two standard errors."""
-    certificate = without_mlp(task).certificate
-    return certificate.lower_bound - 2 * certificate.standard_errors.get("lower_bound", 0.0)
-
-
-def blind(task: RegressionTask) -> float:
-    """The risk of the best function of the query alone."""
-    return context_blind_risk(task, without_mlp(task).null_risk)
+def bounds(task):
+    """The least risks without an MLP, less two standard errors, and without the context."""
+    best = optimal_lsa(task, relative_error=0.01)
+    error = best.certificate.standard_errors.get("lower_bound", 0.0)
+    blind = context_blind_risk(task, best.null_risk)
+    return {"bound": best.certificate.lower_bound - 2 * error, "blind": blind}
 
 
 LEARNED = LeftPlateau(
-    null=lambda run: blind(run.task),
+    null=lambda run: bounds(run.task)["blind"],
     reference=lambda run: 0.0,
     share=0.0,
     words="learned in context: they have a lower risk than any function of the query alone",
 )
 
 
-def risk_on(task: Task) -> Any:
+def risk_on(task):
     """What is measured during training."""
-    return lambda learner, key: {"risk": risk(learner, task, key, prompts=2000).value}
+    return lambda learner, key: {"risk": analysis.risk(learner, task, key, prompts=2000).value}
 
 
 @STUDY.experiment
@@ -123,7 +106,7 @@ def mlp_under(s, step, part, trained=True, counted=True):
 
 @STUDY.measurement
 def steps(lab, model, descent):
-    """The risks of both, and how alike their steps are."""
+    """The difference of risks, and how alike the steps of both are."""
     prompts = lab.settings.prompts
     return steps_beside(model.learner, descent.learner, model.task, lab.key(), prompts)
 
@@ -137,18 +120,18 @@ def steps_beside(model, descent, task, key, prompts):
 
     alike = beside(step(model), step(descent), task, key, prompts=prompts)
     risks = beside(model, descent, task, key, prompts=prompts)
-    return alike | {name: value for name, value in risks.items() if "risk" in name}
+    return alike | {"risk_difference": risks["risk_difference"]}
 
 
-def declare(part: Part, place: str, functions: str, headline: bool) -> tuple[Any, Any]:
+def declare(part, place, functions, headline):
     """The claims for one kind of functions; returns the experiments."""
     name = part.name
     claim = functools.partial(part.claim, headline=headline, functions=functions)
     model, descent = (mlp_under.given(step=step, part=name) for step in ("attention", "descent"))
     pair = steps.given(model=model, descent=descent)
-    untrained = {"trained": model.given(trained=False)}
-    apart = {"model": model.given(trained=False), "descent": descent.given(counted=False)}
-    wrong = {"steps": steps.given(**apart)}
+    new = model.given(trained=False)
+    untrained = {"trained": new}
+    wrong = {"steps": steps.given(model=new, descent=descent.given(counted=False))}
 
     @claim(place, below(0.0), name=f"{name}-in-context", every_seed=True, must_fail_on=untrained)
     def in_context(lab, trained=model):
@@ -157,7 +140,7 @@ def declare(part: Part, place: str, functions: str, headline: bool) -> tuple[Any
 
         Measured: R / R_blind - 1, R_blind the risk of E[y | x], exact.
         """
-        return fresh_risk(lab, trained) / blind(trained.task) - 1
+        return fresh_risk(lab, trained) / bounds(trained.task)["blind"] - 1
 
     @claim(place, within(0.1), name=f"{name}-risk", must_fail_on=wrong)
     def same_risk(lab, steps=pair):
@@ -187,13 +170,9 @@ def declare(part: Part, place: str, functions: str, headline: bool) -> tuple[Any
         """
         return steps.cosine
 
-    @claim(
-        f"{place}; the bound is our own",
-        below(0.0),
-        name=f"{name}-needs-mlp",
-        every_seed=True,
-        must_fail_on=untrained,
-    )
+    ours = f"{place}; the bound is our own"
+
+    @claim(ours, below(0.0), name=f"{name}-needs-mlp", every_seed=True, must_fail_on=untrained)
     def needs_mlp(lab, trained=model):
         """On {functions}, the MLP is needed: no weights of one layer of linear self-attention alone
         come as low. Every seed counts.
@@ -201,15 +180,15 @@ def declare(part: Part, place: str, functions: str, headline: bool) -> tuple[Any
         Measured: R / R_LSA - 1, R_LSA the certified lower bound of one layer without MLP, less two
         standard errors.
         """
-        return fresh_risk(lab, trained) / bound(trained.task) - 1
+        return fresh_risk(lab, trained) / bounds(trained.task)["bound"] - 1
 
     return model, descent
 
 
-def fresh_risk(lab: Lab, trained: Trained) -> float:
+def fresh_risk(lab, trained):
     """The risk of a trained learner on fresh prompts."""
     prompts = lab.settings.prompts
-    return float(risk(trained.learner, trained.task, lab.key(), prompts=prompts).value)
+    return float(analysis.risk(trained.learner, trained.task, lab.key(), prompts=prompts).value)
 
 
 sine_attention, sine_descent = declare(sine, SECTION, "sine waves", False)
@@ -237,13 +216,13 @@ def teachers_risk(lab, model=teachers_attention, descent=teachers_descent):
     return risk_figure(model, descent)
 
 
-def risk_figure(model: Runs, descent: Runs) -> tuple[Figure, dict[str, str]]:
-    """The risks of both over training."""
-    task = model[0].task
-    lines = {"bound without an MLP": bound(task), "best function of x alone": blind(task)}
+def risk_figure(model, descent):
+    """The risks of both over training, and the words for the caption."""
+    least = bounds(model[0].task)
+    lines = {"bound without an MLP": least["bound"], "best function of x alone": least["blind"]}
     groups = {"MLP and attention": model, "MLP and one step of gradient descent": descent}
     figure = figures.risk_over_training(groups, lines, log=True)
-    return figure, {"bound": f"{bound(task):.4f}", "blind": f"{blind(task):.4f}"}
+    return figure, {name: f"{risk:.4f}" for name, risk in least.items()}
 
 
 @sine.figure
@@ -259,13 +238,13 @@ def sine_functions(lab, model=sine_attention, descent=sine_descent):
     row = figure.subplots(1, 2, sharey=True)
     for axes, key in zip(row, jax.random.split(lab.key(), 2), strict=True):
         input_key, wave_key = jax.random.split(key)
-        inputs = task.covariates.sample(input_key, (task.context_length,))
-        labels = task.functions(wave_key, jnp.concatenate([inputs, queries]))
-        context, wave = jnp.split(labels, [task.context_length])
+        xs = task.covariates.sample(input_key, (task.context_length,))
+        labels = task.functions(wave_key, jnp.concatenate([xs, queries]))
+        ys, wave = jnp.split(labels, [task.context_length])
         axes.plot(queries, wave, color="black", linestyle="--", linewidth=1, label="the wave")
-        axes.plot(inputs, context, "o", color=plots.NEUTRAL, markersize=5, label="context")
+        axes.plot(xs, ys, "o", color=plots.NEUTRAL, markersize=5, label="context")
         for (label, learner), color in zip(learners.items(), colors, strict=True):
-            before, *_, after = predicted(learner, inputs, context, queries)
+            before, *_, after = predicted(learner, xs, ys, queries)
             axes.plot(queries, before, color=color, linestyle=":", label=f"{label}, before")
             axes.plot(queries, after, color=color, label=f"{label}, after")
         axes.set(xlabel="x")
@@ -273,6 +252,6 @@ def sine_functions(lab, model=sine_attention, descent=sine_descent):
     return figures.legend_below(row[0]), {"seed": str(run.seed)}
 
 
-def predicted(learner: Any, xs: Array, ys: Array, queries: Array) -> Array:
+def predicted(learner, xs, ys, queries):
     """The iterates at each query, by step."""
     return jax.vmap(lambda query: learner.iterates(Prompt(xs, ys, query)), out_axes=1)(queries)

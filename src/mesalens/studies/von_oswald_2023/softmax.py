@@ -12,13 +12,11 @@ of it at d = n = 10. And `two-softmax-heads-cancel` was added when pilots with a
 shown two heads some 7% above gradient descent, one of them with A_2 near 0.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mesalens.atlas import Experiment, Lab, LeftPlateau, above, below, compared, figures, within
+from mesalens.atlas import Experiment, LeftPlateau, above, below, compared, figures, within
 from mesalens.learners import NadarayaWatson
 from mesalens.studies.von_oswald_2023.beyond_settings import training
 from mesalens.studies.von_oswald_2023.construction import regression
@@ -31,68 +29,62 @@ PLACE = "Section 3 and the appendix on softmax self-attention"
 WEIGHTS = f"{PLACE} (sum and product of trained weights)"
 OURS = "not in the paper; our own"
 
+MODELS = {
+    "softmax, one head": {},
+    "softmax, two heads": {"heads": 2},
+    "kernel smoother": None,
+    "linear attention": {"attention": "linear"},
+    "linear attention behind layer norm": {"attention": "linear", "layer_norm": True},
+}
 PLATEAU = LeftPlateau()
 STARTED = LeftPlateau(share=0.2, words="gained more than a fifth of what gradient descent gains")
-
-ONE, TWO, SMOOTHER = "softmax, one head", "softmax, two heads", "kernel smoother"
-LINEAR, NORMED = "linear attention", "linear attention behind layer norm"
-MODELS = {
-    ONE: {},
-    TWO: {"heads": 2},
-    LINEAR: {"attention": "linear"},
-    NORMED: {"attention": "linear", "layer_norm": True},
-}
 
 
 @part.experiment
 def layer(s, model, trained=True):
     """One layer of attention, or a kernel smoother: what one softmax head computes that reads x in
-    keys and queries, and y in values. All are trained by the same call.
+    keys and queries, and y in values.
     """
 
     def smoother(key):
         dim = s.softmax_dim
-        metric = jnp.eye(dim) + 0.1 * jax.random.normal(key, (dim, dim))
-        return NadarayaWatson(metric, gain=jnp.asarray(1.0))
+        return NadarayaWatson(jnp.eye(dim) + 0.1 * jax.random.normal(key, (dim, dim)))
 
     attention = {"kind": "transformer", "init_scale": s.softmax_init_scale}
-    counts = STARTED if model in (ONE, SMOOTHER) else PLATEAU
+    counts = STARTED if model in ("softmax, one head", "kernel smoother") else PLATEAU
     return Experiment(
         task=regression(s.softmax_dim, s.softmax_context_length),
-        model=smoother if model == SMOOTHER else attention | MODELS[model],
+        model=smoother if model == "kernel smoother" else attention | MODELS[model],
         measure=beside_best_step,
         counts=counts if trained else None,
         **training(s, "softmax", trained),
     )
 
 
-one_head, two_heads, kernel_smoother, linear, normed = (
-    layer.given(model=model) for model in (ONE, TWO, SMOOTHER, LINEAR, NORMED)
-)
-new_one, new_two, new_smoother, new_linear = (
-    each.given(trained=False) for each in (one_head, two_heads, kernel_smoother, linear)
-)
-
-
-def itself(trained: Any) -> Any:
-    """The trained learner: a wrong reference."""
-    return trained.learner
-
-
-def difference(lab: Lab, first: Any, second: Any) -> Any:
-    """R_1 / R_2 - 1 of two trained learners, on the same fresh prompts."""
-    learners, prompts = (first.learner, second.learner), lab.settings.prompts
-    return measured(*learners, first.task, lab.key(), prompts=prompts)["risk_difference"]
-
-
+LAYERS = tuple(layer.given(model=model) for model in MODELS)
+one_head, two_heads, kernel_smoother, linear, normed = LAYERS
+new_one, new_two, new_smoother, new_linear, _ = (each.given(trained=False) for each in LAYERS)
 one_beside, two_beside, smoother_beside = (
     compared.given(trained=each, reference=best_step)
     for each in (one_head, two_heads, kernel_smoother)
 )
-UNTRAINED = {"compared": two_beside.given(trained=new_two)}
+
+
+def itself(trained):
+    """The trained learner: a wrong reference."""
+    return trained.learner
+
+
 ALIKE, SMOOTHERS_ALIKE = (
     {"compared": compared.given(trained=each, reference=itself)} for each in (new_one, new_smoother)
 )
+UNTRAINED = {"compared": two_beside.given(trained=new_two)}
+
+
+def difference(lab, first, second):
+    """R_1 / R_2 - 1 of two trained learners, on the same fresh prompts."""
+    learners, prompts = (first.learner, second.learner), lab.settings.prompts
+    return measured(*learners, first.task, lab.key(), prompts=prompts)["risk_difference"]
 
 
 @part.claim(PLACE, above(0.2), must_fail_on=ALIKE)
@@ -160,8 +152,7 @@ def two_softmax_heads_centred(lab, trained=two_heads, compared=two_beside):
 
     Measured: R / R_GD, both on the same fresh prompts, over R_centred / R_GD, both exact, minus 1.
     """
-    task = trained.task
-    centring = centred_step_risk(task).best_risk / one_step_risk(task).best_risk
+    centring = centred_step_risk(trained.task).best_risk / one_step_risk(trained.task).best_risk
     return (1 + compared.risk_difference) / centring - 1
 
 
@@ -171,15 +162,12 @@ def heads(lab, trained=two_heads):
     A, B = (np.asarray(each[0], np.float64) for each in trained.learner.effective())
     dim = trained.task.dim
     A, b = A[:, :dim, :dim], B[:, dim, dim]
-    product = -np.einsum("h,hij->ij", b, A)
-    alike = {"opposite": cosine(A[0], -A[-1]), "product_cosine": cosine(product, np.eye(dim))}
-    uncancelled = abs(b.sum()) / abs(b).sum()
-    return {"A": A, "b": b, "product": product, "uncancelled": uncancelled, **alike}
+    return {"A": A, "b": b, "product": -np.einsum("h,hij->ij", b, A)}
 
 
-def cosine(first: np.ndarray, second: np.ndarray) -> float:
+def cosine(first, second):
     """The cosine of two matrices as vectors."""
-    return float((first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum()))
+    return (first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum())
 
 
 ONE_HEAD = {"heads": heads.given(trained=new_one)}
@@ -191,7 +179,7 @@ def two_softmax_heads_cancel(lab, heads=heads):
 
     Measured: |b_1 + b_2| / (|b_1| + |b_2|), b_h = B's entry from label to prediction.
     """
-    return heads.uncancelled
+    return abs(heads.b.sum()) / abs(heads.b).sum()
 
 
 @part.claim(WEIGHTS, above(0.5), must_fail_on=ONE_HEAD)
@@ -200,7 +188,7 @@ def two_softmax_heads_opposite(lab, heads=heads):
 
     Measured: cosine of A_1 and -A_2, x-blocks as vectors.
     """
-    return heads.opposite
+    return cosine(heads.A[0], -heads.A[-1])
 
 
 @part.claim(WEIGHTS, above(0.9), must_fail_on=ONE_HEAD)
@@ -210,7 +198,7 @@ def two_softmax_heads_product(lab, heads=heads):
 
     Measured: cosine of -Σ_h b_h A_h (x-block) and the identity.
     """
-    return heads.product_cosine
+    return cosine(heads.product, np.eye(len(heads.product)))
 
 
 @part.claim(
@@ -229,22 +217,19 @@ def layer_norm_costs(lab, normed=normed, plain=linear):
 
 
 @part.figure
-def softmax_risk(
-    lab, one=one_head, two=two_heads, smoother=kernel_smoother, linear=linear, normed=normed
-):
+def softmax_risk(lab, layers=LAYERS):
     """Risk over training of one layer of softmax attention with one head and with two, of a kernel
     smoother, and of linear attention behind layer norm and without, measured on fresh prompts. For
     small weights the difference of two heads is one step of gradient descent on centred inputs.
     """
-    task = two[0].task
-    theory, centred = one_step_risk(task), centred_step_risk(task)
+    task = layers[0][0].task
+    theory = one_step_risk(task)
     lines = {
         "one step of gradient descent, exact": theory.best_risk,
         "predicting 0, exact": theory.null_risk,
-        "one step on centred inputs, exact": centred.best_risk,
+        "one step on centred inputs, exact": centred_step_risk(task).best_risk,
     }
-    groups = {ONE: one, TWO: two, SMOOTHER: smoother, LINEAR: linear, NORMED: normed}
-    return figures.risk_over_training(groups, lines)
+    return figures.risk_over_training(dict(zip(MODELS, layers, strict=True)), lines)
 
 
 @part.figure(
