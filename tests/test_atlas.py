@@ -67,6 +67,16 @@ def test_a_second_time_everything_is_taken(first, store, monkeypatch):
     assert all(unit["taken"] for unit in experiment["units"])
 
 
+def test_claims_named_apart_are_of_one_study(first, store, tmp_path):
+    names = [f"{FILE}/risk", f"{FILE}/exact"]
+    report = Session(store, say=Said()).reproduce(*names, budget="full")
+    assert outcomes(report) == {name: outcomes(first)[name] for name in ("risk", "exact")}
+    report.save(tmp_path / "report")
+    saved = ml.load(tmp_path / "report")
+    assert len(saved.content["studies"]) == 1
+    assert saved.trained("one-layer").seed == 0
+
+
 def test_what_is_fresh_has_the_same_values(first, store):
     session = Session(store, say=Said(), fresh=True)
     fresh = session.reproduce(STUDY, budget="full")

@@ -28,6 +28,7 @@ import ast
 import functools
 import hashlib
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -41,7 +42,8 @@ from mesalens import random
 from mesalens.atlas.criterion import Criterion
 from mesalens.checks import InputError, one_of
 
-BUDGETS = ("quick", "full", "paper")
+FILE_MODULE = "mesalens_study_"
+"""What the names of modules begin with that are files of users."""
 
 
 class Values(dict[str, Any]):
@@ -136,7 +138,7 @@ class Node:
     def identity(self) -> str:
         """The function and its arguments, in words that say which ones they are."""
         arguments = ", ".join(f"{name}={_words(v)}" for name, v in self.arguments.items())
-        return f"{self.function.__module__}.{self.function.__qualname__}({arguments})"
+        return f"{_full_name(self.function)}({arguments})"
 
     @functools.cached_property
     def name(self) -> str:
@@ -408,7 +410,7 @@ class Study:
         """
         names = set(names)
         known = [each.name for part in self.parts for each in (part, *part.claims)]
-        for name in names - {None}:
+        for name in filter(None, names):
             one_of(f"part or claim of {self.name}", name, known)
 
         def chosen(part: Part, claim: Claim) -> bool:
@@ -447,6 +449,14 @@ def _require_evidence(claim: Claim) -> None:
         )
 
 
+def _full_name(function: Any) -> str:
+    """Module and name; keys depend on it, and a file of one's own may be moved."""
+    module = function.__module__
+    if module.startswith(FILE_MODULE):
+        module = Path(sys.modules[module].__file__ or "").stem
+    return f"{module}.{function.__qualname__}"
+
+
 def _name(value: Any) -> str:
     """A value in words for people."""
     if isinstance(value, Node):
@@ -468,7 +478,7 @@ def _words(value: Any) -> str:
         return "(" + ", ".join(map(_words, value)) + ")"
     if callable(value) and hasattr(value, "__qualname__"):
         line = inspect.unwrap(value).__code__.co_firstlineno if hasattr(value, "__code__") else ""
-        return f"{value.__module__}.{value.__qualname__}{line if '<' in value.__qualname__ else ''}"
+        return f"{_full_name(value)}{line if '<' in value.__qualname__ else ''}"
     return repr(value)
 
 

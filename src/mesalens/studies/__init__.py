@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from mesalens.atlas.study import Study
+from mesalens.atlas.study import FILE_MODULE, Study
 from mesalens.checks import InputError, one_of
 
 STUDIES = {
@@ -57,7 +57,7 @@ def _from_file(file: Path) -> Study:
 
 
 def _imported(file: Path) -> Study:
-    name = f"mesalens_study_{file.resolve().as_posix().encode().hex()}"
+    name = FILE_MODULE + file.resolve().as_posix().encode().hex()
     module: Any = sys.modules.get(name)
     if module is None:
         spec = importlib.util.spec_from_file_location(name, file.resolve())

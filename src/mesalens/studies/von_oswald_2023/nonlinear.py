@@ -138,7 +138,7 @@ def declare(part, place, functions, headline):
         """On {functions}, an MLP under one layer of linear self-attention learns in context: it has
         a lower risk than any function of the query alone. Every seed counts.
 
-        Measured: R / R_blind - 1, R_blind the risk of E[y | x], exact.
+        Measured: R / R_blind - 1, R_blind the risk of E[y | x].
         """
         return fresh_risk(lab, trained) / bounds(trained.task)["blind"] - 1
 
