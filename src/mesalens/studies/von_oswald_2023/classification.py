@@ -106,7 +106,7 @@ def least_squares(descent, **sizes):
     return gradient_descent_transformer(GradientDescent(descent.step_size), **sizes)
 
 
-@part.claim(PLACE, every_seed_below(1e-5), headline=True, must_fail_on={"construct": least_squares})
+@part.claim(PLACE, every_seed_below(1e-5), must_fail_on={"construct": least_squares})
 def logistic_construction(lab, construct=logistic_descent_transformer):
     """One layer of linear self-attention can be one step of gradient descent from zero on the
     logistic loss.
