@@ -206,14 +206,15 @@ def copying_onset(lab, trained=copying_layers, fall=half_of_the_gain, rise=2.0):
 @part.figure
 def copying(lab, trained=copying_layers):
     """Left: risk over training of two layers on interleaved tokens, measured on fresh prompts,
-    beside exact risks. Right: how the first layer's output at the rows of x depends on the tokens,
-    over training, one line a seed; the next token is their y.
+    beside exact risks; lines that start above are cut. Right: how the first layer's output at the
+    rows of x depends on the tokens, over training, one line a seed; the next token is their y.
     """
     theory = one_step_risk(trained[0].task)
     lines = {"one step of gradient descent": theory.best_risk, "predicting 0": theory.null_risk}
     figure = Figure((figures.WIDE, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     figures.risk_over_training({"two layers": trained}, lines, axes=left)
+    left.set_ylim(0, 1.3 * theory.null_risk)  # first weights of variance 1 have a risk of 50
     for name, label, color in (
         ("own", "on their own token", plots.NEUTRAL),
         ("next", "on the next token", plots.REFERENCE),
