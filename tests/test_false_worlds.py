@@ -18,7 +18,8 @@ def reports(tmp_path_factory):
     def report(name):
         if name not in found:
             session = Session(store, seed=1, say=lambda line: None)
-            carried = session.reproduce(name, budget="small", falsify=True)
+            looks = {n: (4, 8, 16) for n in study(name).settings if n.endswith("seeds")}
+            carried = session.reproduce(name, budget="small", settings=looks, falsify=True)
             found[name] = {v.claim.name: v.judgement for v in carried.verdicts}
         return found[name]
 

@@ -168,14 +168,14 @@ class Examination:
             for name, other in node.needs.items()
         }
 
-    def trainings(self, node: ExperimentNode, seed: int) -> Job | dict[str, Job]:
+    def trainings(self, node: ExperimentNode, seed: int) -> Job | dict[Any, Job]:
         """The job of a unit, or the jobs of several experiments by their labels."""
         made = self.made(node)
         if isinstance(made, Experiment):
             return self._unit(node, None, made, seed)
         return {label: self._unit(node, label, each, seed) for label, each in made.items()}
 
-    def made(self, node: ExperimentNode) -> Experiment | dict[str, Experiment]:
+    def made(self, node: ExperimentNode) -> Experiment | dict[Any, Experiment]:
         """What an experiment's function makes of the settings."""
         if node.identity not in self._made:
             self._made[node.identity] = node.call(self.values, {})

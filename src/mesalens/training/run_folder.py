@@ -12,7 +12,7 @@ import jax
 import mesalens
 from mesalens.checks import InputError
 from mesalens.files import make_folder, replace_file, writing
-from mesalens.manifest import DamagedError, read_manifest, verify, write_manifest
+from mesalens.manifest import MANIFEST, DamagedError, read_manifest, verify, write_manifest
 from mesalens.storage import load_arrays, load_dataset, load_text, save_arrays, save_dataset
 from mesalens.training.checkpoint import LOCK, differences, exclusive, steps_done
 from mesalens.training.old_settings import is_old, load_old_weights, upgraded
@@ -106,6 +106,7 @@ def save_run(folder: Path | str, settings: TrainingSettings, training: Training)
     folder = Path(folder)
     make_folder(folder)
     with writing(folder, ADVICE):
+        (folder / MANIFEST).unlink(missing_ok=True)  # a folder that has one is complete
         _write_settings(folder, settings)
         save_arrays(training.learners, folder / WEIGHTS)
         save_dataset(training.metrics, folder / METRICS)
@@ -164,7 +165,8 @@ def load_run(folder: Path | str) -> tuple[TrainingSettings, Training]:
     settings, old = _load_settings(folder)
     done = steps_done(states_folder(folder))
     again = f"mesalens train --resume {folder}"
-    if 0 < done < settings.steps and not finished(folder, settings.steps):
+    complete = done == settings.steps and (folder / MANIFEST).is_file()
+    if done and not complete and not finished(folder, settings.steps):
         raise InputError(
             f"the training in {folder} is not finished (step {done} of {settings.steps}); go on "
             f"with: {again}"
