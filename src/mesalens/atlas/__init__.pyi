@@ -1,5 +1,6 @@
 from . import figures as figures
 from .comparison import beside as beside
+from .comparison import compare as compare
 from .comparison import compared as compared
 from .comparison import over as over
 from .comparison import settings_of as settings_of

@@ -54,24 +54,40 @@ def beside(
     return {"risk": mean["risk"]} | {f"{prefix}{name}": value for name, value in values.items()}
 
 
-_beside = eqx.filter_jit(beside)  # compiled once for all seeds of an experiment
+compare = eqx.filter_jit(beside)
+"""`beside`, compiled once for all seeds of an experiment."""
+
+
+def own(trained: Trained, reference: AnyLearner) -> AnyLearner:
+    """What was trained."""
+    return trained.learner
 
 
 @measurement
 def compared(
-    lab: Lab, trained: Any, reference: Callable[[Trained], AnyLearner], dimension: str = "setting"
+    lab: Lab,
+    trained: Any,
+    reference: Any,
+    learner: Callable[[Trained, AnyLearner], AnyLearner] = own,
+    dimension: str = "setting",
 ) -> dict[str, Any] | xr.Dataset:
-    """Trained learners beside `reference(trained)`, by the names of `beside`.
+    """Trained learners beside references, by the names of `beside`.
 
-    Several experiments by their labels give values along a dimension.
+    A reference is another training, or what `reference(trained)` makes. Instead of what was trained
+    stands `learner(trained, reference)`. Several trainings by their labels, beside one reference or
+    one for each label, give values along a dimension.
     """
 
-    def measure(run: Trained) -> dict[str, Any]:
-        key = lab.key(run.name)
-        prompts = lab.settings.prompts
-        return _beside(run.learner, reference(run), run.task, key, prompts=prompts)
+    def measure(label: Any, run: Trained) -> dict[str, Any]:
+        other = reference[label] if isinstance(reference, Mapping) else reference
+        other = other.learner if isinstance(other, Trained) else other(run)
+        key, prompts = lab.key(run.name), lab.settings.prompts
+        return compare(learner(run, other), other, run.task, key, prompts=prompts)
 
-    return over(trained, measure, dimension) if isinstance(trained, Mapping) else measure(trained)
+    if isinstance(trained, Trained):
+        return measure(None, trained)
+    labels = {run.name: label for label, run in trained.items()}
+    return over(trained, lambda run: measure(labels[run.name], run), dimension)
 
 
 def over(

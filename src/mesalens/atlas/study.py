@@ -154,8 +154,34 @@ class Node:
         return found
 
 
+@dataclass(frozen=True, eq=False)
 class ExperimentNode(Node):
     """A function of the settings that makes an `Experiment`, or several by their labels."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def but(self, **fields: Any) -> Any:
+        """The same with other values of some fields of `Experiment`."""
+        return replace(self, fields={**self.fields, **fields})
+
+    @property
+    def untrained(self) -> Any:
+        """The same after a single step, where every seed counts: what has not learned yet."""
+        return self.but(steps=1, counts=None)
+
+    def call(self, first: Any, results: Mapping[str, Any]) -> Any:
+        made = super().call(first, results)
+        if isinstance(made, Mapping):
+            return {label: replace(each, **self.fields) for label, each in made.items()}
+        return replace(made, **self.fields)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        return super().identity + "".join(f" {n}={_words(v)}" for n, v in self.fields.items())
+
+    @functools.cached_property
+    def name(self) -> str:
+        return super().name + "".join(f" {n}={_name(v)}" for n, v in self.fields.items())
 
 
 class Measurement(Node):

@@ -36,6 +36,11 @@ class Task(eqx.Module):
     rotation_invariant: ClassVar[bool] = False
     """Whether rotating all inputs keeps the law. False promises nothing."""
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """`dim`, `outputs` and `context_length`, as constructions take them."""
+        return {n: getattr(self, n) for n in ("dim", "outputs", "context_length")}
+
     @abc.abstractmethod
     def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[AnyPrompt, Targets]:
         """Independent prompts with leading axes `shape`, and the target `y_query` of each."""
