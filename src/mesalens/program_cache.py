@@ -1,10 +1,13 @@
-"""Compiled programs on disk, so that a later process need not compile them again."""
+"""Compiled programs: kept on disk for later processes, and quickly made for a few calls."""
 
 import contextlib
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import equinox as eqx
 import jax
 import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
@@ -16,6 +19,34 @@ MOST_BYTES = 2 * 2**30
 
 LEAST_SECONDS = 0.05
 """Programs that compile in less time than this are not stored."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def seldom() -> dict[str, Any]:
+    """Options of XLA for a program that runs a few times only.
+
+    On a CPU it compiles in less than half the time; it may run half as fast, and the last bits of
+    its results differ.
+    """
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+
+
+def compiled_once(function: Callable[P, R]) -> Callable[P, R]:
+    """`eqx.filter_jit` for a function that is called a few times only, and not while JAX traces."""
+
+    @functools.cache
+    def compiled() -> Any:  # when it is called first, as options depend on where JAX computes
+        options: Any = {"compiler_options": seldom()}
+        return eqx.filter_jit(function, **options)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return compiled()(*args, **kwargs)
+
+    return call
 
 
 def keep_programs(folder: Path | None = None) -> Path:

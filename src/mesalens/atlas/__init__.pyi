@@ -2,6 +2,9 @@ from . import figures as figures
 from .comparison import beside as beside
 from .comparison import compare as compare
 from .comparison import compared as compared
+from .comparison import compared_with_each as compared_with_each
+from .comparison import compiled_once as compiled_once
+from .comparison import largest_difference as largest_difference
 from .comparison import over as over
 from .comparison import settings_of as settings_of
 from .criterion import Criterion as Criterion

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Key
@@ -12,6 +13,7 @@ from mesalens.analysis import Comparison
 from mesalens.atlas.experiment import Trained
 from mesalens.atlas.study import Lab, measurement
 from mesalens.learners import AnyLearner
+from mesalens.program_cache import compiled_once
 from mesalens.tasks import Task
 
 
@@ -54,7 +56,7 @@ def beside(
     return {"risk": mean["risk"]} | {f"{prefix}{name}": value for name, value in values.items()}
 
 
-compare = eqx.filter_jit(beside)
+compare = compiled_once(beside)
 """`beside`, compiled once for all seeds of an experiment."""
 
 
@@ -78,16 +80,62 @@ def compared(
     one for each label, give values along a dimension.
     """
 
-    def measure(label: Any, run: Trained) -> dict[str, Any]:
-        other = reference[label] if isinstance(reference, Mapping) else reference
-        other = other.learner if isinstance(other, Trained) else other(run)
+    def measure(run: Trained, made: Mapping[str, AnyLearner]) -> dict[str, Any]:
         key, prompts = lab.key(run.name), lab.settings.prompts
-        return compare(learner(run, other), other, run.task, key, prompts=prompts)
+        return compare(learner(run, made[""]), made[""], run.task, key, prompts=prompts)
+
+    return _measured(measure, trained, {"": reference}, dimension)
+
+
+@measurement
+def compared_with_each(
+    lab: Lab, trained: Any, references: Mapping[str, Any], dimension: str = "setting"
+) -> dict[str, Any] | xr.Dataset:
+    """Trained learners beside several references on the same prompts, as for `compared`.
+
+    The name of a reference stands in front of its values: `descent_risk_difference`.
+    """
+
+    def measure(run: Trained, made: Mapping[str, AnyLearner]) -> dict[str, Any]:
+        found = {}
+        for name, reference in made.items():
+            given = run.learner, reference, run.task, lab.key(run.name)
+            found |= compare(*given, prompts=lab.settings.prompts, prefix=f"{name}_")
+        return found
+
+    return _measured(measure, trained, references, dimension)
+
+
+def _measured(
+    measure: Callable[[Trained, Mapping[str, AnyLearner]], dict[str, Any]],
+    trained: Any,
+    references: Mapping[str, Any],
+    dimension: str,
+) -> dict[str, Any] | xr.Dataset:
+    """What is measured of one training, or of several by their labels, beside references."""
+
+    def one(run: Trained, label: Any = None) -> dict[str, Any]:
+        made = {}
+        for name, reference in references.items():
+            other = reference[label] if isinstance(reference, Mapping) else reference
+            made[name] = other.learner if isinstance(other, Trained) else other(run)
+        return measure(run, made)
 
     if isinstance(trained, Trained):
-        return measure(None, trained)
+        return one(trained)
     labels = {run.name: label for label, run in trained.items()}
-    return over(trained, lambda run: measure(labels[run.name], run), dimension)
+    return over(trained, lambda run: one(run, labels[run.name]), dimension)
+
+
+@compiled_once
+def largest_difference(
+    learner: AnyLearner, reference: AnyLearner, task: Task, key: Key[Array, ""], prompts: int = 200
+) -> Float[Array, ""]:
+    """The greatest ‖ŷ - ŷ_ref‖ over prompts, over the root mean square of ‖ŷ_ref‖."""
+    drawn, _ = task.sample(key, (prompts,))
+    expected = jax.vmap(reference)(drawn)
+    differences = jnp.linalg.norm(jax.vmap(learner)(drawn) - expected, axis=-1)
+    return differences.max() / jnp.sqrt(jnp.mean(jnp.sum(expected**2, axis=-1)))
 
 
 def over(

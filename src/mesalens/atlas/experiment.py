@@ -85,7 +85,7 @@ class Trained:
     """One seed of an experiment: the learner, its task, and what was measured during training.
 
     `metrics` has the dimension `step`; its attributes and the coordinates `ending` and
-    `steps_taken` are those of `Training`.
+    `steps_taken` are those of `Training`. `settings` are those of the study.
     """
 
     name: str
@@ -94,6 +94,7 @@ class Trained:
     task: Any
     learner: Any
     metrics: xr.Dataset
+    settings: Any = None
 
     @property
     def last(self) -> xr.Dataset:

@@ -33,7 +33,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -45,6 +45,8 @@ from mesalens.checks import InputError, one_of
 FILE_MODULE = "mesalens_study_"
 """What the names of modules begin with that are files of users."""
 
+MustFail = Mapping[str, Any] | Literal["untrained"] | None
+
 
 class Values(dict[str, Any]):
     """The settings of a study with those of a budget: `s.steps` is `s["steps"]`."""
@@ -54,6 +56,11 @@ class Values(dict[str, Any]):
             return self[name]
         except KeyError:
             raise AttributeError(f"the study has no setting {name!r}") from None
+
+    def of(self, part: str) -> "Values":
+        """The settings of a part, `softmax_steps`, in place of those of all, `steps`."""
+        own = {n.removeprefix(f"{part}_"): v for n, v in self.items() if n.startswith(f"{part}_")}
+        return Values(self | own)
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,12 @@ class Node:
             one_of(f"parameter of {self.function.__name__}", name, known)
         return replace(self, changes={**self.changes, **arguments})
 
+    @property
+    def untrained(self) -> Any:
+        """The same for what has not learned yet, in place of all trainings."""
+        nodes = {n: v.untrained for n, v in self.arguments.items() if isinstance(v, Node)}
+        return self.given(**nodes)
+
     @functools.cached_property
     def arguments(self) -> dict[str, Any]:
         """All arguments but the first, by name.
@@ -115,22 +128,22 @@ class Node:
 
     @functools.cached_property
     def needs(self) -> dict[str, "Node"]:
-        """The arguments that are nodes, by name; of a tuple of nodes each, as "name[0]"."""
+        """The arguments that are nodes, by name; of a tuple or mapping each, as "name[0]"."""
         found: dict[str, Node] = {}
         for name, value in self.arguments.items():
-            many = value if isinstance(value, tuple) else (value,)
-            for number, each in enumerate(many):
+            for place, each in _each(name, value):
                 if isinstance(each, Node):
-                    found[f"{name}[{number}]" if isinstance(value, tuple) else name] = each
+                    found[place] = each
         return found
 
     def call(self, first: Any, results: Mapping[str, Any]) -> Any:
         """The function's value, with results for its nodes."""
 
         def value_of(name: str, value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(results.get(f"{name}[{i}]", each) for i, each in enumerate(value))
-            return results.get(name, value)
+            values = [results.get(place, each) for place, each in _each(name, value)]
+            if isinstance(value, Mapping):
+                return dict(zip(value, values, strict=True))
+            return tuple(values) if isinstance(value, tuple) else values[0]
 
         return self.function(first, **{n: value_of(n, v) for n, v in self.arguments.items()})
 
@@ -166,7 +179,7 @@ class ExperimentNode(Node):
 
     @property
     def untrained(self) -> Any:
-        """The same after a single step, where every seed counts: what has not learned yet."""
+        """The same after a single step, where every seed counts."""
         return self.but(steps=1, counts=None)
 
     def call(self, first: Any, results: Mapping[str, Any]) -> Any:
@@ -199,14 +212,15 @@ class Claim(Measurement):
     """A statement of a paper, where it is made, what is measured, and what confirms it.
 
     With `every_seed` also seeds count that the rules of the experiments leave out. `must_fail_on`
-    has arguments with which the claim is false: a claim that cannot fail is not a check.
+    has arguments with which the claim is false, or is "untrained" where it is false of what has not
+    learned yet: a claim that cannot fail is not a check.
     """
 
     place: str = ""
     criterion: Criterion = None  # pyright: ignore
     headline: bool = False
     every_seed: bool = False
-    must_fail_on: Mapping[str, Any] | None = None
+    must_fail_on: MustFail = None
     label: str | None = None
     words: Mapping[str, str] = field(default_factory=dict)
 
@@ -245,6 +259,8 @@ class Claim(Measurement):
         """The claim in the world in which it must fail."""
         if self.must_fail_on is None:
             raise InputError(f"{self.name} has no must_fail_on.")
+        if self.must_fail_on == "untrained":
+            return self.untrained
         return self.given(**self.must_fail_on)
 
 
@@ -288,7 +304,7 @@ class Part:
         *,
         headline: bool = False,
         every_seed: bool = False,
-        must_fail_on: Mapping[str, Any] | None = None,
+        must_fail_on: MustFail = None,
         name: str | None = None,
         **words: str,
     ) -> Callable[[Callable[..., Any]], Any]:
@@ -299,7 +315,7 @@ class Part:
             criterion: What confirms it.
             headline: Whether it belongs to the budget `quick`.
             every_seed: Whether all seeds count.
-            must_fail_on: Arguments with which it is false.
+            must_fail_on: Arguments with which it is false, or "untrained".
             name: Its name, if one function declares several claims.
             **words: Put into the `{…}` of the docstring.
         """
@@ -475,6 +491,15 @@ def _require_evidence(claim: Claim) -> None:
         )
 
 
+def _each(name: str, value: Any) -> list[tuple[str, Any]]:
+    """The members of a tuple or mapping with their places, or a single value with its name."""
+    if isinstance(value, Mapping):
+        return [(f"{name}[{label}]", each) for label, each in value.items()]
+    if isinstance(value, tuple):
+        return [(f"{name}[{number}]", each) for number, each in enumerate(value)]
+    return [(name, value)]
+
+
 def _full_name(function: Any) -> str:
     """Module and name; keys depend on it, and a file of one's own may be moved."""
     module = function.__module__
@@ -487,6 +512,8 @@ def _name(value: Any) -> str:
     """A value in words for people."""
     if isinstance(value, Node):
         return value.name
+    if isinstance(value, Mapping):
+        return ", ".join(map(str, value))
     if isinstance(value, tuple | list):
         return ", ".join(map(_name, value))
     if isinstance(value, functools.partial):
@@ -500,6 +527,8 @@ def _words(value: Any) -> str:
         return value.identity
     if isinstance(value, functools.partial):
         return f"{_words(value.func)}{value.args}{value.keywords}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_words(each)}" for name, each in value.items()) + "}"
     if isinstance(value, tuple | list):
         return "(" + ", ".join(map(_words, value)) + ")"
     if callable(value) and hasattr(value, "__qualname__"):

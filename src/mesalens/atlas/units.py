@@ -36,6 +36,7 @@ class Units:
         experiment: The experiment.
         key: Of all trainings of the study: a seed begins with the same weights in all experiments.
         rng: The generator of a seed's task.
+        settings: Of the study.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Units:
         experiment: Experiment,
         key: Key[Array, ""],
         rng: Callable[[int], np.random.Generator],
+        settings: Values,
     ):
         self.name, self.experiment, self._key, self._rng = name, experiment, key, rng
+        self._settings = settings
         self._seeded = callable(experiment.task) and not isinstance(experiment.task, Task)
         self._engines: dict[int, Engine] = {}
         exact = kinds.build("objective", experiment.objective).exact
@@ -94,7 +97,7 @@ class Units:
         make = self.experiment.initialise(task)
         learner = load_arrays(eqx.filter_eval_shape(make, self._key), folder / WEIGHTS)
         metrics: xr.Dataset = load_dataset(folder / METRICS)
-        return Trained(self.name, self.experiment, seed, task, learner, metrics)
+        return Trained(self.name, self.experiment, seed, task, learner, metrics, self._settings)
 
     def _runs(self, seed: int) -> Grid:
         """The grid of one seed; its task, if it has one of its own, is an axis without a label."""
@@ -126,7 +129,7 @@ class Units:
         fixed = problem_on(task)
         objective = kinds.build("objective", experiment.objective)
         steps, batch, parts = experiment.steps, experiment.batch_size, experiment.microbatches
-        every = experiment.every or -(-steps // 20)
+        every = min(experiment.every or -(-steps // 20), steps)
         for name, value in {"steps": steps, "batch_size": batch, "every": every}.items():
             count(name, value)
         if batch % count("microbatches", parts):
@@ -188,4 +191,8 @@ def make_units(
     name = node.name if label is None else f"{node.name}, {label}"
     purpose = f"task of {node.identity} {label or ''}"
     key = random.key(study_seed)
-    return Units(name, experiment, key, lambda seed: Lab(values, study_seed, purpose, seed).rng())
+
+    def rng(seed: int) -> np.random.Generator:
+        return Lab(values, study_seed, purpose, seed).rng()
+
+    return Units(name, experiment, key, rng, values)

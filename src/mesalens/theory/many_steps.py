@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ from mesalens import random
 from mesalens.checks import InputError, count, matrix
 from mesalens.learners import GradientDescent
 from mesalens.learners.base import predict
+from mesalens.program_cache import compiled_once
 from mesalens.simulation import Estimate, expectation
 from mesalens.tasks import Task
 
@@ -135,7 +135,7 @@ def best_steps(
     return best
 
 
-@eqx.filter_jit
+@compiled_once
 def _risk(learner: GradientDescent, task: Task, key: Key[Array, ""], prompts: int) -> Estimate:
     def squared_error(prompt, target):
         return jnp.sum((predict(learner, prompt) - target) ** 2)
@@ -144,7 +144,7 @@ def _risk(learner: GradientDescent, task: Task, key: Key[Array, ""], prompts: in
 
 
 def _spectra(task: Task, key: Key[Array, ""], prompts: int, start) -> _Spectra:
-    drawn = eqx.filter_jit(task.sample)(key, (prompts,))
+    drawn = compiled_once(task.sample)(key, (prompts,))
     parts = (*drawn[0].rows, drawn[0].query, drawn[1])
     xs, ys, queries, targets = (np.asarray(part, np.float64) for part in parts)
     if start is not None:

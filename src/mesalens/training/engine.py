@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from mesalens._precision import in_precision
 from mesalens.checks import InputError
 from mesalens.environment import NUMBERS, devices, environment
+from mesalens.program_cache import seldom
 from mesalens.random import generator_of, unroll
 from mesalens.storage import named_arrays
 from mesalens.training.checkpoint import Checkpoint, Metrics, Snapshot, checksum, fingerprint
@@ -28,6 +29,9 @@ from mesalens.training.training import ADVICE, Training
 
 RESERVED = ("loss", "excess_risk")
 """Names of metrics that training itself measures."""
+
+APART = 20
+"""From so many steps between measurements on, their program is compiled in less time."""
 
 
 class Run(NamedTuple):
@@ -170,10 +174,11 @@ class Engine:
             batching = self.plan.batching or ("cores" if one_cpu and not exact else "vmap")
             options: Any = {"batching": batching, "memory": self.plan.memory, "say": say}
             options["divided"] = self.divided
-            advance, measure = (
-                OverRuns(part, runs, donate=name == "advance", at_once=at_once.get(name), **options)
-                for name, part in zip(("advance", "measure"), self._parts, strict=True)
-            )
+            steps, measure = self._parts
+            at_once = {name: at_once.get(name) for name in ("advance", "measure")}
+            advance = OverRuns(steps, runs, donate=True, at_once=at_once["advance"], **options)
+            options["options"] = seldom() if self.plan.every >= APART else {}
+            measure = OverRuns(measure, runs, at_once=at_once["measure"], **options)
             self._programs[runs] = advance, measure
         return self._programs[runs]
 

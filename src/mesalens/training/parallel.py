@@ -1,7 +1,7 @@
 """Many runs at once: each on a core of its own, or in one `vmap`, sharded over the devices."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
@@ -41,6 +41,7 @@ class OverRuns:
         at_once: How many runs go together, if that is known; else as many as fit into memory.
         memory: What may be taken, in bytes; what is free by default.
         say: Called with a line if not all runs go together.
+        options: Options of XLA.
     """
 
     function: Callable[[Any, Any, Any], Any]
@@ -52,6 +53,7 @@ class OverRuns:
     at_once: int | None = None
     memory: float | None = None
     say: Callable[[str], object] = print
+    options: Mapping[str, Any] = field(default_factory=dict)
     _programs: dict[tuple[int, ...], Callable] = field(default_factory=dict, init=False)
     _compiling: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -74,9 +76,8 @@ class OverRuns:
     def _on_cores(self, constants: PyTree, state: PyTree, shared: PyTree) -> Callable:
         # With a run for every core, threads inside of a product would only compete
         divided = self.runs < cores() if self.divided is None else self.divided
-        jitted: Any = jax.jit(
-            self.function, compiler_options={"xla_cpu_multi_thread_eigen": divided}
-        )
+        options = {"xla_cpu_multi_thread_eigen": divided, **self.options}
+        jitted: Any = jax.jit(self.function, compiler_options=options)
         program = jitted.lower(*_at(0, (constants, state)), shared).compile()
         wanted = min(self.runs, cores())
         workers = min(self.at_once or self._fitting(bytes_of(program), wanted), wanted)
@@ -106,7 +107,8 @@ class OverRuns:
             out_specs=each,
             check_vma=False,
         )
-        jitted: Any = jax.jit(mapped, donate_argnums=(1,) if self.donate else ())
+        donated = (1,) if self.donate else ()
+        jitted: Any = jax.jit(mapped, donate_argnums=donated, compiler_options=dict(self.options))
 
         def compiled(at_once: int) -> Any:
             group = _at(np.arange(at_once) % self.runs, (constants, state))

@@ -1,26 +1,18 @@
 """The study: its settings, and what the parts share: tasks, trainings, exact risks."""
 
-import dataclasses
-import functools
-
 import jax
 import numpy as np
-from jaxtyping import Float
 
-from mesalens import analysis, theory
-from mesalens.atlas import Experiment, LeftPlateau, Study, Trained, remembered
-from mesalens.models import Factors, LinearTransformer
-from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
+from mesalens import analysis, atlas, models, tasks, theory
 
-STUDY = Study(
+STUDY = atlas.Study(
     "mahankali-2023",
     title="One Step of Gradient Descent is Provably the Optimal In-Context Learner with One Layer "
     "of Linear Self-Attention",
     citation="Mahankali, Hashimoto, Ma, ICLR 2024, arXiv 2307.03576",
     note="Step sizes are those of ½ Σᵢ (w·xᵢ − yᵢ)², as in the paper. The paper has proofs and no "
     "trainings; layers are trained here on the exact risk or on prompts, from the initial weights "
-    "of the released code of von Oswald et al. (2023). Claims of the part beyond are not the "
-    "paper's.",
+    "of the released code of von Oswald et al. (2023).",
     settings={
         "seeds": (5, 10, 20),
         "dim": 5,
@@ -35,92 +27,112 @@ STUDY = Study(
         "prompts": 40_000,  # for each simulated number and seed
         "relative_error": 0.005,  # of simulated moments
     },
-    quick={"seeds": (4, 8), "varied": ((), (), ()), "families": ("relu networks",)}
-    | {"population_steps": 1500, "sampled_steps": 1000, "batch_size": 256},
+    quick={
+        "seeds": (4, 8),
+        "varied": ((), (), ()),
+        "families": ("relu networks",),
+        "population_steps": 1500,
+        "sampled_steps": 1000,
+        "batch_size": 256,
+    },
     full={},
-    paper={"seeds": (10,), "dim": 10, "context_length": 20}
-    | {"varied": ((1, 5, 80), (1, 5, 20), (0.1, 0.5, 2.0)), "population_steps": 5000}
-    | {"sampled_steps": 10_000, "batch_size": 2048, "prompts": 2_000_000, "relative_error": 0.003},
-    small={"seeds": (5,), "dim": 3, "context_length": 6, "varied": ((), (), ())}
-    | {"families": ("sines",), "population_steps": 2000, "sampled_steps": 1000}
-    | {"batch_size": 128, "relative_error": 0.03},
+    paper={
+        "seeds": (10,),
+        "dim": 10,
+        "context_length": 20,
+        "varied": ((1, 5, 80), (1, 5, 20), (0.1, 0.5, 2.0)),
+        "population_steps": 5000,
+        "sampled_steps": 10_000,
+        "batch_size": 2048,
+        "prompts": 2_000_000,
+        "relative_error": 0.003,
+    },
+    small={
+        "seeds": (5,),
+        "dim": 3,
+        "context_length": 6,
+        "varied": ((), (), ()),
+        "families": ("sines",),
+        "population_steps": 2000,
+        "sampled_steps": 1000,
+        "batch_size": 128,
+        "relative_error": 0.03,
+    },
 )
 # Gradients are not clipped: their norms stay far below 100
 ADAM = {"kind": "adam", "learning_rate": 0.01, "schedule": "cosine", "b2": 0.999, "clip": 100.0}
 
 
-def trained_layer(s, task, objective: str, *, start=0, key_size=None) -> Experiment:
+def trained_layer(s, task, objective: str, start=0):
     """One layer, trained on the risk itself ("population") or on fresh prompts ("sampled").
 
-    `start` numbers the initial weights of a seed, and `key_size` limits the rank of A and B. Seeds
-    count that end nearer to the risk of the best step than to that of the best step of rank one, a
-    saddle (docs/plateau.md). In sampled training the risk is the mean loss of the last batches.
+    `start` numbers the initial weights of a seed. Seeds count that end nearer to the risk of the
+    best step than to that of the best step of rank one, a saddle (docs/plateau.md).
     """
-    structure = functools.partial(Factors.initialise, key_size=key_size)
+    sampled = objective == "sampled"
 
     def initialise(key):
-        key = jax.random.fold_in(key, start)
-        return LinearTransformer.initialise(task.dim, structure=structure, key=key)
+        return models.LinearTransformer.initialise(task.dim, key=jax.random.fold_in(key, start))
 
-    def plateau(run: Trained) -> float:
+    def saddle(run):
         moments = moments_of(run.task, s.relative_error)
         # For d = 1 every step has rank one
         return moments.null_risk if task.dim == 1 else theory.best_rank_one_step(moments)[1]
 
-    def best(run: Trained) -> float:
+    def best(run):
         return theory.best_descent(moments_of(run.task, s.relative_error))[1]
 
-    sampled = objective == "sampled"
-    return Experiment(
+    return atlas.Experiment(
         task=task,
         model=initialise,
         optimiser=ADAM,
         objective=objective,
         steps=s.sampled_steps if sampled else s.population_steps,
         batch_size=s.batch_size,
-        counts=LeftPlateau(plateau, best, metric="loss" if sampled else "risk"),
+        # In sampled training the risk is the mean loss of the last batches
+        counts=atlas.LeftPlateau(saddle, best, metric="loss" if sampled else "risk"),
     )
 
 
-def linear_task(dim, context_length, noise, covariates=None, **prior) -> RegressionTask:
+def linear_task(dim, context_length, noise, covariates=None, **prior):
     """Linear functions with a prior, N(0, I) by default, as are covariates, and noise σ²."""
-    laws = covariates or Gaussian(dim), LinearFunctions(dim, **prior)
-    return RegressionTask(*laws, context_length=context_length, noise=GaussianNoise(noise))
+    laws = covariates or tasks.Gaussian(dim), tasks.LinearFunctions(dim, **prior)
+    noise = tasks.GaussianNoise(noise)
+    return tasks.RegressionTask(*laws, context_length=context_length, noise=noise)
 
 
-def random_covariance(rng: np.random.Generator, dim: int) -> Float[np.ndarray, "d d"]:
+def random_covariance(rng, dim):
     """A matrix of Wishart's law with 2d degrees of freedom and mean I."""
     factor = rng.normal(size=(dim, 2 * dim))
     return factor @ factor.T / (2 * dim)
 
 
-@remembered
-def moments_of(task: RegressionTask, relative_error: float = 0.005) -> theory.ContextMoments:
+@atlas.remembered
+def moments_of(task, relative_error=0.005):
     """The moments of a task; simulated ones, of that relative error, are always the same."""
     return theory.task_moments(task, relative_error=relative_error)
 
 
-def bound(task: RegressionTask, longer: int = 1) -> float:
-    """The certified bound of all layers, for prompts of `longer` times as many examples."""
-    task = dataclasses.replace(task, context_length=longer * task.context_length)
+def bound(task):
+    """The certified bound of all layers."""
     return theory.lower_bound(moments_of(task))
 
 
-def step_gap(P: Float[np.ndarray, "d d"], task: RegressionTask) -> float:
+def step_gap(P, task):
     """R_P / bound - 1, with the exact risk of the step of descent that P preconditions."""
     return theory.preconditioned_risk(P, moments_of(task)) / bound(task) - 1
 
 
-def layer_gap(run: Trained, longer: int = 1) -> float:
+def gap(run):
     """R / bound - 1, with the exact risk of a trained layer."""
-    return theory.layer_risk(run.learner, moments_of(run.task)) / bound(run.task, longer) - 1
+    return theory.layer_risk(run.learner, moments_of(run.task)) / bound(run.task) - 1
 
 
-def learned(run: Trained) -> Float[np.ndarray, "d d"]:
+def learned(run):
     """P of the step that a trained layer takes."""
     return analysis.learned_preconditioner(run.learner)[0]
 
 
-def away(P: Float[np.ndarray, "d d"], reference: Float[np.ndarray, "d d"]) -> float:
+def away(P, reference):
     """‖P - P_ref‖_F / ‖P_ref‖_F."""
-    return float(np.linalg.norm(P - reference) / np.linalg.norm(reference))
+    return np.linalg.norm(P - reference) / np.linalg.norm(reference)

@@ -7,32 +7,14 @@ sensitivities are compared after the mean over classes is taken off. The margins
 the models of this study were trained.
 """
 
-import equinox as eqx
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
-from mesalens import random
-from mesalens.analysis import accuracy, cross_entropy
-from mesalens.atlas import (
-    Experiment,
-    LeftPlateau,
-    above,
-    beside,
-    every_seed_below,
-    figures,
-    remembered,
-    within,
-)
-from mesalens.learners import GradientDescent, LogisticDescent
-from mesalens.studies.von_oswald_2023.beyond_settings import training
-from mesalens.studies.von_oswald_2023.copying import largest_difference
-from mesalens.studies.von_oswald_2023.study import STUDY
-from mesalens.tasks import ClassificationTask, Gaussian, LinearFunctions
-from mesalens.theory import (
-    best_logistic_step,
-    gradient_descent_transformer,
-    logistic_descent_transformer,
-)
+from mesalens import analysis, atlas, learners, random, tasks, theory
+from mesalens.atlas import Experiment, above, beside, every_seed_below, figures, within
+from mesalens.studies.von_oswald_2023.study import STUDY, training
 
 part = STUDY.part("classification", "Classification", looks="classification_seeds")
 PLACE = "Section 2 and the appendix on cross-entropy; not shown in the paper"
@@ -41,39 +23,39 @@ CLASSES = 3
 
 def task_of(s):
     """The class of an input is the largest of three linear functions of it."""
-    laws = Gaussian(s.classification_dim), LinearFunctions(s.classification_dim, CLASSES)
-    return ClassificationTask(*laws, context_length=s.classification_context_length)
+    s = s.of("classification")
+    laws = tasks.Gaussian(s.dim), tasks.LinearFunctions(s.dim, CLASSES)
+    return tasks.ClassificationTask(*laws, context_length=s.context_length)
 
 
-@remembered
+@atlas.remembered
 def best_step(task):
     """The best step on the logistic loss, and its cross-entropy: the same for all seeds."""
-    step = best_logistic_step(task, random.measurement_key(0))
-    return step, float(cross_entropy(step, task, random.measurement_key(1)).value)
-
-
-PLATEAU = LeftPlateau(
-    null=lambda run: np.log(CLASSES),
-    reference=lambda run: best_step(run.task)[1],
-    metric="cross_entropy",
-)
+    step = theory.best_logistic_step(task, random.measurement_key(0))
+    return step, float(analysis.cross_entropy(step, task, random.measurement_key(1)).value)
 
 
 def loss_on(task):
     """What is measured during training."""
-    return lambda layer, key: {"cross_entropy": cross_entropy(layer, task, key, prompts=2000).value}
+    measure = analysis.cross_entropy
+    return lambda layer, key: {"cross_entropy": measure(layer, task, key, prompts=2000).value}
 
 
 @part.experiment
-def classifier(s, trained=True):
+def classifier(s):
     """One layer of linear self-attention, trained on cross-entropy."""
+    s = s.of("classification")
     return Experiment(
         task=task_of(s),
-        model={"kind": "linear-transformer", "init_scale": s.classification_init_scale},
+        model={"kind": "linear-transformer", "init_scale": s.init_scale},
         objective="cross-entropy",
         measure=loss_on,
-        counts=PLATEAU if trained else None,
-        **training(s, "classification", trained),
+        counts=atlas.LeftPlateau(
+            null=lambda run: np.log(CLASSES),
+            reference=lambda run: best_step(run.task)[1],
+            metric="cross_entropy",
+        ),
+        **training(s),
     )
 
 
@@ -84,7 +66,7 @@ def classified(lab, trained=classifier):
     return on_classes(trained.learner, step, trained.task, lab.key(), lab.settings.prompts)
 
 
-@eqx.filter_jit
+@atlas.compiled_once
 def on_classes(layer, step, task, key, prompts):
     """The differences of two classifiers, and the cosine of their sensitivities."""
 
@@ -94,34 +76,35 @@ def on_classes(layer, step, task, key, prompts):
     def centred(learner):
         return lambda prompt: learner(prompt) - learner(prompt).mean()
 
+    losses, accuracies = (
+        [mean(measure, each) for each in (layer, step)]
+        for measure in (analysis.cross_entropy, analysis.accuracy)
+    )
     return {
-        "loss_difference": mean(cross_entropy, layer) / mean(cross_entropy, step) - 1,
-        "accuracy_difference": mean(accuracy, layer) - mean(accuracy, step),
+        "loss_difference": losses[0] / losses[1] - 1,
+        "accuracy_difference": accuracies[0] - accuracies[1],
         "cosine": beside(centred(layer), centred(step), task, key, prompts=prompts)["cosine"],
     }
 
 
 def least_squares(descent, **sizes):
     """A wrong construction: a step on squared errors, of labels whose mean is not taken off."""
-    return gradient_descent_transformer(GradientDescent(descent.step_size), **sizes)
+    step = learners.GradientDescent(descent.step_size)
+    return theory.gradient_descent_transformer(step, **sizes)
 
 
 @part.claim(PLACE, every_seed_below(1e-5), must_fail_on={"construct": least_squares})
-def logistic_construction(lab, construct=logistic_descent_transformer):
+def logistic_construction(lab, construct=theory.logistic_descent_transformer):
     """One layer of linear self-attention can be one step of gradient descent from zero on the
     logistic loss.
 
     Measured: greatest |ŷ - ŷ_GD| of logits over prompts, over their root mean square.
     """
-    task, descent = task_of(lab.settings), LogisticDescent(jnp.asarray(2.0))
-    sizes = {"dim": task.dim, "outputs": task.outputs, "context_length": task.context_length}
-    return largest_difference(construct(descent, **sizes), descent, task, lab.key())
+    task, descent = task_of(lab.settings), learners.LogisticDescent(jnp.asarray(2.0))
+    return atlas.largest_difference(construct(descent, **task.sizes), descent, task, lab.key())
 
 
-UNTRAINED = {"classified": classified.given(trained=classifier.given(trained=False))}
-
-
-@part.claim(PLACE, within(0.05), must_fail_on=UNTRAINED)
+@part.claim(PLACE, within(0.05), must_fail_on="untrained")
 def classification_loss(lab, classified=classified):
     """A layer that is trained on cross-entropy has the cross-entropy of one step of gradient
     descent on the logistic loss with the best step size.
@@ -131,7 +114,7 @@ def classification_loss(lab, classified=classified):
     return classified.loss_difference
 
 
-@part.claim(PLACE, above(0.95), must_fail_on=UNTRAINED)
+@part.claim(PLACE, above(0.95), must_fail_on="untrained")
 def classification_cosine(lab, classified=classified):
     """The sensitivities of centred logits to the query point the same way.
 
@@ -140,7 +123,7 @@ def classification_cosine(lab, classified=classified):
     return classified.cosine
 
 
-@part.claim(PLACE, within(0.02), must_fail_on=UNTRAINED)
+@part.claim(PLACE, within(0.02), must_fail_on="untrained")
 def classification_accuracy(lab, classified=classified):
     """Both choose the right class equally often.
 
@@ -157,7 +140,6 @@ def classification(lab, trained=classifier):
     """
     step, loss = best_step(trained[0].task)
     lines = {"one step on the logistic loss": loss, "all classes alike": np.log(CLASSES)}
-    figure = figures.risk_over_training(
-        {"trained layers": trained}, lines, metric="cross_entropy", ylabel="cross-entropy"
-    )
+    look: Any = {"metric": "cross_entropy", "ylabel": "cross-entropy"}
+    figure = figures.risk_over_training({"trained layers": trained}, lines, **look)
     return figure, {"size": f"{float(step.step_size):.2f}"}

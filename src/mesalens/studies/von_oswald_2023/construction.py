@@ -8,14 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
 
-from mesalens.atlas import every_seed_below, settings_of
+from mesalens.atlas import compiled_once, every_seed_below, settings_of
 from mesalens.learners import GradientDescent
 from mesalens.models import LinearTransformer
-from mesalens.prompt import Prompt
-from mesalens.studies.von_oswald_2023.study import STUDY
-from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
+from mesalens.studies.von_oswald_2023.study import STUDY, regression
 from mesalens.theory import best_step_size, gradient_descent_transformer
 
 part = STUDY.part("construction", "The construction")
@@ -29,20 +26,6 @@ FORMS = ("fast", "token by token")
 CASES = [(layers, outputs, form) for layers in (1, 2, 5) for outputs in STARTS for form in FORMS]
 
 
-def regression(dim: int, context_length: int, outputs: int = 1) -> RegressionTask:
-    """The task of the study: x ~ U(-1/2, 1/2)^d and W ~ N(0, I), without noise."""
-    laws = Uniform(dim, 0.5), LinearFunctions(dim, outputs)
-    return RegressionTask(*laws, context_length=context_length)
-
-
-def construct_on(
-    task: RegressionTask, descent: GradientDescent, construct: Construct
-) -> LinearTransformer:
-    """The transformer that is a gradient descent by construction, for prompts of a task."""
-    sizes = {"dim": task.dim, "outputs": task.outputs, "context_length": task.context_length}
-    return construct(descent, **sizes)
-
-
 def with_sign_changed(matrix: str, descent: GradientDescent, **sizes: int) -> LinearTransformer:
     """The construction with the sign of W_K, W_Q, W_V or P changed: a wrong one."""
     transformer = gradient_descent_transformer(descent, **sizes)
@@ -50,7 +33,7 @@ def with_sign_changed(matrix: str, descent: GradientDescent, **sizes: int) -> Li
     return eqx.tree_at(where, transformer, replace_fn=lambda weights: -weights)
 
 
-WRONG = {"construct": functools.partial(with_sign_changed, "W_Q")}
+wrong = functools.partial(with_sign_changed, "W_Q")
 
 
 def declare(dtype: str, tolerance: float) -> None:
@@ -60,7 +43,7 @@ def declare(dtype: str, tolerance: float) -> None:
         "Proposition 1 and Appendix A.1",
         every_seed_below(tolerance),
         headline=True,
-        must_fail_on=WRONG,
+        must_fail_on={"construct": wrong},
         name=f"construction-{dtype}",
         dtype=dtype,
     )
@@ -82,18 +65,16 @@ def declare(dtype: str, tolerance: float) -> None:
         return settings_of(dict(zip(cases, errors, strict=True)).get, cases, "case")
 
 
-@eqx.filter_jit
-def draw(task: RegressionTask, key: Key[Array, ""]) -> tuple[Prompt, Float[Array, "m d"]]:
+@compiled_once
+def draw(task, key):
     """256 prompts, and a random W_0."""
     prompt_key, start_key = jax.random.split(key)
     start = jax.random.normal(start_key, (task.outputs, task.dim))
     return task.sample(prompt_key, (256,))[0], start
 
 
-@eqx.filter_jit
-def relative_errors(
-    tasks: dict[int, RegressionTask], drawn: dict[int, Any], construct: Construct, dtype: str
-) -> Float[Array, " cases"]:
+@compiled_once
+def relative_errors(tasks, drawn, construct, dtype):
     """The largest relative error of the construction, for every case."""
     errors = []
     for layers, outputs, form in CASES:
@@ -101,7 +82,7 @@ def relative_errors(
         rate = jnp.asarray(best_step_size(tasks[outputs]), dtype)
         start = start if STARTS[outputs] == "random" else None
         descent = GradientDescent(rate, steps=layers, initial_weights=start)
-        transformer = construct_on(tasks[outputs], descent, construct)
+        transformer = construct(descent, **tasks[outputs].sizes)
         predict = transformer if form == "fast" else transformer.token_by_token
         predicted, expected = jax.vmap(predict)(prompts), jax.vmap(descent)(prompts)
         assert predicted.dtype == dtype, "the precision that the claim is about was lost"

@@ -6,44 +6,27 @@ exactly are `mesalens.theory.copying_transformer`. The margins were fixed before
 study were trained.
 """
 
-import equinox as eqx
-import jax
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from mesalens import analysis, plots
-from mesalens.atlas import (
-    Experiment,
-    LeftPlateau,
-    above,
-    compared,
-    every_seed_below,
-    figures,
-    within,
-)
-from mesalens.learners import GradientDescent
-from mesalens.models import Sinusoidal
-from mesalens.studies.von_oswald_2023.beyond_settings import training
-from mesalens.studies.von_oswald_2023.construction import regression
-from mesalens.studies.von_oswald_2023.one_layer import beside_best_step, best_step
-from mesalens.studies.von_oswald_2023.study import STUDY
-from mesalens.theory import best_step_size, copying_transformer, one_step_risk
+from mesalens import analysis, atlas, learners, models, plots, theory
+from mesalens.atlas import Experiment, above, compared, every_seed_below, figures, within
+from mesalens.studies.von_oswald_2023.one_layer import PLATEAU, beside_best_step, best_step
+from mesalens.studies.von_oswald_2023.study import STUDY, regression, training
 
 part = STUDY.part("copying", "Ordinary tokens and the copying layer", looks="copying_seeds")
 PLACE = 'Section 5, "Do self-attention layers build regression tasks?", and Figure 6'
 ENTRIES = 10
 """Of a positional encoding."""
-COPYING = "own", "next", "other", "attention"
-"""The measures of `mesalens.analysis.copying`."""
-PLATEAU = LeftPlateau()
 
 
 @part.experiment
-def copying_layers(s, trained=True, counted=True, visibility="context"):
+def copying_layers(s, visibility="context"):
     """A layer of softmax attention and one of linear attention, on interleaved tokens."""
+    s = s.of("copying")
     return Experiment(
-        task=regression(s.copying_dim, s.copying_context_length),
+        task=regression(s.dim, s.context_length),
         model={
             "kind": "transformer",
             "layers": 2,
@@ -52,11 +35,11 @@ def copying_layers(s, trained=True, counted=True, visibility="context"):
             "tokens": "interleaved",
             "positions": {"kind": "sinusoidal", "entries": ENTRIES},
             "visibility": visibility,
-            "init_scale": s.copying_init_scale,
+            "init_scale": s.init_scale,
         },
         measure=beside_best_step_and_copying,
-        counts=PLATEAU if trained and counted else None,
-        **training(s, "copying", trained, measurements=s.copying_measurements),
+        counts=PLATEAU,
+        **training(s),
     )
 
 
@@ -67,9 +50,9 @@ def beside_best_step_and_copying(task):
 
 
 def first_layer(model, task, key, prompts):
-    """What the first layer does, by the names of `COPYING`."""
+    """What the first layer does, by the names of `mesalens.analysis.copying`."""
     measures = analysis.copying(model, task, key, prompts=prompts)
-    return {name: getattr(measures, name).value for name in COPYING}
+    return {n: getattr(measures, n).value for n in ("own", "next", "other", "attention")}
 
 
 @part.measurement
@@ -78,19 +61,9 @@ def copied(lab, trained=copying_layers):
     return first_layer(trained.learner, trained.task, lab.key(), 512)
 
 
-@eqx.filter_jit
-def largest_difference(model, reference, task, key):
-    """The greatest |ŷ - ŷ_ref| over 200 prompts, over the root mean square of ŷ_ref."""
-    prompts, _ = task.sample(key, (200,))
-    expected = jax.vmap(reference)(prompts)
-    return abs(jax.vmap(model)(prompts) - expected).max() / (expected**2).mean() ** 0.5
-
-
 beside_best = compared.given(trained=copying_layers, reference=best_step)
-UNTRAINED = copying_layers.given(trained=False)
-APART = {"compared": beside_best.given(trained=UNTRAINED)}
 # Rows do not see what comes after them: those of x do not see their y
-UNSEEN = {"copied": copied.given(trained=UNTRAINED.given(visibility="causal"))}
+UNSEEN = {"copied": copied.given(trained=copying_layers.untrained.given(visibility="causal"))}
 
 
 # The sharpness of the first layer is far above that at which other rows have no weight in float32
@@ -106,15 +79,15 @@ def copying_construction(lab, sharpness=200.0):
 
     Measured: greatest |ŷ - ŷ_GD| over prompts, over the root mean square of ŷ_GD.
     """
-    task = regression(lab.settings.copying_dim, lab.settings.copying_context_length)
-    descent = GradientDescent(best_step_size(task))
-    sizes = {"dim": task.dim, "outputs": task.outputs, "context_length": task.context_length}
-    options = {"positions": Sinusoidal(ENTRIES), "sharpness": sharpness}
-    model = copying_transformer(descent, **sizes, **options)
-    return largest_difference(model, descent, task, lab.key())
+    s = lab.settings.of("copying")
+    task = regression(s.dim, s.context_length)
+    descent = learners.GradientDescent(theory.best_step_size(task))
+    options = {"positions": models.Sinusoidal(ENTRIES), "sharpness": sharpness}
+    model = theory.copying_transformer(descent, **task.sizes, **options)
+    return atlas.largest_difference(model, descent, task, lab.key())
 
 
-@part.claim(PLACE, above(0.5), headline=True, every_seed=True, must_fail_on={"trained": UNTRAINED})
+@part.claim(PLACE, above(0.5), headline=True, every_seed=True, must_fail_on="untrained")
 def copying_training(lab, trained=copying_layers):
     """Training leaves the plateau: averaged over initialisations, two layers gain more than half of
     what one step of gradient descent gains.
@@ -124,7 +97,7 @@ def copying_training(lab, trained=copying_layers):
     return PLATEAU.gain(trained)
 
 
-@part.claim(PLACE, within(0.1), headline=True, must_fail_on=APART)
+@part.claim(PLACE, within(0.1), headline=True, must_fail_on="untrained")
 def copying_risk(lab, compared=beside_best):
     """After training, two layers have the risk of one step of gradient descent with the best step
     size.
@@ -138,7 +111,7 @@ def copying_risk(lab, compared=beside_best):
     f"{PLACE} (alignment is shown for joint tokens)",
     above(0.95),
     headline=True,
-    must_fail_on=APART,
+    must_fail_on="untrained",
 )
 def copying_cosine(lab, compared=beside_best):
     """The sensitivities ∂ŷ/∂x_query of two layers and of gradient descent point the same way.
@@ -170,8 +143,8 @@ def attends(lab, copied=copied):
 
 def half_of_the_gain(trained):
     """The step at which half of what one step of gradient descent gains is reached."""
-    theory, risk = one_step_risk(trained.task), trained.metrics.risk
-    return first_step((theory.null_risk - risk) / (theory.null_risk - theory.best_risk) > 0.5)
+    exact, risk = theory.one_step_risk(trained.task), trained.metrics.risk
+    return first_step((exact.null_risk - risk) / (exact.null_risk - exact.best_risk) > 0.5)
 
 
 def end_of_training(trained):
@@ -185,7 +158,7 @@ def first_step(reached):
     return float(steps[0]) if len(steps) else np.nan
 
 
-LATE = {"trained": copying_layers.given(counted=False), "fall": end_of_training, "rise": 0.0}
+LATE = {"trained": copying_layers.but(counts=None), "fall": end_of_training, "rise": 0.0}
 
 
 @part.claim(PLACE, within(0.1), must_fail_on=LATE)
@@ -209,12 +182,12 @@ def copying(lab, trained=copying_layers):
     beside exact risks; lines that start above are cut. Right: how the first layer's output at the
     rows of x depends on the tokens, over training, one line a seed; the next token is their y.
     """
-    theory = one_step_risk(trained[0].task)
-    lines = {"one step of gradient descent": theory.best_risk, "predicting 0": theory.null_risk}
+    exact = theory.one_step_risk(trained[0].task)
+    lines = {"one step of gradient descent": exact.best_risk, "predicting 0": exact.null_risk}
     figure = Figure((figures.WIDE, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     figures.risk_over_training({"two layers": trained}, lines, axes=left)
-    left.set_ylim(0, 1.3 * theory.null_risk)  # first weights of variance 1 have a risk of 50
+    left.set_ylim(0, 1.3 * exact.null_risk)  # first weights of variance 1 have a risk of 50
     for name, label, color in (
         ("own", "on their own token", plots.NEUTRAL),
         ("next", "on the next token", plots.REFERENCE),

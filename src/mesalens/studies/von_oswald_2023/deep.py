@@ -5,8 +5,7 @@ The margins were fixed before any model of this part had been compared with GD++
 another seed, had shown that two looped layers end below two steps of gradient descent.
 """
 
-import dataclasses
-from collections.abc import Mapping
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from mesalens import analysis, learners, plots
-from mesalens.atlas import Lab, Runs, Trained, above, below, figures, within
+from mesalens.atlas import above, below, compared, compared_with_each, figures, within
 from mesalens.checks import InputError
-from mesalens.models import LinearTransformer
 from mesalens.studies.von_oswald_2023 import deep_models as models
-from mesalens.studies.von_oswald_2023.construction import WRONG, construct_on
-from mesalens.studies.von_oswald_2023.one_layer import measured
+from mesalens.studies.von_oswald_2023.construction import wrong
+from mesalens.studies.von_oswald_2023.one_layer import halfway
 from mesalens.studies.von_oswald_2023.study import STUDY
 from mesalens.theory import gradient_descent_transformer
 
@@ -33,86 +31,78 @@ CURVATURE = "Section 3, GD++, and the appendix on curvature correction"
 
 
 @part.experiment
-def two_layers(s, trained=True):
+def two_layers(s):
     """Two looped layers."""
-    return models.transformer(s, s.two_layers, trained)
+    return models.transformer(s, s.two_layers)
 
 
 @part.experiment
-def five_layers(s, trained=True):
+def five_layers(s):
     """Five unshared layers."""
-    return models.transformer(s, s.five_layers, trained)
+    return models.transformer(s, s.five_layers)
 
 
 @part.experiment
 def two_plus_plus(s):
     """GD++ of two steps that share their rates."""
-    return models.trained_plus_plus(s, s.two_layers)
+    return models.plus_plus(s, s.two_layers)
 
 
 @part.experiment
 def five_plus_plus(s):
     """GD++ of five steps with rates of their own."""
-    return models.trained_plus_plus(s, s.five_layers)
+    return models.plus_plus(s, s.five_layers)
 
 
-def beside_both(lab: Lab, trained: Trained, plus_plus: Trained, sign: int = 1) -> dict[str, Any]:
-    """A transformer beside gradient descent and GD++ on the same prompts; sign -1 for an ascent."""
-    gd = plus_plus.learner.descent
-    references = {
-        "descent_": models.descent_of(trained, lab.settings).learner,
-        "plus_plus_": dataclasses.replace(gd, step_size=sign * gd.step_size),
-    }
-    found = {}
-    for prefix, reference in references.items():
-        common = trained.learner, reference, trained.task, lab.key(trained.name)
-        found |= measured(*common, prompts=lab.settings.prompts, prefix=prefix)
-    return found
+def beside_both(trained, plus_plus, **options):
+    """Transformers beside gradient descent and GD++."""
+    references = {"descent": models.descent, "plus_plus": plus_plus}
+    return compared_with_each.given(trained=trained, references=references, **options)
 
 
-@part.measurement
-def compared(lab, trained=two_layers, plus_plus=two_plus_plus, sign=1):
-    """A transformer beside gradient descent and GD++."""
-    return beside_both(lab, trained, plus_plus, sign)
+two_both = beside_both(two_layers, two_plus_plus)
+five_both = beside_both(five_layers, five_plus_plus)
 
 
-five_compared = compared.given(trained=five_layers, plus_plus=five_plus_plus)
+def constructed(trained):
+    """The transformer that is a trained GD++ by construction."""
+    return gradient_descent_transformer(trained.learner.descent, **trained.task.sizes)
 
 
-def the_learner(trained: Trained) -> LinearTransformer:
+def itself(trained):
     """What was trained."""
     return trained.learner
 
 
-def worsening(trained: Trained) -> LinearTransformer:
+def worsening(trained):
     """GD++ whose correction of the data has the wrong sign."""
     unit = 1 / trained.task.covariates.scale**2
-    layers = trained.learner.layers
-    gd = learners.GradientDescent(3 * unit, layers, data_correction=-0.5 * unit)
-    return construct_on(trained.task, gd, gradient_descent_transformer)
+    options = {"steps": trained.learner.layers, "data_correction": -0.5 * unit}
+    gd = learners.GradientDescent(3 * unit, **options)
+    return gradient_descent_transformer(gd, **trained.task.sizes)
 
 
 @part.measurement
-def curvature(lab, trained=two_layers, model=the_learner):
+def curvature(lab, trained=two_layers, model=itself):
     """The spectrum of the inputs after each layer."""
     return analysis.curvature(model(trained), trained.task, lab.key())
 
 
-def repeatable(lab: Lab, trained: Trained, plus_plus: Trained) -> dict[str, LinearTransformer]:
+def repeatable(trained, plus_plus):
     """What can be applied more often than it was trained for."""
-    descent = models.descent_of(trained, lab.settings).learner
+    descent = models.descent(trained)
     return {
         "trained layer": trained.learner,
-        "gradient descent": construct_on(trained.task, descent, gradient_descent_transformer),
-        "GD++": models.constructed(plus_plus),
+        "gradient descent": gradient_descent_transformer(descent, **trained.task.sizes),
+        "GD++": constructed(plus_plus),
     }
 
 
 @part.measurement
 def repeated(lab, trained=two_layers, plus_plus=two_plus_plus, dampings=(1.0, 0.75, 0.5, 0.25)):
     """Risks over applications of a layer, and of GD and GD++ with their rates of two steps."""
-    common: Any = {"task": trained.task, "key": lab.key(), "times": TIMES, "dampings": dampings}
-    layers = repeatable(lab, trained, plus_plus).items()
+    common = {"task": trained.task, "key": lab.key(), "times": TIMES, "dampings": dampings}
+    layers = repeatable(trained, plus_plus).items()
     return by_learner({name: analysis.risk_by_depth(layer, **common) for name, layer in layers})
 
 
@@ -126,7 +116,7 @@ def kinship(lab, trained=five_layers, plus_plus=five_plus_plus):
     # hundredth of their mean
     lower, upper = scale * max((1 - ratio) ** 2, 0.01), scale * (1 + ratio) ** 2
     algorithms = {
-        "gradient descent": models.descent_of(trained, lab.settings).learner,
+        "gradient descent": models.descent(trained),
         "GD++": plus_plus.learner.descent,
         "conjugate gradient": learners.ConjugateGradient(layers),
         # Two steps for each layer: the first ones only bring the inverse into range
@@ -137,62 +127,60 @@ def kinship(lab, trained=five_layers, plus_plus=five_plus_plus):
     return by_learner(alike)
 
 
-def by_learner(tables: Mapping[str, xr.Dataset]) -> xr.Dataset:
+def by_learner(tables):
     """Tables of several learners along a dimension, with NaN where one has no value."""
     table = xr.concat(list(tables.values()), "learner", join="outer")
     return table.assign_coords(learner=list(tables))
 
 
-def declare_risks(part, place: str, name: str, words: str, compared, headline=False) -> None:
+def declare_risks(part, place, name, words, both, headline=False):
     """Declares the claims about risks beside gradient descent and GD++ of the same depth."""
-    untrained = compared.given(trained=compared.arguments["trained"].given(trained=False))
-    options: Any = {"headline": headline, "must_fail_on": {"compared": untrained}, "words": words}
+    options = {"headline": headline, "must_fail_on": "untrained", "words": words}
 
     @part.claim(place, below(0.0), name=f"{name}-beat-descent", **options)
-    def beat_descent(lab, compared=compared):
+    def beat_descent(lab, both=both):
         """The risk of {words} is below that of as many steps of gradient descent with their best
         step sizes.
 
         Measured: R / R_GD - 1, both on the same fresh prompts.
         """
-        return compared.descent_risk_difference
+        return both.descent_risk_difference
 
     @part.claim(place, within(MARGIN), name=f"{name}-match-plus-plus", **options)
-    def match_plus_plus(lab, compared=compared):
+    def match_plus_plus(lab, both=both):
         """The risk of {words} is that of as many steps of trained GD++.
 
         Measured: R / R_GD++ - 1, both on the same fresh prompts.
         """
-        return compared.plus_plus_risk_difference
+        return both.plus_plus_risk_difference
 
 
-def declare(place: str, words: str, trained, compared, headline=False) -> None:
+def declare(place, name, words, trained, both, headline=False):
     """Declares the claims about risks, sensitivities, and the inputs that the last layer sees."""
-    declare_risks(part, place, trained.name, words, compared, headline)
-    upward = {"compared": compared.given(sign=-1)}
-    options: Any = {"headline": headline, "must_fail_on": upward, "words": words}
+    declare_risks(part, place, name, words, both, headline)
+    options = {"headline": headline, "must_fail_on": "untrained", "words": words}
 
-    @part.claim(place, above(0.95), name=f"{trained.name}-cosine", **options)
-    def cosine(lab, compared=compared):
+    @part.claim(place, above(0.95), name=f"{name}-cosine", **options)
+    def cosine(lab, both=both):
         """The sensitivities ∂ŷ/∂x_query of {words} and of trained GD++ point in the same direction.
 
         Measured: mean cosine of the two sensitivities.
         """
-        return compared.plus_plus_cosine
+        return both.plus_plus_cosine
 
-    @part.claim(place, above(0.0), name=f"{trained.name}-nearer-plus-plus", **options)
-    def nearer_plus_plus(lab, compared=compared):
+    @part.claim(place, above(0.0), name=f"{name}-nearer-plus-plus", **options)
+    def nearer_plus_plus(lab, both=both):
         """The sensitivities of {words} are nearer to those of GD++ than to those of plain gradient
         descent.
 
         Measured: mean cosine with GD++ minus mean cosine with gradient descent.
         """
-        return compared.plus_plus_cosine - compared.descent_cosine
+        return both.plus_plus_cosine - both.descent_cosine
 
     spectrum = curvature.given(trained=trained)
     options = {"must_fail_on": {"curvature": spectrum.given(model=worsening)}, "words": words}
 
-    @part.claim(CURVATURE, below(0.0), name=f"{trained.name}-condition", **options)
+    @part.claim(CURVATURE, below(0.0), name=f"{name}-condition", **options)
     def condition(lab, curvature=spectrum):
         """In {words} the layers before the last transform the inputs so that X^T X is better
         conditioned.
@@ -201,7 +189,7 @@ def declare(place: str, words: str, trained, compared, headline=False) -> None:
         """
         return change(curvature.log_condition)
 
-    @part.claim(CURVATURE, below(0.0), name=f"{trained.name}-transformed-step", **options)
+    @part.claim(CURVATURE, below(0.0), name=f"{name}-transformed-step", **options)
     def transformed_step(lab, curvature=spectrum):
         """One step of gradient descent on the inputs that the last of {words} sees, with the best
         step size for them, is better than on the prompt's.
@@ -212,27 +200,25 @@ def declare(place: str, words: str, trained, compared, headline=False) -> None:
         return np.exp(change(np.log(curvature.step_risk))) - 1
 
 
-def change(values: xr.DataArray) -> xr.DataArray:
+def change(values):
     """From the prompt to the inputs of the last layer."""
     return (values.isel(layer=-2) - values.isel(layer=0)).reset_coords(drop=True)
 
 
-declare(TWO, "two looped layers", two_layers, compared, headline=True)
-declare(FIVE, "five unshared layers", five_layers, five_compared)
+declare(TWO, "two-layers", "two looped layers", two_layers, two_both, headline=True)
+declare(FIVE, "five-layers", "five unshared layers", five_layers, five_both)
+between = compared.given(trained=two_layers, reference=two_plus_plus, learner=halfway)
+WRONG = {"compared": between.given(learner=functools.partial(halfway, construct=wrong))}
 
 
 @part.claim(TWO, within(MARGIN), headline=True, must_fail_on=WRONG)
-def two_layers_interpolation(
-    lab, trained=two_layers, plus_plus=two_plus_plus, construct=gradient_descent_transformer
-):
+def two_layers_interpolation(lab, compared=between):
     """Two looped layers whose matrices are halfway between the trained and GD++'s, matched in
     scale, have the risk of trained GD++.
 
     Measured: R_interpolated / R_GD++ - 1, both on the same fresh prompts.
     """
-    between = analysis.interpolate(trained.learner, models.constructed(plus_plus, construct))
-    both, prompts = (between, plus_plus.learner.descent), lab.settings.prompts
-    return measured(*both, trained.task, lab.key(), prompts=prompts)["risk_difference"]
+    return compared.risk_difference
 
 
 @part.claim(
@@ -255,9 +241,9 @@ def beyond_depth(lab, repeated=repeated, damping=0.75):
 def stable_damping(lab, trained=two_layers, plus_plus=two_plus_plus):
     """The largest stable dampings."""
     run = trained.shown[0]
-    options: Any = {"times": TIMES, "between": (0.05, 20.0), "precision": 0.05}
+    options = {"times": TIMES, "between": (0.05, 20.0), "precision": 0.05}
     found = []
-    for name, layer in repeatable(lab, run, plus_plus[run.seed]).items():
+    for name, layer in repeatable(run, plus_plus[run.seed]).items():
         try:
             damping = analysis.largest_stable_damping(layer, run.task, lab.key(), **options)
             found.append(f"{damping:.2f} for {name}")
@@ -269,10 +255,10 @@ def stable_damping(lab, trained=two_layers, plus_plus=two_plus_plus):
     )
 
 
-def draw_risks(panels: Mapping[str, tuple[Runs, xr.Dataset]]) -> Figure:
+def draw_risks(panels):
     """Risk over training beside those of gradient descent and of trained GD++, by titles."""
     rows = -(-len(panels) // 2)
-    figure = Figure((figures.WIDE, 3.3 * rows), layout="constrained")
+    figure: Any = Figure((figures.WIDE, 3.3 * rows), layout="constrained")
     grid = figure.subplots(rows, 2, squeeze=False).ravel()
     for axes, (title, (runs, risks)) in zip(grid, panels.items(), strict=False):
         lines = {
@@ -286,13 +272,13 @@ def draw_risks(panels: Mapping[str, tuple[Runs, xr.Dataset]]) -> Figure:
 
 
 @part.figure
-def deep_risk(lab, two=two_layers, five=five_layers, two_risks=compared, five_risks=five_compared):
+def deep_risk(lab, two=two_layers, five=five_layers, two_both=two_both, five_both=five_both):
     """Risk over training, measured on fresh prompts, of deep linear transformers, beside as many
     steps of plain gradient descent with the best step sizes and of GD++, which is trained by the
     same call (mean over seeds).
     """
     titles = map(models.name_of, (lab.settings.two_layers, lab.settings.five_layers))
-    return draw_risks(dict(zip(titles, [(two, two_risks), (five, five_risks)], strict=True)))
+    return draw_risks(dict(zip(titles, [(two, two_both), (five, five_both)], strict=True)))
 
 
 @part.figure
@@ -316,7 +302,7 @@ def deep_weights(lab, trained=five_layers, plus_plus=five_plus_plus):
     in the last layer act on nothing.
     """
     run = trained.shown[0]
-    shown = {f"seed {run.seed}": run.learner, "GD++": models.constructed(plus_plus[run.seed])}
+    shown = {f"seed {run.seed}": run.learner, "GD++": constructed(plus_plus[run.seed])}
     rows = {
         f"{symbol}, {name}": {
             f"layer {layer}": np.asarray(matrix)
@@ -329,7 +315,7 @@ def deep_weights(lab, trained=five_layers, plus_plus=five_plus_plus):
     return figure, {"name": models.name_of(lab.settings.five_layers)}
 
 
-def first_shown(table: xr.Dataset) -> xr.Dataset:
+def first_shown(table):
     """The first seed that counts, or the first of all where none does."""
     return table.isel(seed=int(table.counted.values.astype(bool).argmax()))
 
@@ -342,7 +328,7 @@ def deep_beyond(lab, repeated=repeated):
     """
     table = first_shown(repeated)
     figure = Figure((figures.WIDE, 3.4), layout="constrained")
-    panels = figure.subplots(1, table.sizes["learner"], sharey=True)
+    panels: Any = figure.subplots(1, table.sizes["learner"], sharey=True)
     for axes, name in zip(panels, table.learner.values, strict=True):
         plots.risk_over_depth(axes, table.sel(learner=name))
         axes.axvline(2, color=plots.NEUTRAL, linewidth=0.8)
@@ -354,7 +340,7 @@ def deep_beyond(lab, repeated=repeated):
 
 
 five_curvature = curvature.given(trained=five_layers)
-plus_plus_curvature = five_curvature.given(trained=five_plus_plus, model=models.constructed)
+plus_plus_curvature = five_curvature.given(trained=five_plus_plus, model=constructed)
 
 
 @part.figure

@@ -11,41 +11,57 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
-from mesalens.analysis import risk
-from mesalens.atlas import Experiment, LeftPlateau, Trained, beside, remembered
-from mesalens.atlas.study import Values
+from mesalens import analysis
+from mesalens.atlas import Experiment, LeftPlateau, beside, remembered
 from mesalens.learners import GradientDescent, Learner
-from mesalens.models import LinearTransformer
-from mesalens.prompt import AnyPrompt
-from mesalens.studies.von_oswald_2023.construction import Construct, construct_on, regression
-from mesalens.tasks import RegressionTask
+from mesalens.studies.von_oswald_2023.study import regression, training
 from mesalens.theory import best_steps, gradient_descent_transformer
-from mesalens.theory.many_steps import DescentSteps
-
-Kind = tuple[int, str, int, int, int]
-"""The number of layers, whether they are "looped" or "unshared", d, n and m."""
 
 
-def name_of(kind: Kind) -> str:
-    """In words, as verdicts and figures show it."""
+def name_of(kind):
+    """In words: number of layers, "looped" or "unshared", d, n and m."""
     layers, sharing, dim, context_length, outputs = kind
     vectors = f", m = {outputs}" if outputs > 1 else ""
     return f"{layers} {sharing} layers, d = {dim}, n = {context_length}{vectors}"
 
 
-def transformer(s: Values, kind: Kind, trained: bool = True) -> Experiment:
-    """Layers of linear self-attention, trained or not.
+@remembered
+def best_rates(task, layers, *, shared, prompts, data_correction=False):
+    """The best rates of gradient descent, or GD++, of a depth: `best_steps` with fewer digits.
+
+    The last digits depend on the machine, and trainings begin with these rates.
+    """
+    options = {"shared": shared, "prompts": prompts, "data_correction": data_correction}
+    best = best_steps(task, layers, **options)
+    correction = None if best.data_correction is None else np.round(best.data_correction, 3)
+    return best._replace(step_size=np.round(best.step_size, 2), data_correction=correction)
+
+
+def best_descent(trained):
+    """The best gradient descent of a transformer's depth."""
+    model, prompts = trained.learner, trained.settings.prompts_for_rates
+    return best_rates(trained.task, model.layers, shared=model.looped, prompts=prompts)
+
+
+def descent(trained):
+    """Its steps."""
+    return best_descent(trained).learner
+
+
+# Closer in risk to gradient descent of their depth than to predicting 0
+PLATEAU = LeftPlateau(reference=lambda run: float(best_descent(run).risk.value))
+
+
+def transformer(s, kind):
+    """The training of layers of linear self-attention.
 
     As in the released code, activations are clipped to ±10 above three layers, and rates and limits
-    of gradients depend on the number of layers. Claims count seeds that are closer in risk to
-    gradient descent of their depth than to predicting 0.
+    of gradients depend on the number of layers.
     """
     layers, sharing, *sizes = kind
-    steps = s.deep_steps[sharing == "unshared"] if trained else 1
-    limits = {"clip": s.deep_clips[layers > 2], "epsilon": s.epsilon, "schedule": s.schedule}
-    plateau = LeftPlateau(reference=lambda run: float(descent_of(run, s).risk.value))
+    rates = {"learning_rate": s.deep_rates[layers > 3], "clip": s.deep_clips[layers > 2]}
+    steps = s.deep_steps[sharing == "unshared"]
     return Experiment(
         task=regression(*sizes),
         model={
@@ -55,16 +71,13 @@ def transformer(s: Values, kind: Kind, trained: bool = True) -> Experiment:
             "init_scale": s.deep_init_scale,
             "activation_clip": 10.0 if layers > 3 else None,
         },
-        optimiser={"kind": "adam", "learning_rate": s.deep_rates[layers > 3], **limits},
-        steps=steps,
-        batch_size=s.deep_batch_size,
-        every=max(steps // 20, 1),
         measure=functools.partial(measures, kind, s.prompts_for_rates),
-        counts=plateau if trained else None,
+        counts=PLATEAU,
+        **training(s, steps=steps, batch_size=s.deep_batch_size, **rates),
     )
 
 
-def measures(kind: Kind, prompts: int, task: RegressionTask):
+def measures(kind, prompts, task):
     """What is measured of a transformer during training, beside gradient descent and GD++.
 
     GD++ is here the best one whose steps share their rates: it needs no training, and the best one
@@ -86,43 +99,23 @@ def measures(kind: Kind, prompts: int, task: RegressionTask):
     return measure
 
 
-@remembered
-def best_rates(
-    task: RegressionTask, layers: int, *, shared: bool, prompts: int, data_correction: bool = False
-) -> DescentSteps:
-    """The best rates of gradient descent, or GD++, of a depth: `best_steps` with fewer digits.
-
-    The last digits depend on the machine, and trainings begin with these rates.
-    """
-    options = {"shared": shared, "prompts": prompts, "data_correction": data_correction}
-    best = best_steps(task, layers, **options)
-    correction = None if best.data_correction is None else np.round(best.data_correction, 3)
-    return best._replace(step_size=np.round(best.step_size, 2), data_correction=correction)
-
-
-def descent_of(trained: Trained, s: Values) -> DescentSteps:
-    """The best gradient descent of a transformer's depth."""
-    model, prompts = trained.learner, s.prompts_for_rates
-    return best_rates(trained.task, model.layers, shared=model.looped, prompts=prompts)
-
-
 class AsTransformer(Learner):
     """A descent whose batches go through its constructed transformer: the same, but faster."""
 
     descent: GradientDescent
     context_length: int = eqx.field(static=True)
 
-    def __call__(self, prompt: AnyPrompt) -> Float[Array, " m"]:
+    def __call__(self, prompt):
         return self.descent(prompt)
 
-    def batch(self, prompts: AnyPrompt) -> Float[Array, "batch m"]:
+    def batch(self, prompts):
         sizes = {"dim": prompts.dim, "outputs": prompts.outputs}
         sizes["context_length"] = self.context_length
         return gradient_descent_transformer(self.descent, **sizes).batch(prompts)
 
 
-def trained_plus_plus(s: Values, kind: Kind) -> Experiment:
-    """GD++ of a depth, trained from gradient descent with the best rates on.
+def plus_plus(s, kind):
+    """The training of GD++ of a depth, from gradient descent with the best rates on.
 
     Adam's rate is that of η/n and γ/n, the numbers in a transformer's weights.
     """
@@ -130,9 +123,8 @@ def trained_plus_plus(s: Values, kind: Kind) -> Experiment:
     task = regression(*sizes)
     steps = s.plus_plus_steps[sharing == "unshared"]
     rate = s.plus_plus_rates[layers > 3] * task.context_length
-    limits = {"clip": s.clip, "epsilon": s.epsilon, "schedule": s.schedule}
 
-    def start(key) -> AsTransformer:
+    def start(key):
         with jax.ensure_compile_time_eval():  # JAX traces this function, not the search for rates
             options = {"shared": sharing == "looped", "prompts": s.prompts_for_rates}
             rates: Any = best_rates(task, layers, **options).step_size
@@ -140,21 +132,7 @@ def trained_plus_plus(s: Values, kind: Kind) -> Experiment:
         return AsTransformer(descent, task.context_length)
 
     def measure(task):
-        return lambda learner, key: {"risk": risk(learner, task, key, prompts=2000).value}
+        return lambda learner, key: {"risk": analysis.risk(learner, task, key, prompts=2000).value}
 
-    return Experiment(
-        task=task,
-        model=start,
-        optimiser={"kind": "adam", "learning_rate": rate, **limits},
-        steps=steps,
-        batch_size=512,
-        every=max(steps // 20, 1),
-        measure=measure,
-    )
-
-
-def constructed(
-    plus_plus: Trained, construct: Construct = gradient_descent_transformer
-) -> LinearTransformer:
-    """The transformer that is a trained GD++ by construction."""
-    return construct_on(plus_plus.task, plus_plus.learner.descent, construct)
+    common = {"task": task, "model": start, "measure": measure}
+    return Experiment(**common, **training(s, steps=steps, batch_size=512, learning_rate=rate))

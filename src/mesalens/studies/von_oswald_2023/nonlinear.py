@@ -8,31 +8,16 @@ layer have a risk below the bound of `mesalens.theory.optimal_lsa`. The margins 
 the models of this study were trained.
 """
 
-import functools
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
 
-from mesalens import analysis, plots
-from mesalens.atlas import (
-    Experiment,
-    LeftPlateau,
-    above,
-    below,
-    beside,
-    figures,
-    remembered,
-    within,
-)
-from mesalens.learners import GradientDescent
-from mesalens.models import FeatureDescent, LinearAttention, Transformer
+from mesalens import analysis, atlas, learners, models, plots, tasks, theory
+from mesalens.atlas import Experiment, above, below, beside, figures, within
 from mesalens.prompt import Prompt
-from mesalens.studies.von_oswald_2023.beyond_settings import training
-from mesalens.studies.von_oswald_2023.study import STUDY
-from mesalens.tasks import Gaussian, RegressionTask, SineWaves, TwoLayerNetworks, Uniform
-from mesalens.theory import context_blind_risk, optimal_lsa
+from mesalens.studies.von_oswald_2023.study import STUDY, training
 
 sine = STUDY.part("sine", "Sine waves", looks="sine_seeds")
 teachers = STUDY.part("teachers", "Random networks with several outputs", looks="teachers_seeds")
@@ -42,27 +27,16 @@ STEP_SIZE = 0.1
 """η before training, on the mean over the context. Source: the released code."""
 
 
-def task_of(s, part):
-    """Sine waves of amplitude U(0.1, 0.5) and phase U(0, π) on [-5, 5], or random networks with one
-    hidden layer and two outputs on Gaussian inputs.
-    """
-    if part == "sine":
-        laws = Uniform(1, 5.0), SineWaves(1)
-    else:
-        laws = Gaussian(s.teachers_dim), TwoLayerNetworks(s.teachers_dim, 2)
-    return RegressionTask(*laws, context_length=s[f"{part}_context_length"])
-
-
-@remembered
+@atlas.remembered
 def bounds(task):
     """The least risks without an MLP, less two standard errors, and without the context."""
-    best = optimal_lsa(task, relative_error=0.01)
+    best = theory.optimal_lsa(task, relative_error=0.01)
     error = best.certificate.standard_errors.get("lower_bound", 0.0)
-    blind = context_blind_risk(task, best.null_risk)
+    blind = theory.context_blind_risk(task, best.null_risk)
     return {"bound": best.certificate.lower_bound - 2 * error, "blind": blind}
 
 
-LEARNED = LeftPlateau(
+LEARNED = atlas.LeftPlateau(
     null=lambda run: bounds(run.task)["blind"],
     reference=lambda run: 0.0,
     share=0.0,
@@ -75,33 +49,40 @@ def risk_on(task):
     return lambda learner, key: {"risk": analysis.risk(learner, task, key, prompts=2000).value}
 
 
-@STUDY.experiment
-def mlp_under(s, step, part, trained=True, counted=True):
-    """An MLP under a layer of attention, or under a step of gradient descent."""
-    task = task_of(s, part)
+def under(s, laws, step):
+    """The training of an MLP under a layer of attention, or under a step of gradient descent."""
+    task = tasks.RegressionTask(*laws, context_length=s.context_length)
 
-    def transformer(key):
-        return Transformer.initialise(
+    def attention(key):
+        return models.Transformer.initialise(
             task.dim,
             task.outputs,
-            attention=LinearAttention(),
-            embedding_size=s[f"{part}_embedding_size"],
-            input_mlp_widening=s[f"{part}_widening"],
-            init_scale=s[f"{part}_init_scale"],
+            attention=models.LinearAttention(),
+            embedding_size=s.embedding_size,
+            input_mlp_widening=s.widening,
+            init_scale=s.init_scale,
             key=key,
         )
 
     def descent(key):
-        features = transformer(key).embedding
-        return FeatureDescent(features, GradientDescent(jnp.asarray(STEP_SIZE)), task.outputs)
+        features, gd = attention(key).embedding, learners.GradientDescent(jnp.asarray(STEP_SIZE))
+        return models.FeatureDescent(features, gd, task.outputs)
 
-    return Experiment(
-        task=task,
-        model={"attention": transformer, "descent": descent}[step],
-        measure=risk_on,
-        counts=LEARNED if trained and counted else None,
-        **training(s, part, trained),
-    )
+    model = {"attention": attention, "descent": descent}[step]
+    return Experiment(task=task, model=model, measure=risk_on, counts=LEARNED, **training(s))
+
+
+@sine.experiment
+def on_sine(s, step):
+    """On sine waves of amplitude U(0.1, 0.5) and phase U(0, π) on [-5, 5]."""
+    return under(s.of("sine"), (tasks.Uniform(1, 5.0), tasks.SineWaves(1)), step)
+
+
+@teachers.experiment
+def on_teachers(s, step):
+    """On random networks with one hidden layer and two outputs, and Gaussian inputs."""
+    s = s.of("teachers")
+    return under(s, (tasks.Gaussian(s.dim), tasks.TwoLayerNetworks(s.dim, 2)), step)
 
 
 @STUDY.measurement
@@ -111,7 +92,7 @@ def steps(lab, model, descent):
     return steps_beside(model.learner, descent.learner, model.task, lab.key(), prompts)
 
 
-@eqx.filter_jit
+@atlas.compiled_once
 def steps_beside(model, descent, task, key, prompts):
     """Both on the same prompts: what their steps add to the predictions of their MLPs."""
 
@@ -123,17 +104,18 @@ def steps_beside(model, descent, task, key, prompts):
     return alike | {"risk_difference": risks["risk_difference"]}
 
 
-def declare(part, place, functions, headline):
-    """The claims for one kind of functions; returns the experiments."""
-    name = part.name
-    claim = functools.partial(part.claim, headline=headline, functions=functions)
-    model, descent = (mlp_under.given(step=step, part=name) for step in ("attention", "descent"))
+def declare(part, place, experiment, functions, headline):
+    """The claims for one kind of functions; returns the trainings of both models."""
+    model, descent = (experiment.given(step=step) for step in ("attention", "descent"))
     pair = steps.given(model=model, descent=descent)
-    new = model.given(trained=False)
-    untrained = {"trained": new}
-    wrong = {"steps": steps.given(model=new, descent=descent.given(counted=False))}
 
-    @claim(place, below(0.0), name=f"{name}-in-context", every_seed=True, must_fail_on=untrained)
+    def claim(name, place, criterion, fails: Any = "untrained", every_seed=False):
+        options = {"headline": headline, "every_seed": every_seed, "functions": functions}
+        return part.claim(
+            place, criterion, name=f"{part.name}-{name}", must_fail_on=fails, **options
+        )
+
+    @claim("in-context", place, below(0.0), every_seed=True)
     def in_context(lab, trained=model):
         """On {functions}, an MLP under one layer of linear self-attention learns in context: it has
         a lower risk than any function of the query alone. Every seed counts.
@@ -142,7 +124,10 @@ def declare(part, place, functions, headline):
         """
         return fresh_risk(lab, trained) / bounds(trained.task)["blind"] - 1
 
-    @claim(place, within(0.1), name=f"{name}-risk", must_fail_on=wrong)
+    # Beside the trained descent, whichever seeds learned
+    fails = {"steps": pair.given(model=model.untrained, descent=descent.but(counts=None))}
+
+    @claim("risk", place, within(0.1), fails)
     def same_risk(lab, steps=pair):
         """On {functions}, an MLP under one layer of linear self-attention has the risk of the same
         MLP under one step of gradient descent.
@@ -152,7 +137,7 @@ def declare(part, place, functions, headline):
         """
         return steps.risk_difference
 
-    @claim(place, below(0.25), name=f"{name}-prediction-difference", must_fail_on=wrong)
+    @claim("prediction-difference", place, below(0.25), fails)
     def prediction_difference(lab, steps=pair):
         """The two steps change predictions alike.
 
@@ -161,7 +146,7 @@ def declare(part, place, functions, headline):
         """
         return steps.prediction_difference
 
-    @claim(place, above(0.9), name=f"{name}-cosine", must_fail_on=wrong)
+    @claim("cosine", place, above(0.9), fails)
     def cosine(lab, steps=pair):
         """The sensitivities ∂Δ/∂x_query of the two steps point the same way.
 
@@ -170,9 +155,7 @@ def declare(part, place, functions, headline):
         """
         return steps.cosine
 
-    ours = f"{place}; the bound is our own"
-
-    @claim(ours, below(0.0), name=f"{name}-needs-mlp", every_seed=True, must_fail_on=untrained)
+    @claim("needs-mlp", f"{place}; the bound is our own", below(0.0), every_seed=True)
     def needs_mlp(lab, trained=model):
         """On {functions}, the MLP is needed: no weights of one layer of linear self-attention alone
         come as low. Every seed counts.
@@ -191,32 +174,7 @@ def fresh_risk(lab, trained):
     return float(analysis.risk(trained.learner, trained.task, lab.key(), prompts=prompts).value)
 
 
-sine_attention, sine_descent = declare(sine, SECTION, "sine waves", False)
-teachers_attention, teachers_descent = declare(
-    teachers, f"{SECTION}; not shown in the paper", "random networks with several outputs", True
-)
-
-
-@sine.figure
-def sine_risk(lab, model=sine_attention, descent=sine_descent):
-    """Risk over training, measured on fresh prompts, of an MLP under one layer of linear
-    self-attention and of the same MLP under one step of gradient descent on its features, from the
-    same first weights. No attention layer without an MLP has less than {bound}, and nothing that
-    does not use the context less than {blind}.
-    """
-    return risk_figure(model, descent)
-
-
-@teachers.figure
-def teachers_risk(lab, model=teachers_attention, descent=teachers_descent):
-    """As for sine waves: risk over training of an MLP under one layer of linear self-attention and
-    under one step of gradient descent. No attention layer without an MLP has less than {bound}, and
-    nothing that does not use the context less than {blind}.
-    """
-    return risk_figure(model, descent)
-
-
-def risk_figure(model, descent):
+def draw_risks(model, descent):
     """The risks of both over training, and the words for the caption."""
     least = bounds(model[0].task)
     lines = {"bound without an MLP": least["bound"], "best function of x alone": least["blind"]}
@@ -225,8 +183,32 @@ def risk_figure(model, descent):
     return figure, {name: f"{risk:.4f}" for name, risk in least.items()}
 
 
+attention, descent = declare(sine, SECTION, on_sine, "sine waves", False)
+NETWORKS, NOT_SHOWN = "random networks with several outputs", f"{SECTION}; not shown in the paper"
+networks_attention, networks_descent = declare(teachers, NOT_SHOWN, on_teachers, NETWORKS, True)
+
+
 @sine.figure
-def sine_functions(lab, model=sine_attention, descent=sine_descent):
+def sine_risk(lab, model=attention, descent=descent):
+    """Risk over training, measured on fresh prompts, of an MLP under one layer of linear
+    self-attention and of the same MLP under one step of gradient descent on its features, from the
+    same first weights. No attention layer without an MLP has less than {bound}, and nothing that
+    does not use the context less than {blind}.
+    """
+    return draw_risks(model, descent)
+
+
+@teachers.figure
+def teachers_risk(lab, model=networks_attention, descent=networks_descent):
+    """As for sine waves: risk over training of an MLP under one layer of linear self-attention and
+    under one step of gradient descent. No attention layer without an MLP has less than {bound}, and
+    nothing that does not use the context less than {blind}.
+    """
+    return draw_risks(model, descent)
+
+
+@sine.figure
+def sine_functions(lab, model=attention, descent=descent):
     """What is predicted at every query x for two prompts (dots), before the step, where only the
     MLP speaks (dotted), and after it: an MLP under one attention layer and under one step of
     gradient descent, seed {seed} of both. Dashed: the sine wave from which the context comes.

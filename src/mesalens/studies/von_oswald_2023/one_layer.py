@@ -10,32 +10,12 @@ left the plateau, by a rule that is far coarser than their margins (`LeftPlateau
 
 import functools
 
-import equinox as eqx
 import numpy as np
 
-from mesalens.analysis import interpolate, normalised
-from mesalens.atlas import (
-    Experiment,
-    LeftPlateau,
-    Trained,
-    above,
-    below,
-    beside,
-    compared,
-    figures,
-    within,
-)
-from mesalens.atlas.study import Values
-from mesalens.learners import GradientDescent
-from mesalens.models import LinearTransformer
-from mesalens.studies.von_oswald_2023.construction import (
-    WRONG,
-    Construct,
-    construct_on,
-    regression,
-)
-from mesalens.studies.von_oswald_2023.study import STUDY
-from mesalens.tasks import RegressionTask
+from mesalens import analysis, atlas, learners
+from mesalens.atlas import Experiment, above, below, beside, compared, figures, within
+from mesalens.studies.von_oswald_2023.construction import wrong
+from mesalens.studies.von_oswald_2023.study import STUDY, regression, training
 from mesalens.theory import best_step_size, gradient_descent_transformer, one_step_risk
 
 part = STUDY.part("one-layer", "One trained layer")
@@ -44,14 +24,12 @@ PLACE = (
     "Figure 2"
 )
 RISK, ALIKE = f"{PLACE}, outer left", f"{PLACE}, center left"
-PLATEAU = LeftPlateau()
-
-measured = eqx.filter_jit(beside)
+PLATEAU = atlas.LeftPlateau()
 
 
-def step(factor: float, trained: Trained) -> GradientDescent:
+def step(factor, trained):
     """One step of gradient descent, `factor` times as long as the best one."""
-    return GradientDescent(factor * best_step_size(trained.task))
+    return learners.GradientDescent(factor * best_step_size(trained.task))
 
 
 best_step, longer, twice_as_long, ascent = (
@@ -59,56 +37,63 @@ best_step, longer, twice_as_long, ascent = (
 )
 
 
-def constructed(
-    trained: Trained, construct: Construct = gradient_descent_transformer
-) -> LinearTransformer:
+def constructed(trained, construct=gradient_descent_transformer):
     """The layer that is the best step of gradient descent by construction."""
-    return construct_on(trained.task, best_step(trained), construct)
+    return construct(best_step(trained), **trained.task.sizes)
 
 
-def beside_best_step(task: RegressionTask):
-    """What is measured of a layer during training."""
-    descent = GradientDescent(best_step_size(task))
+def halfway(trained, reference, construct=gradient_descent_transformer):
+    """The layer halfway between a trained one and the construction of the reference."""
+    descent = getattr(reference, "descent", reference)
+    return interpolated(trained.learner, descent, construct, trained.task.sizes)
+
+
+@atlas.compiled_once
+def interpolated(model, descent, construct, sizes):
+    """The transformer halfway between a model and the construction of a descent."""
+    return analysis.interpolate(model, construct(descent, **sizes))
+
+
+def beside_best_step(task):
+    """What is measured during training."""
+    descent = learners.GradientDescent(best_step_size(task))
     return lambda learner, key: beside(learner, descent, task, key, prompts=2000)
 
 
-def layer(s: Values, dim: int, context_length: int, trained: bool = True) -> Experiment:
-    """One layer of linear self-attention, trained or not."""
-    steps = s.steps if trained else 1
-    adam = {name: s[name] for name in ("learning_rate", "schedule", "clip", "epsilon")}
-    stop = {"kind": "near-optimum", "tolerance": s.tolerance} if s.tolerance else "never"
+def layer(s, dim, context_length):
+    """The training of one layer of linear self-attention."""
     return Experiment(
         task=regression(dim, context_length),
         model={"kind": "linear-transformer", "init_scale": s.init_scale},
-        optimiser={"kind": "adam", **adam},
-        stop=stop,
-        steps=steps,
-        batch_size=s.batch_size,
-        every=max(steps // 20, 1),
+        stop={"kind": "near-optimum", "tolerance": s.tolerance} if s.tolerance else "never",
         measure=beside_best_step,
-        counts=PLATEAU if trained else None,
+        counts=PLATEAU,
+        **training(s),
     )
 
 
 @part.experiment
-def one_layer(s, trained=True):
+def one_layer(s):
     """The layers of the paper's Figure 2."""
-    return layer(s, s.dim, s.context_length, trained)
+    return layer(s, s.dim, s.context_length)
 
 
 beside_best = compared.given(trained=one_layer, reference=best_step)
+between = beside_best.given(learner=halfway)
 TOO_LONG = {"compared": beside_best.given(reference=longer)}
 UPWARD = {"compared": beside_best.given(reference=ascent)}
+WRONG = {"compared": between.given(learner=functools.partial(halfway, construct=wrong))}
 
 
 @part.claim(
     f"{RISK}: five seeds, all of which do",
     above(0.5),
+    name="training",
     headline=True,
     every_seed=True,
-    must_fail_on={"trained": one_layer.given(trained=False)},
+    must_fail_on="untrained",
 )
-def training(lab, trained=one_layer):
+def leaves_plateau(lab, trained=one_layer):
     """Training leaves the plateau: averaged over initialisations, layers gain more than half of
     what gradient descent gains over predicting 0.
 
@@ -162,18 +147,16 @@ def sensitivity_difference(lab, compared=beside_best):
 @part.claim(
     'Section 3, "Interpolation", and Figure 2', within(0.01), headline=True, must_fail_on=WRONG
 )
-def interpolation(lab, trained=one_layer, construct=gradient_descent_transformer):
+def interpolation(lab, compared=between):
     """The layer halfway between the trained and the constructed one, matched in scale, is as good
     as gradient descent.
 
     Measured: R_interpolated / R_GD - 1, both on the same fresh prompts.
     """
-    between = interpolate(trained.learner, constructed(trained, construct))
-    learners, prompts = (between, best_step(trained)), lab.settings.prompts
-    return measured(*learners, trained.task, lab.key(), prompts=prompts)["risk_difference"]
+    return compared.risk_difference
 
 
-@part.figure(shows=[training, risk])
+@part.figure(shows=[leaves_plateau, risk])
 def loss(lab, trained=one_layer):
     """Risk over training, measured on fresh prompts, against the exact risks of one step of
     gradient descent with its best step size, {best}, and of predicting 0, {null}: both come from
@@ -206,8 +189,8 @@ def weights(lab, trained=one_layer):
     nothing in one layer (the query's label is 0, and the x-part is not read out).
     """
     run = trained.shown[0]
-    learners = {f"trained (seed {run.seed})": run.learner, "constructed": constructed(run)}
-    pairs = {title: normalised(learner) for title, learner in learners.items()}
+    shown = {f"trained (seed {run.seed})": run.learner, "constructed": constructed(run)}
+    pairs = {title: analysis.normalised(learner) for title, learner in shown.items()}
     rows = {
         symbol: {title: np.asarray(pair[place][0]) for title, pair in pairs.items()}
         for place, symbol in enumerate(("$A = W_K^T W_Q$", "$B = P\\,W_V$"))

@@ -1,26 +1,21 @@
 """Parts `shift` and `distractors`: the trained layer where it was not trained."""
 
-from collections.abc import Callable
-from typing import Any
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mesalens import analysis, plots
-from mesalens.atlas import Lab, Trained, above, figures, remembered, within
+from mesalens import analysis, plots, tasks
+from mesalens.atlas import above, compiled_once, figures, remembered, within
 from mesalens.studies.von_oswald_2023.one_layer import (
     ascent,
     best_step,
-    constructed,
+    halfway,
     one_layer,
     twice_as_long,
 )
 from mesalens.studies.von_oswald_2023.study import STUDY
-from mesalens.tasks import Exponential, Gaussian, Laplace, RegressionTask
 
 part = STUDY.part("shift", "Out of distribution")
 distractors_part = STUDY.part("distractors", "Distractors")
@@ -30,24 +25,29 @@ CODE = (
     "released code, data.create_reg_data with size_distract: labels of random examples become "
     "N(0, 1)"
 )
-MARGIN = 0.1
 # Away from the training distribution GD's step size is not the best one, so that an error of the
 # layer counts to first order and not squared: the 10% that a prediction may differ at the margin of
 # the claim `risk` is 10% of the risk here.
+MARGIN = 0.1
 
 INPUT_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 FUNCTION_SCALES = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
 COVARIATE_SCALES = (0.5, 1.0, 2.0)
-COVARIATES = {"Gaussian": (Gaussian, 3), "Laplace": (Laplace, 6), "exponential": (Exponential, 6)}
+COVARIATES = {
+    "Gaussian": (tasks.Gaussian, 3),
+    "Laplace": (tasks.Laplace, 6),
+    "exponential": (tasks.Exponential, 6),
+}
 """Families with 1, 2 and 2 times their own scale² as E[x_i²]; U[-scale, scale] has a third."""
+risks_under_shift = compiled_once(analysis.risks_under_shift)
 LAYERS = ["trained", "interpolated"]
 
 
 @remembered
-def shifts(task: RegressionTask) -> dict[str, Callable]:
+def shifts(task):
     """The shifts of a task by their names; made once, as JAX compiles for every new function."""
 
-    def on(family: Callable, ratio: int) -> Callable:
+    def on(family, ratio):
         covariates = family(task.dim, task.covariates.scale / np.sqrt(ratio))
         return analysis.scaled_inputs(eqx.tree_at(lambda t: t.covariates, task, covariates))
 
@@ -59,15 +59,15 @@ def shifts(task: RegressionTask) -> dict[str, Callable]:
     }
 
 
-def risks(lab: Lab, trained: Trained, reference: Any, shift: str, **values: Any) -> dict[str, Any]:
-    """Risks of the trained layer, the interpolated one and the reference under a shift."""
-    ((dimension, values_along),) = values.items()
-    between = analysis.interpolate(trained.learner, constructed(trained))
-    learners = trained.learner, between, reference(trained)
-    shifted, along = shifts(trained.task)[shift], jnp.asarray(values_along)
-    options = {"prompts": lab.settings.prompts}
-    found = analysis.risks_under_shift(learners, shifted, along, lab.key(), **options)
-    coords = {"learner": [*LAYERS, "gradient descent"], dimension: list(values_along)}
+def risks(lab, trained, reference, shift, **along):
+    """Risks of the trained layer, the one halfway to gradient descent and a reference under a
+    shift.
+    """
+    ((dimension, values),) = along.items()
+    layers = trained.learner, halfway(trained, best_step(trained)), reference(trained)
+    given = layers, shifts(trained.task)[shift], jnp.asarray(values), lab.key(shift)
+    found = risks_under_shift(*given, prompts=lab.settings.prompts)
+    coords = {"learner": [*LAYERS, "gradient descent"], dimension: list(values)}
     array = np.stack([np.asarray(each.value) for each in found])
     return {"risk": xr.DataArray(array, coords, ("learner", dimension))}
 
@@ -85,29 +85,24 @@ def distracted(lab, trained=one_layer, reference=best_step):
     return risks(lab, trained, reference, "distractors", distractors=counts)
 
 
-def on_covariates(reference: Any) -> tuple:
-    """The measurements on all families of covariates."""
-    family = shifted.given(alpha=COVARIATE_SCALES, reference=reference)
-    return tuple(family.given(shift=name) for name in COVARIATES)
+@part.measurement
+def on_covariates(lab, trained=one_layer, reference=best_step):
+    """Risks on covariates of other families, scaled by α."""
+    scales = {"alpha": COVARIATE_SCALES}
+    found = [risks(lab, trained, reference, name, **scales)["risk"] for name in COVARIATES]
+    names = xr.DataArray(list(COVARIATES), dims="covariates", name="covariates")
+    return {"risk": xr.concat(found, names)}
 
 
-def relative(risk: xr.DataArray) -> xr.DataArray:
+def relative(risk):
     """R / R_GD - 1 of the trained and the interpolated layer."""
     return risk.sel(learner=LAYERS) / risk.sel(learner="gradient descent", drop=True) - 1
 
 
-def relative_on_covariates(tables: tuple[xr.Dataset, ...]) -> xr.DataArray:
-    """R / R_GD - 1 on all families of covariates, along a dimension with their names."""
-    names = xr.DataArray(list(COVARIATES), dims="covariates", name="covariates")
-    found = [relative(table.risk.drop_vars("counted", errors="ignore")) for table in tables]
-    return xr.concat(found, names)
-
-
 functions_scaled = shifted.given(shift="functions", alpha=FUNCTION_SCALES)
-covariates_changed = on_covariates(best_step)
 
 
-def alike(part: Any, place: str, wrong: Any, name: str | None = None) -> Any:
+def alike(part, place, wrong, name=None):
     """Declares that the risks are those of gradient descent, which they are not of a wrong step."""
     fails = {"risks": wrong}
     return part.claim(place, within(MARGIN), headline=True, must_fail_on=fails, name=name)
@@ -133,15 +128,15 @@ def scaled_functions(lab, risks=functions_scaled):
     return relative(risks.risk)
 
 
-@alike(part, PLACE, on_covariates(twice_as_long), name="other-covariates")
-def on_other_covariates(lab, risks=covariates_changed):
+@alike(part, PLACE, on_covariates.given(reference=twice_as_long), name="other-covariates")
+def on_other_covariates(lab, risks=on_covariates):
     """On covariates of other distributions, the trained and the interpolated layer have the risk of
     gradient descent.
 
     Measured: R / R_GD - 1, both on the same prompts; Gaussian, Laplace, exponential with E[x_i²] of
     the training, times α² for α in 0.5, 1, 2.
     """
-    return relative_on_covariates(risks)
+    return relative(risks.risk)
 
 
 RISING = {"risks": distracted.given(reference=ascent)}
@@ -167,20 +162,20 @@ def distractors_alike(lab, risks=distracted):
     return relative(risks.risk)
 
 
-def of_shown(table: xr.Dataset, values: xr.DataArray) -> xr.DataArray:
-    """The values of the seeds that count, or of all where none does."""
+def of_shown(table):
+    """The risks of the seeds that count, or of all where none does."""
     counted = table.counted.values.astype(bool)
-    return values.isel(seed=counted if counted.any() else slice(None))
+    return table.risk.isel(seed=counted if counted.any() else slice(None))
 
 
-def points(values: xr.DataArray) -> dict[str, xr.DataArray]:
+def points(values):
     """The values of the two layers, by their labels in figures."""
     return {f"{name} layer": values.sel(learner=name, drop=True) for name in LAYERS}
 
 
-def draw(axes: Axes | None, table: xr.Dataset, xlabel: str, yscale: str = "linear") -> Figure:
+def draw(axes, table, xlabel, yscale="linear"):
     """The risks of the three learners against a shift."""
-    risk = of_shown(table, table.risk)
+    risk = of_shown(table)
     descent = risk.sel(learner="gradient descent").mean("seed")
     lines = {"one step of gradient descent": (descent[descent.dims[0]], descent)}
     return figures.risk_against(xlabel, lines, points(risk), yscale=yscale, axes=axes)
@@ -199,13 +194,13 @@ def shift(lab, inputs=shifted, functions=functions_scaled):
 
 
 @part.figure(shows=[on_other_covariates])
-def other_covariates(lab, risks=covariates_changed):
+def other_covariates(lab, risks=on_covariates):
     """Risk relative to gradient descent on covariates that the layers never saw, one dot per seed,
     scaled to the second moment of the training times α². The shaded band is the margin of the
     claim. At α = 2 the step size is far too large for all of these inputs, and small differences
     between layers show more.
     """
-    found = of_shown(risks[0], relative_on_covariates(risks)).stack(place=["covariates", "alpha"])
+    found = relative(of_shown(risks)).stack(place=["covariates", "alpha"])
     words = [f"{name}\nα = {alpha:g}" for name, alpha in found.place.values]
     found = found.drop_vars(["place", "covariates", "alpha"]).assign_coords(place=words)
     zero = {"one step of gradient descent": (words, np.zeros(len(words)))}

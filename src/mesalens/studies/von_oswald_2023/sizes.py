@@ -1,7 +1,7 @@
 """Part `sizes`: the same for other dimensions and context lengths."""
 
 from mesalens.atlas import above, compared, figures, within
-from mesalens.studies.von_oswald_2023.one_layer import ascent, best_step, layer, longer
+from mesalens.studies.von_oswald_2023.one_layer import ascent, best_step, layer, twice_as_long
 from mesalens.studies.von_oswald_2023.study import STUDY
 from mesalens.theory import one_step_risk
 
@@ -16,7 +16,7 @@ def other_sizes(s):
 
 
 beside_best = compared.given(trained=other_sizes, reference=best_step, dimension="size")
-TOO_LONG = {"compared": beside_best.given(reference=longer)}
+TOO_LONG = {"compared": beside_best.given(reference=twice_as_long)}
 UPWARD = {"compared": beside_best.given(reference=ascent)}
 
 

@@ -16,58 +16,62 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mesalens import learners
 from mesalens.atlas import Experiment, LeftPlateau, above, below, compared, figures, within
-from mesalens.learners import NadarayaWatson
-from mesalens.studies.von_oswald_2023.beyond_settings import training
-from mesalens.studies.von_oswald_2023.construction import regression
-from mesalens.studies.von_oswald_2023.one_layer import beside_best_step, best_step, measured
-from mesalens.studies.von_oswald_2023.study import STUDY
+from mesalens.studies.von_oswald_2023.one_layer import PLATEAU, beside_best_step, best_step
+from mesalens.studies.von_oswald_2023.study import STUDY, regression, training
 from mesalens.theory import centred_step_risk, one_step_risk
 
 part = STUDY.part("softmax", "Softmax attention", looks="softmax_seeds")
 PLACE = "Section 3 and the appendix on softmax self-attention"
 WEIGHTS = f"{PLACE} (sum and product of trained weights)"
 OURS = "not in the paper; our own"
-
-MODELS = {
-    "softmax, one head": {},
-    "softmax, two heads": {"heads": 2},
-    "kernel smoother": None,
-    "linear attention": {"attention": "linear"},
-    "linear attention behind layer norm": {"attention": "linear", "layer_norm": True},
-}
-PLATEAU = LeftPlateau()
 STARTED = LeftPlateau(share=0.2, words="gained more than a fifth of what gradient descent gains")
 
 
 @part.experiment
-def layer(s, model, trained=True):
-    """One layer of attention, or a kernel smoother: what one softmax head computes that reads x in
-    keys and queries, and y in values.
-    """
-
-    def smoother(key):
-        dim = s.softmax_dim
-        return NadarayaWatson(jnp.eye(dim) + 0.1 * jax.random.normal(key, (dim, dim)))
-
-    attention = {"kind": "transformer", "init_scale": s.softmax_init_scale}
-    counts = STARTED if model in ("softmax, one head", "kernel smoother") else PLATEAU
+def layer(s, attention="softmax", heads=1, layer_norm=False):
+    """One layer of attention."""
+    s, shape = s.of("softmax"), {"attention": attention, "heads": heads, "layer_norm": layer_norm}
     return Experiment(
-        task=regression(s.softmax_dim, s.softmax_context_length),
-        model=smoother if model == "kernel smoother" else attention | MODELS[model],
+        task=regression(s.dim, s.context_length),
+        model={"kind": "transformer", "init_scale": s.init_scale, **shape},
         measure=beside_best_step,
-        counts=counts if trained else None,
-        **training(s, "softmax", trained),
+        counts=STARTED if (attention, heads) == ("softmax", 1) else PLATEAU,
+        **training(s),
     )
 
 
-LAYERS = tuple(layer.given(model=model) for model in MODELS)
-one_head, two_heads, kernel_smoother, linear, normed = LAYERS
-new_one, new_two, new_smoother, new_linear, _ = (each.given(trained=False) for each in LAYERS)
+@part.experiment
+def kernel_smoother(s):
+    """What one softmax head computes that reads x in keys and queries, and y in values."""
+    s = s.of("softmax")
+
+    def model(key):
+        near_identity = jnp.eye(s.dim) + 0.1 * jax.random.normal(key, (s.dim, s.dim))
+        return learners.NadarayaWatson(near_identity)
+
+    task = regression(s.dim, s.context_length)
+    common = {"measure": beside_best_step, "counts": STARTED}
+    return Experiment(task=task, model=model, **common, **training(s))
+
+
+one_head, two_heads, linear = layer, layer.given(heads=2), layer.given(attention="linear")
+normed = linear.given(layer_norm=True)
+MODELS = {
+    "softmax, one head": one_head,
+    "softmax, two heads": two_heads,
+    "kernel smoother": kernel_smoother,
+    "linear attention": linear,
+    "linear attention behind layer norm": normed,
+}
+LAYERS = tuple(MODELS.values())
 one_beside, two_beside, smoother_beside = (
     compared.given(trained=each, reference=best_step)
     for each in (one_head, two_heads, kernel_smoother)
 )
+one_smooths = compared.given(trained=one_head, reference=kernel_smoother)
+normed_beside = compared.given(trained=normed, reference=linear)
 
 
 def itself(trained):
@@ -75,16 +79,8 @@ def itself(trained):
     return trained.learner
 
 
-ALIKE, SMOOTHERS_ALIKE = (
-    {"compared": compared.given(trained=each, reference=itself)} for each in (new_one, new_smoother)
-)
-UNTRAINED = {"compared": two_beside.given(trained=new_two)}
-
-
-def difference(lab, first, second):
-    """R_1 / R_2 - 1 of two trained learners, on the same fresh prompts."""
-    learners, prompts = (first.learner, second.learner), lab.settings.prompts
-    return measured(*learners, first.task, lab.key(), prompts=prompts)["risk_difference"]
+ALIKE = {"compared": one_beside.given(reference=itself)}
+SMOOTHERS_ALIKE = {"compared": smoother_beside.given(reference=itself)}
 
 
 @part.claim(PLACE, above(0.2), must_fail_on=ALIKE)
@@ -106,18 +102,18 @@ def kernel_smoothing_falls_short(lab, compared=smoother_beside):
     return compared.risk_difference
 
 
-@part.claim(OURS, within(0.05), must_fail_on={"head": new_one, "smoother": new_smoother})
-def one_softmax_head_smooths(lab, head=one_head, smoother=kernel_smoother):
+@part.claim(OURS, within(0.05), must_fail_on="untrained")
+def one_softmax_head_smooths(lab, compared=one_smooths):
     """One softmax head is kernel smoothing: after training it has the risk of a Nadaraya-Watson
     smoother that is trained by the same call.
 
     Measured: R / R_NW - 1, seed by seed; seeds that gained more than a fifth of what gradient
     descent gains.
     """
-    return difference(lab, head, smoother)
+    return compared.risk_difference
 
 
-@part.claim(PLACE, above(0.5), every_seed=True, must_fail_on={"trained": new_two})
+@part.claim(PLACE, above(0.5), every_seed=True, must_fail_on="untrained")
 def two_softmax_heads_train(lab, trained=two_heads):
     """With two heads, averaged over initialisations, layers gain more than half of what gradient
     descent gains.
@@ -127,7 +123,7 @@ def two_softmax_heads_train(lab, trained=two_heads):
     return PLATEAU.gain(trained)
 
 
-@part.claim(PLACE, within(0.1), must_fail_on=UNTRAINED)
+@part.claim(PLACE, within(0.1), must_fail_on="untrained")
 def two_softmax_heads_close(lab, compared=two_beside):
     """With two heads the layer comes close to one step of gradient descent with the best step size.
 
@@ -136,7 +132,7 @@ def two_softmax_heads_close(lab, compared=two_beside):
     return compared.risk_difference
 
 
-@part.claim(PLACE, above(0.9), must_fail_on=UNTRAINED)
+@part.claim(PLACE, above(0.9), must_fail_on="untrained")
 def two_softmax_heads_cosine(lab, compared=two_beside):
     """The sensitivities ∂ŷ/∂x_query of two heads and of gradient descent point the same way.
 
@@ -145,14 +141,15 @@ def two_softmax_heads_cosine(lab, compared=two_beside):
     return compared.cosine
 
 
-@part.claim(OURS, within(0.05), must_fail_on={"trained": new_two, **UNTRAINED})
-def two_softmax_heads_centred(lab, trained=two_heads, compared=two_beside):
+@part.claim(OURS, within(0.05), must_fail_on="untrained")
+def two_softmax_heads_centred(lab, compared=two_beside):
     """What two heads lack is the mean that softmax takes off: they have the risk of one step of
     gradient descent on centred inputs.
 
     Measured: R / R_GD, both on the same fresh prompts, over R_centred / R_GD, both exact, minus 1.
     """
-    centring = centred_step_risk(trained.task).best_risk / one_step_risk(trained.task).best_risk
+    task = regression(lab.settings.softmax_dim, lab.settings.softmax_context_length)
+    centring = centred_step_risk(task).best_risk / one_step_risk(task).best_risk
     return (1 + compared.risk_difference) / centring - 1
 
 
@@ -170,7 +167,7 @@ def cosine(first, second):
     return (first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum())
 
 
-ONE_HEAD = {"heads": heads.given(trained=new_one)}
+ONE_HEAD = {"heads": heads.given(trained=one_head.untrained)}
 
 
 @part.claim(WEIGHTS, below(0.1), must_fail_on=ONE_HEAD)
@@ -201,19 +198,19 @@ def two_softmax_heads_product(lab, heads=heads):
     return cosine(heads.product, np.eye(len(heads.product)))
 
 
-@part.claim(
-    f"{OURS} (the paper has layer norm in its appendix)",
-    above(0.0),
-    must_fail_on={"normed": linear, "plain": new_linear},
-)
-def layer_norm_costs(lab, normed=normed, plain=linear):
+NORM = f"{OURS} (the paper has layer norm in its appendix)"
+WITHOUT_NORM = {"compared": normed_beside.given(trained=linear)}
+
+
+@part.claim(NORM, above(0.0), must_fail_on=WITHOUT_NORM)
+def layer_norm_costs(lab, compared=normed_beside):
     """Layer norm before linear attention takes the length of a token away, and with it some of what
     gradient descent uses.
 
     Measured: R_norm / R_plain - 1, linear attention behind a norm and without, trained by the same
     call, seed by seed, where both left the plateau.
     """
-    return difference(lab, normed, plain)
+    return compared.risk_difference
 
 
 @part.figure
@@ -232,9 +229,10 @@ def softmax_risk(lab, layers=LAYERS):
     return figures.risk_over_training(dict(zip(MODELS, layers, strict=True)), lines)
 
 
-@part.figure(
-    shows=[two_softmax_heads_cancel, two_softmax_heads_opposite, two_softmax_heads_product]
-)
+WEIGHTS_SHOW = [two_softmax_heads_cancel, two_softmax_heads_opposite, two_softmax_heads_product]
+
+
+@part.figure(shows=WEIGHTS_SHOW)
 def softmax_weights(lab, trained=two_heads, heads=heads):
     """The two heads of a trained softmax layer (seed {seed}): x-blocks of A = W_K^T W_Q, and b, the
     entry of B = P W_V from label to prediction. Where b_1 = -b_2 the mean of the labels cancels,
