@@ -9,11 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_study import STUDY, one_layer
+from small_study import BESIDE, STUDY, best_descent, one_layer
 
 import mesalens as ml
 from mesalens import InputError
-from mesalens.atlas import Session, Study, within
+from mesalens.atlas import (
+    Alike,
+    Session,
+    Study,
+    above,
+    compared,
+    compared_with_each,
+    leaves_plateau,
+    within,
+)
 from mesalens.atlas.study import Lab, Values, measurement
 from mesalens.studies import find, study
 
@@ -242,7 +251,7 @@ def test_names_are_found_or_the_nearest_are_named():
 
 
 CLAIM = """
-from mesalens.atlas import Study, within, above
+from mesalens.atlas import Alike, Study, within, above
 STUDY = Study("own", title="O", citation="O", settings={{}}, quick={{}})
 
 {0}
@@ -272,6 +281,7 @@ def one(lab):
         (GOOD.replace("Measured", "By"), 5, "Measured"),
         (GOOD.replace("(lab)", "(lab, x)"), 5, "x needs a default"),
         (GOOD.replace("0.1)", "0.1), must_fail_on={'y': 1}"), 5, "y"),
+        (2 * "Alike(STUDY, None, 'a', 'b')('two', 'risk', '1', within(0.1))\n", 6, "has two"),
         ("import nothing_of_that_name", 5, "nothing_of_that_name"),
         ("x = = 1", 5, "syntax"),
     ],
@@ -296,6 +306,44 @@ def test_no_two_purposes_share_a_key():
         for words in ((), ("x",), ("y",), ("x", "y"), ("xy",))
     ]
     assert len(set(keys)) == len(keys)
+
+
+def test_standard_claims_say_what_they_compare_and_fail_on_what_is_untrained():
+    study = Study("standard", title="S", citation="S", settings={}, quick={})
+    alike = Alike(study, BESIDE, "a layer", "a step", seeds="all seeds")
+    same = alike("same", "risk", "1", within(0.1))
+    assert same.statement == "The risk of a layer is that of a step."
+    assert same.estimator == "R / R_ref - 1, both on the same fresh prompts; all seeds"
+    assert alike("worse", "risk", "1", above(0.1)).statement.endswith("is above that of a step.")
+    assert same.needs["compared"].identity == BESIDE.identity
+    untrained = same.falsified().needs["compared"].needs["trained"]
+    made = untrained.call(STUDY.values("small"), {})
+    assert (made.steps, made.counts) == (1, None)
+    other = BESIDE.given(trained=one_layer.given(rate=0.1))
+    wrong = alike("other", "cosine", "1", above(0.9), other).falsified()
+    assert wrong.needs["compared"].identity == other.identity
+    trains = leaves_plateau(study, "trains", "1", above(0.5), one_layer, "layers")
+    assert trains.every_seed and "layers gain more than half" in trains.statement
+
+
+def test_an_experiment_with_other_fields_is_another_one():
+    assert one_layer.but(steps=3).identity != one_layer.identity
+    assert one_layer.but(steps=3).call(STUDY.values("small"), {}).steps == 3
+    assert one_layer.given(rate=0.1).but(steps=3).name == "one-layer 0.1 steps=3"
+
+
+def test_a_reference_may_be_another_training_and_there_may_be_several(tmp_path):
+    study = Study(
+        "references", title="R", citation="R", settings=STUDY.settings, small={"steps": 20}
+    )
+    references = {"step": best_descent, "itself": one_layer}
+    both = compared_with_each.given(trained=one_layer, references=references)
+    alone = compared.given(trained=one_layer, reference=one_layer)
+    for name, quantity, node in (("one", "", alone), ("several", "itself_", both)):
+        itself = Alike(study, node, "a layer", "itself", name=quantity, every_seed=True)
+        itself(name, "risk", "1", within(1e-6), fails=node)
+    report = Session(tmp_path / "store", say=Said()).reproduce(study, budget="small", seeds=2)
+    assert [v.judgement.outcome for v in report.verdicts] == ["PASS", "PASS"]
 
 
 def test_nodes_with_the_same_arguments_are_one():

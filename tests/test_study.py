@@ -13,10 +13,11 @@ from mesalens import InputError, random
 from mesalens.atlas import Trained
 from mesalens.studies import study
 from mesalens.studies.von_oswald_2023 import STUDY, construction, one_layer, shift, sizes
+from mesalens.studies.von_oswald_2023.study import regression
 from mesalens.tasks import Distractors
 from mesalens.theory import gradient_descent_transformer, one_step_risk
 
-TASK = construction.regression(3, 4)
+TASK = regression(3, 4)
 PARTS = {
     "construction": ("construction-float32", "construction-float64"),
     "one-layer": (
@@ -66,7 +67,7 @@ def test_every_claim_has_a_world_in_which_it_is_false():
 @pytest.mark.parametrize("matrix", ["W_Q", "W_K", "W_V", "P"])
 def test_a_wrong_sign_in_the_construction_is_found(matrix, monkeypatch):
     monkeypatch.setattr(construction, "CASES", [(2, 3, "fast")])  # all of them take long to compile
-    tasks = {m: construction.regression(3, 4, m) for m in construction.STARTS}
+    tasks = {m: regression(3, 4, m) for m in construction.STARTS}
     drawn = {m: construction.draw(task, random.key(m)) for m, task in tasks.items()}
     errors = functools.partial(construction.relative_errors.__wrapped__, tasks, drawn)
     wrong = functools.partial(construction.with_sign_changed, matrix)
@@ -99,7 +100,7 @@ def test_other_covariates_have_the_second_moment_of_the_training():
 
 
 def test_shifts_are_made_once_and_change_one_thing():
-    again = construction.regression(3, 4)
+    again = regression(3, 4)
     assert shift.shifts(again)["inputs"] is shift.shifts(TASK)["inputs"]
     changed = shift.shifts(TASK)["distractors"](jnp.asarray(2))
     assert int(changed.distractors.count) == 2
@@ -109,7 +110,7 @@ def test_shifts_are_made_once_and_change_one_thing():
 @pytest.mark.parametrize("budget", STUDY.budgets)
 def test_layers_that_are_not_trained_take_one_step_and_all_count(budget):
     values = STUDY.values(budget)
-    untrained = one_layer.one_layer.given(trained=False).call(values, {})
+    untrained = one_layer.one_layer.untrained.call(values, {})
     assert (untrained.steps, untrained.counts) == (1, None)
     trained = {"one-layer": one_layer.one_layer.call(values, {})}
     trained |= sizes.other_sizes.call(values, {})

@@ -1,4 +1,6 @@
 from . import figures as figures
+from .claims import Alike as Alike
+from .claims import leaves_plateau as leaves_plateau
 from .comparison import beside as beside
 from .comparison import compare as compare
 from .comparison import compared as compared

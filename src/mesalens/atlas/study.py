@@ -45,6 +45,8 @@ from mesalens.checks import InputError, one_of
 FILE_MODULE = "mesalens_study_"
 """What the names of modules begin with that are files of users."""
 
+_ATLAS = __name__.rpartition(".")[0]
+
 MustFail = Mapping[str, Any] | Literal["untrained"] | None
 
 
@@ -180,7 +182,7 @@ class ExperimentNode(Node):
     @property
     def untrained(self) -> Any:
         """The same after a single step, where every seed counts."""
-        return self.but(steps=1, counts=None)
+        return self.but(steps=1, counts=None, optimiser="adam")
 
     def call(self, first: Any, results: Mapping[str, Any]) -> Any:
         made = super().call(first, results)
@@ -308,7 +310,7 @@ class Part:
         name: str | None = None,
         **words: str,
     ) -> Callable[[Callable[..., Any]], Any]:
-        """Declares a claim by a function of one seed that returns the evidence.
+        """Declares a claim by a function of one seed, or a node of it, that returns the evidence.
 
         Args:
             place: Where the paper makes it.
@@ -320,9 +322,11 @@ class Part:
             **words: Put into the `{…}` of the docstring.
         """
 
-        def declare(function: Callable[..., Any]) -> Claim:
+        def declare(function: Any) -> Claim:
+            given = isinstance(function, Node)
             claim = Claim(
-                function,
+                function.function if given else function,
+                function.changes if given else {},
                 place=place,
                 criterion=criterion,
                 headline=headline,
@@ -332,7 +336,7 @@ class Part:
                 words=words,
             )
             _require_evidence(claim)
-            self.study.require_new(claim.name, function)
+            self.study.require_new(claim.name, claim.function)
             claim.require_complete()
             if must_fail_on is not None:
                 claim.falsified()
@@ -467,12 +471,19 @@ class Study:
     ) -> None:
         """Notes a name; raises `ValueError` if there is one of that kind and name."""
         place = place_of(function) if function else str(self.file)
+        if function and function.__module__.startswith(_ATLAS):  # a standard claim
+            outside = (f for f in inspect.stack() if not _in_atlas(f.frame))
+            place = next((f"{f.filename}:{f.lineno}" for f in outside), place)
         if (kind, name) in self._places:
             raise InputError(
                 f"{place}: {self.name} has {name} ({kind}) already, at "
                 f"{self._places[kind, name]}; give another name."
             )
         self._places[kind, name] = place
+
+
+def _in_atlas(frame: Any) -> bool:
+    return frame.f_globals.get("__name__", "").startswith(_ATLAS)
 
 
 def place_of(function: Callable[..., Any]) -> str:

@@ -12,7 +12,12 @@ from matplotlib.figure import Figure
 
 from mesalens import analysis, atlas, learners, models, plots, theory
 from mesalens.atlas import Experiment, above, compared, every_seed_below, figures, within
-from mesalens.studies.von_oswald_2023.one_layer import PLATEAU, beside_best_step, best_step
+from mesalens.studies.von_oswald_2023.one_layer import (
+    BEST_STEP,
+    PLATEAU,
+    beside_best_step,
+    best_step,
+)
 from mesalens.studies.von_oswald_2023.study import STUDY, regression, training
 
 part = STUDY.part("copying", "Ordinary tokens and the copying layer", looks="copying_seeds")
@@ -87,38 +92,13 @@ def copying_construction(lab, sharpness=200.0):
     return atlas.largest_difference(model, descent, task, lab.key())
 
 
-@part.claim(PLACE, above(0.5), headline=True, every_seed=True, must_fail_on="untrained")
-def copying_training(lab, trained=copying_layers):
-    """Training leaves the plateau: averaged over initialisations, two layers gain more than half of
-    what one step of gradient descent gains.
-
-    Measured: (R_0 - R) / (R_0 - R_GD) after the last step; this claim counts every seed.
-    """
-    return PLATEAU.gain(trained)
-
-
-@part.claim(PLACE, within(0.1), headline=True, must_fail_on="untrained")
-def copying_risk(lab, compared=beside_best):
-    """After training, two layers have the risk of one step of gradient descent with the best step
-    size.
-
-    Measured: R / R_GD - 1, both on the same fresh prompts.
-    """
-    return compared.risk_difference
-
-
-@part.claim(
-    f"{PLACE} (alignment is shown for joint tokens)",
-    above(0.95),
-    headline=True,
-    must_fail_on="untrained",
+atlas.leaves_plateau(
+    part, "copying-training", PLACE, above(0.5), copying_layers, "two layers", headline=True
 )
-def copying_cosine(lab, compared=beside_best):
-    """The sensitivities ∂ŷ/∂x_query of two layers and of gradient descent point the same way.
-
-    Measured: mean cosine of the two sensitivities.
-    """
-    return compared.cosine
+alike = atlas.Alike(part, beside_best, "the two layers", BEST_STEP, headline=True)
+alike("copying-risk", "risk", PLACE, within(0.1))
+JOINT = f"{PLACE} (alignment is shown for joint tokens)"
+alike("copying-cosine", "cosine", JOINT, above(0.95))
 
 
 @part.claim(f"{PLACE}, right: norms of partial derivatives", above(0.0), must_fail_on=UNSEEN)

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from mesalens import analysis, learners, plots
+from mesalens import analysis, atlas, learners, plots
 from mesalens.atlas import above, below, compared, compared_with_each, figures, within
 from mesalens.checks import InputError
 from mesalens.studies.von_oswald_2023 import deep_models as models
@@ -133,40 +133,22 @@ def by_learner(tables):
     return table.assign_coords(learner=list(tables))
 
 
-def declare_risks(part, place, name, words, both, headline=False):
+def declare_risks(part, place, name, words, both, **options):
     """Declares the claims about risks beside gradient descent and GD++ of the same depth."""
-    options = {"headline": headline, "must_fail_on": "untrained", "words": words}
-
-    @part.claim(place, below(0.0), name=f"{name}-beat-descent", **options)
-    def beat_descent(lab, both=both):
-        """The risk of {words} is below that of as many steps of gradient descent with their best
-        step sizes.
-
-        Measured: R / R_GD - 1, both on the same fresh prompts.
-        """
-        return both.descent_risk_difference
-
-    @part.claim(place, within(MARGIN), name=f"{name}-match-plus-plus", **options)
-    def match_plus_plus(lab, both=both):
-        """The risk of {words} is that of as many steps of trained GD++.
-
-        Measured: R / R_GD++ - 1, both on the same fresh prompts.
-        """
-        return both.plus_plus_risk_difference
+    descent = "as many steps of gradient descent with their best step sizes"
+    beside_descent = atlas.Alike(part, both, words, descent, name="descent_", **options)
+    beside_descent(f"{name}-beat-descent", "risk", place, below(0.0))
+    gd_plus_plus = "as many steps of trained GD++"
+    alike = atlas.Alike(part, both, words, gd_plus_plus, name="plus_plus_", **options)
+    alike(f"{name}-match-plus-plus", "risk", place, within(MARGIN))
+    return alike
 
 
 def declare(place, name, words, trained, both, headline=False):
     """Declares the claims about risks, sensitivities, and the inputs that the last layer sees."""
-    declare_risks(part, place, name, words, both, headline)
+    alike = declare_risks(part, place, name, words, both, headline=headline)
+    alike(f"{name}-cosine", "cosine", place, above(0.95))
     options = {"headline": headline, "must_fail_on": "untrained", "words": words}
-
-    @part.claim(place, above(0.95), name=f"{name}-cosine", **options)
-    def cosine(lab, both=both):
-        """The sensitivities ∂ŷ/∂x_query of {words} and of trained GD++ point in the same direction.
-
-        Measured: mean cosine of the two sensitivities.
-        """
-        return both.plus_plus_cosine
 
     @part.claim(place, above(0.0), name=f"{name}-nearer-plus-plus", **options)
     def nearer_plus_plus(lab, both=both):
@@ -208,17 +190,11 @@ def change(values):
 declare(TWO, "two-layers", "two looped layers", two_layers, two_both, headline=True)
 declare(FIVE, "five-layers", "five unshared layers", five_layers, five_both)
 between = compared.given(trained=two_layers, reference=two_plus_plus, learner=halfway)
-WRONG = {"compared": between.given(learner=functools.partial(halfway, construct=wrong))}
-
-
-@part.claim(TWO, within(MARGIN), headline=True, must_fail_on=WRONG)
-def two_layers_interpolation(lab, compared=between):
-    """Two looped layers whose matrices are halfway between the trained and GD++'s, matched in
-    scale, have the risk of trained GD++.
-
-    Measured: R_interpolated / R_GD++ - 1, both on the same fresh prompts.
-    """
-    return compared.risk_difference
+HALFWAY = "two looped layers halfway between the trained ones and GD++, matched in scale,"
+wrongly_between = between.given(learner=functools.partial(halfway, construct=wrong))
+interpolated = atlas.Alike(part, between, HALFWAY, "trained GD++", headline=True)
+name = "two-layers-interpolation"
+interpolated(name, "risk", TWO, within(MARGIN), wrongly_between)
 
 
 @part.claim(

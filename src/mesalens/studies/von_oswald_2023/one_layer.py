@@ -24,6 +24,7 @@ PLACE = (
     "Figure 2"
 )
 RISK, ALIKE = f"{PLACE}, outer left", f"{PLACE}, center left"
+BEST_STEP = "the best step of gradient descent"
 PLATEAU = atlas.LeftPlateau()
 
 
@@ -79,84 +80,37 @@ def one_layer(s):
 
 
 beside_best = compared.given(trained=one_layer, reference=best_step)
-between = beside_best.given(learner=halfway)
-TOO_LONG = {"compared": beside_best.given(reference=longer)}
-UPWARD = {"compared": beside_best.given(reference=ascent)}
-WRONG = {"compared": between.given(learner=functools.partial(halfway, construct=wrong))}
+too_long = beside_best.given(reference=longer)
 
-
-@part.claim(
+trains = atlas.leaves_plateau(
+    part,
+    "training",
     f"{RISK}: five seeds, all of which do",
     above(0.5),
-    name="training",
+    one_layer,
+    "layers",
     headline=True,
-    every_seed=True,
-    must_fail_on="untrained",
 )
-def leaves_plateau(lab, trained=one_layer):
-    """Training leaves the plateau: averaged over initialisations, layers gain more than half of
-    what gradient descent gains over predicting 0.
-
-    Measured: (R_0 - R) / (R_0 - R_GD) after the last step, R_0 the risk of predicting 0; this claim
-    counts every seed.
-    """
-    return PLATEAU.gain(trained)
-
-
-@part.claim(RISK, within(0.01), headline=True, must_fail_on=TOO_LONG)
-def risk(lab, compared=beside_best):
-    """After training, the layer's risk is that of one step of gradient descent with the best step
-    size.
-
-    Measured: R / R_GD - 1, both on the same fresh prompts.
-    """
-    return compared.risk_difference
-
-
+alike = atlas.Alike(part, beside_best, "the trained layer", BEST_STEP, headline=True)
+risk = alike("risk", "risk", RISK, within(0.01), too_long)
 # 0.1 is the length that goes with the margin of the risk: one step of GD is the best layer, so that
 # a layer's excess risk is E(ŷ - ŷ_GD)²; 1% of the risk is 0.0041, a tenth of the root mean square
 # of a prediction (0.42^½), squared.
-@part.claim(ALIKE, below(0.1), headline=True, must_fail_on=TOO_LONG)
-def prediction_difference(lab, compared=beside_best):
-    """The predictions of the trained layer approach those of gradient descent.
+predictions = alike("prediction-difference", "predictions", ALIKE, below(0.1), too_long)
+upward = beside_best.given(reference=ascent)
+cosine = alike("sensitivity-cosine", "cosine", ALIKE, above(0.99), upward)
+sensitivities = alike("sensitivity-difference", "sensitivities", ALIKE, below(0.1), too_long)
 
-    Measured: E‖ŷ - ŷ_GD‖ / E‖ŷ_GD‖.
-    """
-    return compared.prediction_difference
-
-
-@part.claim(ALIKE, above(0.99), headline=True, must_fail_on=UPWARD)
-def sensitivity_cosine(lab, compared=beside_best):
-    """The sensitivities ∂ŷ/∂x_query of the trained layer and of gradient descent point in the same
-    direction.
-
-    Measured: mean cosine of the two sensitivities.
-    """
-    return compared.cosine
-
-
-@part.claim(ALIKE, below(0.1), headline=True, must_fail_on=TOO_LONG)
-def sensitivity_difference(lab, compared=beside_best):
-    """The sensitivities of the trained layer approach those of gradient descent in length too.
-
-    Measured: E‖∂ŷ/∂x - ∂ŷ_GD/∂x‖ / E‖∂ŷ_GD/∂x‖.
-    """
-    return compared.sensitivity_difference
-
-
-@part.claim(
-    'Section 3, "Interpolation", and Figure 2', within(0.01), headline=True, must_fail_on=WRONG
+INTERPOLATION = 'Section 3, "Interpolation", and Figure 2'
+HALFWAY = "the layer halfway between the trained and the constructed one, matched in scale,"
+between = beside_best.given(learner=halfway)
+wrongly_between = between.given(learner=functools.partial(halfway, construct=wrong))
+interpolation = atlas.Alike(part, between, HALFWAY, BEST_STEP, headline=True)(
+    "interpolation", "risk", INTERPOLATION, within(0.01), wrongly_between
 )
-def interpolation(lab, compared=between):
-    """The layer halfway between the trained and the constructed one, matched in scale, is as good
-    as gradient descent.
-
-    Measured: R_interpolated / R_GD - 1, both on the same fresh prompts.
-    """
-    return compared.risk_difference
 
 
-@part.figure(shows=[leaves_plateau, risk])
+@part.figure(shows=[trains, risk])
 def loss(lab, trained=one_layer):
     """Risk over training, measured on fresh prompts, against the exact risks of one step of
     gradient descent with its best step size, {best}, and of predicting 0, {null}: both come from
@@ -169,7 +123,7 @@ def loss(lab, trained=one_layer):
     return figure, {"best": f"{best:.4f}", "null": f"{null:.4f}"}
 
 
-@part.figure(shows=[prediction_difference, sensitivity_cosine, sensitivity_difference])
+@part.figure(shows=[predictions, cosine, sensitivities])
 def alignment(lab, trained=one_layer):
     """How alike a trained layer and one step of gradient descent are, over training, for the seeds
     that count. Left and right: mean lengths of the differences of predictions and of sensitivities

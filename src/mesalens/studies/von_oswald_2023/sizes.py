@@ -1,7 +1,14 @@
 """Part `sizes`: the same for other dimensions and context lengths."""
 
+from mesalens import atlas
 from mesalens.atlas import above, compared, figures, within
-from mesalens.studies.von_oswald_2023.one_layer import ascent, best_step, layer, twice_as_long
+from mesalens.studies.von_oswald_2023.one_layer import (
+    BEST_STEP,
+    ascent,
+    best_step,
+    layer,
+    twice_as_long,
+)
 from mesalens.studies.von_oswald_2023.study import STUDY
 from mesalens.theory import one_step_risk
 
@@ -16,27 +23,17 @@ def other_sizes(s):
 
 
 beside_best = compared.given(trained=other_sizes, reference=best_step, dimension="size")
-TOO_LONG = {"compared": beside_best.given(reference=twice_as_long)}
-UPWARD = {"compared": beside_best.given(reference=ascent)}
-
-
-@part.claim(PLACE, within(0.01), headline=True, must_fail_on=TOO_LONG)
-def risk_at_other_sizes(lab, compared=beside_best):
-    """At other dimensions d and context lengths n too, the trained layer's risk is that of one step
-    of gradient descent.
-
-    Measured: R / R_GD - 1, both on the same fresh prompts, for each (d, n).
-    """
-    return compared.risk_difference
-
-
-@part.claim(PLACE, above(0.99), headline=True, must_fail_on=UPWARD)
-def cosine_at_other_sizes(lab, compared=beside_best):
-    """At other dimensions d and context lengths n too, sensitivities point in the same direction.
-
-    Measured: mean cosine of the two sensitivities, for each (d, n).
-    """
-    return compared.cosine
+alike = atlas.Alike(
+    part,
+    beside_best,
+    "layers at other dimensions d and context lengths n",
+    BEST_STEP,
+    headline=True,
+)
+too_long = beside_best.given(reference=twice_as_long)
+alike("risk-at-other-sizes", "risk", PLACE, within(0.01), too_long)
+upward = beside_best.given(reference=ascent)
+alike("cosine-at-other-sizes", "cosine", PLACE, above(0.99), upward)
 
 
 @part.figure

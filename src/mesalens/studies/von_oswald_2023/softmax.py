@@ -16,9 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mesalens import learners
+from mesalens import atlas, learners
 from mesalens.atlas import Experiment, LeftPlateau, above, below, compared, figures, within
-from mesalens.studies.von_oswald_2023.one_layer import PLATEAU, beside_best_step, best_step
+from mesalens.studies.von_oswald_2023.one_layer import (
+    BEST_STEP,
+    PLATEAU,
+    beside_best_step,
+    best_step,
+)
 from mesalens.studies.von_oswald_2023.study import STUDY, regression, training
 from mesalens.theory import centred_step_risk, one_step_risk
 
@@ -79,66 +84,26 @@ def itself(trained):
     return trained.learner
 
 
-ALIKE = {"compared": one_beside.given(reference=itself)}
-SMOOTHERS_ALIKE = {"compared": smoother_beside.given(reference=itself)}
+FIFTH = "seeds that gained more than a fifth of what gradient descent gains"
+one_head_alike = atlas.Alike(part, one_beside, "one softmax head", BEST_STEP, seeds=FIFTH)
+alone = one_beside.given(reference=itself)
+one_head_alike("one-softmax-head-falls-short", "risk", PLACE, above(0.2), alone)
 
+SMOOTHER = "a trained Nadaraya-Watson smoother, what a head computes that reads y in values only,"
+smoothers = atlas.Alike(part, smoother_beside, SMOOTHER, BEST_STEP, every_seed=True)
+alone = smoother_beside.given(reference=itself)
+smoothers("kernel-smoothing-falls-short", "risk", OURS, above(0.2), alone)
 
-@part.claim(PLACE, above(0.2), must_fail_on=ALIKE)
-def one_softmax_head_falls_short(lab, compared=one_beside):
-    """A layer of softmax attention with one head falls well short of one gradient descent step.
+SAME_CALL = "a Nadaraya-Watson smoother that is trained by the same call"
+smooths = atlas.Alike(part, one_smooths, "one softmax head", SAME_CALL, seeds=FIFTH)
+smooths("one-softmax-head-smooths", "risk", OURS, within(0.05))
 
-    Measured: R / R_GD - 1, both on the same fresh prompts; seeds that gained more than a fifth of
-    what gradient descent gains.
-    """
-    return compared.risk_difference
-
-
-@part.claim(OURS, above(0.2), every_seed=True, must_fail_on=SMOOTHERS_ALIKE)
-def kernel_smoothing_falls_short(lab, compared=smoother_beside):
-    """So does kernel smoothing, what a head computes that reads y in values and x elsewhere.
-
-    Measured: R_NW / R_GD - 1 of a trained Nadaraya-Watson smoother, both on the same fresh prompts.
-    """
-    return compared.risk_difference
-
-
-@part.claim(OURS, within(0.05), must_fail_on="untrained")
-def one_softmax_head_smooths(lab, compared=one_smooths):
-    """One softmax head is kernel smoothing: after training it has the risk of a Nadaraya-Watson
-    smoother that is trained by the same call.
-
-    Measured: R / R_NW - 1, seed by seed; seeds that gained more than a fifth of what gradient
-    descent gains.
-    """
-    return compared.risk_difference
-
-
-@part.claim(PLACE, above(0.5), every_seed=True, must_fail_on="untrained")
-def two_softmax_heads_train(lab, trained=two_heads):
-    """With two heads, averaged over initialisations, layers gain more than half of what gradient
-    descent gains.
-
-    Measured: (R_0 - R) / (R_0 - R_GD) after training; this claim counts every seed.
-    """
-    return PLATEAU.gain(trained)
-
-
-@part.claim(PLACE, within(0.1), must_fail_on="untrained")
-def two_softmax_heads_close(lab, compared=two_beside):
-    """With two heads the layer comes close to one step of gradient descent with the best step size.
-
-    Measured: R / R_GD - 1, both on the same fresh prompts.
-    """
-    return compared.risk_difference
-
-
-@part.claim(PLACE, above(0.9), must_fail_on="untrained")
-def two_softmax_heads_cosine(lab, compared=two_beside):
-    """The sensitivities ∂ŷ/∂x_query of two heads and of gradient descent point the same way.
-
-    Measured: mean cosine of the two sensitivities.
-    """
-    return compared.cosine
+atlas.leaves_plateau(
+    part, "two-softmax-heads-train", PLACE, above(0.5), two_heads, "layers with two softmax heads"
+)
+two_alike = atlas.Alike(part, two_beside, "a layer with two softmax heads", BEST_STEP)
+two_alike("two-softmax-heads-close", "risk", PLACE, within(0.1))
+two_alike("two-softmax-heads-cosine", "cosine", PLACE, above(0.9))
 
 
 @part.claim(OURS, within(0.05), must_fail_on="untrained")
@@ -199,18 +164,10 @@ def two_softmax_heads_product(lab, heads=heads):
 
 
 NORM = f"{OURS} (the paper has layer norm in its appendix)"
-WITHOUT_NORM = {"compared": normed_beside.given(trained=linear)}
-
-
-@part.claim(NORM, above(0.0), must_fail_on=WITHOUT_NORM)
-def layer_norm_costs(lab, compared=normed_beside):
-    """Layer norm before linear attention takes the length of a token away, and with it some of what
-    gradient descent uses.
-
-    Measured: R_norm / R_plain - 1, linear attention behind a norm and without, trained by the same
-    call, seed by seed, where both left the plateau.
-    """
-    return compared.risk_difference
+NORMED = "linear attention behind layer norm, which takes the length of a token away,"
+normed_alike = atlas.Alike(part, normed_beside, NORMED, "linear attention trained by the same call")
+plain = normed_beside.given(trained=linear)
+normed_alike("layer-norm-costs", "risk", NORM, above(0.0), plain)
 
 
 @part.figure
