@@ -213,7 +213,9 @@ def risk_against(
         shares = (np.arange(dots.sizes["seed"]) + 0.5) / dots.sizes["seed"]
         offsets = 0.5 * ((place + shares) / len(points) - 0.5) if words else 0 * shares
         x = places(_along(values)) + offsets[:, None]  # one row for each seed
-        look: Any = {"color": _color(axes, label), "ls": "", "marker": "o", "markersize": 4}
+        # Where dots of several labels lie on each other, the first ones are larger
+        size = 4 if words else 4 + 3 * (len(points) - 1 - place)
+        look: Any = {"color": _color(axes, label), "ls": "", "marker": "o", "markersize": size}
         filled = counted.transpose("seed", ...).values.astype(bool)
         axes.plot(x[filled], dots.values[filled], alpha=0.7, label=label, **look)
         if not filled.all():

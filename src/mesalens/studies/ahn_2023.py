@@ -1,8 +1,11 @@
 """Ahn, Cheng, Daneshmand and Sra (2023): layers that precondition gradient descent."""
 
-import numpy as np
+import functools
 
-from mesalens import analysis, atlas, learners, tasks, theory
+import numpy as np
+import xarray as xr
+
+from mesalens import atlas, learners, tasks, theory
 from mesalens.atlas import below, every_seed_below, figures, over, within
 
 STUDY = atlas.Study(
@@ -26,7 +29,6 @@ STUDY = atlas.Study(
     small={"spectrum": (1.0, 0.0625), "layers": (1, 2), "contexts": (3, 20), "context_layers": 2}
     | {"steps": 400, "batch_size": 128, "prompts": 1000, "seeds": (3,)},
 )
-KINDS = ["descent", "preconditioned descent"]
 best_steps = atlas.remembered(theory.best_steps)
 
 
@@ -61,8 +63,8 @@ def p0(s):
 
 @STUDY.experiment
 def full(s):
-    """With P_x."""
-    return {each: stack(s, each, s.examples, s.clip) for each in s.layers}
+    """With P_x, which a single layer does not use."""
+    return {each: stack(s, each, s.examples, s.clip) for each in s.layers if each > 1}
 
 
 @STUDY.experiment
@@ -71,28 +73,19 @@ def contexts(s):
     return {each: stack(s, s.context_layers, each, s.context_clip) for each in s.contexts}
 
 
-def descent(run, spectrum, P=None):
-    """As many steps as layers; `spectrum` is that of P Σ, on which the best step sizes depend."""
-    task = law(np.diag(spectrum), np.diag(1 / np.array(spectrum)), run.task.context_length)
+def descent(run, whiten=False):
+    """As many steps as layers, with the best sizes; `whiten` preconditions them by Σ⁻¹."""
+    P = np.linalg.inv(run.task.task.covariates.covariance) if whiten else None
+    spectrum = np.ones(len(P)) if whiten else np.array(run.settings.spectrum)  # of P Σ
+    task = law(np.diag(spectrum), np.diag(1 / spectrum), run.task.context_length)
     sizes = best_steps(task, run.learner.layers, shared=False).step_size
     return learners.GradientDescent(sizes, len(sizes), preconditioner=P)
 
 
-@STUDY.measurement
-def risks(lab, trained=full, dimension="layers"):
-    """Risks of trained stacks, and of both kinds of descent, on the same prompts."""
-
-    def measure(run):
-        P = np.linalg.inv(run.task.task.covariates.covariance)
-        every = [run.learner, descent(run, lab.settings.spectrum), descent(run, np.ones(len(P)), P)]
-        found = analysis.risks(every, run.task, lab.key(run.name), prompts=lab.settings.prompts)
-        return dict(zip(["trained", *KINDS], [each.value for each in found], strict=True))
-
-    return over(trained, measure, dimension)
-
-
-P0_RISKS = risks.given(trained=p0)
-CONTEXT_RISKS = risks.given(trained=contexts, dimension="examples")
+KINDS = {"descent": descent, "preconditioned": functools.partial(descent, whiten=True)}
+beside = atlas.compared_with_each.given(references=KINDS, dimension="layers")
+p0_beside, full_beside = beside.given(trained=p0), beside.given(trained=full)
+contexts_beside = beside.given(trained=contexts, dimension="examples")
 
 
 def multiples(run, power=0.5):
@@ -103,13 +96,13 @@ def multiples(run, power=0.5):
     return found if weights.B_xx is None else found | {"P_x": np.asarray(weights.B_xx[:-1, 0])}
 
 
-def distances(run, power):
-    """min_a ‖M - a I‖_F / ‖M‖_F, the largest over the layers."""
-    largest = {}
-    for name, layers in multiples(run, power).items():
-        each = [np.sqrt(1 - np.trace(M) ** 2 / len(M) / np.sum(M**2)) for M in layers]
-        largest[name] = max(each, default=0)
-    return largest
+def distances(family, power):
+    """min_a ‖M - a I‖_F / ‖M‖_F, the largest over the layers of each stack."""
+
+    def largest(layers):
+        return max(np.sqrt(1 - np.trace(M) ** 2 / len(M) / np.sum(M**2)) for M in layers)
+
+    return over(family, lambda r: {n: largest(M) for n, M in multiples(r, power).items()}, "layers")
 
 
 @STUDY.claim("Theorem 1", every_seed_below(1e-9), headline=True, must_fail_on={"pairs": 0})
@@ -134,7 +127,7 @@ def p0_layers(lab, trained=p0, power=0.5):
 
     Measured: min_a ‖M - a I‖_F / ‖M‖_F for M = Σ^½ Q Σ^½, the largest over the layers of a stack.
     """
-    return over(trained, lambda run: distances(run, power), "layers").Q
+    return distances(trained, power).Q
 
 
 @STUDY.claim("Theorem 4", below(0.1), must_fail_on={"power": 0})
@@ -144,51 +137,50 @@ def full_layers(lab, trained=full, power=0.5):
     Measured: as for p0-layers, and the same for M = P_x, without the last layer, where it has no
     effect. Four layers have so little risk that they would need many more steps.
     """
-    found = over(trained, lambda run: distances(run, power), "layers")
-    return found.sel(layers=slice(2, 3)).to_dataarray("matrix")
+    return distances(trained, power).sel(layers=slice(2, 3)).to_dataarray("matrix")
 
 
-@STUDY.claim("Section 5", within(0.1), must_fail_on={"reference": "descent"})
-def p0_descent(lab, risks=P0_RISKS, reference="preconditioned descent"):
-    """Without P_x the risk is that of as many steps of descent, preconditioned by Σ⁻¹.
-
-    Measured: R / R_ref - 1 on the same prompts, with the best step size for each step of R_ref.
-    """
-    return risks.trained / risks[reference] - 1
+ALIKE = "layers without P_x", "as many steps of descent, preconditioned by Σ⁻¹"
+alike = atlas.Alike(STUDY, p0_beside, *ALIKE, name="preconditioned_")
+p0_descent = alike("p0-descent", "risk", "Section 5", within(0.1))
 
 
-@STUDY.claim("Section 5", below(0.0), must_fail_on={"learner": "descent"})
-def depth_gains(lab, risks=risks, learner="trained"):
-    """With P_x two layers and more have less risk than as many steps of both kinds of descent.
+def declare(name, beside, layers):
+    """The claim that P_x helps, for several stacks."""
 
-    Measured: R / R_ref - 1 for both references, as for p0-descent.
-    """
-    gains = risks[learner] / risks[KINDS].to_dataarray("beside") - 1
-    return gains.sel(layers=slice(2, None))
+    @STUDY.claim("Section 5", below(0.0), must_fail_on="untrained", name=name, layers=layers)
+    def gains(lab, beside=beside):
+        """With P_x {layers} have less risk than as many steps of both kinds of descent.
+
+        Measured: R / R_ref - 1 for both references, on the same prompts.
+        """
+        kinds = xr.DataArray(list(KINDS), dims="beside", name="beside")
+        return xr.concat([beside[f"{kind}_risk_difference"] for kind in KINDS], kinds)
+
+    return gains
 
 
-@STUDY.claim("Section 5", below(0.0), must_fail_on={"learner": "descent"})
-def context_gains(lab, risks=CONTEXT_RISKS, learner="trained"):
-    """That holds for all lengths of the context.
+depth_gains = declare("depth-gains", full_beside, "two layers and more")
+context_gains = declare("context-gains", contexts_beside, "three layers on contexts of all lengths")
 
-    Measured: as for depth-gains.
-    """
-    return risks[learner] / risks[KINDS].to_dataarray("beside") - 1
+
+def draw(xlabel, beside, **points):
+    """Risks of both kinds of descent as lines, of trained stacks as dots."""
+    risks = {kind: beside[f"{kind}_reference_risk"].mean("seed") for kind in KINDS}
+    lines = {f"{kind.removesuffix('ed')}": (risk[xlabel], risk) for kind, risk in risks.items()}
+    return figures.risk_against(xlabel, lines, points, yscale="log")
 
 
 @STUDY.figure(shows=[p0_descent, depth_gains])
-def risk_by_depth(lab, p0=P0_RISKS, full=risks):
+def risk_by_depth(lab, p0=p0_beside, full=full_beside):
     """Risk by the number of layers or steps, a dot for each seed."""
-    lines = {name: (full.layers, full[name].mean("seed")) for name in KINDS}
-    points = {"without P_x": p0.trained, "with P_x": full.trained}
-    return figures.risk_against("layers", lines, points, yscale="log")
+    return draw("layers", p0, **{"without P_x": p0.risk, "with P_x": full.risk})
 
 
 @STUDY.figure(shows=[context_gains])
-def risk_by_context(lab, risks=CONTEXT_RISKS):
+def risk_by_context(lab, beside=contexts_beside):
     """Risk by the number of examples, a dot for each seed."""
-    lines = {name: (risks.examples, risks[name].mean("seed")) for name in KINDS}
-    return figures.risk_against("examples", lines, {"with P_x": risks.trained}, yscale="log")
+    return draw("examples", beside, **{"with P_x": beside.risk})
 
 
 @STUDY.figure(shows=[p0_layers, full_layers])

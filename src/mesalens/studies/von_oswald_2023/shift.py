@@ -201,7 +201,7 @@ def other_covariates(lab, risks=on_covariates):
     between layers show more.
     """
     found = relative(of_shown(risks)).stack(place=["covariates", "alpha"])
-    words = [f"{name}\nα = {alpha:g}" for name, alpha in found.place.values]
+    words = [f"{name}, α = {alpha:g}" for name, alpha in found.place.values]
     found = found.drop_vars(["place", "covariates", "alpha"]).assign_coords(place=words)
     zero = {"one step of gradient descent": (words, np.zeros(len(words)))}
     figure = figures.risk_against("covariates", zero, points(found), ylabel="R / R_GD − 1")
