@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from mesalens.atlas.session import Session
 
 
+SECOND = 1e6
+"""About a second's work, in the costs of `Units`, so that the time left is about right."""
+
+
 class StoppingError(Exception):
     """The session was asked to stop; the state of the training is kept."""
 
@@ -151,7 +155,7 @@ class Examination:
                 words,
                 lambda job: self._compute(job, node, seed, runs, needs, name),
                 flat,
-                cost=1e4 if seed else 1e5,
+                cost=0.3 * SECOND if seed else 4 * SECOND,  # the first one compiles
             )
         self.jobs[place] = job
         return job
@@ -206,7 +210,7 @@ class Examination:
                     units.compile(seed, self.session.say)
 
                 self._compiled[place] = Job(
-                    f"compiling {units.name}", compile, cost=max(units.cost, 1e6)
+                    f"compiling {units.name}", compile, cost=units.cost + 8 * SECOND
                 )
             job = Job(
                 words,

@@ -1,7 +1,5 @@
 """Ahn, Cheng, Daneshmand and Sra (2023): layers that precondition gradient descent."""
 
-import functools
-
 import numpy as np
 import xarray as xr
 
@@ -73,16 +71,21 @@ def contexts(s):
     return {each: stack(s, s.context_layers, each, s.context_clip) for each in s.contexts}
 
 
-def descent(run, whiten=False):
-    """As many steps as layers, with the best sizes; `whiten` preconditions them by Σ⁻¹."""
-    P = np.linalg.inv(run.task.task.covariates.covariance) if whiten else None
-    spectrum = np.ones(len(P)) if whiten else np.array(run.settings.spectrum)  # of P Σ
+def descent(run, spectrum=None, P=None):
+    """As many steps as layers, with the best sizes, which depend on the spectrum of P Σ alone."""
+    spectrum = np.array(run.settings.spectrum if spectrum is None else spectrum)
     task = law(np.diag(spectrum), np.diag(1 / spectrum), run.task.context_length)
     sizes = best_steps(task, run.learner.layers, shared=False).step_size
     return learners.GradientDescent(sizes, len(sizes), preconditioner=P)
 
 
-KINDS = {"descent": descent, "preconditioned": functools.partial(descent, whiten=True)}
+def preconditioned(run):
+    """The same, preconditioned by Σ⁻¹."""
+    P = np.linalg.inv(run.task.task.covariates.covariance)
+    return descent(run, np.ones(len(P)), P)
+
+
+KINDS = {"descent": descent, "preconditioned": preconditioned}
 beside = atlas.compared_with_each.given(references=KINDS, dimension="layers")
 p0_beside, full_beside = beside.given(trained=p0), beside.given(trained=full)
 contexts_beside = beside.given(trained=contexts, dimension="examples")
@@ -166,8 +169,9 @@ context_gains = declare("context-gains", contexts_beside, "three layers on conte
 
 def draw(xlabel, beside, **points):
     """Risks of both kinds of descent as lines, of trained stacks as dots."""
-    risks = {kind: beside[f"{kind}_reference_risk"].mean("seed") for kind in KINDS}
-    lines = {f"{kind.removesuffix('ed')}": (risk[xlabel], risk) for kind, risk in risks.items()}
+    risks = [beside[f"{kind}_reference_risk"].mean("seed") for kind in KINDS]
+    names = "gradient descent", "preconditioned descent"
+    lines = {name: (risk[xlabel], risk) for name, risk in zip(names, risks, strict=True)}
     return figures.risk_against(xlabel, lines, points, yscale="log")
 
 
