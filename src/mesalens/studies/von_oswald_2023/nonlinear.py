@@ -10,6 +10,7 @@ the models of this study were trained.
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
@@ -92,7 +93,7 @@ def steps(lab, model, descent):
     return steps_beside(model.learner, descent.learner, model.task, lab.key(), prompts)
 
 
-@atlas.compiled_once
+@eqx.filter_jit  # takes seconds on all prompts, unless it is compiled well
 def steps_beside(model, descent, task, key, prompts):
     """Both on the same prompts: what their steps add to the predictions of their MLPs."""
 
