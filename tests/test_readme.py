@@ -5,6 +5,7 @@ import importlib
 import io
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -115,4 +116,13 @@ def test_the_guide_to_studies_runs_as_written(tmp_path, monkeypatch, capsys):
     ]
     assert main([*asked, "--out", "report"]) in (0, 1)
     assert "2 claims" in capsys.readouterr().out and Path("report/index.html").exists()
-    assert Path("report/figures/noise-study/risk.png").exists()
+    assert Path("report/figures/noise-study/loss.png").exists()
+    (claims,) = re.findall(
+        r"\n(      from mesalens\.atlas import Alike.*?)\n\n- ", text("docs/studies.md"), re.S
+    )
+    Path("own_study.py").write_text(
+        code.split("@STUDY.claim")[0] + textwrap.dedent(claims), encoding="utf-8"
+    )
+    assert main(["list", "own_study.py"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name}\n" in printed for name in ("descends", "points-the-same-way", "trains"))
