@@ -329,7 +329,7 @@ def test_standard_claims_say_what_they_compare_and_fail_on_what_is_untrained():
 def test_an_experiment_with_other_fields_is_another_one():
     assert one_layer.but(steps=3).identity != one_layer.identity
     assert one_layer.but(steps=3).call(STUDY.values("small"), {}).steps == 3
-    assert one_layer.given(rate=0.1).but(steps=3).name == "one-layer 0.1 steps=3"
+    assert one_layer.given(rate=0.1).but(steps=3).name == "one-layer rate=0.1 steps=3"
 
 
 def test_a_reference_may_be_another_training_and_there_may_be_several(tmp_path):

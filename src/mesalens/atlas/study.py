@@ -158,7 +158,7 @@ class Node:
     @functools.cached_property
     def name(self) -> str:
         """The function's name with hyphens, and the arguments that were given."""
-        return " ".join([_name(self.function), *map(_name, self.changes.values())])
+        return " ".join([_name(self.function), *(_given(n, v) for n, v in self.changes.items())])
 
     @functools.cached_property
     def closure(self) -> dict[str, "Node"]:
@@ -530,6 +530,13 @@ def _name(value: Any) -> str:
     if isinstance(value, functools.partial):
         return " ".join(map(_name, (value.func, *value.args, *value.keywords.values())))
     return getattr(value, "__name__", str(value)).replace("_", "-")
+
+
+def _given(name: str, value: Any) -> str:
+    """An argument in words for people: numbers with their name, and what is true by its name."""
+    if value is True:
+        return name.replace("_", "-")
+    return f"{name}={value}" if isinstance(value, int | float) else _name(value)
 
 
 def _words(value: Any) -> str:

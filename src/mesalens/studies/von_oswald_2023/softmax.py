@@ -35,7 +35,7 @@ STARTED = LeftPlateau(share=0.2, words="gained more than a fifth of what gradien
 
 
 @part.experiment
-def layer(s, attention="softmax", heads=1, layer_norm=False):
+def attention_layer(s, attention="softmax", heads=1, layer_norm=False):
     """One layer of attention."""
     s, shape = s.of("softmax"), {"attention": attention, "heads": heads, "layer_norm": layer_norm}
     return Experiment(
@@ -61,7 +61,8 @@ def kernel_smoother(s):
     return Experiment(task=task, model=model, **common, **training(s))
 
 
-one_head, two_heads, linear = layer, layer.given(heads=2), layer.given(attention="linear")
+one_head, two_heads = attention_layer, attention_layer.given(heads=2)
+linear = attention_layer.given(attention="linear")
 normed = linear.given(layer_norm=True)
 MODELS = {
     "softmax, one head": one_head,
