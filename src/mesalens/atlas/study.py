@@ -110,7 +110,7 @@ class Node:
 
     @property
     def untrained(self) -> Any:
-        """The same for what has not learned yet, in place of all trainings."""
+        """The same for what has not learned yet; trainings in tuples and mappings stay."""
         nodes = {n: v.untrained for n, v in self.arguments.items() if isinstance(v, Node)}
         return self.given(**nodes)
 
