@@ -64,7 +64,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Criterion:
-    """The interval over seeds must lie inside [low, high] in every setting.
+    """The interval over seeds must lie inside (low, high) in every setting.
 
     PASS if it does; FAIL if the two do not overlap in some setting, or a value is not finite;
     INCONCLUSIVE otherwise. A universal claim is about each seed instead of the mean: one seed
@@ -117,7 +117,7 @@ class Criterion:
         if self.universal:
             if len(values):
                 low, high = values.min(), values.max()
-                inside = finite and low >= self.low and high <= self.high
+                inside = finite and low > self.low and high < self.high
                 outcome = "PASS" if inside else "FAIL"
         elif not finite:
             outcome = "FAIL"
@@ -125,9 +125,9 @@ class Criterion:
             level = 1 - error
             low, high = interval(values, error)
             widest = interval(values, error / settings)
-            if low >= self.low and high <= self.high:
+            if low > self.low and high < self.high:
                 outcome = "PASS"
-            elif widest[0] > self.high or widest[1] < self.low:
+            elif widest[0] >= self.high or widest[1] <= self.low:
                 outcome, level, (low, high) = "FAIL", 1 - error / settings, widest
             else:
                 needed = self._seeds_to_decide(values, run, error / settings)
@@ -161,7 +161,7 @@ class Criterion:
         if not all(map(math.isfinite, judged.values.values())):
             return f"A value is not finite{shown}."
         if self.universal:
-            bad = {s: v for s, v in judged.values.items() if not self.low <= v <= self.high}
+            bad = {s: v for s, v in judged.values.items() if not self.low < v < self.high}
             seed, value = next(iter(bad.items()))
             others = f"; so are {len(bad) - 1} others" if len(bad) > 1 else ""
             return f"Seed {seed} is a counterexample: {number(value)} is not {self.words}{others}."

@@ -185,9 +185,7 @@ class Examination:
             self._made[node.identity] = node.call(self.values, {})
         return self._made[node.identity]
 
-    def _unit(
-        self, node: ExperimentNode, label: str | None, experiment: Experiment, seed: int
-    ) -> Job:
+    def _unit(self, node: ExperimentNode, label: Any, experiment: Experiment, seed: int) -> Job:
         identity = f"{node.identity} {label or ''}"
         if (identity, seed) in self.jobs:
             return self.jobs[identity, seed]
@@ -248,6 +246,11 @@ class Examination:
                 )
             except InUseError:
                 raise BusyError from None
+            except InputError:
+                # Another process that has just finished it removes the states
+                if not self.session.fresh and store.get(address) is not None:
+                    raise BusyError from None
+                raise
             ending = str(training.metrics.ending.values[0])
             about = {
                 "study": self.study.name,

@@ -185,7 +185,7 @@ def units_of(study: Study, values: Values, study_seed: int) -> dict[str, Units]:
 
 
 def make_units(
-    node: ExperimentNode, label: str | None, experiment: Experiment, values: Values, study_seed: int
+    node: ExperimentNode, label: Any, experiment: Experiment, values: Values, study_seed: int
 ) -> Units:
     """The units of an experiment, or of one of several by its label."""
     name = node.name if label is None else f"{node.name}, {label}"

@@ -5,6 +5,7 @@ The margins were fixed before any model of this part had been compared with GD++
 another seed, had shown that two looped layers end below two steps of gradient descent.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -72,6 +73,12 @@ def constructed(trained):
 def itself(trained):
     """What was trained."""
     return trained.learner
+
+
+def ascent(trained):
+    """Gradient descent in the wrong direction."""
+    gd = models.descent(trained)
+    return dataclasses.replace(gd, step_size=-gd.step_size)
 
 
 def worsening(trained):
@@ -148,7 +155,8 @@ def declare(place, name, words, trained, both, headline=False):
     """Declares the claims about risks, sensitivities, and the inputs that the last layer sees."""
     alike = declare_risks(part, place, name, words, both, headline=headline)
     alike(f"{name}-cosine", "cosine", place, above(0.95))
-    options = {"headline": headline, "must_fail_on": "untrained", "words": words}
+    upward = both.given(references={"descent": models.descent, "plus_plus": ascent})
+    options = {"headline": headline, "must_fail_on": {"both": upward}, "words": words}
 
     @part.claim(place, above(0.0), name=f"{name}-nearer-plus-plus", **options)
     def nearer_plus_plus(lab, both=both):

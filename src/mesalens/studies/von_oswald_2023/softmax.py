@@ -167,7 +167,7 @@ def two_softmax_heads_product(lab, heads=heads):
 NORM = f"{OURS} (the paper has layer norm in its appendix)"
 NORMED = "linear attention behind layer norm, which takes the length of a token away,"
 normed_alike = atlas.Alike(part, normed_beside, NORMED, "linear attention trained by the same call")
-plain = normed_beside.given(trained=linear)
+plain = normed_beside.given(trained=linear, reference=linear.untrained)
 normed_alike("layer-norm-costs", "risk", NORM, above(0.0), plain)
 
 
