@@ -431,7 +431,7 @@ def _leaves(jobs: Any) -> list[Job]:
     return [leaf for job in each for leaf in _leaves(job)]
 
 
-def _result(jobs: Job | Mapping[str, Job]) -> Any:
+def _result(jobs: Job | Mapping[Any, Job]) -> Any:
     if isinstance(jobs, Job):
         return jobs.result
     return {label: job.result for label, job in jobs.items()}
