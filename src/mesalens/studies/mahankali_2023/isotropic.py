@@ -80,13 +80,13 @@ def trained_on_risk(lab, trained=isotropic_population):
     return settings_of(lambda size: study.gap(trained[size]), trained, "size")
 
 
-@part.claim(f"{LEAST}, seen through samples", within(0.01), must_fail_on="untrained")
-def trained_on_prompts(lab, trained=isotropic_sampled):
+@part.claim(f"{LEAST}, seen through samples", within(0.01), must_fail_on={"longer": 2})
+def trained_on_prompts(lab, trained=isotropic_sampled, longer=1):
     """Layers that are trained on prompts come to the bound.
 
     Measured: R / bound - 1, R exact.
     """
-    return study.gap(trained)
+    return study.gap(trained, longer)
 
 
 def difference(run, other):

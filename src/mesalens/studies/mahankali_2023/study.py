@@ -1,5 +1,7 @@
 """The study: its settings, and what the parts share: tasks, trainings, exact risks."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -123,9 +125,10 @@ def step_gap(P, task):
     return theory.preconditioned_risk(P, moments_of(task)) / bound(task) - 1
 
 
-def gap(run):
-    """R / bound - 1, with the exact risk of a trained layer."""
-    return theory.layer_risk(run.learner, moments_of(run.task)) / bound(run.task) - 1
+def gap(run, longer=1):
+    """R / bound - 1, with the exact risk of a trained layer; the bound of `longer` contexts."""
+    longest = dataclasses.replace(run.task, context_length=longer * run.task.context_length)
+    return theory.layer_risk(run.learner, moments_of(run.task)) / bound(longest) - 1
 
 
 def learned(run):
