@@ -17,6 +17,7 @@ from mesalens import InputError
 from mesalens.tasks import (
     Constants,
     Cosines,
+    FinitePool,
     Functions,
     Gaussian,
     LinearFunctions,
@@ -67,6 +68,7 @@ FAMILIES = {  # name: the family, and whether it is sign-symmetric and rotation-
     ),
     "polynomial": (RotatedPolynomials(2, terms=((1.0, (2,)), (0.5, (0, 1)))), False, True),
     "constants": (Constants(2), True, True),
+    "pool": (FinitePool(2, size=12, pool_seed=2), False, False),
     "own": (
         OwnFunctions(
             2,
@@ -227,6 +229,37 @@ def test_one_input_and_two_outputs_that_are_independent(family):
         family(1, 2), jax.random.key(5), jax.ShapeDtypeStruct((3, 1), jnp.float32)
     )
     assert one_prompt.shape == (3, 2)
+
+
+def test_every_prompt_is_labelled_by_one_of_the_pool_and_all_of_them_equally_often():
+    functions, prompts = FinitePool(3, 2, size=7, scale=0.5), 20_000
+    xs = jax.random.normal(jax.random.key(6), (prompts, 4, 3))
+    ys = np.asarray(compiled(functions, jax.random.key(7), xs))
+    candidates = np.einsum("pnd,jmd->jpnm", xs, np.asarray(functions.pool))
+    errors = np.abs(candidates - ys).max(axis=(2, 3))
+    assert np.sort(errors, axis=0)[0].max() < 1e-5
+    counts = np.bincount(errors.argmin(axis=0), minlength=7)
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+    again = np.asarray(compiled(functions, jax.random.key(8), xs))
+    assert 0.8 < np.mean(np.abs(again - ys).max(axis=(1, 2)) > 1e-5) < 0.9  # 6/7
+
+
+def test_the_pool_is_gaussian_and_depends_on_its_seed_alone():
+    functions = FinitePool(10, 2, size=1000, scale=2.0)
+    pool = functions.pool
+    assert (pool.shape, pool.dtype) == ((1000, 2, 10), jnp.float32)
+    assert scipy.stats.kstest(np.ravel(pool), scipy.stats.norm(0, 2).cdf).pvalue > 1e-3
+    np.testing.assert_array_equal(pool, 2 * FinitePool(10, 2, size=1000).pool)
+    other = FinitePool(10, 2, size=1000, scale=2.0, pool_seed=1).pool
+    assert abs(np.corrcoef(np.ravel(pool), np.ravel(other))[0, 1]) < 5 / 20_000**0.5
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(functions.pool, pool)
+
+
+def test_a_pool_is_given_by_its_size_in_settings():
+    settings = RegressionSettings.read({"dim": 3, "functions": {"kind": "pool", "size": 8}})
+    functions = settings.build().functions
+    assert isinstance(functions, FinitePool) and functions.pool.shape == (8, 1, 3)
 
 
 def test_weights_have_the_prior_mean_and_around_it_the_prior_covariance():
@@ -396,6 +429,9 @@ def test_a_family_with_only_a_call_promises_nothing():
             "coefficient.*terms.*nan",
         ),
         (lambda: Constants(0), "dim.*0"),
+        (lambda: FinitePool(2, size=0), "size.*0"),
+        (lambda: FinitePool(2, size=3, pool_seed=-1), "pool_seed.*-1"),
+        (lambda: FinitePool(2, size=3, pool_seed=2**32), f"pool_seed.*{2**32}"),
         (lambda: OwnFunctions(0, lambda key, x: x[0]), "dim.*0"),
         (
             lambda: OwnFunctions(2, lambda key, x: x),

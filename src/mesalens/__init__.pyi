@@ -6,6 +6,7 @@ An in-context learner is a function from a prompt to a prediction: `prediction =
 from . import adapters as adapters
 from . import analysis as analysis
 from . import atlas as atlas
+from . import identification as identification
 from . import learners as learners
 from . import models as models
 from . import plots as plots
@@ -19,6 +20,8 @@ from . import training as training
 from ._load import load as load
 from .atlas import Session as Session
 from .checks import InputError as InputError
+from .identification import Identification as Identification
+from .identification import identify as identify
 from .learners import GradientDescent as GradientDescent
 from .learners import Learner as Learner
 from .learners import LeastSquares as LeastSquares

@@ -31,13 +31,18 @@ def _axis(package: str, base: str, members: str) -> Axis:
 COVARIATES = """gaussian=Gaussian uniform=Uniform sphere=Sphere laplace=Laplace
     exponential=Exponential student-t=StudentT cauchy=Cauchy"""
 FUNCTIONS = """linear=LinearFunctions network=TwoLayerNetworks monomial=Monomials cosine=Cosines
-    sine=SineWaves polynomial=RotatedPolynomials constant=Constants own=OwnFunctions"""
+    sine=SineWaves polynomial=RotatedPolynomials constant=Constants pool=FinitePool
+    own=OwnFunctions"""
 NOISE = """gaussian=GaussianNoise laplace=LaplaceNoise student-t=StudentTNoise
     heteroscedastic=HeteroscedasticNoise"""
 LEARNERS = """linear-transformer=models:LinearTransformer transformer=models:Transformer
     gradient-descent=GradientDescent chebyshev-descent=ChebyshevDescent ridge=Ridge
     conjugate-gradient=ConjugateGradient newton-schulz=NewtonSchulz least-squares=LeastSquares
-    logistic-descent=LogisticDescent bayes=BayesianRegression nadaraya-watson=NadarayaWatson"""
+    logistic-descent=LogisticDescent bayes=BayesianRegression nadaraya-watson=NadarayaWatson
+    constant=ConstantPrediction mean-label=MeanLabel centred-descent=CentredDescent
+    principal-components=PrincipalComponentRegression discrete-bayes=DiscreteBayes
+    kernel-ridge=KernelRidge kernel-smoother=KernelSmoother nearest-neighbours=KNearestNeighbours
+    lasso=Lasso weighted-ridge=WeightedRidge online-descent=OnlineDescent"""
 ATTENTION = """softmax=SoftmaxAttention linear=LinearAttention relu=ReLUAttention
     kernel=KernelAttention"""
 OBJECTIVES = "sampled=SquaredError population=Population cross-entropy=CrossEntropy"

@@ -1,7 +1,10 @@
 """`NumpyLearner`: any function of batches of prompts in NumPy, as a learner."""
 
 import functools
+import hashlib
+import io
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mesalens.adapters._fit import PromptError, reason_of
 from mesalens.checks import InputError
+from mesalens.files import replace_file
 from mesalens.learners import Learner
 from mesalens.prompt import Prompt
 
@@ -24,13 +29,13 @@ class NumpyLearner(Learner):
     that are NaN give a risk of NaN.
 
     Where a program is compiled, the function is first called with two random prompts of the same
-    sizes, so that a function that does not fit is reported before anything runs. An exception on
-    later prompts is a `jax.errors.JaxRuntimeError` that contains its traceback.
+    sizes, so that a function that does not fit is reported before anything runs. If it fails on
+    later prompts, JAX raises a `jax.errors.JaxRuntimeError` with the sentence of `predict`.
 
     Args:
         function: takes `xs` of shape (N, n, d), `ys` (N, n, m) and `queries` (N, d), float arrays,
-            and returns the N predictions, (N, m). It is hashable, and gives the same predictions
-            whenever it is called with the same prompts.
+            and returns the N predictions, (N, m), or (N,) if m = 1. It is hashable, and gives the
+            same predictions whenever it is called with the same prompts.
 
     Raises:
         ValueError: if the function is not callable; where the learner is called, if the function
@@ -49,6 +54,38 @@ class NumpyLearner(Learner):
         _try(self.function, prompt.context_length, prompt.dim, prompt.outputs)
         return _predict(self.function, prompt.xs, prompt.ys, prompt.query)
 
+    def predict(
+        self,
+        xs: Float[np.ndarray, "batch n d"],
+        ys: Float[np.ndarray, "batch n m"],
+        queries: Float[np.ndarray, "batch d"],
+        *,
+        keep: bool = True,
+    ) -> Float[np.ndarray, "batch m"]:
+        """The predictions for a batch of prompts, without JAX and in the function's own precision.
+
+        If the function fails, the prompt at which it does is found and written to the current
+        folder as `mesalens-prompt-….npz` (arrays `xs`, `ys` and `query`).
+
+        Args:
+            xs: covariates.
+            ys: labels.
+            queries: the covariates whose labels are asked for.
+            keep: whether to find and write the prompt at which the function fails.
+
+        Raises:
+            ValueError: if the function fails, if it does not return real numbers of shape
+                (batch, m), or if any of them is NaN or infinite.
+        """
+        predictions = _call_or_keep(self.function, xs, ys, queries, keep=keep)
+        lost = int((~np.isfinite(predictions)).any(-1).sum())
+        if lost:
+            raise InputError(
+                f"{_name(self.function)} returned NaN or infinite predictions for {lost} of "
+                f"{len(queries)} prompts."
+            )
+        return predictions if predictions.dtype.kind == "f" else predictions.astype(float)
+
 
 @functools.lru_cache(maxsize=64)
 def _try(function: Callable[..., Any], n: int, d: int, m: int) -> None:
@@ -64,19 +101,96 @@ def _try(function: Callable[..., Any], n: int, d: int, m: int) -> None:
     except InputError:
         raise
     except Exception as error:
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{_name(function)} failed on two random prompts: {cause}.") from error
+        raise InputError(
+            f"{_name(function)} failed on two random prompts: {_reason(error)}."
+        ) from error
 
 
 def _call(function, xs, ys, queries) -> np.ndarray:
-    predictions = np.asarray(function(xs, ys, queries))
+    # Copies: a function may write into its arguments, and these are the caller's
+    predictions = np.asarray(function(xs.copy(), ys.copy(), queries.copy()))
     expected = (len(queries), ys.shape[-1])
+    if expected[1] == 1 and predictions.shape == expected[:1]:
+        predictions = predictions[:, None]
     if predictions.shape != expected or predictions.dtype.kind not in "iuf":
         raise InputError(
             f"{_name(function)} must return real numbers of shape {expected}; got "
             f"{predictions.dtype} of shape {predictions.shape}."
         )
     return predictions
+
+
+Prompts = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Covariates (N, n, d), labels (N, n, m) and queries (N, d)."""
+
+
+def _call_or_keep(
+    function: Callable[..., Any],
+    xs: np.ndarray,
+    ys: np.ndarray,
+    queries: np.ndarray,
+    *,
+    keep: bool = True,
+) -> np.ndarray:
+    try:
+        return _call(function, xs, ys, queries)
+    except InputError:
+        raise
+    except Exception as error:
+        if not keep:
+            raise InputError(f"{_name(function)} failed: {_reason(error)}.") from error
+        raise _failure(function, (xs, ys, queries), error) from error
+
+
+def _failure(function: Callable[..., Any], prompts: Prompts, error: Exception) -> InputError:
+    """The error of a function that failed on these prompts; the smallest part that fails is kept.
+
+    Halves are tried again and again, which calls the function with twice as many prompts in all.
+    """
+    total, first = len(prompts[0]), 0
+    if isinstance(error, PromptError):
+        first = error.index
+        prompts = _part(prompts, first, first + 1)
+    while (size := len(prompts[0])) > 1:
+        for low, high in ((0, size // 2), (size // 2, size)):
+            part = _part(prompts, low, high)
+            try:
+                _call(function, *part)
+            except Exception as smaller:
+                prompts, first, error = part, first + low, smaller
+                break
+        else:
+            break  # it fails on this batch alone
+    size = len(prompts[0])
+    which = f"prompt {first}" if size == 1 else f"prompts {first} to {first + size - 1}"
+    return InputError(
+        f"{_name(function)} failed on {which} of {total} ({_keep(prompts)}): {_reason(error)}."
+    )
+
+
+def _part(prompts: Prompts, low: int, high: int) -> Prompts:
+    xs, ys, queries = prompts
+    return xs[low:high], ys[low:high], queries[low:high]
+
+
+def _keep(prompts: Prompts) -> str:
+    """Writes prompts to the current folder; says where. A single one has no axis of the batch."""
+    if len(prompts[0]) == 1:
+        prompts = (prompts[0][0], prompts[1][0], prompts[2][0])
+    xs, ys, query = map(np.ascontiguousarray, prompts)
+    content = xs.tobytes() + ys.tobytes() + query.tobytes()
+    file = Path(f"mesalens-prompt-{hashlib.sha256(content).hexdigest()[:8]}.npz")
+    buffer = io.BytesIO()
+    np.savez(buffer, xs=xs, ys=ys, query=query)
+    try:
+        replace_file(file, buffer.getvalue())
+    except (OSError, InputError) as error:
+        return f"{file} cannot be written: {reason_of(error)}"
+    return f"kept in {file}"
+
+
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, PromptError) else reason_of(error)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -88,7 +202,7 @@ def _predict(function, xs, ys, query):
         leading = query.shape[:-1]
         parts = ((xs, 2), (ys, 2), (query, 1))
         flat = [np.asarray(x, dtype).reshape(-1, *x.shape[x.ndim - own :]) for x, own in parts]
-        return _call(function, *flat).reshape(*leading, ys.shape[-1]).astype(dtype)
+        return _call_or_keep(function, *flat).reshape(*leading, ys.shape[-1]).astype(dtype)
 
     result = jax.ShapeDtypeStruct(ys.shape[-1:], dtype)
     return jax.pure_callback(on_host, result, xs, ys, query, vmap_method="broadcast_all")

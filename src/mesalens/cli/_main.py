@@ -19,6 +19,7 @@ COMMANDS = {
     "optimum": ("optimum:Optimum", "solve a task: the best layer of linear self-attention"),
     "train": ("train:Train", "train learners and keep them in a folder"),
     "sweep": ("train:Sweep", "train all combinations of some settings' values"),
+    "identify": ("identify:Identify", "say which algorithm a learner runs, or that none fits"),
     "compare": ("compare:Compare", "compare trained learners with references"),
 }
 """Where each command is in this package, and what it is for."""

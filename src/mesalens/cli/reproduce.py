@@ -21,14 +21,14 @@ from mesalens.studies import HEADLINE, find
 NONE: dict[str, Any] = {}
 
 
-def _pairs(words: Any) -> Any:
+def pairs(words: Any) -> Any:
     """Settings from words such as `dim=20`, or as they are."""
     if not isinstance(words, list | tuple):
         return words
-    pairs = {name: value for name, _, value in (str(word).partition("=") for word in words)}
-    if bad := [name for name, value in pairs.items() if not value]:
+    settings = {name: value for name, _, value in (str(word).partition("=") for word in words)}
+    if bad := [name for name, value in settings.items() if not value]:
         raise InputError(f"{bad[0]!r} is not a setting with a value, as dim=20.")
-    return pairs
+    return settings
 
 
 class Reproduce(Command):
@@ -45,7 +45,7 @@ class Reproduce(Command):
     """seeds of each training, in place of the budget's looks"""
     seed: int = 0
     """where all random numbers come from"""
-    set_: Annotated[dict[str, Any], pydantic.BeforeValidator(_pairs), WORDS] = NONE
+    set_: Annotated[dict[str, Any], pydantic.BeforeValidator(pairs), WORDS] = NONE
     """settings of the study with other values, as dim=20 context_length=10"""
     out: Folder | None = None
     """a new folder for the page and its files (results/STUDY-BUDGET-TIME by default)"""

@@ -1,7 +1,10 @@
 """Gradient descent with the rates of Chebyshev's polynomials."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mesalens.checks import count, positive
@@ -52,13 +55,25 @@ class ChebyshevDescent(IterativeLearner):
 
     def descent(self) -> GradientDescent:
         """Gradient descent with the step sizes η_k and the momentum β_k."""
-        low, high = jnp.sqrt(self.lower), jnp.sqrt(self.upper)
+        step_sizes, momentum = self._rates(jnp, self.lower, self.upper)
+        return GradientDescent(step_sizes, self.steps, momentum=momentum)
+
+    def spectral_filter(self, eigenvalues: np.ndarray, context_length: int) -> np.ndarray:
+        weights = before = np.zeros_like(eigenvalues)
+        rates = self._rates(np, float(self.lower), float(self.upper))
+        for step_size, momentum in zip(*rates, strict=True):
+            after = weights + step_size * (1 - eigenvalues * weights)
+            weights, before = after + momentum * (weights - before), weights
+        return weights
+
+    def _rates(self, xp: Any, lower: Any, upper: Any) -> tuple[Any, Any]:
+        """η_k and β_k, computed by JAX or NumPy."""
+        low, high = xp.sqrt(lower), xp.sqrt(upper)
         ratio = (high - low) / (high + low)
-        powers = ratio ** (2 * jnp.arange(self.steps))
+        powers = ratio ** (2 * xp.arange(self.steps))
         # T_k(σ) = (ratio^-k + ratio^k) / 2, written without the powers that overflow
         rho = ratio * (1 + powers) / (1 + ratio**2 * powers)
-        first = jnp.arange(self.steps) == 0
-        later = 4 * rho / (self.upper - self.lower)
-        step_sizes = jnp.where(first, 2 / (self.upper + self.lower), later)
-        momentum = jnp.where(first, 0, rho * jnp.roll(rho, 1))
-        return GradientDescent(step_sizes, self.steps, momentum=momentum)
+        first = xp.arange(self.steps) == 0
+        later = 4 * rho / (upper - lower)
+        step_sizes = xp.where(first, 2 / (upper + lower), later)
+        return step_sizes, xp.where(first, 0, rho * xp.roll(rho, 1))

@@ -1,8 +1,10 @@
 """Gradient descent on the context, plain, with momentum, and GD++."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from mesalens.checks import InputError
 from mesalens.learners.base import optional_array, take_steps
 from mesalens.learners.descent import Descent, require_shape
 from mesalens.prompt import AnyPrompt
@@ -47,6 +49,22 @@ class GradientDescent(Descent):
     preconditioner: Float[Array, "d d"] | None = optional_array()
     data_correction: Float[Array, ""] | Float[Array, " steps"] | None = optional_array()
     momentum: Float[Array, ""] | Float[Array, " steps"] | None = optional_array()
+
+    def spectral_filter(self, eigenvalues: np.ndarray, context_length: int) -> np.ndarray:
+        if self.preconditioner is not None:
+            raise InputError("GradientDescent with a preconditioner states no spectral filter.")
+        weights = before = np.zeros_like(eigenvalues)
+        transform = np.ones_like(eigenvalues)
+        given = (self.step_size, self.data_correction, self.momentum)
+        rates = (
+            np.broadcast_to(np.asarray(0.0 if rate is None else rate, float), (self.steps,))
+            for rate in given
+        )
+        for step_size, correction, momentum in zip(*rates, strict=True):
+            change = step_size * transform**2 * (1 - eigenvalues * weights)
+            weights, before = weights + change + momentum * (weights - before), weights
+            transform = transform * (1 - correction * transform**2 * eigenvalues)
+        return weights
 
     def _descend(self, prompt: AnyPrompt, start: Float[Array, "m d"]) -> tuple[Array, Array]:
         (X, Y), n = prompt.rows, prompt.context_length

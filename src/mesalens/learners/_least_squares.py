@@ -1,6 +1,7 @@
 """Minimum-norm least squares on the context."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mesalens.learners.base import Learner
@@ -18,3 +19,8 @@ class LeastSquares(Learner):
 
     def __call__(self, prompt: AnyPrompt) -> Float[Array, " m"]:
         return prompt.query @ jnp.linalg.lstsq(*prompt.rows)[0]
+
+    def spectral_filter(self, eigenvalues: np.ndarray, context_length: int) -> np.ndarray:
+        rounding = np.finfo(float).eps * eigenvalues.shape[-1] * eigenvalues[..., -1:]
+        spanned = eigenvalues > rounding
+        return np.where(spanned, 1 / np.where(spanned, eigenvalues, 1), 0)

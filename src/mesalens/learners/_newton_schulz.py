@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mesalens.checks import count, positive
@@ -53,3 +54,10 @@ class NewtonSchulz(IterativeLearner):
 
         _, predictions = take_steps(step, start, None, self.steps)
         return jnp.concatenate([(sums @ (start @ prompt.query))[None], predictions])
+
+    def spectral_filter(self, eigenvalues: np.ndarray, context_length: int) -> np.ndarray:
+        largest = eigenvalues[..., -1:]
+        inverse = float(self.scale) * eigenvalues / np.where(largest > 0, largest, 1) ** 2
+        for _ in range(self.steps):
+            inverse = 2 * inverse - inverse**2 * eigenvalues
+        return inverse

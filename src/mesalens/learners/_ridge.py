@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import jax.scipy.linalg
+import numpy as np
 from jaxtyping import Array, Float
 
 from mesalens.checks import positive
@@ -34,3 +35,6 @@ class Ridge(Learner):
         X, Y = prompt.rows
         gram = X.T @ X + self.penalty * jnp.eye(prompt.dim)
         return Y.T @ (X @ jax.scipy.linalg.solve(gram, prompt.query, assume_a="pos"))
+
+    def spectral_filter(self, eigenvalues: np.ndarray, context_length: int) -> np.ndarray:
+        return 1 / (eigenvalues + float(self.penalty) / context_length)

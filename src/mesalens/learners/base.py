@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 import wadler_lindig
 from jaxtyping import Array, Float, PyTree
 
@@ -44,6 +45,23 @@ class Learner(eqx.Module):
     def batch(self, prompts: Any) -> Float[Array, "batch m"]:
         """The predictions for a batch: `jax.vmap` of the call, or a faster way to the same."""
         return jax.vmap(self)(prompts)
+
+    def spectral_filter(
+        self, eigenvalues: Float[np.ndarray, "*batch d"], context_length: int
+    ) -> Float[np.ndarray, "*batch d"]:
+        """g of a learner that is `ŷ = x_q^T U g(λ) U^T X^T y / n`, with `X^T X / n = U diag(λ) U^T`.
+
+        One from W_0 is `ŷ = W_0 x_q` plus that for the labels `y - W_0 x`. Most learners have no
+        such form, and do not state a filter.
+
+        Args:
+            eigenvalues: λ, all of each context, in ascending order, in float64.
+            context_length: n.
+
+        Raises:
+            ValueError: if the class, or this learner, has no filter.
+        """
+        raise InputError(f"{type(self).__name__} states no spectral filter.")
 
     def trainable(self) -> PyTree[bool]:
         """Which leaves training changes, a boolean each: float arrays not in a `fixed` field."""

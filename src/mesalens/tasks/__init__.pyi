@@ -17,6 +17,7 @@ from .distractors import Distractors as Distractors
 from .functions.base import Functions as Functions
 from .functions.constants import Constants as Constants
 from .functions.cosines import Cosines as Cosines
+from .functions.finite_pool import FinitePool as FinitePool
 from .functions.linear import LinearFunctions as LinearFunctions
 from .functions.monomials import Monomials as Monomials
 from .functions.networks import TwoLayerNetworks as TwoLayerNetworks

@@ -1,0 +1,253 @@
+"""`identify`: which algorithm does a learner run?"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from mesalens import random
+from mesalens.adapters import as_learner
+from mesalens.checks import InputError, count, fraction, positive
+from mesalens.identification import candidates as families
+from mesalens.identification import distance
+from mesalens.identification.apart import APART, Bulk, drive_apart
+from mesalens.identification.candidates import Candidate, Scales
+from mesalens.identification.decision import Decision, decide, spend
+from mesalens.identification.evidence import Evidence, Sample, in_threads
+from mesalens.identification.exact import exact_distances
+from mesalens.identification.fingerprint import fingerprint
+from mesalens.identification.fit import Fitted, fit, refit
+from mesalens.identification.procedure import ProcedureIdentification, of_seeds
+from mesalens.identification.prompts import Prompts, Source
+from mesalens.identification.regimes import REGIMES, TASK
+from mesalens.identification.report import Identification
+from mesalens.identification.spectral_filter import spectral_filters
+from mesalens.identification.subject import BATCH, Subject
+from mesalens.tasks import Task
+
+MOST_RIVALS = 3
+"""So many of the likeliest candidates are driven apart from the likeliest."""
+
+BLIND = 1e-6
+"""A learner whose predictions depend on the context for less than this share of their mean square
+is blind to it."""
+
+Progress = Callable[[str, float], object]
+
+
+def identify(
+    model: Any,
+    task: Task,
+    *,
+    key: Key[Array, ""] | None = None,
+    candidates: Mapping[str, Any] | Iterable[Candidate] = (),
+    margin: float = 0.01,
+    level: float = 0.95,
+    prompts: int = 8192,
+    progress: Progress = lambda words, share: None,
+    **adapter: Any,
+) -> Identification | ProcedureIdentification:
+    """Which algorithm a learner runs on a task, with intervals, or that none of the known fits.
+
+    The distance of an algorithm A from the learner f is
+
+        D = E‖f(C, x) - A(C, x)‖² / V,      V = E‖f(C, x) - E[f(C, x) | x]‖²,
+
+    in units of what the context C explains of the predictions. Families of algorithms are fitted to
+    the learner's predictions on some prompts, and judged on others: on the task itself, and in
+    regimes that are declared beforehand, with the same parameters. An algorithm is named if its
+    distance lies below the margin in every regime, decidedly, and no other's does.
+
+    Args:
+        model: a `Learner`, a function of NumPy batches, a scikit-learn estimator or a
+            `torch.nn.Module`; see `mesalens.adapters.as_learner`. Or a list of models, one for each
+            seed of a training procedure.
+        task: the distribution of prompts.
+        key: of all random numbers; `mesalens.random.key(0)` by default.
+        candidates: further families, or learners as they are, by name.
+        margin: δ, the distance below which an algorithm counts as the same.
+        level: one minus the chance that an interval misses its value at any look.
+        prompts: the most prompts that are drawn in each regime to be judged on.
+        progress: called with what is being done and the share of it that is done.
+        **adapter: how the model is read; see `as_learner`.
+
+    Returns:
+        An `Identification`, or of a list a `ProcedureIdentification`.
+
+    Raises:
+        ValueError: if the model cannot be read, fails on a prompt, gives predictions that are not
+            finite, or different ones for the same prompt; if the task gives no examples; if a
+            number is out of range.
+
+    Source: the equivalence test is that of two one-sided tests (Schuirmann, 1987); the confidence
+    set that of Hansen, Lunde and Nason (2011).
+    """
+    options: Any = {"candidates": candidates, "margin": margin, "level": level, "prompts": prompts}
+    if isinstance(model, list | tuple):
+        count("the number of models", len(model), at_least=2)
+        seeds = []
+        for place, each in enumerate(model):
+            said = _of_seed(progress, place, len(model))
+            seeds.append(identify(each, task, key=key, progress=said, **options, **adapter))
+        return of_seeds(seeds, margin, 1 - level)
+    began = time.monotonic()
+    positive("margin", margin)
+    fraction("margin", margin)
+    positive("level", level)
+    fraction("level", level)
+    count("prompts", prompts, at_least=BATCH, at_most=BATCH * 2**10)
+    source = Source(task, random.key(0) if key is None else random.unroll(key))
+    progress("asking the learner", 0.0)
+    subject = Subject(as_learner(model, **adapter))
+    fitting = source.draw(BATCH, (0,))
+    answers = subject(fitting)
+    noise = _noise(subject, fitting, answers)
+    unit, least = distance.units(answers).mean(), BLIND * np.mean(np.sum(answers**2, axis=-1))
+    about = {"task": task, "margin": margin, "level": level, "model": subject.learner}
+    if unit <= least:
+        return Identification.blind(about, answers, subject.asked, time.monotonic() - began)
+    if noise > margin * unit:
+        raise InputError(
+            f"the learner gives different predictions for the same prompt (they vary by "
+            f"{noise / unit:.2g} of what the context explains, more than the margin of "
+            f"{margin:g}); fix its random seed, or give one that is deterministic."
+        )
+    known, left_out = families.known(task)
+    known += families.given(candidates)
+    fits = _fit(known, fitting, answers, unit, progress)
+    progress("measuring distances", 0.5)
+    evidence = Evidence(subject, source, REGIMES, fits)
+    decision, error, refits = _look(
+        evidence, Bulk.of(fitting), margin, 1 - level, prompts // BATCH, progress
+    )
+    progress("measuring the fingerprint", 0.8)
+    properties = fingerprint(subject, source, evidence, margin, 1 - level)
+    progress("measuring the spectral filter", 0.9)
+    filters = spectral_filters(subject, source, evidence, properties, 1 - level)
+    return Identification.made(
+        about,
+        evidence=evidence,
+        decision=decision,
+        error=error,
+        left_out=left_out,
+        fingerprint=properties,
+        filters=filters,
+        noise=noise / unit,
+        exact=exact_distances(subject.learner, task, fits),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _of_seed(progress: Progress, place: int, models: int) -> Progress:
+    def said(words: str, share: float) -> None:
+        progress(f"model {place + 1} of {models}: {words}", (place + share) / models)
+
+    return said
+
+
+def _noise(subject: Subject, prompts: Prompts, answers: np.ndarray) -> float:
+    """Half the mean square by which answers to the same prompts differ when asked again."""
+    again = prompts[: BATCH // 8]
+    return float(np.mean(np.sum((subject(again) - answers[: len(again)]) ** 2, axis=-1)) / 2)
+
+
+def _fit(
+    known: list[Candidate], prompts: Prompts, answers: np.ndarray, unit: float, progress: Progress
+) -> dict[str, Fitted]:
+    scales = Scales.of(prompts)
+    # Once, and not by several threads at once
+    _ = prompts.spectrum, prompts.centred_spectrum, prompts.in_float64
+    by_name = {each.name: each for each in known}
+    fits: dict[str, Fitted] = {}
+
+    def work(name: str) -> None:
+        fits[name] = fit(by_name[name], prompts, answers, unit, scales)
+        progress(f"fitting {name}", 0.05 + 0.45 * len(fits) / len(by_name))
+
+    in_threads(work, by_name)
+    return {name: fits[name] for name in by_name}  # in their order
+
+
+def _look(
+    evidence: Evidence, bulk: Bulk, margin: float, total: float, most: int, progress: Progress
+) -> tuple[Decision, float, dict[str, distance.Interval]]:
+    """Draws prompts until the answer is decided; returns it, and the error of the last look."""
+    batches = [2**look for look in range(max(most, 1).bit_length())]
+    refits: dict[str, distance.Interval] = {}
+    decision, error = Decision("inconclusive"), total
+    for look, (size, error) in enumerate(zip(batches, spend(len(batches), total), strict=True)):
+        progress(f"look {look + 1} of {len(batches)}: asking the learner", 0.5 + 0.02 * look)
+        _measure(evidence, size, margin, error, bulk)
+        decision = decide(evidence, margin, error, refits)
+        if decision.verdict == "none":
+            refits = _refits(evidence, margin, error)
+            decision = decide(evidence, margin, error, refits)
+        if decision.verdict != "inconclusive":
+            break
+    return decision, error, refits
+
+
+def _measure(evidence: Evidence, size: int, margin: float, error: float, bulk: Bulk) -> None:
+    everyone = list(evidence.fits)
+    evidence.grow([TASK.name], size, everyone)
+    task = evidence.task
+    near = {n: task.interval(n, error) for n in everyone}
+    contenders = [n for n in everyone if near[n].low <= margin]
+    for name, sample in list(evidence.samples.items()):
+        if name not in (TASK.name, APART.name):
+            # Another length of the context is another program for each candidate
+            same = sample.regime.times == 1 and name != "short"
+            evidence.grow([name], size, everyone if same else contenders)
+    alive = [
+        n
+        for n in contenders
+        if all(s.interval(n, error).low <= margin for s in evidence.samples.values())
+    ]
+    ranked = sorted(everyone, key=lambda n: (n not in alive, near[n].value))
+    rivals = [n for n in ranked[1:] if n in alive and not _contains(evidence, n, ranked[0])]
+    rivals = (rivals or ranked[1:2])[:MOST_RIVALS]
+    if alive and rivals:
+        _drive_apart(evidence, size, ranked[0], rivals, bulk)
+
+
+def _contains(evidence: Evidence, name: str, other: str) -> bool:
+    return other in evidence.fits[name].candidate.extends
+
+
+def _drive_apart(evidence: Evidence, size: int, best: str, rivals: list[str], bulk: Bulk) -> None:
+    """Adds batches of prompts on which the best candidate and its rivals differ most."""
+    sample = evidence.samples.setdefault(APART.name, Sample(APART))
+    while len(sample.prompts) < size:
+        place = (1, 1, len(sample.prompts))
+        start = evidence.source.draw(BATCH, place)
+        fits = evidence.fits
+        found = [
+            drive_apart(fits[best].learner, fits[rival].learner, start, bulk) for rival in rivals
+        ]
+        # Pairs of prompts stay together
+        turn = (np.arange(BATCH) // 2 % len(rivals))[:, None, None]
+        prompts = Prompts(
+            np.select([turn == i for i in range(len(rivals))], [p.xs for p in found]),
+            np.select([turn == i for i in range(len(rivals))], [p.ys for p in found]),
+            np.select([turn[..., 0] == i for i in range(len(rivals))], [p.queries for p in found]),
+        )
+        evidence.add(sample, prompts)
+    evidence.answer(sample, evidence.fits)
+
+
+def _refits(evidence: Evidence, margin: float, error: float) -> dict[str, distance.Interval]:
+    """The distances of candidates that are fitted on the first prompts they are judged on."""
+    task = evidence.task
+    prompts, answers = task.prompts[0], task.answers[0]
+    units = distance.units(answers)
+    found: dict[str, distance.Interval] = {}
+
+    def work(name: str) -> None:
+        nearest = refit(evidence.fits[name], prompts, answers)
+        found[name] = distance.ratio(distance.squares(nearest - answers), units, error)
+
+    in_threads(work, evidence.fits)
+    return found

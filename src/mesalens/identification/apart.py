@@ -1,0 +1,111 @@
+"""Prompts that drive two algorithms apart, within the bulk of a task."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mesalens.identification.prompts import Prompts
+from mesalens.identification.regimes import Regime
+from mesalens.learners import Learner
+from mesalens.learners.base import predict
+from mesalens.program_cache import compiled_once
+from mesalens.prompt import Prompt
+
+APART = Regime(
+    "apart", "prompts on which the likeliest candidates differ most, within the bulk", tied=True
+)
+
+STEPS, SIZE = 12, 0.3
+"""Steps of the ascent; the first moves a prompt by this share of its length."""
+
+QUANTILE = 0.99
+
+
+class Bulk(NamedTuple):
+    """Where the inputs and labels of a task mostly lie: (x - x̄)^T Σ^-1 (x - x̄) ≤ r², |y - ȳ| ≤ s.
+
+    r and s are the quantiles of level 0.99 of prompts of the task.
+    """
+
+    mean: Float[np.ndarray, " d"]
+    whiten: Float[np.ndarray, "d d"]
+    colour: Float[np.ndarray, "d d"]
+    radius: float
+    label_mean: Float[np.ndarray, " m"]
+    label_size: Float[np.ndarray, " m"]
+
+    @classmethod
+    def of(cls, prompts: Prompts) -> "Bulk":
+        """That of a batch of prompts."""
+        xs = prompts.xs.reshape(-1, prompts.xs.shape[-1]).astype(float)
+        ys = prompts.ys.reshape(-1, prompts.ys.shape[-1]).astype(float)
+        mean, label_mean = xs.mean(0), ys.mean(0)
+        variances, axes = np.linalg.eigh(np.cov(xs.T).reshape(xs.shape[-1], -1))
+        roots = np.sqrt(np.maximum(variances, 1e-12 * variances.max()))
+        whiten, colour = (axes / roots) @ axes.T, (axes * roots) @ axes.T
+        radius = np.quantile(np.linalg.norm((xs - mean) @ whiten, axis=1), QUANTILE)
+        sizes = np.quantile(np.abs(ys - label_mean), QUANTILE, axis=0)
+        return cls(mean, whiten, colour, float(radius), label_mean, sizes)
+
+
+def drive_apart(first: Learner, second: Learner, prompts: Prompts, bulk: Bulk) -> Prompts:
+    """Prompts found from given ones by gradient ascent on ‖A_1 - A_2‖², kept within the bulk.
+
+    The gradient is that of the algorithms, never of the subject. Where it is not finite, or where
+    the two differ less than at the start, the prompt stays as it was.
+    """
+    with jax.enable_x64(True):
+        first, second, bulk = jax.tree.map(
+            lambda x: x if isinstance(x, bool | int) else jnp.asarray(x, float),
+            (first, second, bulk),
+        )
+        found = _ascend(first, second, prompts.in_float64, bulk)
+        return Prompts(*map(np.asarray, (found.xs, found.ys, found.query)))
+
+
+@compiled_once
+def _ascend(first: Learner, second: Learner, prompts: Prompt, bulk: Bulk) -> Prompt:
+    def apart(prompt: Prompt) -> Array:
+        return jnp.sum((predict(first, prompt) - predict(second, prompt)) ** 2)
+
+    slope = jax.vmap(jax.value_and_grad(apart))
+
+    def inside(prompt: Prompt) -> Prompt:
+        def inputs(x: Array) -> Array:
+            z = (x - bulk.mean) @ bulk.whiten
+            length = jnp.linalg.norm(z, axis=-1, keepdims=True)
+            return bulk.mean + z * jnp.minimum(1, bulk.radius / jnp.maximum(length, 1e-9)) @ (
+                bulk.colour
+            )
+
+        low, high = bulk.label_mean - bulk.label_size, bulk.label_mean + bulk.label_size
+        return Prompt(inputs(prompt.xs), jnp.clip(prompt.ys, low, high), inputs(prompt.query))
+
+    def step(state, size):
+        prompt, best, most = state
+        value, gradient = slope(prompt)
+        better = jnp.isfinite(value) & (value > most)
+        best = jax.tree.map(lambda new, old: _where(better, new, old), prompt, best)
+        gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0), gradient)
+        moved = jax.tree.map(lambda x, g: x + size * _length(x) * _direction(g), prompt, gradient)
+        return (inside(moved), best, jnp.where(better, value, most)), None
+
+    start = (inside(prompts), prompts, jnp.full(len(prompts.query), -1.0))
+    (_, best, _), _ = jax.lax.scan(step, start, SIZE * 0.85 ** jnp.arange(STEPS))
+    return best
+
+
+def _where(rows: Array, new: Array, old: Array) -> Array:
+    return jnp.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+def _length(x: Array) -> Array:
+    """The length of each prompt's part, with the axes of the part."""
+    return jnp.sqrt(jnp.sum(x**2, axis=tuple(range(1, x.ndim)), keepdims=True))
+
+
+def _direction(gradient: Array) -> Array:
+    return gradient / jnp.maximum(_length(gradient), 1e-30)

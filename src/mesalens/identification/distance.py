@@ -1,0 +1,152 @@
+"""Distances between learners, in units of what the context explains, with intervals.
+
+The unit of a learner f is the part of its predictions that depends on the context,
+
+    V = E‖f(C, x) - E[f(C, x) | x]‖² = ½ E‖f(C, x) - f(C', x)‖²
+
+for independent contexts C and C' and the same query x, and the distance of an algorithm A is
+
+    D = E‖f(C, x) - A(C, x)‖² / V.
+
+D is 0 for the same function, and about 1 for a guess that knows f but not the context. Targets do
+not enter, so that two good learners are not near because both miss the same noise.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Bool, Float
+
+ROUNDING = 1e-8
+"""Distances below this are those of rounding errors: which is smaller says nothing."""
+
+Pairs = Float[np.ndarray, " pairs"]
+"""A number for each pair of prompts; pairs are independent."""
+
+
+class Interval(NamedTuple):
+    """A ratio with the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __repr__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def squares(difference: Float[np.ndarray, "batch m"]) -> Pairs:
+    """The mean of ‖difference‖² over the two prompts of each pair."""
+    with np.errstate(over="ignore"):
+        return np.sum(difference**2, axis=-1).reshape(-1, 2).mean(axis=1)
+
+
+def units(
+    answers: Float[np.ndarray, "batch m"], swapped: Float[np.ndarray, "batch m"] | None = None
+) -> Pairs:
+    """Terms whose mean is V, for partners with the same query.
+
+    If partners have queries of their own, `swapped` has the answers to each query with the context
+    of its partner.
+    """
+    if swapped is not None:
+        return squares(answers - swapped) / 2
+    first, second = answers[::2], answers[1::2]
+    return np.sum((first - second) ** 2, axis=-1) / 2
+
+
+def ratio(numerators: Pairs, denominators: Pairs, error: float) -> Interval:
+    """The interval of level 1 - error of a ratio of means, E[a] / E[v].
+
+    The ratio D has, to first order in 1/pairs, the standard error s of the mean of (a - D v) / v̄,
+    and log D has s/D. Terms are squares, and skewed: the interval of D reaches too little upwards,
+    and that of its logarithm too little downwards. The wider end of each is taken,
+
+        [D - t s, D exp(t s / D)].
+    """
+    a, v = numerators.mean(), denominators.mean()
+    if not np.isfinite(a):
+        return Interval(np.inf, np.inf, np.inf)
+    if a == 0 or v == 0:
+        value = 0.0 if a == 0 else np.inf
+        return Interval(value, value, value)
+    pairs = len(numerators)
+    spread = float(np.std(numerators / a - denominators / v, ddof=1) / np.sqrt(pairs))
+    reach = float(scipy.stats.t.ppf(1 - error / 2, pairs - 1)) * spread
+    value = float(a / v)
+    return Interval(value, value * max(1 - reach, 0.0), value * float(np.exp(min(reach, 700))))
+
+
+def mean_interval(terms: Pairs, error: float) -> Interval:
+    """The interval of level 1 - error of a mean."""
+    mean, pairs = float(terms.mean()), len(terms)
+    half = float(scipy.stats.t.ppf(1 - error / 2, pairs - 1) * terms.std(ddof=1) / np.sqrt(pairs))
+    return Interval(mean, mean - half, mean + half)
+
+
+def farther(squares_: Pairs, others: Pairs, factor: float, error: float) -> bool:
+    """Whether one distance exceeds `factor` times another, at level 1 - error (one-sided)."""
+    terms = squares_ - factor * others
+    if not np.isfinite(terms).all():
+        return not np.isfinite(squares_).all() and bool(np.isfinite(others).all())
+    return mean_interval(terms, 2 * error).low > 0
+
+
+def pairs_to_decide(numerators: Pairs, denominators: Pairs, bound: float, error: float) -> int:
+    """The number of pairs with which the interval of a ratio would probably end at a bound."""
+    terms = numerators - bound * denominators
+    mean, spread = terms.mean(), terms.std(ddof=1)
+    if not np.isfinite(mean) or mean == 0:
+        return 0
+    return int(np.ceil((scipy.stats.norm.ppf(1 - error / 2) * spread / mean) ** 2))
+
+
+def confidence_set(
+    losses: Float[np.ndarray, "pairs learners"],
+    rng: np.random.Generator,
+    error: float = 0.05,
+    draws: int = 500,
+) -> Bool[np.ndarray, " learners"]:
+    """Which learners may be the nearest: a model confidence set of level 1 - error.
+
+    Of the learners that are left, the one whose mean loss is farthest above their average, in
+    standard errors, is dropped, until the largest such excess is one that equal means would give
+    with a probability above `error`, by a bootstrap over pairs.
+
+    Source: Hansen, Lunde and Nason, Econometrica 79 (2011), with T_max.
+    """
+    finite = np.isfinite(losses).all(axis=0)
+    left = np.flatnonzero(finite)
+    pairs = len(losses)
+    counts = rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=draws) / pairs
+    resampled = counts @ np.where(finite, losses, 0)
+    while len(left) > 1:
+        excess = losses[:, left].mean(0) - losses[:, left].mean()
+        drawn = resampled[:, left] - resampled[:, left].mean(1, keepdims=True) - excess
+        spread = np.sqrt(np.mean(drawn**2, axis=0))
+        spread = np.where(spread > 0, spread, np.inf)
+        statistics = excess / spread
+        if np.mean((drawn / spread).max(axis=1) >= statistics.max()) > error:
+            break
+        left = np.delete(left, statistics.argmax())
+    return np.isin(np.arange(losses.shape[1]), left)
+
+
+def mixture(
+    answers: Float[np.ndarray, "batch m"], candidates: Sequence[Float[np.ndarray, "batch m"]]
+) -> Float[np.ndarray, " candidates"]:
+    """The weights, of sum 1 and none negative, with which candidates are nearest to the answers."""
+    import scipy.optimize
+
+    columns = np.stack([each.ravel() for each in candidates], axis=1)
+    scale = np.sqrt(np.mean(answers**2)) or 1.0
+    gram = columns.T @ columns / (scale**2 * len(columns))
+    root = np.linalg.cholesky(gram + 1e-12 * np.trace(gram) * np.eye(len(gram)))
+    right = np.linalg.solve(root, columns.T @ answers.ravel() / (scale**2 * len(columns)))
+    # The sum is held at 1 by a row that outweighs all others
+    heavy = 1e4 * max(float(np.abs(root).max()), 1.0)
+    rows = np.vstack([root.T, np.full(len(gram), heavy)])
+    weights, _ = scipy.optimize.nnls(rows, np.append(right, heavy))
+    return weights / weights.sum()

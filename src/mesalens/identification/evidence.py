@@ -1,0 +1,151 @@
+"""`Evidence`: answers of a subject and of candidates in every regime, on fresh prompts."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mesalens.checks import InputError
+from mesalens.environment import cores
+from mesalens.identification import distance
+from mesalens.identification.distance import Interval, Pairs
+from mesalens.identification.fit import Fitted
+from mesalens.identification.prompts import Prompts, Source
+from mesalens.identification.regimes import TASK, Regime, draw, missing
+from mesalens.identification.subject import BATCH, Subject
+
+
+@dataclass(eq=False)
+class Sample:
+    """One regime: its prompts in batches, and the answers to them, by batch.
+
+    `answers` are the subject's, `swapped` those to each query with its partner's context where
+    the regime is tied, and `candidates` those of the fitted candidates by name.
+    """
+
+    regime: Regime
+    prompts: list[Prompts] = field(default_factory=list)
+    answers: list[np.ndarray] = field(default_factory=list)
+    swapped: list[np.ndarray] = field(default_factory=list)
+    candidates: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs of prompts."""
+        return sum(map(len, self.prompts)) // 2
+
+    @property
+    def subject(self) -> np.ndarray:
+        """All answers of the subject."""
+        return np.concatenate(self.answers)
+
+    def answers_of(self, name: str) -> np.ndarray:
+        """All answers of a candidate."""
+        return np.concatenate(self.candidates[name])
+
+    @property
+    def units(self) -> Pairs:
+        """Terms whose mean is what the context explains."""
+        return distance.units(self.subject, np.concatenate(self.swapped) if self.swapped else None)
+
+    def squares(self, name: str, other: str | None = None) -> Pairs:
+        """The squared distance of a candidate from the subject, or from another, over pairs."""
+        rest = self.subject if other is None else self.answers_of(other)
+        with np.errstate(invalid="ignore", over="ignore"):
+            terms = distance.squares(self.answers_of(name) - rest)
+        return np.where(np.isfinite(terms), terms, np.inf)
+
+    def interval(self, name: str, error: float, other: str | None = None) -> Interval:
+        """The distance of a candidate, in units of what the context explains."""
+        return distance.ratio(self.squares(name, other), self.units, error)
+
+
+class Evidence:
+    """The samples of all regimes, which grow as more prompts are drawn.
+
+    Args:
+        subject: What is identified.
+        source: Draws prompts.
+        regimes: In the order in which they are reported.
+        fits: The fitted candidates by name.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        source: Source,
+        regimes: Iterable[Regime],
+        fits: Mapping[str, Fitted],
+    ):
+        self.subject, self.source, self.fits = subject, source, dict(fits)
+        self.samples: dict[str, Sample] = {}
+        self.left_out: dict[str, str] = {}
+        for regime in regimes:
+            if why := missing(regime, source):
+                self.left_out[regime.name] = why
+            else:
+                self.samples[regime.name] = Sample(regime)
+
+    @property
+    def task(self) -> Sample:
+        """The sample of the task itself."""
+        return self.samples[TASK.name]
+
+    def grow(self, names: Sequence[str], batches: int, candidates: Sequence[str]) -> None:
+        """Draws prompts in some regimes, until each has as many batches.
+
+        A regime in which the subject takes no prompts, or is not finite, is left out, with the
+        reason; the task itself is not.
+        """
+        for name in names:
+            sample = self.samples.get(name)
+            while sample is not None and len(sample.prompts) < batches:
+                # Place 0 is that of fitting
+                place = (1 + _number(name), len(sample.prompts))
+                try:
+                    prompts = draw(sample.regime, self.source, BATCH, place)
+                    self.add(sample, prompts)
+                except InputError as error:
+                    if name == TASK.name:
+                        raise
+                    self.left_out[name] = str(error).rstrip(".")
+                    del self.samples[name]
+                    sample = None
+            if sample is not None:
+                self.answer(sample, [*sample.candidates, *candidates])
+
+    def add(self, sample: Sample, prompts: Prompts) -> None:
+        """Asks the subject about a batch of prompts of a regime."""
+        # What it does elsewhere is its own affair: no prompt is kept there
+        keep = sample.regime is TASK
+        answers = self.subject(prompts, keep=keep)
+        swapped = self.subject(prompts.swapped(), keep=keep) if sample.regime.tied else None
+        sample.prompts.append(prompts)
+        sample.answers.append(answers)
+        if swapped is not None:
+            sample.swapped.append(swapped)
+
+    def answer(self, sample: Sample, candidates: Iterable[str]) -> None:
+        """Asks candidates about those prompts of a regime that they have not seen."""
+
+        def catch_up(name: str) -> None:
+            done = sample.candidates.setdefault(name, [])
+            for prompts in sample.prompts[len(done) :]:
+                done.append(self.fits[name].predictions(prompts))
+
+        in_threads(catch_up, dict.fromkeys(candidates))
+
+
+def in_threads(function: Callable[[str], object], names: Iterable[str]) -> None:
+    """Calls a function with each name, on all cores: compiling and computing release the lock."""
+    with ThreadPoolExecutor(cores()) as pool:
+        for done in [pool.submit(function, name) for name in names]:
+            done.result()
+
+
+def _number(name: str) -> int:
+    """A number for a regime that does not depend on which others there are."""
+    import zlib
+
+    return zlib.crc32(name.encode()) % 2**31

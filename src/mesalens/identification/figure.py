@@ -1,0 +1,131 @@
+"""The figure of an `Identification`: distances, spectral filter, fingerprint."""
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from mesalens.plots import NEUTRAL, REFERENCE, TRAINED, style
+
+ROWS = 12
+"""Candidates that are shown, the nearest on the task first."""
+
+LOWEST = 1e-8
+
+COLORS = (REFERENCE, "#009e73", "#cc79a7", "#e69f00")
+
+
+def figure(report: Any) -> Figure:
+    """Distances of the nearest candidates in all regimes, and what the learner does by itself."""
+    with style(), mpl.rc_context({"axes.grid": False}):
+        drawn = Figure(figsize=(10, 7.6), layout="constrained")
+        if report.fingerprint is None:
+            axes = drawn.subplots()
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, "Predictions do not depend on the context.", ha="center")
+            return drawn
+        top, bottom = drawn.subfigures(2, 1, height_ratios=[1.25, 1])
+        _distances(top.subplots(), report)
+        left, right = bottom.subplots(1, 2, width_ratios=[1.35, 1])
+        if report.filter is None:
+            _influence(left, report)
+        else:
+            _filter(left, report)
+        _fingerprint(right, report)
+    return drawn
+
+
+def _distances(axes: Axes, report: Any) -> None:
+    table, margin = report.dataset, report.about["margin"]
+    order = table.distance.sel(regime="task").values.argsort(kind="stable")
+    first = [table.candidate.values.tolist().index(name) for name in report.names]
+    rows = list(dict.fromkeys([*first, *order.tolist()]))[:ROWS]
+    shown = table.isel(candidate=rows)
+    values = np.clip(np.where(np.isinf(shown.distance), 1e3, shown.distance), LOWEST, 1e3)
+    image = axes.imshow(
+        np.ma.masked_invalid(values),
+        norm=LogNorm(1e-4 * margin, 1e4 * margin),
+        cmap="RdYlBu_r",
+        aspect="auto",
+    )
+    image.cmap.set_bad("0.88")
+    for i, candidate in enumerate(shown.candidate.values):
+        for j, regime in enumerate(shown.regime.values):
+            cell = shown.sel(candidate=candidate, regime=regime)
+            value = float(cell.distance)
+            if np.isnan(value):
+                continue
+            words = "0" if value < LOWEST else "∞" if np.isinf(value) else f"{value:.1g}"
+            mark = {1.0: "bold", 0.0: "normal"}.get(float(cell.equivalent), "normal")
+            middle = 1e-4 < value < 0.3
+            color = "black" if middle else "white"
+            axes.text(j, i, words, ha="center", va="center", fontsize=8, color=color, weight=mark)
+    axes.set_xticks(range(shown.regime.size), shown.regime.values, rotation=30, ha="right")
+    labels = [f"▸ {n}" if n in report.names else str(n) for n in shown.candidate.values]
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"{_title(report)}\ndistance of each candidate in each regime", loc="left")
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, extend="both")
+    bar.ax.axhline(margin, color="black")
+    bar.set_label("distance, of what the context explains\n(line: the margin)")
+
+
+def _title(report: Any) -> str:
+    return str(report).splitlines()[0]
+
+
+def _filter(axes: Axes, report: Any) -> None:
+    found = report.filter
+    layers = len(found.values)
+    shades = mpl.colormaps["Blues"](np.linspace(0.45, 1, layers)) if layers > 1 else [TRAINED]
+    for layer, (g, half, color) in enumerate(
+        zip(found.values, found.simultaneous, shades, strict=True)
+    ):
+        label = "the learner" if layers == 1 else f"layer {layer + 1}"
+        axes.fill_between(found.eigenvalues, g - half, g + half, color=color, alpha=0.25, lw=0)
+        axes.plot(found.eigenvalues, g, color=color, label=label, lw=2.2)
+    styles = ("--", ":", "-.", (0, (1, 1)))
+    drawn = zip(report.candidate_filters.items(), COLORS, styles, strict=False)
+    for (name, g), color, line in drawn:
+        axes.plot(found.eigenvalues, g, color=color, ls=line, label=name, lw=1.6)
+    axes.grid(True, alpha=0.25)
+    axes.set(xscale="log", xlabel="eigenvalue λ of $X^T X/n$", ylabel="g(λ)")
+    axes.set_title("spectral filter, with simultaneous band", loc="left")
+    axes.legend(fontsize=8)
+
+
+def _influence(axes: Axes, report: Any) -> None:
+    found = report.fingerprint
+    axes.bar(found.positions, found.influence, color=TRAINED, width=0.7)
+    axes.axhline(1, color=NEUTRAL, lw=0.8)
+    axes.set(xlabel="position of the example", ylabel="influence of its label (mean 1)")
+    axes.set_title("how much each position counts", loc="left")
+    note = f"no spectral filter: {report.no_filter}"
+    axes.text(0, -0.3, note, transform=axes.transAxes, fontsize=8, color=NEUTRAL, wrap=True)
+
+
+def _fingerprint(axes: Axes, report: Any) -> None:
+    margin = report.about["margin"]
+    found = [each for each in report.fingerprint.properties if not each.why]
+    low = LOWEST
+    for row, each in enumerate(found):
+        value, ends = max(each.deviation.value, low), each.deviation
+        color = {True: "#009e73", False: REFERENCE, None: NEUTRAL}[each.holds]
+        axes.plot([max(ends.low, low), max(ends.high, low)], [row, row], color=color, lw=2)
+        axes.plot(value, row, "o", color=color, ms=5)
+        words = {True: "holds", False: "does not", None: "undecided"}[each.holds]
+        axes.text(1.02, row, words, color=color, fontsize=8, va="center", transform=_across(axes))
+    axes.axvline(margin, color="black", lw=0.8)
+    axes.set(xscale="log", xlim=(low / 2, 1e2), xlabel="deviation, of what the context explains")
+    axes.set_yticks(range(len(found)), [each.name for each in found])
+    axes.invert_yaxis()
+    axes.set_title("fingerprint (line: the margin)", loc="left")
+
+
+def _across(axes: Axes) -> Any:
+    """Shares of the axes along x, data along y."""
+    return mpl.transforms.blended_transform_factory(axes.transAxes, axes.transData)

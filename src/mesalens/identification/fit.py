@@ -1,0 +1,293 @@
+"""Fitting: the member of a family that is nearest to a subject's predictions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+import scipy.special
+from jaxtyping import Array, Float
+
+from mesalens.checks import InputError
+from mesalens.identification.candidates import Candidate, Range, Scales
+from mesalens.identification.prompts import Prompts, Spectrum
+from mesalens.learners import Learner
+from mesalens.learners.base import predict, predict_iterates
+from mesalens.program_cache import compiled_once
+from mesalens.prompt import Prompt
+
+MOST_EVALUATIONS = 40
+"""Of a search from one start, in units of one more than the number of parameters."""
+
+PRECISION = 1e-4
+"""A search ends where a step lowers the distance by a smaller share. Exact fits converge faster."""
+
+SIMPLER = 1e-4
+"""A smaller choice is preferred if it is farther by at most this share of what the context
+explains, in units of the margin."""
+
+EXACT = 1e-10
+"""Of what the context explains: no choice is nearer than that to answers in float32."""
+
+FAR = 1e6
+"""In the place of residuals that are not finite."""
+
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A member of a family: `parameters` with standard errors, and the distance where fitted.
+
+    Distances are mean squares. `others` are the fits for the other choices, by choice.
+    """
+
+    candidate: Candidate
+    choice: int | None
+    parameters: Parameters
+    errors: Parameters
+    square: float
+    others: Mapping[int, "Fitted"]
+
+    @property
+    def name(self) -> str:
+        """That of the family."""
+        return self.candidate.name
+
+    @property
+    def free(self) -> int:
+        """The number of parameters, the choice included."""
+        return sum(np.size(v) for v in self.parameters.values()) + (self.choice is not None)
+
+    @property
+    def learner(self) -> Learner:
+        """The algorithm."""
+        return self.candidate.learner(self.choice, self.parameters)
+
+    def predictions(self, prompts: Prompts) -> Float[np.ndarray, "batch m"]:
+        """What it answers, computed in float64."""
+        return predictions(self.candidate, self.choice, self.parameters, prompts)
+
+    def interval(self, name: str) -> tuple[Any, Any]:
+        """The 95% interval of a parameter, from its standard error in the coordinate searched."""
+        kind = (self.candidate.ranges or {})[name]
+        middle = _coordinate(self.parameters[name], kind)
+        half = scipy.special.ndtri(0.975) * np.asarray(self.errors[name])
+        return _value(middle - half, kind), _value(middle + half, kind)
+
+
+def predictions(
+    candidate: Candidate, choice: int | None, parameters: Parameters, prompts: Prompts
+) -> Float[np.ndarray, "batch m"]:
+    """What a member of a family answers, in float64."""
+    if candidate.iterates:
+        return iterates(candidate, prompts)[choice]
+    with jax.enable_x64(True):
+        learner = candidate.learner(choice, parameters)
+        if has_filter(learner):
+            spectrum = prompts.centred_spectrum if candidate.centred else prompts.spectrum
+            return by_filter(learner, spectrum, prompts.context_length)
+        numbers = jax.tree.map(lambda x: jnp.asarray(x) if _is_number(x) else x, learner)
+        return np.asarray(_predictions(numbers, prompts.in_float64))
+
+
+def iterates(candidate: Candidate, prompts: Prompts) -> dict[int, np.ndarray]:
+    """What the members of a family whose choices are iterates answer, by choice."""
+    with jax.enable_x64(True):
+        answers = np.asarray(_iterates(candidate.build(max(candidate.choices)), prompts.in_float64))
+    return {choice: answers[:, choice] for choice in candidate.choices}
+
+
+def has_filter(learner: Learner) -> bool:
+    """Whether a learner states its spectral filter."""
+    if getattr(learner, "preconditioner", None) is not None:
+        return False
+    return type(learner).spectral_filter is not Learner.spectral_filter
+
+
+def by_filter(
+    learner: Learner, spectrum: Spectrum, context_length: int
+) -> Float[np.ndarray, "batch m"]:
+    """The predictions of a learner with a spectral filter."""
+    eigenvalues, vectors, query, sums = spectrum
+    with np.errstate(all="ignore"):  # divergent algorithms overflow, and are far then
+        g = learner.spectral_filter(eigenvalues, context_length)
+        answers = np.einsum("bi,bim->bm", query * g, sums)
+        start = getattr(learner, "initial_weights", None)
+        if start is not None:
+            along = np.einsum("md,bdi->bim", np.asarray(start, float), vectors)
+            answers += np.einsum("bi,bim->bm", query * (1 - eigenvalues * g), along)
+    return answers
+
+
+def fit(
+    candidate: Candidate, prompts: Prompts, answers: np.ndarray, unit: float, scales: Scales
+) -> Fitted:
+    """The member nearest to the answers in mean square.
+
+    Each choice is fitted by least squares (Levenberg-Marquardt) from the best of its starts, with
+    derivatives of the *candidate*, by differences in float64. Of choices that are as near as the
+    nearest, the smallest is taken.
+
+    Args:
+        candidate: The family.
+        prompts: The prompts.
+        answers: The subject's predictions.
+        unit: What the context explains, in which the distances of choices are compared.
+        scales: Of the task's prompts.
+    """
+    if candidate.iterates:
+        by_choice = iterates(candidate, prompts)
+        fits = [
+            Fitted(candidate, choice, {}, {}, _mean_square(by_choice[choice] - answers), {})
+            for choice in candidate.choices
+        ]
+    else:
+        fits = []
+        for choice in candidate.choices or (None,):
+            fits.append(_fit(candidate, choice, prompts, answers, scales))
+            if fits[-1].square <= EXACT * unit:  # larger choices have nothing to add
+                break
+    least = min(each.square for each in fits)
+    best = next(each for each in fits if each.square <= least + SIMPLER * 0.01 * unit)
+    others = {each.choice: each for each in fits if each is not best and each.choice is not None}
+    return Fitted(**(vars(best) | {"others": others}))
+
+
+def refit(fitted: Fitted, prompts: Prompts, answers: np.ndarray) -> np.ndarray:
+    """The answers of the member nearest on other prompts, searched from where it is.
+
+    Being fitted to the very answers it is compared with, it is nearer than the best member of the
+    family is on average: a bound below its distance is one below that of the family.
+    """
+    if not fitted.parameters:
+        return fitted.predictions(prompts)
+    found = _search(fitted.candidate, fitted.choice, fitted.parameters, prompts, answers)[0]
+    return predictions(fitted.candidate, fitted.choice, found, prompts)
+
+
+def _fit(
+    candidate: Candidate, choice: int | None, prompts: Prompts, answers: np.ndarray, scales: Scales
+) -> Fitted:
+    def square(parameters: Parameters) -> float:
+        return _mean_square(_residuals(candidate, choice, parameters, prompts, answers))
+
+    if not candidate.ranges:
+        return Fitted(candidate, choice, {}, {}, square({}), {})
+    starts = sorted(candidate.starts(choice or 0, scales), key=square)
+    searches = [
+        _search(candidate, choice, start, prompts, answers)
+        for start in starts[: 1 if len(candidate.ranges) == 1 else 2]
+    ]
+    parameters, errors, least = min(searches, key=lambda each: each[2])
+    return Fitted(candidate, choice, parameters, errors, least, {})
+
+
+def _search(
+    candidate: Candidate,
+    choice: int | None,
+    start: Parameters,
+    prompts: Prompts,
+    answers: np.ndarray,
+) -> tuple[Parameters, Parameters, float]:
+    """The parameters nearest to the answers, their standard errors, and the mean square there."""
+    ranges = candidate.ranges or {}
+    shapes = {name: np.shape(start[name]) for name in ranges}
+
+    def unpack(coordinates: np.ndarray, kinds: Mapping[str, Range] | None) -> Parameters:
+        found, place = {}, 0
+        for name, shape in shapes.items():
+            size = int(np.prod(shape))
+            part = coordinates[place : place + size].reshape(shape)
+            found[name], place = part if kinds is None else _value(part, kinds[name]), place + size
+        return found
+
+    def residuals(coordinates: np.ndarray) -> np.ndarray:
+        parameters = unpack(coordinates, ranges)
+        return _residuals(candidate, choice, parameters, prompts, answers).ravel()
+
+    first = np.concatenate([np.ravel(_coordinate(start[name], ranges[name])) for name in ranges])
+    found = scipy.optimize.least_squares(
+        residuals,
+        first,
+        method="lm" if answers.size >= first.size else "trf",
+        max_nfev=MOST_EVALUATIONS * (len(first) + 1),
+        xtol=1e-9,
+        ftol=PRECISION,
+        gtol=1e-12,
+    )
+    return (
+        unpack(found.x, ranges),
+        unpack(_standard_errors(found, len(answers)), None),
+        _mean_square(found.fun.reshape(answers.shape)),
+    )
+
+
+def _residuals(
+    candidate: Candidate,
+    choice: int | None,
+    parameters: Parameters,
+    prompts: Prompts,
+    answers: np.ndarray,
+) -> np.ndarray:
+    """Answers of a member less the subject's; far where the family has no such member."""
+    try:
+        off = predictions(candidate, choice, parameters, prompts) - answers
+    except InputError:
+        return np.full(answers.shape, FAR)
+    return np.clip(np.where(np.isfinite(off), off, FAR), -FAR, FAR)
+
+
+def _standard_errors(found: Any, prompts: int) -> np.ndarray:
+    """Of coordinates where a misspecified model fits best: White's sandwich over pairs of prompts.
+
+    Source: White, Econometrica 50 (1982).
+    """
+    J = found.jac.reshape(prompts // 2, -1, found.x.size)
+    scores = np.einsum("pri,pr->pi", J, found.fun.reshape(prompts // 2, -1))
+    bread = np.linalg.pinv(np.einsum("pri,prj->ij", J, J), hermitian=True)
+    return np.sqrt(np.maximum(np.diag(bread @ (scores.T @ scores) @ bread), 0))
+
+
+def _mean_square(residuals: np.ndarray) -> float:
+    with np.errstate(over="ignore"):
+        square = float(np.mean(np.sum(residuals**2, axis=-1)))
+    return square if np.isfinite(square) else np.inf
+
+
+def _coordinate(value: Any, kind: Range) -> np.ndarray:
+    """A parameter as an unbounded number."""
+    value = np.asarray(value, np.float64)
+    if kind == "positive":
+        return np.log(value)
+    if kind == "fraction":
+        return scipy.special.logit(value)
+    return scipy.special.logit(value / 2) if kind == "below-two" else value
+
+
+def _value(coordinate: np.ndarray, kind: Range) -> np.ndarray:
+    """The parameter of a coordinate; never beyond what algorithms take."""
+    if kind == "positive":
+        return np.exp(np.clip(coordinate, -40, 40))
+    if kind == "fraction":
+        return np.clip(scipy.special.expit(coordinate), 1e-9, 1 - 1e-12)
+    if kind == "below-two":
+        return 2 * np.clip(scipy.special.expit(coordinate), 1e-9, 1 - 1e-9)
+    return np.clip(coordinate, -1e15, 1e15)
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, int | float | np.ndarray | np.generic) and not isinstance(leaf, bool)
+
+
+@compiled_once
+def _predictions(learner: Learner, prompts: Prompt) -> Array:
+    return jax.vmap(lambda prompt: predict(learner, prompt))(prompts)
+
+
+@compiled_once
+def _iterates(learner: Learner, prompts: Prompt) -> Array:
+    return jax.vmap(lambda prompt: predict_iterates(learner, prompt))(prompts)

@@ -1,0 +1,229 @@
+"""`ProcedureIdentification`: what models that were trained in the same way run, from many seeds.
+
+The unit is the trained model. Each seed is identified by itself, on the same prompts, and the
+distances of a family, fitted to each seed, are judged by their mean over seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.stats
+import xarray as xr
+
+from mesalens.identification import distance
+from mesalens.identification.distance import Interval
+from mesalens.identification.regimes import TASK
+from mesalens.identification.report import Identification
+
+
+@dataclass(frozen=True, eq=False)
+class ProcedureIdentification:
+    """The answers for several models of one training procedure, and for the procedure.
+
+    Attributes:
+        verdict: of the procedure, as in `Identification`: a family has to pass in every regime with
+            the interval of the mean over seeds.
+        names: the families that the verdict is about.
+        seeds: the answer for each model.
+        dataset: the mean over seeds of `distance` with `low` and `high`, over (candidate, regime).
+        floor: the distance between models, ½ E‖f - f'‖² / V, a mean over pairs of seeds: no family
+            describes the procedure more closely than its models agree.
+    """
+
+    verdict: str
+    names: tuple[str, ...]
+    seeds: tuple[Identification, ...]
+    dataset: xr.Dataset
+    floor: Interval
+
+    @property
+    def name(self) -> str | None:
+        """The name, if the verdict is `named`."""
+        return self.names[0] if self.verdict == "named" else None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Of the named family: the mean over seeds of each parameter, with its 95% interval."""
+        if self.name is None:
+            return {}
+        found: dict[str, Any] = {}
+        of_seeds = [seed.parameters_of(self.name) for seed in self.seeds]
+        for parameter in of_seeds[0]:
+            values = [np.asarray(each[parameter]["value"], float) for each in of_seeds]
+            if len({value.shape for value in values}) == 1:
+                mean, low, high = _student(np.stack(values), 0.05)
+                found[parameter] = {
+                    "value": mean.tolist(),
+                    "interval": [low.tolist(), high.tolist()],
+                }
+        return found
+
+    def content(self) -> dict[str, Any]:
+        """The answer as plain values, as `--json` prints it; `seeds` has those of the models."""
+        first = self.seeds[0].content()
+        table = self.dataset
+        return {
+            "verdict": self.verdict,
+            "name": self.name,
+            "parameters": self.parameters,
+            "set": list(self.names) if self.verdict != "named" else [],
+            "floor": {"distance": self.floor.value, "interval": [self.floor.low, self.floor.high]},
+            "candidates": [
+                {
+                    "name": name,
+                    "regimes": {
+                        str(regime): {
+                            "distance": float(table.distance.sel(candidate=name, regime=regime)),
+                            "interval": [
+                                float(table[end].sel(candidate=name, regime=regime))
+                                for end in ("low", "high")
+                            ],
+                        }
+                        for regime in table.regime.values
+                    },
+                }
+                for name in table.candidate.values.tolist()
+            ],
+            "margin": first["margin"],
+            "level": first["level"],
+            "task": first["task"],
+            "prompts": sum(seed.prompts for seed in self.seeds),
+            "seconds": round(sum(seed.seconds for seed in self.seeds), 2),
+            "seeds": [seed.content() for seed in self.seeds],
+        }
+
+    def __str__(self) -> str:
+        words = {
+            "named": "These models run {}.",
+            "set": "These models run one of: {}.",
+            "in-distribution-only": "On the task itself these models agree with {}, not elsewhere.",
+            "none": "These models run none of the known algorithms.",
+            "context-blind": "The predictions of these models do not depend on the context.",
+            "inconclusive": "Not decided with this many models.",
+        }
+        described = [self.seeds[0].describe(name) for name in self.names]
+        lines = [words[self.verdict].format("; ".join(described))]
+        if self.name is not None:
+            lines[0] = f"These {len(self.seeds)} models run {self.name}."
+            for name, found in self.parameters.items():
+                value, (low, high) = found["value"], found["interval"]
+                if np.ndim(value) < 2:
+                    pairs = zip(*map(np.ravel, (value, low, high)), strict=True)
+                    shown = ", ".join(f"{v:.4g} [{a:.4g}, {b:.4g}]" for v, a, b in pairs)
+                    lines.append(f"  {name.replace('_', ' ')} {shown} over seeds")
+        tally = {
+            v: sum(s.verdict == v for s in self.seeds)
+            for v in sorted({s.verdict for s in self.seeds})
+        }
+        lines.append(
+            "  by seed: " + ", ".join(f"{count} {verdict}" for verdict, count in tally.items())
+        )
+        for place, seed in enumerate(self.seeds):
+            names = ", ".join(seed.names) or (seed.nearest or {}).get("name", "")
+            lines.append(f"    seed {place}: {seed.verdict}; {names}")
+        lines.append(f"  distance between seeds: {self.floor!r} of what the context explains")
+        return "\n".join(lines)
+
+    def save(self, folder: Any) -> None:
+        """Writes the answer into a new folder, with a folder for each seed.
+
+        Raises:
+            ValueError: if the folder cannot be written, or is not empty.
+        """
+        import json
+        from pathlib import Path
+
+        from mesalens.files import new_folder
+        from mesalens.manifest import write_manifest
+        from mesalens.storage import save_dataset
+
+        content = json.loads(json.dumps(self.content()), parse_constant=lambda _: None)
+        with new_folder(Path(folder)) as out:
+            (out / "identification.json").write_text(json.dumps(content, indent=2) + "\n")
+            save_dataset(self.dataset, out / "distances.nc")
+            for place, seed in enumerate(self.seeds):
+                seed.save(out / f"seed-{place}")
+            write_manifest(out, "identification", {}, ["identification.json", "distances.nc"])
+
+
+def of_seeds(
+    seeds: Sequence[Identification], margin: float, error: float
+) -> ProcedureIdentification:
+    """The answer for a procedure from those for its models."""
+    sighted = [seed for seed in seeds if seed.verdict != "context-blind"]
+    floor = _floor(seeds, error)
+    if len(sighted) < len(seeds):
+        verdict = "context-blind" if not sighted else "inconclusive"
+        return ProcedureIdentification(verdict, (), tuple(seeds), seeds[0].dataset, floor)
+    shared = [
+        r for r in seeds[0].dataset.regime.values if all(r in s.dataset.regime for s in seeds)
+    ]
+    stacked = xr.concat(
+        [s.dataset[["distance"]].sel(regime=shared).drop_vars("parameters") for s in seeds], "seed"
+    )
+    values = stacked.distance.values
+    mean, low, high = _student(values, error)
+    both = ("candidate", "regime")
+    table = xr.Dataset(
+        {
+            "distance": (both, mean),
+            "low": (both, low),
+            "high": (both, high),
+            "by_seed": stacked.distance,
+        },
+        {"candidate": stacked.candidate, "regime": stacked.regime},
+        {"margin": margin, "level": 1 - error},
+    )
+
+    def all_of(names: Mapping[str, bool]) -> tuple[str, ...]:
+        return tuple(name for name, holds in names.items() if holds)
+
+    named = dict.fromkeys(name for seed in seeds for name in seed.names)
+    everywhere = all_of({n: bool((table.high.sel(candidate=n) < margin).all()) for n in named})
+    on_task = all_of(
+        {n: bool(table.high.sel(candidate=n, regime=TASK.name) < margin) for n in named}
+    )
+    if everywhere:
+        verdict, names = ("named" if len(everywhere) == 1 else "set"), everywhere
+    elif on_task and all(bool((table.low.sel(candidate=name) > margin).any()) for name in on_task):
+        verdict, names = "in-distribution-only", on_task
+    elif bool((table.low.sel(regime=TASK.name) > margin).all()):
+        verdict, names = "none", ()
+    else:
+        verdict, names = "inconclusive", ()
+    return ProcedureIdentification(verdict, names, tuple(seeds), table, floor)
+
+
+def _student(values: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean over the first axis and the ends of its Student interval."""
+    count = len(values)
+    mean = values.mean(axis=0)
+    if count < 2:
+        return mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf)
+    with np.errstate(invalid="ignore"):
+        spread = values.std(axis=0, ddof=1) / np.sqrt(count)
+        half = scipy.stats.t.ppf(1 - error / 2, count - 1) * spread
+        return mean, mean - half, mean + half
+
+
+def _floor(seeds: Sequence[Identification], error: float) -> Interval:
+    """The distance between models on the same prompts, over pairs of seeds.
+
+    A seed is in many pairs. Its interval is therefore by the jackknife over seeds.
+    """
+    if len(seeds) < 2:
+        return Interval(np.nan, np.nan, np.nan)
+    answers = np.stack([seed.answers for seed in seeds])
+    units = np.mean([distance.units(each).mean() for each in answers])
+    apart = np.mean(np.sum((answers[:, None] - answers[None]) ** 2, axis=-1), axis=-1) / 2 / units
+    count = len(seeds)
+    total = apart.sum()
+    mean = total / (count * (count - 1))
+    if count < 3:
+        return Interval(float(mean), -np.inf, np.inf)
+    without = (total - 2 * apart.sum(axis=1)) / ((count - 1) * (count - 2))
+    spread = np.sqrt((count - 1) / count * np.sum((without - without.mean()) ** 2))
+    half = scipy.stats.t.ppf(1 - error / 2, count - 1) * spread
+    return Interval(float(mean), float(mean - half), float(mean + half))

@@ -1,0 +1,145 @@
+"""`Prompts`: a batch in NumPy, as subjects and candidates are asked about it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Key
+
+from mesalens.checks import InputError
+from mesalens.program_cache import seldom
+from mesalens.prompt import Prompt
+from mesalens.tasks import ClassificationTask, Task
+
+
+class Spectrum(NamedTuple):
+    """`X^T X / n = U diag(λ) U^T` of each context, with query and sums in that basis.
+
+    A learner with the spectral filter g predicts `Σ_i query_i g(λ_i) sums_i`.
+    """
+
+    eigenvalues: Float[np.ndarray, "batch d"]
+    vectors: Float[np.ndarray, "batch d d"]
+    query: Float[np.ndarray, "batch d"]
+    sums: Float[np.ndarray, "batch d m"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prompts:
+    """Prompts without targets; everything asked of them is computed once.
+
+    Numbers are rounded to float32, as most subjects read them. Candidates read the same numbers, in
+    float64.
+    """
+
+    xs: Float[np.ndarray, "batch n d"]
+    ys: Float[np.ndarray, "batch n m"]
+    queries: Float[np.ndarray, "batch d"]
+
+    def __post_init__(self):
+        for name in ("xs", "ys", "queries"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def context_length(self) -> int:
+        """n, the number of examples."""
+        return self.xs.shape[1]
+
+    def __getitem__(self, rows: Any) -> "Prompts":
+        return Prompts(self.xs[rows], self.ys[rows], self.queries[rows])
+
+    def swapped(self) -> "Prompts":
+        """The queries with the contexts of their partners: 0 with 1, 2 with 3, …"""
+        partner = np.arange(len(self)) ^ 1
+        return Prompts(self.xs[partner], self.ys[partner], self.queries)
+
+    @functools.cached_property
+    def in_float64(self) -> Prompt:
+        """The batch for learners in JAX; used within `jax.enable_x64`."""
+        with jax.enable_x64(True):
+            parts = (np.asarray(x, np.float64) for x in (self.xs, self.ys, self.queries))
+            return Prompt(*map(jnp.asarray, parts))
+
+    @functools.cached_property
+    def spectrum(self) -> Spectrum:
+        """The spectrum of the inputs."""
+        return spectrum(self.xs, self.ys, self.queries)
+
+    @functools.cached_property
+    def centred_spectrum(self) -> Spectrum:
+        """The spectrum of the inputs less their mean in each context."""
+        xs = np.asarray(self.xs, np.float64)
+        return spectrum(xs - xs.mean(1, keepdims=True), self.ys, self.queries)
+
+
+def spectrum(xs: np.ndarray, ys: np.ndarray, queries: np.ndarray) -> Spectrum:
+    """The `Spectrum` of contexts, in float64."""
+    xs, ys, queries = (np.asarray(x, np.float64) for x in (xs, ys, queries))
+    n = xs.shape[1]
+    eigenvalues, vectors = np.linalg.eigh(xs.mT @ xs / n)
+    query = np.einsum("bd,bdi->bi", queries, vectors)
+    return Spectrum(np.maximum(eigenvalues, 0), vectors, query, vectors.mT @ (xs.mT @ ys) / n)
+
+
+class Source:
+    """Draws prompts of a task for as many purposes as are asked for, each by its own key.
+
+    The two prompts 2j and 2j + 1 have the same query and independent contexts.
+
+    Args:
+        task: The distribution of prompts.
+        key: A random key.
+    """
+
+    def __init__(self, task: Task, key: Key[jax.Array, ""]):
+        self.task, self.key = task, key
+        self._programs: dict[tuple[int, int], Callable[..., Any]] = {}
+
+    def rng(self, *place: int) -> np.random.Generator:
+        """A generator of its own for each place."""
+        data = np.asarray(jax.random.key_data(self.key), np.uint32).ravel().tolist()
+        return np.random.default_rng([*data, *place])
+
+    def draw(self, count: int, place: tuple[int, ...], times: int = 1) -> Prompts:
+        """An even number of prompts, with contexts `times` as long as those of the task.
+
+        Raises:
+            ValueError: if the task has no longer contexts.
+        """
+        task = self.task if times == 1 else longer(self.task, times)
+        if (count, times) not in self._programs:
+            options: Any = {"compiler_options": seldom()}
+            draw = jax.jit(lambda key: task.sample(key, (count,))[0], **options)
+            self._programs[count, times] = draw
+        key = self.key
+        for part in place:
+            key = jax.random.fold_in(key, np.uint32(part))
+        prompt = self._programs[count, times](key)
+        if not isinstance(prompt, Prompt):
+            raise InputError("task must give the examples to be identified on; it is condensed.")
+        queries = np.repeat(np.asarray(prompt.query)[::2], 2, axis=0)
+        return Prompts(np.asarray(prompt.xs), np.asarray(prompt.ys), queries)
+
+
+def longer(task: Task, times: int) -> Task:
+    """The task with contexts `times` as long.
+
+    Raises:
+        ValueError: if its class does not have `context_length` as a field.
+    """
+    names = {field.name for field in dataclasses.fields(task)}
+    if "context_length" not in names:
+        raise InputError(f"{type(task).__name__} has no field context_length.")
+    return dataclasses.replace(task, context_length=times * task.context_length)
+
+
+def has_classes(task: Task) -> bool:
+    """Whether labels are classes, which cannot be scaled."""
+    return isinstance(task, ClassificationTask)

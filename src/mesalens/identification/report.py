@@ -1,0 +1,476 @@
+"""`Identification`: the answer of `identify`, as text, table, figure and folder."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from mesalens.identification import distance
+from mesalens.identification.decision import Decision
+from mesalens.identification.distance import Interval
+from mesalens.identification.evidence import Evidence
+from mesalens.identification.fingerprint import Fingerprint
+from mesalens.identification.fit import Fitted
+from mesalens.identification.regimes import TASK
+from mesalens.identification.spectral_filter import SpectralFilter, of_candidate
+from mesalens.tasks import Task
+
+WORDS = {
+    "zero": "predicting 0",
+    "mean-label": "the mean label of the context",
+    "bayes": "the Bayes predictor of the task",
+    "discrete-bayes": "the Bayes predictor over the task's pool of functions",
+    "least-squares": "least squares",
+    "averaging": "averaging y x, which is one step of gradient descent of size 1",
+    "ridge": "ridge regression",
+    "gradient-descent": "gradient descent",
+    "gradient-descent-rates": "gradient descent with a rate for each step",
+    "descent-from-weights": "gradient descent from initial weights W_0",
+    "preconditioned-step": "one step of preconditioned gradient descent",
+    "momentum": "gradient descent with momentum",
+    "chebyshev-descent": "Chebyshev's descent",
+    "gd-plus-plus": "GD++",
+    "gd-plus-plus-rates": "GD++ with rates for each step",
+    "centred-descent": "gradient descent on centred inputs",
+    "conjugate-gradient": "conjugate gradients",
+    "newton-schulz": "Newton's iteration",
+    "principal-components": "regression on principal components",
+    "lasso": "the Lasso",
+    "kernel-smoother": "a Gaussian kernel smoother",
+    "softmax-head": "a head of softmax attention",
+    "kernel-ridge": "kernel ridge regression",
+    "nearest-neighbours": "k nearest neighbours",
+    "weighted-ridge": "exponentially weighted ridge regression",
+    "online-descent": "online gradient descent",
+    "logistic-descent": "gradient descent on the cross-entropy",
+}
+"""Candidates in words."""
+
+
+@dataclass(frozen=True, eq=False)
+class Identification:
+    """Which algorithm a learner runs; see `identify`.
+
+    Attributes:
+        verdict: `named`, `set` (several that cannot be told apart), `in-distribution-only` (some
+            agree on the task, and none elsewhere), `none`, `context-blind` (predictions do not
+            depend on the context) or `inconclusive` (more prompts are needed).
+        names: the candidates that the verdict is about, the nearest first.
+        dataset: `distance` with `low` and `high`, and `equivalent`, over (candidate, regime), and
+            `explained`, the mean of squares that the context explains, over regime.
+        fits: the fitted candidates by name.
+        fingerprint: the properties of the learner, or None if it is blind to the context.
+        filter: its spectral filter, or None; `no_filter` says why.
+        decision: what was decided, and what is open.
+        nearest: the nearest candidate, and the share of what the context explains that it
+            accounts for.
+        mixture: if none fits, the weights of the nearest convex combination of candidates.
+        why_not: the regime and the prompt where the nearest candidate, or two of a set, differ
+            most.
+        steps: the values of an integer parameter, such as steps, that pass as well.
+        answers: to the first prompts of the task.
+        exact: candidates whose distance on the task is exact, from moments.
+    """
+
+    verdict: str
+    names: tuple[str, ...]
+    about: Mapping[str, Any]
+    dataset: xr.Dataset
+    fits: Mapping[str, Fitted]
+    decision: Decision
+    nearest: Mapping[str, Any] | None
+    mixture: Mapping[str, Interval]
+    why_not: Mapping[str, Any] | None
+    fingerprint: Fingerprint | None
+    filter: SpectralFilter | None
+    no_filter: str
+    candidate_filters: Mapping[str, np.ndarray]
+    deterministic: bool
+    steps: tuple[int, ...]
+    left_out: Mapping[str, str]
+    prompts: int
+    seconds: float
+    answers: np.ndarray
+    exact: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def blind(
+        cls, about: Mapping[str, Any], answers: np.ndarray, prompts: int, seconds: float
+    ) -> "Identification":
+        """The answer for a learner whose predictions do not depend on the context."""
+        empty = xr.Dataset(coords={"candidate": np.array([], str), "regime": np.array([], str)})
+        return cls(
+            verdict="context-blind",
+            names=(),
+            about=about,
+            dataset=empty,
+            fits={},
+            decision=Decision("context-blind"),
+            nearest=None,
+            mixture={},
+            why_not=None,
+            fingerprint=None,
+            filter=None,
+            no_filter="predictions do not depend on the context",
+            candidate_filters={},
+            deterministic=True,
+            steps=(),
+            left_out={},
+            prompts=prompts,
+            seconds=seconds,
+            answers=answers,
+        )
+
+    @classmethod
+    def made(
+        cls,
+        about: Mapping[str, Any],
+        *,
+        evidence: Evidence,
+        decision: Decision,
+        error: float,
+        left_out: Mapping[str, str],
+        fingerprint: Fingerprint,
+        filters: tuple[SpectralFilter | None, str],
+        noise: float,
+        seconds: float,
+        exact: Mapping[str, float] | None = None,
+    ) -> "Identification":
+        """The answer that the evidence gives."""
+        margin = about["margin"]
+        table = _table(evidence, margin, error, exact or {})
+        task = evidence.task
+        on_task = table.distance.sel(regime=TASK.name)
+        ranked = [str(n) for n in on_task.candidate.values[np.argsort(on_task.values)]]
+        best = decision.names[0] if decision.names else ranked[0]
+        interval = task.interval(best, error)
+        nearest = {
+            "name": best,
+            "share": Interval(1 - interval.value, 1 - interval.high, 1 - interval.low),
+        }
+        spectral, why = filters
+        shown = dict.fromkeys([*decision.names, *ranked[:3]])
+        drawn = {}
+        for name in shown if spectral is not None else ():
+            g = of_candidate(evidence.fits[name], evidence.source, spectral.eigenvalues)
+            if g is not None:
+                drawn[name] = g
+        return cls(
+            verdict=decision.verdict,
+            names=decision.names,
+            about=about,
+            dataset=table,
+            fits=evidence.fits,
+            decision=decision,
+            nearest=nearest,
+            mixture=_mixture(evidence, ranked, error) if decision.verdict == "none" else {},
+            why_not=_why_not(evidence, table, decision, best),
+            fingerprint=fingerprint,
+            filter=spectral,
+            no_filter=why,
+            candidate_filters=drawn,
+            deterministic=noise == 0,
+            steps=_choices(evidence, best, margin, error) if decision.verdict == "named" else (),
+            left_out={**left_out, **{f"regime {k}": v for k, v in evidence.left_out.items()}},
+            prompts=evidence.subject.asked,
+            seconds=seconds,
+            answers=task.answers[0],
+            exact=tuple(exact or ()),
+        )
+
+    @property
+    def name(self) -> str | None:
+        """The name, if the verdict is `named`."""
+        return self.names[0] if self.verdict == "named" else None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the named algorithm: the value, and the ends of its 95% interval."""
+        return {} if self.name is None else self.parameters_of(self.name)
+
+    def parameters_of(self, name: str) -> dict[str, Any]:
+        """The parameters of a candidate."""
+        fitted = self.fits[name]
+        found: dict[str, Any] = {}
+        if fitted.choice is not None:
+            ends = (self.steps[0], self.steps[-1]) if self.steps and name == self.name else None
+            found[fitted.candidate.choice] = {
+                "value": fitted.choice,
+                "interval": list(ends or (fitted.choice, fitted.choice)),
+            }
+        for parameter, value in fitted.parameters.items():
+            low, high = fitted.interval(parameter)
+            found[parameter] = {
+                "value": np.asarray(value).tolist(),
+                "interval": [np.asarray(low).tolist(), np.asarray(high).tolist()],
+            }
+        return found
+
+    def describe(self, name: str) -> str:
+        """A candidate in words, with its parameters: "ridge regression, penalty 0.25"."""
+        words = [WORDS.get(name, name)]
+        for parameter, found in self.parameters_of(name).items():
+            value = np.asarray(found["value"])
+            if value.ndim == 2:
+                words.append(
+                    f"{parameter.replace('_', ' ')} of size {' × '.join(map(str, value.shape))}"
+                )
+            else:
+                numbers = ", ".join(f"{number:.4g}" for number in value.ravel())
+                words.append(f"{parameter.replace('_', ' ')} {numbers}")
+        return ", ".join(words)
+
+    def content(self) -> dict[str, Any]:
+        """The answer as plain values, as `--json` prints it."""
+        margin, table = self.about["margin"], self.dataset
+        candidates = []
+        for name in table.candidate.values.tolist():
+            rows = table.sel(candidate=name)
+            distances = {
+                str(regime): {
+                    "distance": float(rows.distance.sel(regime=regime)),
+                    "interval": [float(rows[end].sel(regime=regime)) for end in ("low", "high")],
+                    "equivalent": _truth(rows.equivalent.sel(regime=regime)),
+                }
+                for regime in table.regime.values
+                if np.isfinite(rows.low.sel(regime=regime))
+                or rows.distance.sel(regime=regime) == np.inf
+            }
+            candidates.append(
+                {"name": name, "parameters": self.parameters_of(name), "regimes": distances}
+            )
+        found = self.fingerprint
+        return {
+            "verdict": self.verdict,
+            "name": self.name,
+            "parameters": self.parameters,
+            "set": [{"name": name, "parameters": self.parameters_of(name)} for name in self.names]
+            if self.verdict in ("set", "in-distribution-only")
+            else [],
+            "also": {name: list(others) for name, others in self.decision.also.items()},
+            "nearest": self.nearest
+            and {
+                "name": self.nearest["name"],
+                "share": self.nearest["share"].value,
+                "interval": [self.nearest["share"].low, self.nearest["share"].high],
+            },
+            "mixture": {
+                n: {"weight": w.value, "interval": [w.low, w.high]} for n, w in self.mixture.items()
+            },
+            "why_not": self.why_not,
+            "candidates": candidates,
+            "fingerprint": None
+            if found is None
+            else {
+                each.name: {
+                    "holds": each.holds,
+                    "deviation": each.deviation.value,
+                    "interval": [each.deviation.low, each.deviation.high],
+                    **({"why": each.why} if each.why else {}),
+                }
+                for each in found.properties
+            }
+            | {
+                "positions": found.positions.tolist(),
+                "influence": found.influence.tolist(),
+                "decay": found.decay,
+            },
+            "filter": {"reason": self.no_filter}
+            if self.filter is None
+            else {
+                "eigenvalues": self.filter.eigenvalues.tolist(),
+                "g": self.filter.values.tolist(),
+                "pointwise": self.filter.pointwise.tolist(),
+                "simultaneous": self.filter.simultaneous.tolist(),
+                "across": self.filter.across.tolist(),
+                "candidates": {n: g.tolist() for n, g in self.candidate_filters.items()},
+            },
+            "deterministic": self.deterministic,
+            "prompts": self.prompts,
+            "prompts_needed": 2 * self.decision.pairs or None,
+            "margin": margin,
+            "level": self.about["level"],
+            "exact": list(self.exact),
+            "left_out": dict(self.left_out),
+            "task": repr(self.about["task"]),
+            "model": repr(self.about["model"]),
+            "seconds": round(self.seconds, 2),
+        }
+
+    def __str__(self) -> str:
+        from mesalens.identification.words import text
+
+        return text(self)
+
+    def plot(self) -> Figure:
+        """Distances by candidate and regime, the spectral filter, and the fingerprint."""
+        from mesalens.identification.figure import figure
+
+        return figure(self)
+
+    def save(self, folder: Path | str) -> None:
+        """Writes the answer into a new folder.
+
+        These are the page `index.html`, `identification.json`, `distances.nc`, and the figure as
+        PNG and PDF.
+
+        Raises:
+            ValueError: if the folder cannot be written, or is not empty.
+        """
+        from mesalens.files import new_folder
+        from mesalens.identification.page import page
+        from mesalens.manifest import write_manifest
+        from mesalens.storage import save_dataset
+
+        content = json.loads(json.dumps(self.content()), parse_constant=lambda _: None)
+        drawn = self.plot()
+        with new_folder(Path(folder)) as out:
+            names = [
+                "identification.json",
+                "distances.nc",
+                "figure.png",
+                "figure.pdf",
+                "index.html",
+            ]
+            (out / names[0]).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            save_dataset(_storable(self.dataset), out / names[1])
+            for name in names[2:4]:
+                drawn.savefig(out / name)
+            text = page(str(self), content, (out / names[2]).read_bytes())
+            (out / names[4]).write_text(text, encoding="utf-8")
+            write_manifest(out, "identification", {}, names)
+
+
+def _table(
+    evidence: Evidence, margin: float, error: float, exact: Mapping[str, float]
+) -> xr.Dataset:
+    names, regimes = list(evidence.fits), list(evidence.samples)
+    shape = len(names), len(regimes)
+    distances, low, high = (np.full(shape, np.nan) for _ in range(3))
+    for j, sample in enumerate(evidence.samples.values()):
+        for i, name in enumerate(names):
+            if name in sample.candidates:
+                interval = sample.interval(name, error)
+                if sample.regime is TASK and name in exact:
+                    interval = Interval(*[exact[name]] * 3)
+                distances[i, j], low[i, j], high[i, j] = interval
+    both = ("candidate", "regime")
+    equivalent = np.where(high < margin, 1.0, np.where(low > margin, 0.0, np.nan))
+    fits = evidence.fits.values()
+    variables = {
+        "distance": (both, distances),
+        "low": (both, low),
+        "high": (both, high),
+        "equivalent": (both, equivalent),
+        "explained": ("regime", [s.units.mean() for s in evidence.samples.values()]),
+        "pairs": ("regime", [s.pairs for s in evidence.samples.values()]),
+    }
+    coordinates = {
+        "candidate": names,
+        "regime": regimes,
+        "words": ("regime", [s.regime.words for s in evidence.samples.values()]),
+        "parameters": ("candidate", [_parameters_text(fitted) for fitted in fits]),
+    }
+    return xr.Dataset(variables, coordinates, {"margin": margin, "level": 1 - error})
+
+
+def _parameters_text(fitted: Fitted) -> str:
+    values = {name: np.asarray(v).tolist() for name, v in fitted.parameters.items()}
+    if fitted.choice is not None:
+        values = {fitted.candidate.choice: fitted.choice} | values
+    return json.dumps(values)
+
+
+def _storable(table: xr.Dataset) -> xr.Dataset:
+    """netCDF has no strings of size 0."""
+    return table if table.candidate.size else xr.Dataset(attrs=table.attrs)
+
+
+def _truth(value: Any) -> bool | None:
+    return None if np.isnan(value) else bool(value)
+
+
+def _mixture(evidence: Evidence, ranked: list[str], error: float) -> dict[str, Interval]:
+    """The weights of the nearest convex combination, with bootstrap intervals over pairs."""
+    sample, draws = evidence.task, 100
+    finite = [n for n in ranked if np.isfinite(sample.answers_of(n)).all()][:12]
+    answers = sample.subject
+    columns = [sample.answers_of(name) for name in finite]
+    weights = distance.mixture(answers, columns)
+    rng, pairs = evidence.source.rng(4), len(answers) // 2
+    drawn = []
+    for _ in range(draws):
+        rows = rng.integers(pairs, size=pairs)
+        rows = np.stack([2 * rows, 2 * rows + 1], axis=1).ravel()
+        drawn.append(distance.mixture(answers[rows], [column[rows] for column in columns]))
+    low, high = np.quantile(drawn, [error / 2, 1 - error / 2], axis=0)
+    return {
+        name: Interval(float(w), float(a), float(b))
+        for name, w, a, b in zip(finite, weights, low, high, strict=True)
+        if w > 0.01
+    }
+
+
+def _why_not(
+    evidence: Evidence, table: xr.Dataset, decision: Decision, best: str
+) -> dict[str, Any] | None:
+    """Where the best candidate is farthest from the subject, or two of a set from each other."""
+    if decision.verdict == "named":
+        return None
+    other = decision.names[1] if decision.verdict == "set" else None
+    apart = {
+        name: sample.squares(best, other).mean() / sample.units.mean()
+        for name, sample in evidence.samples.items()
+        if best in sample.candidates and (other is None or other in sample.candidates)
+    }
+    regime = max(apart, key=lambda name: apart[name])
+    sample = evidence.samples[regime]
+    first = sample.answers_of(best)
+    second = sample.subject if other is None else sample.answers_of(other)
+    row = int(np.nanargmax(np.sum((first - second) ** 2, axis=-1)))
+    prompt = _row(sample.prompts, row)
+    return {
+        "candidate": best,
+        "other": other or "the learner",
+        "regime": regime,
+        "distance": float(apart[regime]),
+        "prompt": {"xs": prompt[0].tolist(), "ys": prompt[1].tolist(), "query": prompt[2].tolist()},
+        "prediction": sample.subject[row].tolist(),
+        "candidate_prediction": first[row].tolist(),
+    }
+
+
+def _row(batches: list[Any], row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    for prompts in batches:
+        if row < len(prompts):
+            return prompts.xs[row], prompts.ys[row], prompts.queries[row]
+        row -= len(prompts)
+    raise IndexError(row)
+
+
+def _choices(evidence: Evidence, name: str, margin: float, error: float) -> tuple[int, ...]:
+    """The values of the integer with which the candidate passes as well."""
+    fitted = evidence.fits[name]
+    if fitted.choice is None:
+        return ()
+    task = evidence.task
+    passing = [fitted.choice]
+    for choice, other in fitted.others.items():
+        if other.square > 4 * margin * task.units.mean():
+            continue
+        for sample in evidence.samples.values():
+            answers = np.concatenate([other.predictions(p) for p in sample.prompts])
+            squares = distance.squares(answers - sample.subject)
+            if not distance.ratio(squares, sample.units, error).low <= margin:
+                break
+            if distance.farther(squares, sample.squares(name), 4.0, error):
+                if squares.mean() > distance.ROUNDING * sample.units.mean():
+                    break
+        else:
+            passing.append(choice)
+    return tuple(sorted(passing))

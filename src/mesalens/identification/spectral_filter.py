@@ -1,0 +1,159 @@
+"""The spectral filter of a learner, measured: what it does to each eigenvalue of X^T X / n.
+
+A learner that is affine in labels and in the query, sees the context through S, and is equivariant
+under rotations predicts
+
+    ŷ = x_q^T U g(λ) U^T X^T y / n,      X^T X / n = U diag(λ) U^T.
+
+Its g is measured without a fit. In a context of the task one eigenvalue is replaced by λ, and the
+labels are `y = n X (X^T X)^-1 u s`, so that `X^T y / n = s u`, with u its eigenvector. The answer
+to the query r u less that to labels of 0 is then `r s g(λ)`, and the one to the query r u' for
+another eigenvector u' is 0: what is found there instead measures how far the learner is from having
+a filter. The mean over contexts is the value of g, and the spread what else it depends on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from mesalens.checks import InputError
+from mesalens.identification.evidence import Evidence
+from mesalens.identification.fingerprint import Fingerprint
+from mesalens.identification.fit import Fitted, has_filter
+from mesalens.identification.prompts import Prompts, Source, has_classes
+from mesalens.identification.subject import Subject
+
+GRID, CONTEXTS = 12, 64
+"""Eigenvalues at which g is measured, and contexts for each."""
+
+DRAWS = 1000
+"""Bootstrap draws for the simultaneous band."""
+
+NEEDED = ("sum-only", "affine-in-labels", "affine-in-query", "rotation")
+
+
+@dataclass(frozen=True)
+class SpectralFilter:
+    """g over eigenvalues, with bands over contexts, for each layer or the prediction alone.
+
+    `pointwise` and `simultaneous` are half widths of bands of the level asked for. `across` is the
+    root mean square of answers to queries along other eigenvectors, over that of g.
+    """
+
+    eigenvalues: Float[np.ndarray, " grid"]
+    values: Float[np.ndarray, "layers grid"]
+    pointwise: Float[np.ndarray, "layers grid"]
+    simultaneous: Float[np.ndarray, "layers grid"]
+    across: Float[np.ndarray, " layers"]
+
+
+def spectral_filters(
+    subject: Subject, source: Source, evidence: Evidence, properties: Fingerprint, error: float
+) -> tuple[SpectralFilter | None, str]:
+    """The filter of a subject, or None and the reason why it has none."""
+    task = source.task
+    if has_classes(task):
+        return None, "labels are classes"
+    if task.dim < 2 or task.context_length < 2:
+        return None, "inputs or contexts have a single dimension"
+    broken = [
+        each.words for each in properties.properties if each.name in NEEDED and not each.holds
+    ]
+    if broken:
+        return None, f"the learner does not have the property: {broken[0]}"
+    rng = source.rng(3)
+    grid, prompts, sizes = _prompts(source, rng)
+    zero = Prompts(prompts.xs, 0 * prompts.ys, prompts.queries)
+    try:
+        answers = subject.iterates(prompts)
+        if answers is None:
+            answers = (subject(prompts, keep=False) - subject(zero, keep=False))[:, None]
+        else:
+            offsets = subject.iterates(zero)
+            assert offsets is not None
+            answers = (answers - offsets)[:, 1:]
+    except InputError as failure:
+        return None, str(failure).rstrip(".")
+    layers = answers.shape[1]
+    gains = answers[..., 0].T.reshape(layers, GRID, CONTEXTS, 2) / sizes[..., None]
+    along, across = gains[..., 0], gains[..., 1]
+    values = along.mean(axis=-1)
+    pointwise, simultaneous = _bands(along, rng, error)
+    off = np.sqrt(np.mean(across**2, axis=(1, 2)) / np.mean(along**2, axis=(1, 2)))
+    return SpectralFilter(grid, values, pointwise, simultaneous, off), ""
+
+
+def _prompts(source: Source, rng: np.random.Generator) -> tuple[np.ndarray, Prompts, np.ndarray]:
+    """The eigenvalues; for each of them prompts, queries along u and across it in turn; r s."""
+    drawn = source.draw(GRID * CONTEXTS, (3,))
+    xs = drawn.xs.astype(float)
+    n, d = xs.shape[1:]
+    left, singular, right = np.linalg.svd(xs, full_matrices=False)
+    spectrum = singular**2 / n
+    grid = np.quantile(spectrum, np.linspace(0.05, 0.95, GRID))
+    wanted = np.repeat(grid, CONTEXTS)
+    rows = np.arange(len(xs))
+    place = np.abs(np.log(spectrum / wanted[:, None])).argmin(axis=1)
+    singular[rows, place] = np.sqrt(n * wanted)
+    xs = (left * singular[:, None, :]) @ right
+    direction = right[rows, place]
+    another = right[rows, (place + 1) % right.shape[1]]
+    length = np.sqrt(np.mean(np.sum(drawn.queries**2, axis=-1)))
+    # Labels of the usual size: y = n / singular · left · s
+    labels = left[rows, :, place] * np.sqrt(n) * drawn.ys.std()
+    sizes = length * drawn.ys.std() * singular[rows, place] / np.sqrt(n)
+    ys = np.zeros(drawn.ys.shape)
+    ys[..., 0] = labels
+    queries = length * np.stack([direction, another], axis=1)
+    twice = np.repeat(rows, 2)
+    prompts = Prompts(xs[twice], ys[twice], queries.reshape(-1, d))
+    return grid, prompts, sizes.reshape(GRID, CONTEXTS)
+
+
+def _bands(
+    along: Float[np.ndarray, "layers grid contexts"], rng: np.random.Generator, error: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Half widths of the pointwise and the simultaneous band, by a bootstrap over contexts.
+
+    The simultaneous band is the pointwise standard error times the quantile of the largest
+    deviation over the grid, in standard errors (sup-t).
+    """
+    from scipy.stats import norm
+
+    contexts = along.shape[-1]
+    spread = along.std(axis=-1, ddof=1) / np.sqrt(contexts)
+    counts = rng.multinomial(
+        contexts, np.full(contexts, 1 / contexts), size=(DRAWS, along.shape[1])
+    )
+    drawn = np.einsum("lgc,bgc->blg", along, counts / contexts) - along.mean(axis=-1)
+    largest = np.max(np.abs(drawn) / np.where(spread > 0, spread, np.inf), axis=-1)
+    factor = np.quantile(largest, 1 - error, axis=0)[:, None]
+    point = norm.ppf(1 - error / 2)
+    return point * spread, np.maximum(factor, point) * spread
+
+
+def of_candidate(
+    fitted: Fitted, source: Source, grid: Float[np.ndarray, " grid"]
+) -> Float[np.ndarray, " grid"] | None:
+    """The filter of a fitted candidate at the same eigenvalues, or None if it has none.
+
+    Where it depends on the other eigenvalues of a context, their mean over contexts is taken.
+    """
+    learner = fitted.learner
+    if not has_filter(learner) or fitted.candidate.centred:
+        return None
+    spectrum = source.draw(GRID * CONTEXTS, (3,)).spectrum.eigenvalues
+    contexts = np.sort(np.maximum(spectrum[:CONTEXTS], 1e-12), axis=1)
+    n = source.task.context_length
+    values = []
+    for eigenvalue in grid:
+        place = np.abs(np.log(contexts / eigenvalue)).argmin(axis=1)
+        changed = contexts.copy()
+        changed[np.arange(len(changed)), place] = eigenvalue
+        order = np.argsort(changed, axis=1)
+        ordered = np.take_along_axis(changed, order, axis=1)
+        g = learner.spectral_filter(ordered, n)
+        back = np.argsort(order, axis=1)[np.arange(len(changed)), place]
+        values.append(g[np.arange(len(changed)), back].mean())
+    return np.array(values)

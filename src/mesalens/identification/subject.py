@@ -1,0 +1,93 @@
+"""`Subject`: the learner that is to be identified, asked about batches of prompts."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from mesalens.adapters import NumpyLearner
+from mesalens.checks import InputError
+from mesalens.identification.prompts import Prompts
+from mesalens.learners import AnyLearner, IterativeLearner, Learner
+from mesalens.learners.base import predict, predict_batch, predict_iterates
+from mesalens.program_cache import compiled_once
+from mesalens.prompt import Prompt
+
+BATCH = 1024
+"""Prompts at once: every batch is filled up to it, so that one program serves all."""
+
+
+class Subject:
+    """A learner as a function of prompts in NumPy, which counts what it is asked.
+
+    Args:
+        learner: Any learner.
+        progress: Called with the number of prompts answered so far.
+    """
+
+    def __init__(self, learner: AnyLearner, progress: Callable[[int], object] = lambda n: None):
+        self.learner, self.asked = learner, 0
+        self._progress = progress
+
+    def __call__(self, prompts: Prompts, *, keep: bool = True) -> Float[np.ndarray, "batch m"]:
+        """The predictions; if a foreign learner fails on a prompt, it is kept as a file.
+
+        Raises:
+            ValueError: if the learner refuses the prompts, or predictions are not finite.
+        """
+        if isinstance(self.learner, NumpyLearner):
+            # In pieces, for the sake of progress
+            size = max(BATCH // 4, 1)
+            parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+            answers = []
+            for part in parts:
+                answers.append(self.learner.predict(part.xs, part.ys, part.queries, keep=keep))
+                self._count(len(part))
+            predictions = np.concatenate(answers)
+        else:
+            predictions = self._in_jax(_predictions, prompts)
+        return _finite(np.asarray(predictions, np.float64))
+
+    def iterates(self, prompts: Prompts) -> Float[np.ndarray, "batch iterates m"] | None:
+        """The predictions before the first and after every step or layer; None without any."""
+        if not isinstance(self.learner, IterativeLearner):
+            return None
+        return _finite(np.asarray(self._in_jax(_iterates, prompts), np.float64))
+
+    def _in_jax(self, function: Callable[..., Any], prompts: Prompts) -> np.ndarray:
+        answers = []
+        for start in range(0, len(prompts), BATCH):
+            part = prompts[start : start + BATCH]
+            rows = np.resize(np.arange(len(part)), BATCH)
+            filled = Prompt(part.xs[rows], part.ys[rows], part.queries[rows])
+            answers.append(np.asarray(function(self.learner, filled))[: len(part)])
+            self._count(len(part))
+        return np.concatenate(answers)
+
+    def _count(self, prompts: int) -> None:
+        self.asked += prompts
+        self._progress(self.asked)
+
+
+def _finite(predictions: np.ndarray) -> np.ndarray:
+    wrong = ~np.isfinite(predictions).all(axis=tuple(range(1, predictions.ndim)))
+    if wrong.any():
+        raise InputError(
+            f"{wrong.sum()} of {len(wrong)} predictions of the learner are NaN or infinite."
+        )
+    return predictions
+
+
+@compiled_once
+def _predictions(learner: AnyLearner, prompts: Prompt) -> Array:
+    if isinstance(learner, Learner):
+        return predict_batch(learner, prompts)
+    return jax.vmap(functools.partial(predict, learner))(prompts)
+
+
+@compiled_once
+def _iterates(learner: AnyLearner, prompts: Prompt) -> Array:
+    return jax.vmap(functools.partial(predict_iterates, learner))(prompts)

@@ -1,0 +1,107 @@
+"""The answer of `identify` in words."""
+
+from typing import Any
+
+import numpy as np
+
+
+def text(report: Any) -> str:
+    """A few lines: what the learner runs, with parameters and intervals, or why no name fits."""
+    lines = [_answer(report)]
+    table, margin = report.dataset, report.about["margin"]
+    if report.verdict == "named":
+        lines += _parameters(report, report.name)
+        worst = table.high.sel(candidate=report.name)
+        where = str(worst.regime.values[int(np.argmax(worst.values))])
+        lines.append(
+            f"  distance below {_share(float(worst.max()))} of what the context explains in each of "
+            f"{table.regime.size} regimes (largest in: {where}); margin {_share(margin)}"
+        )
+    if report.verdict == "set":
+        for name in report.names:
+            lines.append(f"  {report.describe(name)}")
+        why = report.why_not
+        lines.append(
+            f"  They differ most on prompts of the regime {why['regime']}, by "
+            f"{_share(why['distance'])} of what the context explains."
+        )
+    if report.verdict == "in-distribution-only":
+        for name in report.names:
+            rows = table.sel(candidate=name)
+            failed = [str(r) for r in table.regime.values if rows.equivalent.sel(regime=r) == 0]
+            lines.append(f"  {report.describe(name)}: not in {', '.join(failed)}")
+    if report.verdict in ("none", "inconclusive"):
+        nearest = report.nearest
+        lines.append(
+            f"  nearest: {report.describe(nearest['name'])}; it accounts for "
+            f"{_interval(nearest['share'], 100)} % of what the context explains"
+        )
+    if report.verdict == "inconclusive":
+        lines.append(
+            f"  not decided: {', '.join(report.decision.open)}; some {2 * report.decision.pairs:,} "
+            "prompts in each regime would decide it"
+        )
+    if report.mixture and len(report.mixture) > 1:
+        parts = [f"{_interval(w)} {name}" for name, w in report.mixture.items()]
+        lines.append(f"  nearest mixture: {' + '.join(parts)}")
+    for name, others in report.decision.also.items():
+        lines.append(f"  {name} has other names here, or is contained in: {', '.join(others)}")
+    lines += _properties(report)
+    if report.fingerprint is not None and report.filter is None:
+        lines.append(f"  no spectral filter: {report.no_filter}")
+    lines.append(
+        f"  {report.prompts:,} prompts, level {100 * report.about['level']:g}%, "
+        f"{report.seconds:.1f} s"
+    )
+    return "\n".join(lines)
+
+
+def _answer(report: Any) -> str:
+    return {
+        "named": lambda: f"It runs {report.describe(report.name)}.",
+        "set": lambda: "It runs one of these, which cannot be told apart on this task:",
+        "in-distribution-only": lambda: (
+            "It agrees with these on the task itself, and not elsewhere:"
+        ),
+        "none": lambda: "It runs none of the known algorithms.",
+        "context-blind": lambda: "Its predictions do not depend on the context.",
+        "inconclusive": lambda: "Not decided with this many prompts.",
+    }[report.verdict]()
+
+
+def _parameters(report: Any, name: str) -> list[str]:
+    lines = []
+    for parameter, found in report.parameters_of(name).items():
+        value, (low, high) = np.asarray(found["value"]), map(np.asarray, found["interval"])
+        if value.ndim > 1 or value.size > 8:
+            numbers = np.array2string(value, precision=4, prefix=" " * 4).replace("\n", "\n  ")
+            lines.append(f"  {parameter.replace('_', ' ')}\n    {numbers}")
+        else:
+            shown = ", ".join(
+                f"{v:.6g} [{a:.6g}, {b:.6g}]"
+                for v, a, b in zip(value.ravel(), low.ravel(), high.ravel(), strict=True)
+            )
+            lines.append(f"  {parameter.replace('_', ' ')} {shown}")
+    return lines
+
+
+def _properties(report: Any) -> list[str]:
+    found = report.fingerprint
+    if found is None:
+        return []
+    has = [each.name for each in found.properties if each.holds]
+    lacks = [each.name for each in found.properties if each.holds is False]
+    lines = [f"  it is {', '.join(has)}"] if has else []
+    lines += [f"  it is not {', '.join(lacks)}"] if lacks else []
+    if found.decay is not None:
+        lines.append(f"  an example counts {found.decay:.3g} times as much as the one after it")
+    return lines
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.2g}%"
+
+
+def _interval(interval: Any, factor: float = 1) -> str:
+    value, low, high = (factor * x for x in interval)
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"

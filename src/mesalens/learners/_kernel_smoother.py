@@ -1,0 +1,40 @@
+"""Kernel smoothing of the context's labels by distance."""
+
+import jax
+from jaxtyping import Array, Float
+
+from mesalens.checks import positive
+from mesalens.learners._distances import log_gaussian_kernel
+from mesalens.learners.base import Learner
+from mesalens.prompt import Prompt
+
+
+class KernelSmoother(Learner):
+    """The mean label, weighted by the Gaussian kernel of the distance from the query.
+
+        ŷ = Σ_i y_i k(x_i, x_query) / Σ_i k(x_i, x_query),      k(x, x') = exp(-‖x - x'‖² / (2h²))
+
+    This is the estimator of Nadaraya and Watson with a kernel of distance. `NadarayaWatson`, which
+    is a head of softmax attention, has the kernel `exp(x^T M x')` of inner products instead: long
+    inputs weigh more there, and an example at the query need not weigh most. The two agree at
+    `M = I / h²` if all inputs of the context have the same length.
+
+    As h vanishes it becomes the label of the nearest example, and as h grows `MeanLabel`.
+
+    Args:
+        bandwidth: h, a positive number.
+
+    Raises:
+        ValueError: if the bandwidth is not positive.
+
+    Source: Nadaraya (1964); Watson (1964).
+    """
+
+    bandwidth: float | Float[Array, ""]
+
+    def __check_init__(self):
+        positive("bandwidth", self.bandwidth)
+
+    def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
+        scores = log_gaussian_kernel(prompt.query, prompt.xs, self.bandwidth)
+        return jax.nn.softmax(scores) @ prompt.ys

@@ -1,0 +1,18 @@
+"""The mean of the context's labels."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mesalens.learners.base import Learner
+from mesalens.prompt import Prompt
+
+
+class MeanLabel(Learner):
+    """`ŷ = 1/n Σ_i y_i`: it reads the labels, and neither their inputs nor the query.
+
+    It is least squares for constant functions, `KNearestNeighbours` with k = n, `NadarayaWatson`
+    with a metric of 0, and the limit of `KernelSmoother` for a large bandwidth.
+    """
+
+    def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
+        return jnp.mean(prompt.ys, axis=0)
