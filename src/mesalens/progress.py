@@ -11,9 +11,20 @@ from rich.text import Text
 from mesalens.execution import State
 
 
+def _is_share(task: progress.Task) -> bool:
+    """Whether a bar shows a share of work instead of a number of steps."""
+    return isinstance(task.total, float)
+
+
 class _Rate(progress.ProgressColumn):
     def render(self, task) -> Text:
-        return Text(f"{task.speed:,.0f} steps/s" if task.speed else "")
+        counted = task.speed and not _is_share(task)
+        return Text(f"{task.speed:,.0f} steps/s" if counted else "")
+
+
+class _Done(progress.MofNCompleteColumn):
+    def render(self, task) -> Text:
+        return Text(f"{task.percentage:.0f}%") if _is_share(task) else super().render(task)
 
 
 class ProgressReport:
@@ -36,7 +47,7 @@ class ProgressReport:
         self._work_line = time.monotonic()
         # Titles and lines have names that a user typed; Rich would read `[…]` in them as markup
         title = progress.TextColumn("{task.description}", markup=False)
-        numbers = (progress.MofNCompleteColumn(), _Rate(), progress.TimeRemainingColumn())
+        numbers = (_Done(), _Rate(), progress.TimeRemainingColumn())
         columns = (title, progress.BarColumn(), *numbers)
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self._bars = progress.Progress(*columns, console=Console(stderr=True)) if terminal else None
@@ -47,8 +58,7 @@ class ProgressReport:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._bars is not None:
-            self._bars.stop()
+        self.close()
 
     def say(self, line: str) -> None:
         """Shows one line."""
@@ -72,6 +82,27 @@ class ProgressReport:
 
         return report
 
+    def stages(self) -> Callable[[str, float], None]:
+        """A function to call with what is being done, in words, and the share that is done.
+
+        On a terminal the words stand beside the bar. Elsewhere a line is printed when the words
+        change, at most one in `seconds_between_lines`.
+        """
+        if self._bars is None:
+            return self._stage_lines()
+        bars, task = self._bars, self._bars.add_task("", total=1.0)
+
+        def report(words: str, share: float) -> None:
+            bars.update(task, description=words, completed=share)
+            self._check()
+
+        return report
+
+    def close(self) -> None:
+        """Gives the terminal back, as at the end of the context; for handlers of signals."""
+        if self._bars is not None:
+            self._bars.stop()
+
     def work(self, state: State) -> None:
         """Shows how far jobs are: how many are done, running and waiting, and the time left."""
         now = time.monotonic()
@@ -89,6 +120,19 @@ class ProgressReport:
         elif now - self._work_line >= self._seconds:
             self._work_line = now
             self.say(f"{line}: {'; '.join(state.words)}" if state.words else line)
+
+    def _stage_lines(self) -> Callable[[str, float], None]:
+        last_line, last_words = time.monotonic() - self._seconds, ""
+
+        def report(words: str, share: float) -> None:
+            nonlocal last_line, last_words
+            self._check()
+            now = time.monotonic()
+            if words != last_words and now - last_line >= self._seconds:
+                last_line, last_words = now, words
+                self.say(f"{words} ({100 * share:.0f}% done)")
+
+        return report
 
     def _lines(self, title: str, total: int) -> Callable[[int], None]:
         last_line, last_done, first = time.monotonic(), 0, None

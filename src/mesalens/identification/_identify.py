@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -21,14 +20,14 @@ from mesalens.identification.exact import exact_distances
 from mesalens.identification.fingerprint import fingerprint
 from mesalens.identification.fit import Fitted, fit, refit
 from mesalens.identification.procedure import ProcedureIdentification, of_seeds
-from mesalens.identification.prompts import Prompts, Source
+from mesalens.identification.prompts import BATCH, Prompts, Source
 from mesalens.identification.regimes import REGIMES, TASK
 from mesalens.identification.report import Identification
 from mesalens.identification.spectral_filter import spectral_filters
-from mesalens.identification.subject import BATCH, Subject
+from mesalens.identification.subject import Subject
 from mesalens.tasks import Task
 
-MOST_RIVALS = 3
+MOST_RIVALS = 2
 """So many of the likeliest candidates are driven apart from the likeliest."""
 
 BLIND = 1e-6
@@ -120,7 +119,7 @@ def identify(
     fits = _fit(known, fitting, answers, unit, progress)
     progress("measuring distances", 0.5)
     evidence = Evidence(subject, source, REGIMES, fits)
-    decision, error, refits = _look(
+    decision, error = _look(
         evidence, Bulk.of(fitting), margin, 1 - level, prompts // BATCH, progress
     )
     progress("measuring the fingerprint", 0.8)
@@ -173,7 +172,7 @@ def _fit(
 
 def _look(
     evidence: Evidence, bulk: Bulk, margin: float, total: float, most: int, progress: Progress
-) -> tuple[Decision, float, dict[str, distance.Interval]]:
+) -> tuple[Decision, float]:
     """Draws prompts until the answer is decided; returns it, and the error of the last look."""
     batches = [2**look for look in range(max(most, 1).bit_length())]
     refits: dict[str, distance.Interval] = {}
@@ -187,7 +186,7 @@ def _look(
             decision = decide(evidence, margin, error, refits)
         if decision.verdict != "inconclusive":
             break
-    return decision, error, refits
+    return decision, error
 
 
 def _measure(evidence: Evidence, size: int, margin: float, error: float, bulk: Bulk) -> None:
@@ -206,27 +205,35 @@ def _measure(evidence: Evidence, size: int, margin: float, error: float, bulk: B
         for n in contenders
         if all(s.interval(n, error).low <= margin for s in evidence.samples.values())
     ]
-    ranked = sorted(everyone, key=lambda n: (n not in alive, near[n].value))
-    rivals = [n for n in ranked[1:] if n in alive and not _contains(evidence, n, ranked[0])]
-    rivals = (rivals or ranked[1:2])[:MOST_RIVALS]
-    if alive and rivals:
+    simplest = [n for n in alive if not any(_contains(evidence, n, o) for o in alive)]
+    ranked = sorted(everyone, key=lambda n: (n not in simplest, near[n].value))
+    others = [n for n in ranked[1:] if not _contains(evidence, n, ranked[0])]
+    # What is the same function to rounding cannot be driven apart
+    rounding = distance.ROUNDING / 10 * task.units.mean()
+    others = [n for n in others if not task.squares(n, ranked[0]).mean() <= rounding]
+    rivals = [n for n in others if n in simplest][:MOST_RIVALS] or others[:1]
+    if simplest and rivals:
         _drive_apart(evidence, size, ranked[0], rivals, bulk)
 
 
 def _contains(evidence: Evidence, name: str, other: str) -> bool:
-    return other in evidence.fits[name].candidate.extends
+    return name != other and other in evidence.fits[name].candidate.extends
 
 
 def _drive_apart(evidence: Evidence, size: int, best: str, rivals: list[str], bulk: Bulk) -> None:
     """Adds batches of prompts on which the best candidate and its rivals differ most."""
-    sample = evidence.samples.setdefault(APART.name, Sample(APART))
+    sample, fits = evidence.samples.setdefault(APART.name, Sample(APART)), evidence.fits
     while len(sample.prompts) < size:
         place = (1, 1, len(sample.prompts))
         start = evidence.source.draw(BATCH, place)
-        fits = evidence.fits
-        found = [
-            drive_apart(fits[best].learner, fits[rival].learner, start, bulk) for rival in rivals
-        ]
+        _ = start.in_float64  # once, and not by several threads at once
+        apart: dict[str, Prompts] = {}
+
+        def work(rival: str, start: Prompts = start, apart: dict[str, Prompts] = apart) -> None:
+            apart[rival] = drive_apart(fits[best].learner, fits[rival].learner, start, bulk)
+
+        in_threads(work, rivals)
+        found = [apart[rival] for rival in rivals]
         # Pairs of prompts stay together
         turn = (np.arange(BATCH) // 2 % len(rivals))[:, None, None]
         prompts = Prompts(

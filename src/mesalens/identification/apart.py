@@ -1,12 +1,13 @@
 """Prompts that drive two algorithms apart, within the bulk of a task."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mesalens.identification.fit import in_arrays
 from mesalens.identification.prompts import Prompts
 from mesalens.identification.regimes import Regime
 from mesalens.learners import Learner
@@ -25,9 +26,11 @@ QUANTILE = 0.99
 
 
 class Bulk(NamedTuple):
-    """Where the inputs and labels of a task mostly lie: (x - x̄)^T Σ^-1 (x - x̄) ≤ r², |y - ȳ| ≤ s.
+    """Where prompts of a task mostly lie.
 
-    r and s are the quantiles of level 0.99 of prompts of the task.
+        (x - x̄)^T Σ^-1 (x - x̄) ≤ r²,      |y - ȳ| ≤ s,      λ_min(X^T X / n) ≥ l
+
+    r and s are the quantiles of level 0.99 of prompts of the task, and l that of level 0.01.
     """
 
     mean: Float[np.ndarray, " d"]
@@ -36,6 +39,7 @@ class Bulk(NamedTuple):
     radius: float
     label_mean: Float[np.ndarray, " m"]
     label_size: Float[np.ndarray, " m"]
+    least: float
 
     @classmethod
     def of(cls, prompts: Prompts) -> "Bulk":
@@ -48,33 +52,32 @@ class Bulk(NamedTuple):
         whiten, colour = (axes / roots) @ axes.T, (axes * roots) @ axes.T
         radius = np.quantile(np.linalg.norm((xs - mean) @ whiten, axis=1), QUANTILE)
         sizes = np.quantile(np.abs(ys - label_mean), QUANTILE, axis=0)
-        return cls(mean, whiten, colour, float(radius), label_mean, sizes)
+        least = np.quantile(prompts.spectrum.eigenvalues[:, 0], 1 - QUANTILE)
+        return cls(mean, whiten, colour, float(radius), label_mean, sizes, float(least))
 
 
 def drive_apart(first: Learner, second: Learner, prompts: Prompts, bulk: Bulk) -> Prompts:
     """Prompts found from given ones by gradient ascent on ‖A_1 - A_2‖², kept within the bulk.
 
-    The gradient is that of the algorithms, never of the subject. Where it is not finite, or where
-    the two differ less than at the start, the prompt stays as it was.
+    The gradient is that of the algorithms, never of the subject. Of the prompts on the way, that
+    within the bulk on which the two differ most is kept, or the one given if there is none.
     """
     with jax.enable_x64(True):
-        first, second, bulk = jax.tree.map(
-            lambda x: x if isinstance(x, bool | int) else jnp.asarray(x, float),
-            (first, second, bulk),
-        )
+        first, second = in_arrays(first), in_arrays(second)
+        bulk = jax.tree.map(lambda part: jnp.asarray(np.asarray(part, float)), bulk)
         found = _ascend(first, second, prompts.in_float64, bulk)
         return Prompts(*map(np.asarray, (found.xs, found.ys, found.query)))
 
 
 @compiled_once
 def _ascend(first: Learner, second: Learner, prompts: Prompt, bulk: Bulk) -> Prompt:
-    def apart(prompt: Prompt) -> Array:
+    def apart(prompt: Prompt) -> Any:
         return jnp.sum((predict(first, prompt) - predict(second, prompt)) ** 2)
 
     slope = jax.vmap(jax.value_and_grad(apart))
 
     def inside(prompt: Prompt) -> Prompt:
-        def inputs(x: Array) -> Array:
+        def inputs(x: Array) -> Any:
             z = (x - bulk.mean) @ bulk.whiten
             length = jnp.linalg.norm(z, axis=-1, keepdims=True)
             return bulk.mean + z * jnp.minimum(1, bulk.radius / jnp.maximum(length, 1e-9)) @ (
@@ -87,7 +90,7 @@ def _ascend(first: Learner, second: Learner, prompts: Prompt, bulk: Bulk) -> Pro
     def step(state, size):
         prompt, best, most = state
         value, gradient = slope(prompt)
-        better = jnp.isfinite(value) & (value > most)
+        better = jnp.isfinite(value) & (value > most) & (_least(prompt) >= bulk.least)
         best = jax.tree.map(lambda new, old: _where(better, new, old), prompt, best)
         gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0), gradient)
         moved = jax.tree.map(lambda x, g: x + size * _length(x) * _direction(g), prompt, gradient)
@@ -96,6 +99,11 @@ def _ascend(first: Learner, second: Learner, prompts: Prompt, bulk: Bulk) -> Pro
     start = (inside(prompts), prompts, jnp.full(len(prompts.query), -1.0))
     (_, best, _), _ = jax.lax.scan(step, start, SIZE * 0.85 ** jnp.arange(STEPS))
     return best
+
+
+def _least(prompts: Prompt) -> Array:
+    """λ_min of X^T X / n of each context; without it least squares could be driven anywhere."""
+    return jnp.linalg.eigvalsh(prompts.xs.mT @ prompts.xs / prompts.context_length)[..., 0]
 
 
 def _where(rows: Array, new: Array, old: Array) -> Array:

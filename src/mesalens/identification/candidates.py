@@ -4,6 +4,7 @@ A family names what it computes for given parameters (`build`), where a search f
 the families that it contains. That is all that identification knows of it.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -62,8 +63,9 @@ class Scales(NamedTuple):
         lengths = np.sum(prompts.xs.astype(float) ** 2, axis=-1)
         distances = np.linalg.norm(prompts.xs - prompts.queries[:, None], axis=-1)
         largest = prompts.spectrum.eigenvalues[:, -1]
-        numbers = [max(float(np.median(x)), 1e-12) for x in (largest, distances, lengths)]
-        return cls(*prompts.xs.shape[1:], prompts.ys.shape[-1], *numbers)
+        numbers = (max(float(np.median(x)), 1e-12) for x in (largest, distances, lengths))
+        (_, n, d), m = prompts.xs.shape, prompts.ys.shape[-1]
+        return cls(n, d, m, *numbers)
 
 
 Starts = Callable[[int, Scales], list[dict[str, Any]]]
@@ -113,7 +115,7 @@ def given(candidates: Mapping[str, Any] | Iterable[Candidate]) -> list[Candidate
     families = []
     for name, each in candidates.items():
         if isinstance(each, Learner):
-            families.append(Candidate(name, lambda each=each: each))
+            families.append(Candidate(str(name), lambda each=each: each))
         elif isinstance(each, Candidate):
             families.append(each)
         else:
@@ -151,7 +153,7 @@ def known(task: Task) -> tuple[list[Candidate], dict[str, str]]:
             most["conjugate-gradient"] = min(n, d) - 1
             top = most.get(family.name, MOST_STEPS)
             choices = tuple(choice for choice in family.choices if choice <= top)
-            chosen.append(Candidate(**(vars(family) | {"choices": choices})))
+            chosen.append(dataclasses.replace(family, choices=choices))
     return chosen, left_out
 
 
@@ -170,7 +172,8 @@ def _bayes(task: Task) -> Candidate | dict[str, str]:
     covariance, mean = task.functions.row_covariance(), task.functions.weight_mean()
 
     def build() -> Learner:
-        return BayesianRegression(covariance, variance, prior_mean=mean if mean.any() else None)
+        prior: Any = mean if mean.any() else None
+        return BayesianRegression(covariance, variance, prior_mean=prior)
 
     return Candidate("bayes", build)
 
@@ -219,7 +222,7 @@ def _corrected_rates(choice: int, s: Scales) -> list[dict[str, Any]]:
 
 def _corrected(choice: int, step_size: Any, data_correction: Any) -> Learner:
     """GD++ with rates of their own; the last γ has no effect."""
-    gammas = np.append(np.asarray(data_correction), 0.0)
+    gammas: Any = np.append(np.asarray(data_correction), 0.0)
     return GradientDescent(step_size, choice, data_correction=gammas)
 
 

@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-
 from mesalens.identification import distance
 from mesalens.identification.distance import Interval
 from mesalens.identification.evidence import Evidence

@@ -16,11 +16,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from jaxtyping import Bool, Float
 
 ROUNDING = 1e-8
 """Distances below this are those of rounding errors: which is smaller says nothing."""
+
+MOST = 25.0
+"""Squared differences beyond this multiple of V do not count for the lower end of a distance."""
 
 Pairs = Float[np.ndarray, " pairs"]
 """A number for each pair of prompts; pairs are independent."""
@@ -35,6 +38,14 @@ class Interval(NamedTuple):
 
     def __repr__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def quantile(error: float, count: int) -> float:
+    """That of Student's t at 1 - error / 2, for a mean of `count` terms.
+
+    From scipy.special: importing scipy.stats takes longer than an identification may.
+    """
+    return float(scipy.special.stdtrit(count - 1, 1 - error / 2))
 
 
 def squares(difference: Float[np.ndarray, "batch m"]) -> Pairs:
@@ -65,24 +76,36 @@ def ratio(numerators: Pairs, denominators: Pairs, error: float) -> Interval:
     and that of its logarithm too little downwards. The wider end of each is taken,
 
         [D - t s, D exp(t s / D)].
+
+    Where algorithms diverge, a few terms can be larger than all others together. For the lower end
+    terms are cut at `MOST` v̄, which makes their mean smaller: it remains a lower end.
     """
-    a, v = numerators.mean(), denominators.mean()
-    if not np.isfinite(a):
-        return Interval(np.inf, np.inf, np.inf)
-    if a == 0 or v == 0:
+    v = denominators.mean()
+    with np.errstate(over="ignore"):
+        a = numerators.mean()
+    if v == 0 or a == 0:
         value = 0.0 if a == 0 else np.inf
         return Interval(value, value, value)
-    pairs = len(numerators)
-    spread = float(np.std(numerators / a - denominators / v, ddof=1) / np.sqrt(pairs))
-    reach = float(scipy.stats.t.ppf(1 - error / 2, pairs - 1)) * spread
+    cut = np.minimum(numerators, MOST * v)
+    low = float(cut.mean() / v * max(1 - _reach(cut, denominators, error), 0.0))
+    if not np.isfinite(a):
+        return Interval(np.inf, low, np.inf)
     value = float(a / v)
-    return Interval(value, value * max(1 - reach, 0.0), value * float(np.exp(min(reach, 700))))
+    with np.errstate(over="ignore"):
+        high = value * np.exp(min(_reach(numerators, denominators, error), 700.0))
+    return Interval(value, low, float(high))
+
+
+def _reach(numerators: Pairs, denominators: Pairs, error: float) -> float:
+    """t s / D: the half width of the interval of a ratio, relative to the ratio."""
+    terms = numerators / numerators.mean() - denominators / denominators.mean()
+    return float(quantile(error, len(terms)) * terms.std(ddof=1) / np.sqrt(len(terms)))
 
 
 def mean_interval(terms: Pairs, error: float) -> Interval:
     """The interval of level 1 - error of a mean."""
     mean, pairs = float(terms.mean()), len(terms)
-    half = float(scipy.stats.t.ppf(1 - error / 2, pairs - 1) * terms.std(ddof=1) / np.sqrt(pairs))
+    half = float(quantile(error, pairs) * terms.std(ddof=1) / np.sqrt(pairs))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -100,7 +123,7 @@ def pairs_to_decide(numerators: Pairs, denominators: Pairs, bound: float, error:
     mean, spread = terms.mean(), terms.std(ddof=1)
     if not np.isfinite(mean) or mean == 0:
         return 0
-    return int(np.ceil((scipy.stats.norm.ppf(1 - error / 2) * spread / mean) ** 2))
+    return int(np.ceil((scipy.special.ndtri(1 - error / 2) * spread / mean) ** 2))
 
 
 def confidence_set(

@@ -11,9 +11,9 @@ from mesalens.environment import cores
 from mesalens.identification import distance
 from mesalens.identification.distance import Interval, Pairs
 from mesalens.identification.fit import Fitted
-from mesalens.identification.prompts import Prompts, Source
+from mesalens.identification.prompts import BATCH, Prompts, Source
 from mesalens.identification.regimes import TASK, Regime, draw, missing
-from mesalens.identification.subject import BATCH, Subject
+from mesalens.identification.subject import Subject
 
 
 @dataclass(eq=False)

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import blended_transform_factory
 
 from mesalens.plots import NEUTRAL, REFERENCE, TRAINED, style
 
@@ -27,7 +29,8 @@ def figure(report: Any) -> Figure:
             axes.set_axis_off()
             axes.text(0.5, 0.5, "Predictions do not depend on the context.", ha="center")
             return drawn
-        top, bottom = drawn.subfigures(2, 1, height_ratios=[1.25, 1])
+        halves: Any = drawn.subfigures(2, 1, height_ratios=[1.25, 1])
+        top, bottom = halves
         _distances(top.subplots(), report)
         left, right = bottom.subplots(1, 2, width_ratios=[1.35, 1])
         if report.filter is None:
@@ -94,6 +97,9 @@ def _filter(axes: Axes, report: Any) -> None:
         axes.plot(found.eigenvalues, g, color=color, ls=line, label=name, lw=1.6)
     axes.grid(True, alpha=0.25)
     axes.set(xscale="log", xlabel="eigenvalue λ of $X^T X/n$", ylabel="g(λ)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title("spectral filter, with simultaneous band", loc="left")
     axes.legend(fontsize=8)
 
@@ -128,4 +134,4 @@ def _fingerprint(axes: Axes, report: Any) -> None:
 
 def _across(axes: Axes) -> Any:
     """Shares of the axes along x, data along y."""
-    return mpl.transforms.blended_transform_factory(axes.transAxes, axes.transData)
+    return blended_transform_factory(axes.transAxes, axes.transData)

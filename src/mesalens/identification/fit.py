@@ -1,5 +1,6 @@
 """Fitting: the member of a family that is nearest to a subject's predictions."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,20 +85,21 @@ def predictions(
 ) -> Float[np.ndarray, "batch m"]:
     """What a member of a family answers, in float64."""
     if candidate.iterates:
+        assert choice is not None
         return iterates(candidate, prompts)[choice]
     with jax.enable_x64(True):
         learner = candidate.learner(choice, parameters)
         if has_filter(learner):
             spectrum = prompts.centred_spectrum if candidate.centred else prompts.spectrum
             return by_filter(learner, spectrum, prompts.context_length)
-        numbers = jax.tree.map(lambda x: jnp.asarray(x) if _is_number(x) else x, learner)
-        return np.asarray(_predictions(numbers, prompts.in_float64))
+        return np.asarray(_predictions(in_arrays(learner), prompts.in_float64))
 
 
 def iterates(candidate: Candidate, prompts: Prompts) -> dict[int, np.ndarray]:
     """What the members of a family whose choices are iterates answer, by choice."""
     with jax.enable_x64(True):
-        answers = np.asarray(_iterates(candidate.build(max(candidate.choices)), prompts.in_float64))
+        learner = in_arrays(candidate.build(max(candidate.choices)))
+        answers = np.asarray(_iterates(learner, prompts.in_float64))
     return {choice: answers[:, choice] for choice in candidate.choices}
 
 
@@ -154,7 +156,7 @@ def fit(
     least = min(each.square for each in fits)
     best = next(each for each in fits if each.square <= least + SIMPLER * 0.01 * unit)
     others = {each.choice: each for each in fits if each is not best and each.choice is not None}
-    return Fitted(**(vars(best) | {"others": others}))
+    return dataclasses.replace(best, others=others)
 
 
 def refit(fitted: Fitted, prompts: Prompts, answers: np.ndarray) -> np.ndarray:
@@ -279,8 +281,18 @@ def _value(coordinate: np.ndarray, kind: Range) -> np.ndarray:
     return np.clip(coordinate, -1e15, 1e15)
 
 
-def _is_number(leaf: Any) -> bool:
-    return isinstance(leaf, int | float | np.ndarray | np.generic) and not isinstance(leaf, bool)
+def in_arrays(learner: Learner) -> Learner:
+    """The learner with its numbers as arrays of one type, so that all values are one program."""
+
+    def array(leaf: Any) -> Any:
+        if isinstance(leaf, bool) or not isinstance(
+            leaf, int | float | np.generic | jax.Array | np.ndarray
+        ):
+            return leaf
+        kind = np.int64 if np.issubdtype(np.asarray(leaf).dtype, np.integer) else np.float64
+        return jnp.asarray(np.asarray(leaf, kind))
+
+    return jax.tree.map(array, learner)
 
 
 @compiled_once

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.stats
 import xarray as xr
+from pydantic_core import to_jsonable_python
 
 from mesalens.identification import distance
 from mesalens.identification.distance import Interval
@@ -64,7 +64,7 @@ class ProcedureIdentification:
         """The answer as plain values, as `--json` prints it; `seeds` has those of the models."""
         first = self.seeds[0].content()
         table = self.dataset
-        return {
+        content = {
             "verdict": self.verdict,
             "name": self.name,
             "parameters": self.parameters,
@@ -93,6 +93,7 @@ class ProcedureIdentification:
             "seconds": round(sum(seed.seconds for seed in self.seeds), 2),
             "seeds": [seed.content() for seed in self.seeds],
         }
+        return to_jsonable_python(content, inf_nan_mode="null")
 
     def __str__(self) -> str:
         words = {
@@ -139,7 +140,7 @@ class ProcedureIdentification:
         from mesalens.manifest import write_manifest
         from mesalens.storage import save_dataset
 
-        content = json.loads(json.dumps(self.content()), parse_constant=lambda _: None)
+        content = self.content()
         with new_folder(Path(folder)) as out:
             (out / "identification.json").write_text(json.dumps(content, indent=2) + "\n")
             save_dataset(self.dataset, out / "distances.nc")
@@ -204,7 +205,7 @@ def _student(values: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray, 
         return mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf)
     with np.errstate(invalid="ignore"):
         spread = values.std(axis=0, ddof=1) / np.sqrt(count)
-        half = scipy.stats.t.ppf(1 - error / 2, count - 1) * spread
+        half = distance.quantile(error, count) * spread
         return mean, mean - half, mean + half
 
 
@@ -225,5 +226,5 @@ def _floor(seeds: Sequence[Identification], error: float) -> Interval:
         return Interval(float(mean), -np.inf, np.inf)
     without = (total - 2 * apart.sum(axis=1)) / ((count - 1) * (count - 2))
     spread = np.sqrt((count - 1) / count * np.sum((without - without.mean()) ** 2))
-    half = scipy.stats.t.ppf(1 - error / 2, count - 1) * spread
+    half = distance.quantile(error, count) * spread
     return Interval(float(mean), float(mean - half), float(mean + half))

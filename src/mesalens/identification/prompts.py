@@ -15,6 +15,9 @@ from mesalens.program_cache import seldom
 from mesalens.prompt import Prompt
 from mesalens.tasks import ClassificationTask, Task
 
+BATCH = 1024
+"""Prompts that are drawn or answered at once: one size, so that one program serves all."""
+
 
 class Spectrum(NamedTuple):
     """`X^T X / n = U diag(λ) U^T` of each context, with query and sums in that basis.
@@ -100,7 +103,7 @@ class Source:
 
     def __init__(self, task: Task, key: Key[jax.Array, ""]):
         self.task, self.key = task, key
-        self._programs: dict[tuple[int, int], Callable[..., Any]] = {}
+        self._programs: dict[int, Callable[..., Any]] = {}
 
     def rng(self, *place: int) -> np.random.Generator:
         """A generator of its own for each place."""
@@ -108,24 +111,24 @@ class Source:
         return np.random.default_rng([*data, *place])
 
     def draw(self, count: int, place: tuple[int, ...], times: int = 1) -> Prompts:
-        """An even number of prompts, with contexts `times` as long as those of the task.
+        """An even number of prompts, at most `BATCH`; contexts are `times` as long as the task's.
 
         Raises:
             ValueError: if the task has no longer contexts.
         """
         task = self.task if times == 1 else longer(self.task, times)
-        if (count, times) not in self._programs:
+        if times not in self._programs:
             options: Any = {"compiler_options": seldom()}
-            draw = jax.jit(lambda key: task.sample(key, (count,))[0], **options)
-            self._programs[count, times] = draw
+            draw = jax.jit(lambda key: task.sample(key, (BATCH,))[0], **options)
+            self._programs[times] = draw
         key = self.key
         for part in place:
             key = jax.random.fold_in(key, np.uint32(part))
-        prompt = self._programs[count, times](key)
+        prompt = self._programs[times](key)
         if not isinstance(prompt, Prompt):
             raise InputError("task must give the examples to be identified on; it is condensed.")
         queries = np.repeat(np.asarray(prompt.query)[::2], 2, axis=0)
-        return Prompts(np.asarray(prompt.xs), np.asarray(prompt.ys), queries)
+        return Prompts(np.asarray(prompt.xs), np.asarray(prompt.ys), queries)[:count]
 
 
 def longer(task: Task, times: int) -> Task:

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
+from pydantic_core import to_jsonable_python
 
 from mesalens.identification import distance
-from mesalens.identification.decision import Decision
+from mesalens.identification.decision import NEARER, Decision
 from mesalens.identification.distance import Interval
 from mesalens.identification.evidence import Evidence
 from mesalens.identification.fingerprint import Fingerprint
 from mesalens.identification.fit import Fitted
 from mesalens.identification.regimes import TASK
 from mesalens.identification.spectral_filter import SpectralFilter, of_candidate
-from mesalens.tasks import Task
 
 WORDS = {
     "zero": "predicting 0",
@@ -156,10 +155,11 @@ class Identification:
         spectral, why = filters
         shown = dict.fromkeys([*decision.names, *ranked[:3]])
         drawn = {}
-        for name in shown if spectral is not None else ():
-            g = of_candidate(evidence.fits[name], evidence.source, spectral.eigenvalues)
-            if g is not None:
-                drawn[name] = g
+        if spectral is not None:
+            for name in shown:
+                g = of_candidate(evidence.fits[name], evidence.source, spectral.eigenvalues)
+                if g is not None:
+                    drawn[name] = g
         return cls(
             verdict=decision.verdict,
             names=decision.names,
@@ -174,7 +174,7 @@ class Identification:
             filter=spectral,
             no_filter=why,
             candidate_filters=drawn,
-            deterministic=noise == 0,
+            deterministic=bool(noise == 0),
             steps=_choices(evidence, best, margin, error) if decision.verdict == "named" else (),
             left_out={**left_out, **{f"regime {k}": v for k, v in evidence.left_out.items()}},
             prompts=evidence.subject.asked,
@@ -226,7 +226,7 @@ class Identification:
         return ", ".join(words)
 
     def content(self) -> dict[str, Any]:
-        """The answer as plain values, as `--json` prints it."""
+        """The answer as plain values, as `--json` prints it; NaN and infinities are None."""
         margin, table = self.about["margin"], self.dataset
         candidates = []
         for name in table.candidate.values.tolist():
@@ -245,7 +245,7 @@ class Identification:
                 {"name": name, "parameters": self.parameters_of(name), "regimes": distances}
             )
         found = self.fingerprint
-        return {
+        content = {
             "verdict": self.verdict,
             "name": self.name,
             "parameters": self.parameters,
@@ -301,14 +301,15 @@ class Identification:
             "model": repr(self.about["model"]),
             "seconds": round(self.seconds, 2),
         }
+        return to_jsonable_python(content, inf_nan_mode="null", fallback=_plain)
 
     def __str__(self) -> str:
         from mesalens.identification.words import text
 
         return text(self)
 
-    def plot(self) -> Figure:
-        """Distances by candidate and regime, the spectral filter, and the fingerprint."""
+    def plot(self) -> Any:
+        """A Matplotlib figure: distances by candidate and regime, spectral filter, fingerprint."""
         from mesalens.identification.figure import figure
 
         return figure(self)
@@ -327,7 +328,7 @@ class Identification:
         from mesalens.manifest import write_manifest
         from mesalens.storage import save_dataset
 
-        content = json.loads(json.dumps(self.content()), parse_constant=lambda _: None)
+        content = self.content()
         drawn = self.plot()
         with new_folder(Path(folder)) as out:
             names = [
@@ -387,8 +388,12 @@ def _parameters_text(fitted: Fitted) -> str:
 
 
 def _storable(table: xr.Dataset) -> xr.Dataset:
-    """netCDF has no strings of size 0."""
+    """Strings of size 0 cannot be written to netCDF."""
     return table if table.candidate.size else xr.Dataset(attrs=table.attrs)
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value).tolist()
 
 
 def _truth(value: Any) -> bool | None:
@@ -468,9 +473,9 @@ def _choices(evidence: Evidence, name: str, margin: float, error: float) -> tupl
             squares = distance.squares(answers - sample.subject)
             if not distance.ratio(squares, sample.units, error).low <= margin:
                 break
-            if distance.farther(squares, sample.squares(name), 4.0, error):
-                if squares.mean() > distance.ROUNDING * sample.units.mean():
-                    break
+            decided = squares.mean() > distance.ROUNDING * sample.units.mean()
+            if decided and distance.farther(squares, sample.squares(name), NEARER, error):
+                break
         else:
             passing.append(choice)
     return tuple(sorted(passing))

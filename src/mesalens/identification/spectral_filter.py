@@ -15,6 +15,7 @@ a filter. The mean over contexts is the value of g, and the spread what else it 
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.special
 from jaxtyping import Float
 
 from mesalens.checks import InputError
@@ -119,8 +120,6 @@ def _bands(
     The simultaneous band is the pointwise standard error times the quantile of the largest
     deviation over the grid, in standard errors (sup-t).
     """
-    from scipy.stats import norm
-
     contexts = along.shape[-1]
     spread = along.std(axis=-1, ddof=1) / np.sqrt(contexts)
     counts = rng.multinomial(
@@ -129,7 +128,7 @@ def _bands(
     drawn = np.einsum("lgc,bgc->blg", along, counts / contexts) - along.mean(axis=-1)
     largest = np.max(np.abs(drawn) / np.where(spread > 0, spread, np.inf), axis=-1)
     factor = np.quantile(largest, 1 - error, axis=0)[:, None]
-    point = norm.ppf(1 - error / 2)
+    point = scipy.special.ndtri(1 - error / 2)
     return point * spread, np.maximum(factor, point) * spread
 
 

@@ -10,14 +10,11 @@ from jaxtyping import Array, Float
 
 from mesalens.adapters import NumpyLearner
 from mesalens.checks import InputError
-from mesalens.identification.prompts import Prompts
+from mesalens.identification.prompts import BATCH, Prompts
 from mesalens.learners import AnyLearner, IterativeLearner, Learner
 from mesalens.learners.base import predict, predict_batch, predict_iterates
 from mesalens.program_cache import compiled_once
 from mesalens.prompt import Prompt
-
-BATCH = 1024
-"""Prompts at once: every batch is filled up to it, so that one program serves all."""
 
 
 class Subject:
@@ -73,10 +70,10 @@ class Subject:
 
 
 def _finite(predictions: np.ndarray) -> np.ndarray:
-    wrong = ~np.isfinite(predictions).all(axis=tuple(range(1, predictions.ndim)))
+    wrong = np.asarray(~np.isfinite(predictions).all(axis=tuple(range(1, predictions.ndim))))
     if wrong.any():
         raise InputError(
-            f"{wrong.sum()} of {len(wrong)} predictions of the learner are NaN or infinite."
+            f"{wrong.sum()} of {len(predictions)} predictions of the learner are NaN or infinite."
         )
     return predictions
 

@@ -14,8 +14,8 @@ def text(report: Any) -> str:
         worst = table.high.sel(candidate=report.name)
         where = str(worst.regime.values[int(np.argmax(worst.values))])
         lines.append(
-            f"  distance below {_share(float(worst.max()))} of what the context explains in each of "
-            f"{table.regime.size} regimes (largest in: {where}); margin {_share(margin)}"
+            f"  distance below {_share(float(worst.max()))} of what the context explains in each "
+            f"of {table.regime.size} regimes (largest in: {where}); margin {_share(margin)}"
         )
     if report.verdict == "set":
         for name in report.names:
@@ -45,7 +45,7 @@ def text(report: Any) -> str:
         parts = [f"{_interval(w)} {name}" for name, w in report.mixture.items()]
         lines.append(f"  nearest mixture: {' + '.join(parts)}")
     for name, others in report.decision.also.items():
-        lines.append(f"  {name} has other names here, or is contained in: {', '.join(others)}")
+        lines.append(f"  {name} is the same here as, or contained in: {', '.join(others)}")
     lines += _properties(report)
     if report.fingerprint is not None and report.filter is None:
         lines.append(f"  no spectral filter: {report.no_filter}")
@@ -91,8 +91,8 @@ def _properties(report: Any) -> list[str]:
         return []
     has = [each.name for each in found.properties if each.holds]
     lacks = [each.name for each in found.properties if each.holds is False]
-    lines = [f"  it is {', '.join(has)}"] if has else []
-    lines += [f"  it is not {', '.join(lacks)}"] if lacks else []
+    lines = [f"  properties: {', '.join(has)}"] if has else []
+    lines += [f"  not: {', '.join(lacks)}"] if lacks else []
     if found.decay is not None:
         lines.append(f"  an example counts {found.decay:.3g} times as much as the one after it")
     return lines

@@ -46,6 +46,6 @@ class CentredDescent(Descent):
         return take_steps(step, start, self._rates(), self.steps)
 
     def spectral_filter(self, eigenvalues: np.ndarray, context_length: int) -> np.ndarray:
-        """g in the eigenbasis of the centred inputs' `X^T X / n`: that of `GradientDescent`."""
+        """The g in the eigenbasis of the centred inputs' `X^T X / n`: that of `GradientDescent`."""
         descent = GradientDescent(self.step_size, self.steps)
         return descent.spectral_filter(eigenvalues, context_length)

@@ -49,10 +49,11 @@ class Learner(eqx.Module):
     def spectral_filter(
         self, eigenvalues: Float[np.ndarray, "*batch d"], context_length: int
     ) -> Float[np.ndarray, "*batch d"]:
-        """g of a learner that is `ŷ = x_q^T U g(λ) U^T X^T y / n`, with `X^T X / n = U diag(λ) U^T`.
+        """The g of a learner that is `ŷ = x_q^T U g(λ) U^T X^T y / n`.
 
-        One from W_0 is `ŷ = W_0 x_q` plus that for the labels `y - W_0 x`. Most learners have no
-        such form, and do not state a filter.
+        U and λ are those of `X^T X / n = U diag(λ) U^T`. A learner from W_0 is
+        `ŷ = W_0 x_q` plus that for the labels `y - W_0 x`. Most learners have no such form, and do
+        not state a filter.
 
         Args:
             eigenvalues: λ, all of each context, in ascending order, in float64.
