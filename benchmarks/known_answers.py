@@ -30,6 +30,9 @@ from mesalens.identification.prompts import Source, spectrum
 SIZES = ((3, 8), (5, 12), (5, 20))
 """d and n of the tasks."""
 
+TRAINED = ("one-layer", "two-layers", "five-layers", "softmax")
+"""Experiments of the study whose models are identified."""
+
 NOISE = (0.01, 0.1, 0.25, 1.0)
 
 
@@ -228,7 +231,7 @@ def decoys(d: int) -> dict[str, Any]:
         "0.7 nearest neighbours, 0.3 descent": seventy_thirty,
         "ridge, clipped at 1": lambda p: jnp.clip(ridge(p), -1, 1),
         "tanh of ridge": lambda p: jnp.tanh(ridge(p)),
-        "ridge, rounded to halves": lambda p: jnp.round(2 * ridge(p)) / 2,
+        "ridge, rounded to integers": lambda p: jnp.round(ridge(p)),
         "ridge with noise seeded by the prompt": noisy,
         "ridge with a penalty that depends on the labels": by_context,
         "one step, normalised by the trace": normalised,
@@ -335,6 +338,51 @@ def of_decoys(seed: int, part: int, parts: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def of_trained(store: Path | None, budget: str, seeds: int = 3) -> Iterator[dict[str, Any]]:
+    """Identifies the trained models of the study of von Oswald et al., and each of their layers.
+
+    They are those that `mesalens reproduce von-oswald-2023` left in its store.
+    """
+    from mesalens.atlas.units import units_of
+    from mesalens.store import Store
+    from mesalens.studies import find
+
+    study, _ = find("von-oswald-2023")
+    known, kept = units_of(study, study.values(budget), 0), Store(store)
+    for name in (name for name in TRAINED if name in known):
+        entries = {seed: kept.get(known[name].address(seed)) for seed in range(2 * seeds)}
+        trained = [known[name].load(s, e.folder) for s, e in entries.items() if e is not None]
+        models = [(run.seed, run.learner, run.task) for run in trained if run.counts][:seeds]
+        for seed, model, task in models:
+            for layer in range(1, model.layers + 1):
+                learner = learners.Iterate(model, layer) if layer < model.layers else model
+                answer: Any = ml.identify(learner, task, key=ml.random.key(seed))
+                yield {"model": name, "seed": seed, "layer": layer} | _row(answer)
+        if len(models) > 1:
+            procedure: Any = ml.identify([m for _, m, _ in models], models[0][2])
+            yield {
+                "model": name,
+                "seeds": len(models),
+                "verdict": procedure.verdict,
+                "names": list(procedure.names),
+                "floor": procedure.floor.value,
+            }
+
+
+def _row(answer: Any) -> dict[str, Any]:
+    nearest: Any = answer.nearest
+    found = answer.filter
+    return {
+        "verdict": answer.verdict,
+        "names": list(answer.names),
+        "described": answer.describe(nearest["name"]),
+        "share": nearest["share"].value,
+        "filter": None if found is None else found.values[-1].tolist(),
+        "eigenvalues": None if found is None else found.eigenvalues.tolist(),
+        "why": answer.no_filter,
+    }
+
+
 def coverage(replications: int = 1000, pairs: int = 512, seed: int = 1) -> dict[str, float]:
     """How often the interval of level 95% contains the distance, for pairs of algorithms.
 
@@ -381,7 +429,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=216)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", default="0/1", help="which share of the work, as 0/2")
-    parser.add_argument("--only", choices=("known", "decoys", "coverage"))
+    parser.add_argument("--only", choices=("known", "decoys", "coverage", "trained"))
+    parser.add_argument("--store", type=Path, help="where trained models are kept")
+    parser.add_argument("--budget", default="full", help="of the trained models")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
@@ -389,6 +439,11 @@ def main() -> None:
     if options.only in (None, "coverage") and part == 0:
         results["coverage"] = coverage()
         print(results["coverage"], flush=True)
+    if options.only == "trained":
+        results["trained"] = []
+        for row in of_trained(options.store, options.budget):
+            results["trained"].append(row)
+            print(json.dumps(row), flush=True)
     if options.only in (None, "decoys"):
         results["decoys"] = []
         for row in of_decoys(options.seed, part, parts):

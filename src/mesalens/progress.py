@@ -122,7 +122,7 @@ class ProgressReport:
             self.say(f"{line}: {'; '.join(state.words)}" if state.words else line)
 
     def _stage_lines(self) -> Callable[[str, float], None]:
-        last_line, last_words = time.monotonic() - self._seconds, ""
+        last_line, last_words = time.monotonic(), ""
 
         def report(words: str, share: float) -> None:
             nonlocal last_line, last_words

@@ -45,7 +45,8 @@ def as_learner(
     Args:
         subject: one of the above.
         adapter: which adapter to use, where the subject does not tell.
-        layout: how prompts become the tokens of a `torch.nn.Module`; see `from_torch`.
+        layout: how prompts become the tokens of a `torch.nn.Module`; see `from_torch`. A string
+            with a colon names a function by its place.
         parameters: what to set of an estimator, and the keyword arguments of a class or function.
 
     Raises:
@@ -65,6 +66,8 @@ def as_learner(
         if isinstance(made, type) or _makes_the_subject(made):
             raise InputError(f"{name} returned {_name(made)}, which is not something that learns.")
         return as_learner(made, adapter=adapter, layout=layout)
+    if isinstance(layout, str) and ":" in layout:
+        layout = _load(layout)
     adapter = adapter or _adapter_for(subject)
     if adapter == "sklearn":
         return from_sklearn(subject, parameters=parameters)

@@ -1,52 +1,90 @@
 """`mesalens identify`."""
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import matplotlib
-import numpy as np
 import pydantic
 
 from mesalens import random
 from mesalens.checks import InputError
+from mesalens.cli.interruption import handled, leave
 from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder
 from mesalens.cli.output import print_json
 from mesalens.cli.reproduce import pairs
 from mesalens.files import require_new
 from mesalens.identification import identify
 from mesalens.kinds import Member
+from mesalens.manifest import read_manifest
 from mesalens.progress import ProgressReport
 from mesalens.training import load_run
 
 NONE: dict[str, Any] = {}
 
+CONSTANTS = {"true": True, "false": False, "none": None}
+
+
+def plain_values(words: Any) -> Any:
+    """Parameters from words such as `n_neighbors=3`: numbers, true, false, none, or the word."""
+    settings = pairs(words)
+    if not isinstance(settings, dict):
+        return settings
+    return {name: plain_value(value) for name, value in settings.items()}
+
+
+def plain_value(word: Any) -> Any:
+    """The value that a word stands for; never code."""
+    if not isinstance(word, str) or word.lower() in CONSTANTS:
+        return CONSTANTS[word.lower()] if isinstance(word, str) else word
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(word)
+    return word
+
 
 class Identify(Command):
     """Says which algorithm a learner runs, with intervals, or that none of the known ones fits.
 
-    The learner is a folder that `mesalens train` wrote, or file.py:NAME or module:NAME of a
-    function of NumPy batches (xs [B, n, d], ys [B, n, m], queries [B, d]) -> [B, m], of a
-    scikit-learn estimator, or of a torch.nn.Module. Loading a .py file runs it.
+    The learner is a folder that `mesalens train` wrote (with several seeds, the training procedure
+    is identified), or file.py:NAME or module:NAME, where NAME is one of
+
+      a function of NumPy batches, (xs [B, n, d], ys [B, n, m], queries [B, d]) -> [B, m]
+      a scikit-learn estimator, or its class, which is fitted on each context
+      a torch.nn.Module in evaluation mode, or a function without arguments that returns one
+      a function of one mesalens.Prompt, written in JAX
+
+    Loading a .py file runs it: give only files that you trust.
+
+      mesalens identify runs/d5
+      mesalens identify my_model.py:predict --dim 5 --context-length 12 --noise-variance 0.25
+      mesalens identify sklearn.neighbors:KNeighborsRegressor --set n_neighbors=3 --dim 5
+      mesalens identify my_gpt2.py:model --adapter torch --layout interleaved --dim 5
     """
 
     learner: Annotated[str, POSITIONAL]
     """a folder that `mesalens train` wrote, or file.py:NAME, or module:NAME"""
     adapter: str | None = None
-    """numpy, jax, sklearn or torch, where the object does not tell"""
+    """how the learner is called (numpy, jax, sklearn or torch); needed only if it is not clear"""
     layout: str = "interleaved"
-    """how a torch.nn.Module reads prompts: joint, interleaved, or file.py:NAME of an encoder"""
-    set_: Annotated[dict[str, Any], pydantic.BeforeValidator(pairs), WORDS] = NONE
-    """parameters of an estimator or a class, as n_neighbors=3; plain values"""
+    """how a torch.nn.Module reads prompts: interleaved, joint, or file.py:NAME of a function that
+    turns tensors xs, ys and queries into tokens"""
+    set_: Annotated[dict[str, Any], pydantic.BeforeValidator(plain_values), WORDS] = NONE
+    """parameters of an estimator, a class or a function, as n_neighbors=3; values are numbers,
+    true, false, none or words"""
     task: Annotated[Any, Member("task")] = "regression"
-    """the task (of a folder, the one it was trained on)"""
+    """the distribution of prompts; a folder has the task it was trained on"""
     margin: float = 0.01
-    """the distance below which an algorithm is the same, of what the context explains"""
+    """the largest distance at which an algorithm counts as the same, as a share of what the
+    context explains"""
     level: float = 0.95
-    """one minus the chance that an interval misses"""
+    """the confidence level of the intervals"""
     prompts: int = 8192
-    """the most prompts to judge on in each regime"""
+    """the largest number of prompts in each regime, at least 1024"""
     seed: int = 0
-    """where the prompts come from"""
+    """the seed of all random numbers"""
     out: Folder | None = None
     """a new folder for the page, the figure and the numbers"""
     device: str | None = None
@@ -57,13 +95,10 @@ class Identify(Command):
         matplotlib.use("agg")
         if self.out is not None:
             require_new(self.out)
-        model, task, adapter = self._subject()
-        with ProgressReport() as progress:
-            bar = progress.start("identifying", 100)
-
-            def report(words: str, share: float) -> None:
-                bar(int(100 * share))
-
+        with ProgressReport() as progress, handled(_leaving(progress)):
+            report = progress.stages()
+            report("loading the learner", 0.0)
+            model, task, adapter = self._subject()
             answer = identify(
                 model,
                 task,
@@ -74,6 +109,7 @@ class Identify(Command):
                 progress=report,
                 **adapter,
             )
+            report("done", 1.0)
         if self.out is not None:
             answer.save(self.out)
         if self.json_:
@@ -86,21 +122,46 @@ class Identify(Command):
 
     def _subject(self) -> tuple[Any, Any, dict[str, Any]]:
         """The model or models, the task, and how a foreign model is read."""
-        if ":" not in self.learner:
-            if self.model_fields_set & {"task", "set_", "adapter"}:
-                raise InputError(
-                    "a folder has its own task and model; give --task, --set and --adapter only "
-                    "with file.py:NAME."
-                )
-            settings, training = load_run(Path(self.learner))
-            axes = [axis for axis in training.metrics.loss.dims if axis != "step"]
-            labels = [training.metrics[axis].values.tolist() for axis in axes]
-            models = [
-                training.learner(
-                    **dict(zip(axes, [v[i] for v, i in zip(labels, at, strict=True)], strict=True))
-                )
-                for at in np.ndindex(*map(len, labels))
-            ]
-            return models[0] if len(models) == 1 else models, settings.exact_task(), {}
-        adapter = {"adapter": self.adapter, "layout": self.layout, "parameters": self.set_ or None}
-        return self.learner, self.task.build(), adapter
+        if ":" in self.learner and not Path(self.learner).is_dir():
+            adapter: dict[str, Any] = {"adapter": self.adapter, "layout": self.layout}
+            return self.learner, self.task.build(), adapter | {"parameters": self.set_ or None}
+        own = ("task", "set_", "adapter", "layout")
+        if given := [name for name in own if name in self.model_fields_set]:
+            raise InputError(
+                f"{self.learner} is a folder, which has its own model and task; give "
+                f"--{given[0].rstrip('_')} only with file.py:NAME or module:NAME."
+            )
+        return *self._run(), {}
+
+    def _run(self) -> tuple[Any, Any]:
+        """The models of a run folder, one for each seed, or the only one; and their task."""
+        folder = Path(self.learner)
+        if not folder.is_dir():
+            raise InputError(
+                f"there is no folder {folder}; give the folder of a run, file.py:NAME or "
+                "module:NAME."
+            )
+        manifest = read_manifest(folder)
+        if manifest is not None and manifest["kind"] not in ("run", "sweep"):
+            raise InputError(
+                f"{folder} holds the results of a {manifest['kind']}; give a folder of "
+                "`mesalens train`."
+            )
+        settings, training = load_run(folder)
+        if varied := [axis for axis in training.metrics.loss.dims if axis not in ("seed", "step")]:
+            raise InputError(
+                f"{folder} holds a sweep over {', '.join(map(str, varied))}, not a single training "
+                "procedure; give a folder of `mesalens train`."
+            )
+        models = [training.learner(seed) for seed in range(training.metrics.sizes["seed"])]
+        return models[0] if len(models) == 1 else models, settings.exact_task()
+
+
+def _leaving(progress: ProgressReport) -> Callable[[int, FrameType | None], None]:
+    """A handler of signals that gives the terminal back and ends the process."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        progress.close()
+        leave(number, frame)
+
+    return handler

@@ -21,7 +21,7 @@ from mesalens.identification.fingerprint import fingerprint
 from mesalens.identification.fit import Fitted, fit, refit
 from mesalens.identification.procedure import ProcedureIdentification, of_seeds
 from mesalens.identification.prompts import BATCH, Prompts, Source
-from mesalens.identification.regimes import REGIMES, TASK
+from mesalens.identification.regimes import LONG, REGIMES, SHORT, TASK
 from mesalens.identification.report import Identification
 from mesalens.identification.spectral_filter import spectral_filters
 from mesalens.identification.subject import Subject
@@ -195,10 +195,11 @@ def _measure(evidence: Evidence, size: int, margin: float, error: float, bulk: B
     task = evidence.task
     near = {n: task.interval(n, error) for n in everyone}
     contenders = [n for n in everyone if near[n].low <= margin]
-    for name, sample in list(evidence.samples.items()):
+    evidence.learn_lengths(contenders)
+    for name in list(evidence.samples):
         if name not in (TASK.name, APART.name):
             # Another length of the context is another program for each candidate
-            same = sample.regime.times == 1 and name != "short"
+            same = name not in (SHORT, LONG)
             evidence.grow([name], size, everyone if same else contenders)
     alive = [
         n

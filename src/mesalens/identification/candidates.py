@@ -86,6 +86,9 @@ class Candidate:
         extends: The names of families that are members of this one for some parameters. Where one
             of them is equivalent to the subject, this one says nothing more.
         centred: Whether the spectral filter is that of the centred inputs.
+        lengths: Parameters that may grow as a power of the context length, and that power. Descent
+            on the sum over examples is descent on their mean with a step size that grows as n.
+        searches: From how many of the starts, the nearest to the subject first, to search.
         iterates: Whether all choices are iterates of `build(max(choices))`.
     """
 
@@ -97,6 +100,8 @@ class Candidate:
     choice: str = ""
     extends: tuple[str, ...] = ()
     centred: bool = False
+    lengths: Mapping[str, int] | None = None
+    searches: int = 1
     iterates: bool = False
 
     def learner(self, choice: int | None, parameters: Mapping[str, Any]) -> Learner:
@@ -214,9 +219,10 @@ def _rates_of_their_own(choice: int, s: Scales) -> list[dict[str, Any]]:
 
 def _corrected_rates(choice: int, s: Scales) -> list[dict[str, Any]]:
     return [
-        {"step_size": _spread(choice, size), "data_correction": np.full(choice - 1, gamma)}
+        {"step_size": rates, "data_correction": np.full(choice - 1, 0.1 / s.largest)}
         for size in np.array([0.3, 0.8, 1.4]) / s.largest
-        for gamma in np.array([0.05, 0.2]) / s.largest
+        # Unlike those of plain descent, these rates have an order
+        for rates in (_spread(choice, size), _spread(choice, size)[::-1])
     ]
 
 
@@ -271,6 +277,7 @@ REGRESSION = (
         {"penalty": "positive"},
         _penalties(1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0),
         extends=("bayes",),
+        lengths={"penalty": 1},
     ),
     Candidate(
         "gradient-descent",
@@ -280,6 +287,7 @@ REGRESSION = (
         STEPS,
         "steps",
         extends=("averaging",),
+        lengths={"step_size": 1},
     ),
     Candidate(
         "principal-components",
@@ -314,6 +322,8 @@ REGRESSION = (
         STEPS[1:],
         "steps",
         extends=("gradient-descent",),
+        searches=2,
+        lengths={"lower": -1, "width": -1},
     ),
     Candidate(
         "momentum",
@@ -323,6 +333,8 @@ REGRESSION = (
         STEPS[1:],
         "steps",
         extends=("gradient-descent",),
+        searches=2,
+        lengths={"step_size": 1},
     ),
     Candidate(
         "gd-plus-plus",
@@ -338,6 +350,8 @@ REGRESSION = (
         STEPS[1:],
         "steps",
         extends=("gradient-descent",),
+        searches=2,
+        lengths={"step_size": 1, "data_correction": 1},
     ),
     Candidate(
         "centred-descent",
@@ -347,12 +361,14 @@ REGRESSION = (
         STEPS,
         "steps",
         centred=True,
+        lengths={"step_size": 1},
     ),
     Candidate(
         "lasso",
         Lasso,
         {"penalty": "positive"},
         lambda choice, s: [{"penalty": p * s.largest} for p in (1e-3, 1e-2, 0.05, 0.2, 0.5)],
+        lengths={"penalty": -1},
     ),
     Candidate("kernel-smoother", KernelSmoother, {"bandwidth": "positive"}, _bandwidths),
     Candidate(
@@ -364,6 +380,7 @@ REGRESSION = (
             for size in (0.3, 1.0, 3.0, 10.0)
             for gain in (1.0, 3.0)
         ],
+        searches=2,
     ),
     Candidate(
         "nearest-neighbours",
@@ -376,6 +393,8 @@ REGRESSION = (
         KernelRidge,
         {"penalty": "positive", "bandwidth": "positive"},
         _kernel_ridges,
+        searches=2,
+        lengths={"penalty": 1},
     ),
     Candidate(
         "weighted-ridge",
@@ -383,6 +402,7 @@ REGRESSION = (
         {"penalty": "positive", "decay": "fraction"},
         _penalties(1e-4, 1e-2, 0.3, decay=(0.5, 0.8, 0.95)),
         extends=("ridge",),
+        searches=2,
     ),
     Candidate(
         "online-descent",
@@ -398,6 +418,8 @@ REGRESSION = (
         STEPS[1:],
         "steps",
         extends=("gradient-descent", "chebyshev-descent", "momentum"),
+        searches=2,
+        lengths={"step_size": 1},
     ),
     Candidate(
         "gd-plus-plus-rates",
@@ -406,7 +428,9 @@ REGRESSION = (
         _corrected_rates,
         STEPS[1:5],
         "steps",
+        searches=4,
         extends=("gd-plus-plus", "gradient-descent", "gradient-descent-rates"),
+        lengths={"step_size": 1, "data_correction": 1},
     ),
     Candidate(
         "descent-from-weights",
@@ -421,6 +445,8 @@ REGRESSION = (
         STEPS,
         "steps",
         extends=("gradient-descent",),
+        searches=2,
+        lengths={"step_size": 1},
     ),
     Candidate(
         "preconditioned-step",
@@ -428,6 +454,7 @@ REGRESSION = (
         {"preconditioner": "real"},
         lambda choice, s: [{"preconditioner": np.eye(s.dim) / s.largest}],
         extends=("gradient-descent",),
+        lengths={"preconditioner": 1},
     ),
 )
 """Simplest first: of equals, the first is named."""
@@ -440,6 +467,7 @@ CLASSES = (
         lambda choice, s: [{"step_size": size / s.largest} for size in (0.3, 1.0, 3.0, 10.0)],
         STEPS,
         "steps",
+        lengths={"step_size": 1},
     ),
 )
 """Where labels are classes. Their predictions are logits."""

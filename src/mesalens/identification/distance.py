@@ -97,7 +97,7 @@ def ratio(numerators: Pairs, denominators: Pairs, error: float) -> Interval:
 
 
 def _reach(numerators: Pairs, denominators: Pairs, error: float) -> float:
-    """t s / D: the half width of the interval of a ratio, relative to the ratio."""
+    """T s / D: the half width of the interval of a ratio, relative to the ratio."""
     terms = numerators / numerators.mean() - denominators / denominators.mean()
     return float(quantile(error, len(terms)) * terms.std(ddof=1) / np.sqrt(len(terms)))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +11,9 @@ from mesalens.checks import InputError
 from mesalens.environment import cores
 from mesalens.identification import distance
 from mesalens.identification.distance import Interval, Pairs
-from mesalens.identification.fit import Fitted
+from mesalens.identification.fit import Fitted, with_lengths
 from mesalens.identification.prompts import BATCH, Prompts, Source
-from mesalens.identification.regimes import TASK, Regime, draw, missing
+from mesalens.identification.regimes import LONG, SHORT, TASK, Regime, draw, missing
 from mesalens.identification.subject import Subject
 
 
@@ -81,6 +82,8 @@ class Evidence:
         self.subject, self.source, self.fits = subject, source, dict(fits)
         self.samples: dict[str, Sample] = {}
         self.left_out: dict[str, str] = {}
+        self._lengths: tuple[list[Any], list[Any], list[Any]] | None = None
+        self._learned: set[str] = set()
         for regime in regimes:
             if why := missing(regime, source):
                 self.left_out[regime.name] = why
@@ -125,6 +128,33 @@ class Evidence:
         sample.answers.append(answers)
         if swapped is not None:
             sample.swapped.append(swapped)
+
+    def learn_lengths(self, candidates: Sequence[str]) -> None:
+        """Finds out for candidates whether their parameters grow with the context length.
+
+        It is fitted on prompts of its own, once for each candidate, before it is judged on others.
+        """
+        if self._lengths is None:
+            self._lengths = [], [], []
+            for sample in self.samples.values():
+                if sample.regime.name in (SHORT, LONG):
+                    prompts = draw(sample.regime, self.source, BATCH, (0, sample.regime.times))
+                    try:
+                        answers = self.subject(prompts, keep=False)
+                    except InputError:
+                        continue  # it is left out when it is grown
+                    found = prompts, answers, float(distance.units(answers).mean())
+                    for part, each in zip(self._lengths, found, strict=True):
+                        part.append(each)
+        known = self._lengths
+        new = [name for name in candidates if name not in self._learned]
+
+        def learn(name: str) -> None:
+            self.fits[name] = with_lengths(self.fits[name], *known)
+
+        if known[0]:
+            in_threads(learn, new)
+        self._learned.update(new)
 
     def answer(self, sample: Sample, candidates: Iterable[str]) -> None:
         """Asks candidates about those prompts of a regime that they have not seen."""

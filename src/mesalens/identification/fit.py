@@ -23,7 +23,7 @@ from mesalens.prompt import Prompt
 MOST_EVALUATIONS = 40
 """Of a search from one start, in units of one more than the number of parameters."""
 
-PRECISION = 1e-4
+ROUGH, FINE = 1e-4, 1e-9
 """A search ends where a step lowers the distance by a smaller share. Exact fits converge faster."""
 
 SIMPLER = 1e-4
@@ -43,7 +43,9 @@ Parameters = Mapping[str, Any]
 class Fitted:
     """A member of a family: `parameters` with standard errors, and the distance where fitted.
 
-    Distances are mean squares. `others` are the fits for the other choices, by choice.
+    Distances are mean squares. `others` are the fits for the other choices, by choice. Parameters
+    are those for contexts of `context_length` examples. If `grows`, those that the family says grow
+    with the context length do, and otherwise they stay as they are.
     """
 
     candidate: Candidate
@@ -52,6 +54,8 @@ class Fitted:
     errors: Parameters
     square: float
     others: Mapping[int, "Fitted"]
+    context_length: int
+    grows: bool = False
 
     @property
     def name(self) -> str:
@@ -70,7 +74,12 @@ class Fitted:
 
     def predictions(self, prompts: Prompts) -> Float[np.ndarray, "batch m"]:
         """What it answers, computed in float64."""
-        return predictions(self.candidate, self.choice, self.parameters, prompts)
+        parameters = dict(self.parameters)
+        if self.grows:
+            ratio = prompts.context_length / self.context_length
+            for name, power in (self.candidate.lengths or {}).items():
+                parameters[name] = parameters[name] * ratio**power
+        return predictions(self.candidate, self.choice, parameters, prompts)
 
     def interval(self, name: str) -> tuple[Any, Any]:
         """The 95% interval of a parameter, from its standard error in the coordinate searched."""
@@ -141,22 +150,57 @@ def fit(
         unit: What the context explains, in which the distances of choices are compared.
         scales: Of the task's prompts.
     """
+    n = prompts.context_length
     if candidate.iterates:
         by_choice = iterates(candidate, prompts)
         fits = [
-            Fitted(candidate, choice, {}, {}, _mean_square(by_choice[choice] - answers), {})
+            Fitted(candidate, choice, {}, {}, _mean_square(by_choice[choice] - answers), {}, n)
             for choice in candidate.choices
         ]
     else:
         fits = []
         for choice in candidate.choices or (None,):
-            fits.append(_fit(candidate, choice, prompts, answers, scales))
+            fits.append(_fit(candidate, choice, prompts, answers, unit, scales))
             if fits[-1].square <= EXACT * unit:  # larger choices have nothing to add
                 break
     least = min(each.square for each in fits)
     best = next(each for each in fits if each.square <= least + SIMPLER * 0.01 * unit)
     others = {each.choice: each for each in fits if each is not best and each.choice is not None}
+    if best.parameters and best.square > EXACT * unit:
+        # The choices were compared by rough searches; where prompts are of another kind, the last
+        # digits of parameters matter
+        found = _search(candidate, best.choice, best.parameters, prompts, answers, FINE)
+        if found[2] <= best.square:
+            best = Fitted(candidate, best.choice, *found, {}, n)
     return dataclasses.replace(best, others=others)
+
+
+def with_lengths(
+    fitted: Fitted, prompts: list[Prompts], answers: list[np.ndarray], units: list[float]
+) -> Fitted:
+    """The candidate whose parameters grow with the context length or do not, whichever is nearer.
+
+    Args:
+        fitted: A fitted candidate.
+        prompts: Batches with contexts of other lengths, on which it is not judged.
+        answers: The subject's answers to them.
+        units: What the context explains in each.
+    """
+    if not fitted.candidate.lengths:
+        return fitted
+
+    def off(each: Fitted) -> float:
+        return sum(
+            _mean_square(each.predictions(batch) - answer) / unit
+            for batch, answer, unit in zip(prompts, answers, units, strict=True)
+        )
+
+    growing = dataclasses.replace(
+        fitted,
+        grows=True,
+        others={k: dataclasses.replace(other, grows=True) for k, other in fitted.others.items()},
+    )
+    return growing if off(growing) < off(fitted) else fitted
 
 
 def refit(fitted: Fitted, prompts: Prompts, answers: np.ndarray) -> np.ndarray:
@@ -172,20 +216,26 @@ def refit(fitted: Fitted, prompts: Prompts, answers: np.ndarray) -> np.ndarray:
 
 
 def _fit(
-    candidate: Candidate, choice: int | None, prompts: Prompts, answers: np.ndarray, scales: Scales
+    candidate: Candidate,
+    choice: int | None,
+    prompts: Prompts,
+    answers: np.ndarray,
+    unit: float,
+    scales: Scales,
 ) -> Fitted:
     def square(parameters: Parameters) -> float:
         return _mean_square(_residuals(candidate, choice, parameters, prompts, answers))
 
     if not candidate.ranges:
-        return Fitted(candidate, choice, {}, {}, square({}), {})
+        return Fitted(candidate, choice, {}, {}, square({}), {}, prompts.context_length)
     starts = sorted(candidate.starts(choice or 0, scales), key=square)
-    searches = [
-        _search(candidate, choice, start, prompts, answers)
-        for start in starts[: 1 if len(candidate.ranges) == 1 else 2]
-    ]
+    searches = []
+    for start in starts[: candidate.searches]:
+        searches.append(_search(candidate, choice, start, prompts, answers))
+        if searches[-1][2] <= EXACT * unit:
+            break
     parameters, errors, least = min(searches, key=lambda each: each[2])
-    return Fitted(candidate, choice, parameters, errors, least, {})
+    return Fitted(candidate, choice, parameters, errors, least, {}, prompts.context_length)
 
 
 def _search(
@@ -194,6 +244,7 @@ def _search(
     start: Parameters,
     prompts: Prompts,
     answers: np.ndarray,
+    precision: float = ROUGH,
 ) -> tuple[Parameters, Parameters, float]:
     """The parameters nearest to the answers, their standard errors, and the mean square there."""
     ranges = candidate.ranges or {}
@@ -217,9 +268,9 @@ def _search(
         first,
         method="lm" if answers.size >= first.size else "trf",
         max_nfev=MOST_EVALUATIONS * (len(first) + 1),
-        xtol=1e-9,
-        ftol=PRECISION,
-        gtol=1e-12,
+        xtol=max(1e-5 * precision, 1e-13),
+        ftol=precision,
+        gtol=1e-14,
     )
     return (
         unpack(found.x, ranges),
@@ -260,7 +311,7 @@ def _mean_square(residuals: np.ndarray) -> float:
     return square if np.isfinite(square) else np.inf
 
 
-def _coordinate(value: Any, kind: Range) -> np.ndarray:
+def _coordinate(value: Any, kind: Range) -> Any:
     """A parameter as an unbounded number."""
     value = np.asarray(value, np.float64)
     if kind == "positive":
@@ -270,7 +321,7 @@ def _coordinate(value: Any, kind: Range) -> np.ndarray:
     return scipy.special.logit(value / 2) if kind == "below-two" else value
 
 
-def _value(coordinate: np.ndarray, kind: Range) -> np.ndarray:
+def _value(coordinate: Any, kind: Range) -> Any:
     """The parameter of a coordinate; never beyond what algorithms take."""
     if kind == "positive":
         return np.exp(np.clip(coordinate, -40, 40))

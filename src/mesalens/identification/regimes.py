@@ -86,6 +86,8 @@ def _query_in_context(p: Prompts, rng: np.random.Generator) -> Prompts:
     return Prompts(p.xs, p.ys, p.xs[np.arange(len(p)), chosen])
 
 
+SHORT, LONG = "short", "long"
+
 TASK = Regime("task", "the task itself")
 
 REGIMES = (
@@ -93,8 +95,8 @@ REGIMES = (
     Regime("inputs-halved", "inputs × ½", _scaled(inputs=0.5)),
     Regime("inputs-doubled", "inputs × 2", _scaled(inputs=2.0)),
     Regime("labels-tripled", "labels × 3", _scaled(labels=3.0), for_classes=False),
-    Regime("short", "half of the examples", _half),
-    Regime("long", "twice as many examples", times=2),
+    Regime(SHORT, "half of the examples", _half),
+    Regime(LONG, "twice as many examples", times=2),
     Regime(
         "mixed-lengths",
         "another law of the inputs, of the same covariance: examples (x, y) and query × ½ or √1.75",
@@ -136,6 +138,6 @@ def missing(regime: Regime, source: Source) -> str | None:
     task = source.task
     if has_classes(task) and not regime.for_classes:
         return "labels are classes"
-    if regime.name in ("short", "duplicate") and task.context_length < 2:
+    if regime.name in (SHORT, "duplicate") and task.context_length < 2:
         return "contexts have a single example"
     return None

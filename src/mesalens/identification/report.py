@@ -223,6 +223,10 @@ class Identification:
             else:
                 numbers = ", ".join(f"{number:.4g}" for number in value.ravel())
                 words.append(f"{parameter.replace('_', ' ')} {numbers}")
+        if self.fits[name].grows:
+            powers = self.fits[name].candidate.lengths or {}
+            for parameter, power in powers.items():
+                words.append(f"{parameter.replace('_', ' ')} ∝ {'n' if power > 0 else '1/n'}")
         return ", ".join(words)
 
     def content(self) -> dict[str, Any]:
@@ -242,7 +246,12 @@ class Identification:
                 or rows.distance.sel(regime=regime) == np.inf
             }
             candidates.append(
-                {"name": name, "parameters": self.parameters_of(name), "regimes": distances}
+                {
+                    "name": name,
+                    "parameters": self.parameters_of(name),
+                    "grow_with_length": self.fits[name].grows,
+                    "regimes": distances,
+                }
             )
         found = self.fingerprint
         content = {

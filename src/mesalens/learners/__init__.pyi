@@ -5,6 +5,7 @@ from ._conjugate_gradient import ConjugateGradient as ConjugateGradient
 from ._constant_prediction import ConstantPrediction as ConstantPrediction
 from ._discrete_bayes import DiscreteBayes as DiscreteBayes
 from ._gradient_descent import GradientDescent as GradientDescent
+from ._iterate import Iterate as Iterate
 from ._kernel_ridge import KernelRidge as KernelRidge
 from ._kernel_smoother import KernelSmoother as KernelSmoother
 from ._lasso import Lasso as Lasso

@@ -1,0 +1,34 @@
+"""A learner that stops on its way."""
+
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from mesalens.checks import count
+from mesalens.learners.base import IterativeLearner, predict_iterates, require
+
+
+class Iterate(IterativeLearner):
+    """The prediction of an iterative learner after k of its steps, or layers of a transformer.
+
+    Args:
+        learner: an `IterativeLearner`.
+        step: k, from 0, before the first step.
+
+    Raises:
+        ValueError: if the learner does not answer in steps, or k is negative; where it is called,
+            if the learner has fewer steps.
+    """
+
+    learner: IterativeLearner
+    step: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        require(self.learner, IterativeLearner, "Iterate")
+        count("step", self.step, at_least=0)
+
+    def iterates(self, prompt: Any) -> Float[Array, "iterates m"]:
+        predictions = predict_iterates(self.learner, prompt)
+        count("step", self.step, at_least=0, at_most=len(predictions) - 1)
+        return predictions[: self.step + 1]
