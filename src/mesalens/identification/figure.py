@@ -96,6 +96,9 @@ def _filter(axes: Axes, report: Any) -> None:
     for (name, g), color, line in drawn:
         axes.plot(found.eigenvalues, g, color=color, ls=line, label=name, lw=1.6)
     axes.grid(True, alpha=0.25)
+    low, high = axes.get_ylim()
+    if high - low < 0.1 * abs(high + low):  # or a flat filter would look like a jagged one
+        axes.set_ylim(sorted(x * (low + high) / 2 for x in (0.85, 1.15)))
     axes.set(xscale="log", xlabel="eigenvalue λ of $X^T X/n$", ylabel="g(λ)")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

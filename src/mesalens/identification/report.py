@@ -213,20 +213,15 @@ class Identification:
 
     def describe(self, name: str) -> str:
         """A candidate in words, with its parameters: "ridge regression, penalty 0.25"."""
-        words = [WORDS.get(name, name)]
+        words, fitted = [WORDS.get(name, name)], self.fits[name]
+        powers = (fitted.candidate.lengths or {}) if fitted.grows else {}
         for parameter, found in self.parameters_of(name).items():
             value = np.asarray(found["value"])
+            numbers = ", ".join(f"{number:.4g}" for number in value.ravel())
             if value.ndim == 2:
-                words.append(
-                    f"{parameter.replace('_', ' ')} of size {' × '.join(map(str, value.shape))}"
-                )
-            else:
-                numbers = ", ".join(f"{number:.4g}" for number in value.ravel())
-                words.append(f"{parameter.replace('_', ' ')} {numbers}")
-        if self.fits[name].grows:
-            powers = self.fits[name].candidate.lengths or {}
-            for parameter, power in powers.items():
-                words.append(f"{parameter.replace('_', ' ')} ∝ {'n' if power > 0 else '1/n'}")
+                numbers = f"of size {' × '.join(map(str, value.shape))}"
+            growth = {1: " ∝ n", -1: " ∝ 1/n"}.get(powers.get(parameter, 0), "")
+            words.append(f"{parameter.replace('_', ' ')} {numbers}{growth}")
         return ", ".join(words)
 
     def content(self) -> dict[str, Any]:
