@@ -61,6 +61,7 @@ class NumpyLearner(Learner):
         queries: Float[np.ndarray, "batch d"],
         *,
         keep: bool = True,
+        finite: bool = True,
     ) -> Float[np.ndarray, "batch m"]:
         """The predictions for a batch of prompts, without JAX and in the function's own precision.
 
@@ -72,12 +73,15 @@ class NumpyLearner(Learner):
             ys: labels.
             queries: the covariates whose labels are asked for.
             keep: whether to find and write the prompt at which the function fails.
+            finite: whether to refuse predictions that are NaN or infinite.
 
         Raises:
             ValueError: if the function fails, if it does not return real numbers of shape
                 (batch, m), or if any of them is NaN or infinite.
         """
         predictions = _call_or_keep(self.function, xs, ys, queries, keep=keep)
+        if not finite:
+            return predictions if predictions.dtype.kind == "f" else predictions.astype(float)
         lost = int((~np.isfinite(predictions)).any(-1).sum())
         if lost:
             raise InputError(

@@ -90,7 +90,10 @@ def identify(
         seeds = []
         for place, each in enumerate(model):
             said = _of_seed(progress, place, len(model))
-            seeds.append(identify(each, task, key=key, progress=said, **options, **adapter))
+            try:
+                seeds.append(identify(each, task, key=key, progress=said, **options, **adapter))
+            except InputError as error:
+                raise InputError(f"model {place + 1} of {len(model)}: {error}") from error
         return of_seeds(seeds, margin, 1 - level)
     began = time.monotonic()
     positive("margin", margin)
@@ -175,15 +178,13 @@ def _look(
 ) -> tuple[Decision, float]:
     """Draws prompts until the answer is decided; returns it, and the error of the last look."""
     batches = [2**look for look in range(max(most, 1).bit_length())]
-    refits: dict[str, distance.Interval] = {}
     decision, error = Decision("inconclusive"), total
     for look, (size, error) in enumerate(zip(batches, spend(len(batches), total), strict=True)):
         progress(f"look {look + 1} of {len(batches)}: asking the learner", 0.5 + 0.02 * look)
         _measure(evidence, size, margin, error, bulk)
-        decision = decide(evidence, margin, error, refits)
+        decision = decide(evidence, margin, error, {})
         if decision.verdict == "none":
-            refits = _refits(evidence, margin, error)
-            decision = decide(evidence, margin, error, refits)
+            decision = decide(evidence, margin, error, _refits(evidence, error))
         if decision.verdict != "inconclusive":
             break
     return decision, error
@@ -222,7 +223,12 @@ def _contains(evidence: Evidence, name: str, other: str) -> bool:
 
 
 def _drive_apart(evidence: Evidence, size: int, best: str, rivals: list[str], bulk: Bulk) -> None:
-    """Adds batches of prompts on which the best candidate and its rivals differ most."""
+    """Adds batches of prompts on which the best candidate and its rivals differ most.
+
+    The regime is left out, with the reason, if the subject takes no such prompts.
+    """
+    if APART.name in evidence.left_out:
+        return
     sample, fits = evidence.samples.setdefault(APART.name, Sample(APART)), evidence.fits
     while len(sample.prompts) < size:
         place = (1, 1, len(sample.prompts))
@@ -242,20 +248,27 @@ def _drive_apart(evidence: Evidence, size: int, best: str, rivals: list[str], bu
             np.select([turn == i for i in range(len(rivals))], [p.ys for p in found]),
             np.select([turn[..., 0] == i for i in range(len(rivals))], [p.queries for p in found]),
         )
-        evidence.add(sample, prompts)
+        try:
+            evidence.add(sample, prompts)
+        except InputError as error:
+            evidence.left_out[APART.name] = str(error).rstrip(".")
+            del evidence.samples[APART.name]
+            return
     evidence.answer(sample, evidence.fits)
 
 
-def _refits(evidence: Evidence, margin: float, error: float) -> dict[str, distance.Interval]:
-    """The distances of candidates that are fitted on the first prompts they are judged on."""
-    task = evidence.task
-    prompts, answers = task.prompts[0], task.answers[0]
-    units = distance.units(answers)
+def _refits(evidence: Evidence, error: float) -> dict[str, distance.Interval]:
+    """The distances of candidates that are fitted on the very prompts they are judged on."""
+    task, units = evidence.task, evidence.task.units
+    prompts, answers = Prompts.joined(task.prompts), task.subject
     found: dict[str, distance.Interval] = {}
 
     def work(name: str) -> None:
         nearest = refit(evidence.fits[name], prompts, answers)
-        found[name] = distance.ratio(distance.squares(nearest - answers), units, error)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = distance.squares(nearest - answers)
+        squares = np.where(np.isfinite(squares), squares, np.inf)
+        found[name] = distance.ratio(squares, units, error)
 
     in_threads(work, evidence.fits)
     return found

@@ -28,7 +28,7 @@ QUANTILE = 0.99
 class Bulk(NamedTuple):
     """Where prompts of a task mostly lie.
 
-        (x - x̄)^T Σ^-1 (x - x̄) ≤ r²,      |y - ȳ| ≤ s,      λ_min(X^T X / n) ≥ l
+        (x - x̄)^T Σ^-1 (x - x̄) ≤ r²,      |y - ȳ| ≤ s,      λ(X^T X / n) ≥ l
 
     r and s are the quantiles of level 0.99 of prompts of the task, and l that of level 0.01.
     """
@@ -52,7 +52,8 @@ class Bulk(NamedTuple):
         whiten, colour = (axes / roots) @ axes.T, (axes * roots) @ axes.T
         radius = np.quantile(np.linalg.norm((xs - mean) @ whiten, axis=1), QUANTILE)
         sizes = np.quantile(np.abs(ys - label_mean), QUANTILE, axis=0)
-        least = np.quantile(prompts.spectrum.eigenvalues[:, 0], 1 - QUANTILE)
+        singular = np.linalg.svd(prompts.xs.astype(float), compute_uv=False)[:, -1]
+        least = np.quantile(singular**2 / prompts.context_length, 1 - QUANTILE)
         return cls(mean, whiten, colour, float(radius), label_mean, sizes, float(least))
 
 
@@ -102,8 +103,11 @@ def _ascend(first: Learner, second: Learner, prompts: Prompt, bulk: Bulk) -> Pro
 
 
 def _least(prompts: Prompt) -> Array:
-    """λ_min of X^T X / n of each context; without it least squares could be driven anywhere."""
-    return jnp.linalg.eigvalsh(prompts.xs.mT @ prompts.xs / prompts.context_length)[..., 0]
+    """The least of the min(n, d) eigenvalues of X^T X / n of each context.
+
+    Without a bound on it least squares could be driven anywhere.
+    """
+    return jnp.linalg.svd(prompts.xs, compute_uv=False)[..., -1] ** 2 / prompts.context_length
 
 
 def _where(rows: Array, new: Array, old: Array) -> Array:

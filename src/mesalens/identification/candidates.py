@@ -85,7 +85,6 @@ class Candidate:
         choice: The name of that integer.
         extends: The names of families that are members of this one for some parameters. Where one
             of them is equivalent to the subject, this one says nothing more.
-        centred: Whether the spectral filter is that of the centred inputs.
         lengths: Parameters that may grow as a power of the context length, and that power. Descent
             on the sum over examples is descent on their mean with a step size that grows as n.
         searches: From how many of the starts, the nearest to the subject first, to search.
@@ -99,7 +98,6 @@ class Candidate:
     choices: tuple[int, ...] = ()
     choice: str = ""
     extends: tuple[str, ...] = ()
-    centred: bool = False
     lengths: Mapping[str, int] | None = None
     searches: int = 1
     iterates: bool = False
@@ -360,7 +358,6 @@ REGRESSION = (
         _rates(*RATES),
         STEPS,
         "steps",
-        centred=True,
         lengths={"step_size": 1},
     ),
     Candidate(

@@ -6,9 +6,10 @@ wrong name needs an error in every one, so that nothing has to be corrected for 
 fits if every candidate fails on the task itself, by the same argument.
 
 *Uniqueness.* Of candidates that pass, one that contains a simpler one which passes too says nothing
-more, and is dropped. One that is at least four times as far as another (twice in root mean square)
-in some regime, and nowhere nearer in this sense, is set aside. Those that give the same answers to
-rounding are one algorithm with several names. If one is left it is the name, else the set.
+more, and is dropped, unless it alone gives the very answers. One that is at least four times as far
+as another (twice in root mean square) in some regime, and nowhere nearer in this sense, is set
+aside. Those that give the same answers to rounding are one algorithm with several names. If one is
+left it is the name, else the set.
 
 *Looking repeatedly.* Prompts are added until the answer is decided, at looks that are fixed
 beforehand. Intervals at look k have the level 1 - α_k, Σ α_k = 1 - level, so that the chance that
@@ -107,6 +108,26 @@ def decide(
         parts = fits[name].candidate.extends
         return other in parts or any(contains(p, other) for p in parts if p in fits)
 
+    def exact(name: str, where: Sequence[str] | None) -> bool:
+        return all(
+            samples[r].squares(name).mean() <= distance.ROUNDING * samples[r].units.mean()
+            for r in where or samples
+        )
+
+    def swallows(
+        simpler: str, name: str, candidates: Sequence[str], where: Sequence[str] | None
+    ) -> bool:
+        """Whether a family is dropped for the simplest that it contains.
+
+        It is not where it gives the very answers of the subject and the simpler one does not.
+        """
+        if not contains(name, simpler) or (exact(name, where) and not exact(simpler, where)):
+            return False
+        return not any(
+            contains(simpler, c) and not (exact(name, where) and not exact(c, where))
+            for c in candidates
+        )
+
     def settle(
         candidates: Sequence[str], rivals: Sequence[str], where: Sequence[str] | None = None
     ) -> tuple[list[str], dict[str, tuple[str, ...]], list[str]]:
@@ -114,12 +135,21 @@ def decide(
         also: dict[str, list[str]] = {}
         kept = []
         for name in candidates:
-            simpler = next((c for c in candidates if c != name and contains(name, c)), None)
+            simpler = next((c for c in candidates if swallows(c, name, candidates, where)), None)
             if simpler is None:
                 kept.append(name)
             else:
                 also.setdefault(simpler, []).append(name)
-        kept = [n for n in kept if not any(set_aside(n, o, where) for o in kept if o != n)]
+
+        # A family is as near as the nearest that contains it
+        lines = {name: [name, *also.get(name, ())] for name in kept}
+
+        def beaten(name: str, other: str) -> bool:
+            mine = lines.get(name, [name])
+            return all(any(set_aside(m, o, where) for o in lines[other]) for m in mine)
+
+        left = [n for n in kept if not any(beaten(n, o) for o in kept if o != n)]
+        kept = left or kept  # each may be beaten by another, in another regime
         # Of equals the one with the fewest parameters is the name, or the first
         kept.sort(key=lambda name: fits[name].free)
         names: list[str] = []
@@ -132,7 +162,7 @@ def decide(
         others = [
             rival
             for rival in rivals
-            if not any(contains(rival, n) or set_aside(rival, n, where) for n in kept)
+            if not any(contains(rival, n) or beaten(rival, n) for n in kept)
         ]
         return names, {n: tuple(also[n]) for n in names if n in also}, others
 

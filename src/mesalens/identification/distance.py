@@ -25,6 +25,13 @@ ROUNDING = 1e-8
 MOST = 25.0
 """Squared differences beyond this multiple of V do not count for the lower end of a distance."""
 
+FARTHEST = 1e6
+"""Candidates farther than this multiple of the subject's mean square have no part in a mixture."""
+
+HEAVY, DOUBT = 0.5, 4.0
+"""If the largest hundredth of the terms has more than this share of their sum, others as large may
+be missing, and the upper end is multiplied."""
+
 Pairs = Float[np.ndarray, " pairs"]
 """A number for each pair of prompts; pairs are independent."""
 
@@ -65,7 +72,8 @@ def units(
     if swapped is not None:
         return squares(answers - swapped) / 2
     first, second = answers[::2], answers[1::2]
-    return np.sum((first - second) ** 2, axis=-1) / 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.sum((first - second) ** 2, axis=-1) / 2
 
 
 def ratio(numerators: Pairs, denominators: Pairs, error: float) -> Interval:
@@ -78,11 +86,14 @@ def ratio(numerators: Pairs, denominators: Pairs, error: float) -> Interval:
         [D - t s, D exp(t s / D)].
 
     Where algorithms diverge, a few terms can be larger than all others together. For the lower end
-    terms are cut at `MOST` v̄, which makes their mean smaller: it remains a lower end.
+    terms are cut at `MOST` v̄, which makes their mean smaller: it remains a lower end. Where the
+    largest hundredth of terms has more than half of their sum, the upper end misses too often, and
+    is multiplied by `DOUBT`.
     """
-    v = denominators.mean()
     with np.errstate(over="ignore"):
-        a = numerators.mean()
+        a, v = numerators.mean(), denominators.mean()
+    if not np.isfinite(v):
+        return Interval(np.inf, 0.0, np.inf)
     if v == 0 or a == 0:
         value = 0.0 if a == 0 else np.inf
         return Interval(value, value, value)
@@ -91,9 +102,12 @@ def ratio(numerators: Pairs, denominators: Pairs, error: float) -> Interval:
     if not np.isfinite(a):
         return Interval(np.inf, low, np.inf)
     value = float(a / v)
+    few = max(len(numerators) // 100, 1)
     with np.errstate(over="ignore"):
-        high = value * np.exp(min(_reach(numerators, denominators, error), 700.0))
-    return Interval(value, low, float(high))
+        high = value * float(np.exp(min(_reach(numerators, denominators, error), 700.0)))
+        if np.partition(numerators, -few)[-few:].sum() > HEAVY * numerators.sum():
+            high *= DOUBT
+    return Interval(value, low, high)
 
 
 def _reach(numerators: Pairs, denominators: Pairs, error: float) -> float:
@@ -111,14 +125,16 @@ def mean_interval(terms: Pairs, error: float) -> Interval:
 
 def farther(squares_: Pairs, others: Pairs, factor: float, error: float) -> bool:
     """Whether one distance exceeds `factor` times another, at level 1 - error (one-sided)."""
-    terms = squares_ - factor * others
-    if not np.isfinite(terms).all():
+    if not (np.isfinite(squares_).all() and np.isfinite(others).all()):
         return not np.isfinite(squares_).all() and bool(np.isfinite(others).all())
-    return mean_interval(terms, 2 * error).low > 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(mean_interval(squares_ - factor * others, 2 * error).low > 0)
 
 
 def pairs_to_decide(numerators: Pairs, denominators: Pairs, bound: float, error: float) -> int:
     """The number of pairs with which the interval of a ratio would probably end at a bound."""
+    if not np.isfinite(numerators).all():
+        return 0
     terms = numerators - bound * denominators
     mean, spread = terms.mean(), terms.std(ddof=1)
     if not np.isfinite(mean) or mean == 0:
@@ -163,13 +179,19 @@ def mixture(
     """The weights, of sum 1 and none negative, with which candidates are nearest to the answers."""
     import scipy.optimize
 
-    columns = np.stack([each.ravel() for each in candidates], axis=1)
-    scale = np.sqrt(np.mean(answers**2)) or 1.0
-    gram = columns.T @ columns / (scale**2 * len(columns))
+    size = np.mean(answers**2) or 1.0
+    # What is far away has no weight, and would drown the others in rounding
+    near = [i for i, c in enumerate(candidates) if np.mean((c - answers) ** 2) <= FARTHEST * size]
+    weights = np.zeros(len(candidates))
+    if not near:
+        return weights
+    columns = np.stack([candidates[i].ravel() for i in near], axis=1)
+    gram = columns.T @ columns / (size * len(columns))
     root = np.linalg.cholesky(gram + 1e-12 * np.trace(gram) * np.eye(len(gram)))
-    right = np.linalg.solve(root, columns.T @ answers.ravel() / (scale**2 * len(columns)))
+    right = np.linalg.solve(root, columns.T @ answers.ravel() / (size * len(columns)))
     # The sum is held at 1 by a row that outweighs all others
     heavy = 1e4 * max(float(np.abs(root).max()), 1.0)
     rows = np.vstack([root.T, np.full(len(gram), heavy)])
-    weights, _ = scipy.optimize.nnls(rows, np.append(right, heavy))
-    return weights / weights.sum()
+    found, _ = scipy.optimize.nnls(rows, np.append(right, heavy))
+    weights[near] = found / found.sum()
+    return weights

@@ -47,14 +47,24 @@ class Sample:
 
     @property
     def units(self) -> Pairs:
-        """Terms whose mean is what the context explains."""
-        return distance.units(self.subject, np.concatenate(self.swapped) if self.swapped else None)
+        """Terms whose mean is what the context explains, where predictions are finite."""
+        swapped = np.concatenate(self.swapped) if self.swapped else None
+        with np.errstate(invalid="ignore", over="ignore"):
+            terms = distance.units(self.subject, swapped)
+        finite = np.isfinite(terms)
+        return np.where(finite, terms, terms[finite].mean() if finite.any() else 1.0)
 
     def squares(self, name: str, other: str | None = None) -> Pairs:
-        """The squared distance of a candidate from the subject, or from another, over pairs."""
+        """The squared distance of a candidate from the subject, or from another, over pairs.
+
+        Predictions that are not finite are infinitely far from those that are, and equal to others
+        that are not.
+        """
+        mine = self.answers_of(name)
         rest = self.subject if other is None else self.answers_of(other)
+        neither = ~np.isfinite(mine) & ~np.isfinite(rest)
         with np.errstate(invalid="ignore", over="ignore"):
-            terms = distance.squares(self.answers_of(name) - rest)
+            terms = distance.squares(np.where(neither, 0, mine - rest))
         return np.where(np.isfinite(terms), terms, np.inf)
 
     def interval(self, name: str, error: float, other: str | None = None) -> Interval:
@@ -122,8 +132,9 @@ class Evidence:
         """Asks the subject about a batch of prompts of a regime."""
         # What it does elsewhere is its own affair: no prompt is kept there
         keep = sample.regime is TASK
-        answers = self.subject(prompts, keep=keep)
-        swapped = self.subject(prompts.swapped(), keep=keep) if sample.regime.tied else None
+        options = {"keep": keep, "finite": keep}
+        answers = self.subject(prompts, **options)
+        swapped = self.subject(prompts.swapped(), **options) if sample.regime.tied else None
         sample.prompts.append(prompts)
         sample.answers.append(answers)
         if swapped is not None:

@@ -30,7 +30,9 @@ def exact_distances(learner: Any, task: Task, fits: Mapping[str, Fitted]) -> dic
     """
     if not isinstance(learner, LinearTransformer) or learner.layers != 1:
         return {}
-    if learner.initial_weights is not None or not isinstance(task, RegressionTask):
+    if learner.initial_weights is not None or learner.activation_clip is not None:
+        return {}
+    if not isinstance(task, RegressionTask):
         return {}
     if not has_exact_moments(task):
         return {}

@@ -98,7 +98,8 @@ def _filter(axes: Axes, report: Any) -> None:
     axes.grid(True, alpha=0.25)
     low, high = axes.get_ylim()
     if high - low < 0.1 * abs(high + low):  # or a flat filter would look like a jagged one
-        axes.set_ylim(sorted(x * (low + high) / 2 for x in (0.85, 1.15)))
+        middle = (low + high) / 2
+        axes.set_ylim(middle - 0.15 * abs(middle), middle + 0.15 * abs(middle))
     axes.set(xscale="log", xlabel="eigenvalue λ of $X^T X/n$", ylabel="g(λ)")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mesalens.checks import InputError
 from mesalens.identification import distance
@@ -41,7 +41,7 @@ class Fingerprint:
     """
 
     properties: tuple[Property, ...]
-    positions: Float[np.ndarray, " positions"]
+    positions: Int[np.ndarray, " positions"]
     influence: Float[np.ndarray, " positions"]
     decay: float | None
 
@@ -158,7 +158,7 @@ def fingerprint(
     """The properties of a subject on a task, each with its deviation in units of V."""
     prompts = source.draw(PROMPTS, (2,))
     answers = subject(prompts)
-    units = evidence.task.units
+    unit = float(evidence.task.units.mean())
     trial = Trial(lambda p: subject(p, keep=False), prompts, answers, source.rng(2))
     properties = []
     for name, (words, test) in TESTS.items():
@@ -167,7 +167,7 @@ def fingerprint(
             properties.append(Property(name, words, None, nothing, why))
             continue
         try:
-            deviation = _ratio(distance.squares(test(trial)), units, error)
+            deviation = _ratio(distance.squares(test(trial)), unit, error)
         except InputError as failure:
             nothing, why = Interval(np.nan, np.nan, np.nan), str(failure).rstrip(".")
             properties.append(Property(name, words, None, nothing, why))
@@ -177,9 +177,9 @@ def fingerprint(
     return Fingerprint(tuple(properties), *_positions(trial, properties, has_classes(source.task)))
 
 
-def _ratio(numerators: Pairs, units: Pairs, error: float) -> Interval:
+def _ratio(numerators: Pairs, unit: float, error: float) -> Interval:
     """A ratio whose unit is known from other prompts, so well that its error does not matter."""
-    return distance.ratio(numerators, np.full(len(numerators), units.mean()), error)
+    return distance.ratio(numerators, np.full(len(numerators), unit), error)
 
 
 def _too_small(name: str, source: Source) -> str:

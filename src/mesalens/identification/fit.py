@@ -99,24 +99,33 @@ def predictions(
     with jax.enable_x64(True):
         learner = candidate.learner(choice, parameters)
         if has_filter(learner):
-            spectrum = prompts.centred_spectrum if candidate.centred else prompts.spectrum
+            centred = getattr(learner, "centres_inputs", False)
+            spectrum = prompts.centred_spectrum if centred else prompts.spectrum
             return by_filter(learner, spectrum, prompts.context_length)
-        return np.asarray(_predictions(in_arrays(learner), prompts.in_float64))
+        arrays = in_arrays(learner)
+        answers = [np.asarray(_predictions(arrays, part.in_float64)) for part in prompts.batches]
+        return np.concatenate(answers)
 
 
 def iterates(candidate: Candidate, prompts: Prompts) -> dict[int, np.ndarray]:
     """What the members of a family whose choices are iterates answer, by choice."""
     with jax.enable_x64(True):
         learner = in_arrays(candidate.build(max(candidate.choices)))
-        answers = np.asarray(_iterates(learner, prompts.in_float64))
+        parts = [np.asarray(_iterates(learner, part.in_float64)) for part in prompts.batches]
+        answers = np.concatenate(parts)
     return {choice: answers[:, choice] for choice in candidate.choices}
 
 
 def has_filter(learner: Learner) -> bool:
-    """Whether a learner states its spectral filter."""
+    """Whether a learner states its spectral filter, in the class that says how it predicts."""
     if getattr(learner, "preconditioner", None) is not None:
         return False
-    return type(learner).spectral_filter is not Learner.spectral_filter
+    family = type(learner).__mro__
+    filters, predicts = (
+        next(place for place, each in enumerate(family) if names & vars(each).keys())
+        for names in ({"spectral_filter"}, {"__call__", "iterates", "_descend"})
+    )
+    return family[filters] is not Learner and filters <= predicts
 
 
 def by_filter(
@@ -301,8 +310,16 @@ def _standard_errors(found: Any, prompts: int) -> np.ndarray:
     """
     J = found.jac.reshape(prompts // 2, -1, found.x.size)
     scores = np.einsum("pri,pr->pi", J, found.fun.reshape(prompts // 2, -1))
-    bread = np.linalg.pinv(np.einsum("pri,prj->ij", J, J), hermitian=True)
-    return np.sqrt(np.maximum(np.diag(bread @ (scores.T @ scores) @ bread), 0))
+    scale = np.sqrt(np.einsum("pri,pri->i", J, J))
+    scale = np.where(scale > 0, scale, 1)
+    J, scores = J / scale, scores / scale
+    eigenvalues, axes = np.linalg.eigh(np.einsum("pri,prj->ij", J, J))
+    spanned = eigenvalues > 1e-12 * eigenvalues[-1]
+    bread = (axes[:, spanned] / eigenvalues[spanned]) @ axes[:, spanned].T
+    errors = np.sqrt(np.maximum(np.diag(bread @ (scores.T @ scores) @ bread), 0)) / scale
+    # What has no effect on the answers could be anything
+    free = np.sum(axes[:, ~spanned] ** 2, axis=1) > 1e-6
+    return np.where(free, np.inf, errors)
 
 
 def _mean_square(residuals: np.ndarray) -> float:

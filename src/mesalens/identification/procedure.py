@@ -162,10 +162,21 @@ def of_seeds(
         r for r in seeds[0].dataset.regime.values if all(r in s.dataset.regime for s in seeds)
     ]
     stacked = xr.concat(
-        [s.dataset[["distance"]].sel(regime=shared).drop_vars("parameters") for s in seeds], "seed"
+        [
+            s.dataset[["distance", "low", "high"]].sel(regime=shared).drop_vars("parameters")
+            for s in seeds
+        ],
+        "seed",
     )
     values = stacked.distance.values
     mean, low, high = _student(values, error)
+    # Seeds are asked about the same prompts, whose error does not show between them
+    with np.errstate(invalid="ignore"):
+        below, above = mean - stacked.low.values.mean(0), stacked.high.values.mean(0) - mean
+        low = np.where(
+            np.isinf(mean), stacked.low.values.min(0), mean - np.hypot(mean - low, below)
+        )
+        high = np.where(np.isinf(mean), np.inf, mean + np.hypot(high - mean, above))
     both = ("candidate", "regime")
     table = xr.Dataset(
         {

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,6 +57,21 @@ class Prompts:
 
     def __getitem__(self, rows: Any) -> "Prompts":
         return Prompts(self.xs[rows], self.ys[rows], self.queries[rows])
+
+    @classmethod
+    def joined(cls, batches: Sequence["Prompts"]) -> "Prompts":
+        """All prompts of several batches, which share what was computed of them."""
+        if len(batches) == 1:
+            return batches[0]
+        parts = ([getattr(b, name) for b in batches] for name in ("xs", "ys", "queries"))
+        whole = cls(*map(np.concatenate, parts))
+        whole.__dict__["batches"] = tuple(batches)
+        return whole
+
+    @functools.cached_property
+    def batches(self) -> tuple["Prompts", ...]:
+        """The batches of one size in which programs read them."""
+        return (self,)
 
     def swapped(self) -> "Prompts":
         """The queries with the contexts of their partners: 0 with 1, 2 with 3, …"""

@@ -58,10 +58,12 @@ def _mixed_lengths(p: Prompts, rng: np.random.Generator) -> Prompts:
 
 def _ill_conditioned(p: Prompts, rng: np.random.Generator) -> Prompts:
     d = p.xs.shape[-1]
-    axes, _ = np.linalg.qr(rng.standard_normal((d, d)))
+    # Each pair has its own, so that pairs are independent
+    axes, _ = np.linalg.qr(rng.standard_normal((len(p) // 2, d, d)))
     variances = np.geomspace(1, CONDITION, d)
-    stretch = (axes * np.sqrt(variances / variances.mean())) @ axes.T
-    return Prompts(p.xs @ stretch, p.ys, p.queries @ stretch)
+    stretch = (axes * np.sqrt(variances / variances.mean())) @ axes.mT
+    stretch = np.repeat(stretch, 2, axis=0)
+    return Prompts(p.xs @ stretch, p.ys, np.einsum("bd,bde->be", p.queries, stretch))
 
 
 def _outlier(p: Prompts, rng: np.random.Generator) -> Prompts:

@@ -174,7 +174,7 @@ class Identification:
             filter=spectral,
             no_filter=why,
             candidate_filters=drawn,
-            deterministic=bool(noise == 0),
+            deterministic=bool(noise <= distance.ROUNDING),
             steps=_choices(evidence, best, margin, error) if decision.verdict == "named" else (),
             left_out={**left_out, **{f"regime {k}": v for k, v in evidence.left_out.items()}},
             prompts=evidence.subject.asked,

@@ -81,7 +81,8 @@ def spectral_filters(
     along, across = gains[..., 0], gains[..., 1]
     values = along.mean(axis=-1)
     pointwise, simultaneous = _bands(along, rng, error)
-    off = np.sqrt(np.mean(across**2, axis=(1, 2)) / np.mean(along**2, axis=(1, 2)))
+    size, rest = (np.mean(part**2, axis=(1, 2)) for part in (along, across))
+    off = np.sqrt(rest / np.where(size > 0, size, 1))  # a layer may write nothing
     return SpectralFilter(grid, values, pointwise, simultaneous, off), ""
 
 
@@ -140,7 +141,7 @@ def of_candidate(
     Where it depends on the other eigenvalues of a context, their mean over contexts is taken.
     """
     learner = fitted.learner
-    if not has_filter(learner) or fitted.candidate.centred:
+    if not has_filter(learner) or getattr(learner, "centres_inputs", False):
         return None
     spectrum = source.draw(GRID * CONTEXTS, (3,)).spectrum.eigenvalues
     contexts = np.sort(np.maximum(spectrum[:CONTEXTS], 1e-12), axis=1)

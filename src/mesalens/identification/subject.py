@@ -29,8 +29,15 @@ class Subject:
         self.learner, self.asked = learner, 0
         self._progress = progress
 
-    def __call__(self, prompts: Prompts, *, keep: bool = True) -> Float[np.ndarray, "batch m"]:
+    def __call__(
+        self, prompts: Prompts, *, keep: bool = True, finite: bool = True
+    ) -> Float[np.ndarray, "batch m"]:
         """The predictions; if a foreign learner fails on a prompt, it is kept as a file.
+
+        Args:
+            prompts: What it is asked.
+            keep: Whether to keep a prompt at which it fails.
+            finite: Whether to refuse predictions that are NaN or infinite.
 
         Raises:
             ValueError: if the learner refuses the prompts, or predictions are not finite.
@@ -41,12 +48,15 @@ class Subject:
             parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
             answers = []
             for part in parts:
-                answers.append(self.learner.predict(part.xs, part.ys, part.queries, keep=keep))
+                answers.append(
+                    self.learner.predict(part.xs, part.ys, part.queries, keep=keep, finite=finite)
+                )
                 self._count(len(part))
             predictions = np.concatenate(answers)
         else:
             predictions = self._in_jax(_predictions, prompts)
-        return _finite(np.asarray(predictions, np.float64))
+        predictions = np.asarray(predictions, np.float64)
+        return _finite(predictions) if finite else predictions
 
     def iterates(self, prompts: Prompts) -> Float[np.ndarray, "batch iterates m"] | None:
         """The predictions before the first and after every step or layer; None without any."""

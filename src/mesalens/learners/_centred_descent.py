@@ -1,5 +1,7 @@
 """Gradient descent on the context with centred inputs."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -34,6 +36,9 @@ class CentredDescent(Descent):
 
     Source: one step, as what softmax attention learns, He et al. (ICML 2025), arXiv 2503.12734.
     """
+
+    centres_inputs: ClassVar[bool] = True
+    """Its spectral filter is that of the centred inputs."""
 
     def _descend(self, prompt: Prompt, start: Float[Array, "m d"]) -> tuple[Array, Array]:
         centred = prompt.xs - jnp.mean(prompt.xs, axis=0)
