@@ -423,6 +423,54 @@ def coverage(replications: int = 1000, pairs: int = 512, seed: int = 1) -> dict[
     return found
 
 
+def table(files: list[Path]) -> str:
+    """The table of docs/identify.md, from the files of all parts."""
+    results: dict[str, Any] = {"known": [], "decoys": [], "trained": [], "coverage": {}}
+    for file in files:
+        for name, rows in json.loads(file.read_text()).items():
+            results[name] = results[name] + rows if isinstance(rows, list) else rows
+    lines = []
+    if results["known"]:
+        outcomes = ("right", "wrong", "set", "in-distribution-only", "inconclusive", "none")
+        lines += [f"| drawn from | {' | '.join(outcomes)} |", f"|---|{'---|' * len(outcomes)}"]
+        counts = {family: Counter() for family in FAMILIES}
+        for row in results["known"]:
+            counts[row["family"]][row["outcome"]] += 1
+        counts["all"] = sum(counts.values(), Counter())
+        for family, count in counts.items():
+            cells = (str(count[name] or "") for name in outcomes)
+            lines.append(f"| {family} | {' | '.join(cells)} |")
+        lines.append("")
+    if results["decoys"]:
+        lines += ["| decoy | verdict | nearest | share |", "|---|---|---|---|"]
+        for row in results["decoys"]:
+            verdict = ", ".join([row["verdict"], *row["names"]])
+            share = f"{100 * row['share']:.1f}%"
+            lines.append(f"| {row['decoy']} | {verdict} | {row['nearest']} | {share} |")
+        lines.append("")
+    if results["trained"]:
+        lines += [
+            "| trained | seed | layer | verdict | nearest | share |",
+            "|---|---|---|---|---|---|",
+        ]
+        for row in results["trained"]:
+            if "seeds" in row:
+                about = f"floor {100 * row['floor']:.2g}%"
+                verdict = ", ".join([row["verdict"], *row["names"]])
+                lines.append(
+                    f"| {row['model']} | all {row['seeds']} | last | {verdict} | {about} | |"
+                )
+                continue
+            verdict = ", ".join([row["verdict"], *row["names"]])
+            share = f"{100 * row['share']:.2f}%"
+            cells = (row["model"], row["seed"], row["layer"], verdict, row["described"], share)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append("")
+    for name, share in results["coverage"].items():
+        lines.append(f"Coverage of 95% intervals, {name}: {100 * share:.1f}%.")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Runs the parts asked for, and writes or extends a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -432,8 +480,14 @@ def main() -> None:
     parser.add_argument("--only", choices=("known", "decoys", "coverage", "trained"))
     parser.add_argument("--store", type=Path, help="where trained models are kept")
     parser.add_argument("--budget", default="full", help="of the trained models")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="the JSON file to write")
+    parser.add_argument("--table", type=Path, nargs="+", help="make the table of these files")
     options = parser.parse_args()
+    if options.table:
+        print(table(options.table))
+        return
+    if options.out is None:
+        parser.error("give --out FILE, or --table FILES")
     part, parts = map(int, options.part.split("/"))
     results: dict[str, Any] = {}
     if options.only in (None, "coverage") and part == 0:

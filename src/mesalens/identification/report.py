@@ -74,6 +74,8 @@ class Identification:
         steps: the values of an integer parameter, such as steps, that pass as well.
         answers: to the first prompts of the task.
         exact: candidates whose distance on the task is exact, from moments.
+        confidence_set: a set of candidates that contains the nearest on the task with probability
+            `level`, whether it is near or not (Hansen, Lunde and Nason's model confidence set).
     """
 
     verdict: str
@@ -96,6 +98,7 @@ class Identification:
     seconds: float
     answers: np.ndarray
     exact: tuple[str, ...] = field(default=())
+    confidence_set: tuple[str, ...] = field(default=())
 
     @classmethod
     def blind(
@@ -181,6 +184,7 @@ class Identification:
             seconds=seconds,
             answers=task.answers[0],
             exact=tuple(exact or ()),
+            confidence_set=_confidence_set(evidence, 1 - about["level"]),
         )
 
     @property
@@ -257,6 +261,7 @@ class Identification:
             if self.verdict in ("set", "in-distribution-only")
             else [],
             "also": {name: list(others) for name, others in self.decision.also.items()},
+            "confidence_set": list(self.confidence_set),
             "nearest": self.nearest
             and {
                 "name": self.nearest["name"],
@@ -402,6 +407,13 @@ def _plain(value: Any) -> Any:
 
 def _truth(value: Any) -> bool | None:
     return None if np.isnan(value) else bool(value)
+
+
+def _confidence_set(evidence: Evidence, error: float) -> tuple[str, ...]:
+    names, task = list(evidence.fits), evidence.task
+    losses = np.stack([task.squares(name) for name in names], axis=1)
+    kept = distance.confidence_set(losses, evidence.source.rng(5), error)
+    return tuple(name for name, holds in zip(names, kept, strict=True) if holds)
 
 
 def _mixture(evidence: Evidence, ranked: list[str], error: float) -> dict[str, Interval]:

@@ -41,6 +41,8 @@ def text(report: Any) -> str:
             f"  not decided: {', '.join(report.decision.open)}; some {2 * report.decision.pairs:,} "
             "prompts in each regime would decide it"
         )
+    if report.verdict in ("none", "inconclusive", "set") and len(report.confidence_set) > 1:
+        lines.append(f"  the nearest is among: {', '.join(report.confidence_set)}")
     if report.mixture and len(report.mixture) > 1:
         parts = [f"{_interval(w)} {name}" for name, w in report.mixture.items()]
         lines.append(f"  nearest mixture: {' + '.join(parts)}")
