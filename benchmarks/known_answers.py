@@ -463,7 +463,8 @@ def table(files: list[Path]) -> str:
                 continue
             verdict = ", ".join([row["verdict"], *row["names"]])
             share = f"{100 * row['share']:.2f}%"
-            cells = (row["model"], row["seed"], row["layer"], verdict, row["described"], share)
+            nearest = ", ".join(row["described"].split(", ")[:2])
+            cells = (row["model"], row["seed"], row["layer"], verdict, nearest, share)
             lines.append(f"| {' | '.join(map(str, cells))} |")
         lines.append("")
     for name, share in results["coverage"].items():

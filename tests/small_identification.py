@@ -6,10 +6,19 @@ PYTEST_DONT_REWRITE.
 
 import pytest
 
-from mesalens.identification import _identify, candidates, fingerprint, spectral_filter
+from mesalens.identification import (
+    _identify,
+    candidates,
+    evidence,
+    fingerprint,
+    prompts,
+    spectral_filter,
+    subject,
+)
 
 FAMILIES = ("zero", "mean-label", "bayes", "least-squares", "ridge", "nearest-neighbours")
 REGIMES = ("task", "labels-tripled", "short", "query-in-context")
+BATCH = 256
 
 
 @pytest.fixture
@@ -23,5 +32,7 @@ def brief(monkeypatch):
 
     monkeypatch.setattr(candidates, "known", few)
     monkeypatch.setattr(_identify, "REGIMES", tuple(r for r in regimes if r.name in REGIMES))
+    for module in (_identify, evidence, prompts, subject):
+        monkeypatch.setattr(module, "BATCH", BATCH)
     monkeypatch.setattr(fingerprint, "PROMPTS", 64)
     monkeypatch.setattr(spectral_filter, "CONTEXTS", 16)

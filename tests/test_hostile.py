@@ -20,6 +20,7 @@ SMALL = {
     "sweep": ["--dim", "2", "--context-length", "3", "--steps", "2", "--batch-size", "4"],
     "optimum": ["--dim", "2", "--context-length", "3"],
     "compare": ["nowhere"],
+    "identify": ["broken.py:predict", "--dim", "2", "--context-length", "3"],
     "reproduce": ["von-oswald-2023/no-claim"],
     "list": [],
 }

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from sklearn.neighbors import KNeighborsRegressor
 import mesalens as ml
 from mesalens import InputError, cli, random
 from mesalens.cli import identify as command
+from mesalens.progress import ProgressReport
 from mesalens.tasks import (
     ClassificationTask,
     CondensedTask,
@@ -112,12 +112,12 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def runs(compiled_once, tmp_path_factory):
-    """The folders of a run of two seeds, of one of one seed, and of a sweep."""
+    """The folders of a run of two seeds and of a sweep. The training draws the sums S alone."""
     folder = tmp_path_factory.mktemp("runs")
-    train = (*SMALL, "--steps", 10, "--batch-size", 16, "--every", 10)
+    law = (*SMALL, "--covariates", "gaussian", "--condensed")
+    train = (*law, "--steps", 10, "--batch-size", 16, "--every", 10)
     for words in (
         ("train", *train, "--seeds", 2, "--out", folder / "two"),
-        ("train", *train, "--condensed", "--out", folder / "condensed"),
         ("sweep", *train, "--vary", "learning-rate=0.001,0.01", "--out", folder / "sweep"),
     ):
         assert cli.main([str(word) for word in words]) == 0
@@ -160,7 +160,7 @@ NAMES = {
 
 def test_a_function_in_a_file(folder, brief, capsys):
     covariates = ("--covariates", "gaussian")
-    code, out, err = run(capsys, "my_model.py:predict", *SMALL, *covariates, *FEW, "--json")
+    code, out, _ = run(capsys, "my_model.py:predict", *SMALL, *covariates, *FEW, "--json")
     answer = strictly(out)
     assert code == 0 and answer.keys() >= NAMES
     assert (answer["verdict"], answer["name"], answer["set"]) == ("named", "bayes", [])
@@ -196,14 +196,8 @@ def test_a_run_of_several_seeds_is_a_procedure(runs, brief, capsys, tmp_path):
     assert code == 0 and len(answer["seeds"]) == 2
     assert answer.keys() >= NAMES - {"fingerprint", "filter", "deterministic", "nearest"}
     assert all(seed.keys() >= NAMES for seed in answer["seeds"])
+    assert "Condensed" not in answer["task"]  # models read the examples themselves
     assert (tmp_path / "answer" / "seed-1" / "index.html").is_file()
-
-
-def test_a_run_of_one_seed_is_one_model_and_is_asked_about_examples(runs, brief, capsys):
-    """Its training drew the sums S; the model reads examples as well."""
-    code, out, _ = run(capsys, runs / "condensed", *FEW, "--json")
-    answer = strictly(out)
-    assert code == 0 and answer.keys() >= NAMES and "Condensed" not in answer["task"]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +271,9 @@ def test_a_regime_that_an_estimator_refuses_is_left_out(brief):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", [KNeighborsRegressor(3), TheirRidge(0.7, fit_intercept=False)])
+@pytest.mark.parametrize(
+    "estimator", [KNeighborsRegressor(3), TheirRidge(0.7, fit_intercept=False)]
+)
 def test_estimators_are_named_among_all_families_in_all_regimes(estimator):
     found = identified(estimator)
     assert found.name in ("nearest-neighbours", "ridge")
@@ -424,7 +420,7 @@ def fails(xs, ys, queries):
     ("call", "words"),
     [
         (lambda: identified(fails), "ArithmeticError: no"),
-        (lambda: identified(lambda xs, ys, queries: queries), r"\(256, 2\)"),
+        (lambda: identified(lambda xs, ys, queries: queries), r"\(64, 2\)"),
         (lambda: identified(lambda xs, ys, queries: np.nan * queries[:, 0]), "NaN"),
         (lambda: identified(ridge, CondensedTask(task())), "condensed"),
         (lambda: identified(3), "int"),
@@ -460,8 +456,8 @@ def test_a_regime_in_which_a_function_fails_is_left_out_and_no_prompt_is_kept(
 def test_an_interruption_gives_the_terminal_back(monkeypatch):
     calls = []
     monkeypatch.setattr(command, "leave", lambda number, frame: calls.append(number))
-    handler = command._leaving(SimpleNamespace(close=lambda: calls.append("closed")))
-    handler(signal.SIGINT, None)
+    monkeypatch.setattr(ProgressReport, "close", lambda self: calls.append("closed"))
+    command._leaving(ProgressReport())(signal.SIGINT, None)
     assert calls == ["closed", signal.SIGINT]
 
 

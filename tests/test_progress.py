@@ -119,3 +119,46 @@ def test_a_closed_standard_error_gets_nothing_and_standard_output_neither(capsys
         shown.say("a line")
         shown.start("training", 2)(2)
     assert calls == [1] and capsys.readouterr().out == ""
+
+
+def test_on_a_terminal_stages_are_words_beside_a_bar(terminal):
+    screen, calls = terminal(), []
+    with ProgressReport(check=lambda: calls.append(1)) as shown:
+        report = shown.stages()
+        for words, share in (("asking [the] learner", 0.0), ("fitting ridge", 0.4)):
+            report(words, share)
+    assert re.search(r"fitting ridge .* 40%", text(screen)) and "steps/s" not in text(screen)
+    assert calls == [1, 1]
+
+
+def test_elsewhere_stages_are_lines_when_their_words_change(capsys, clock):
+    report = ProgressReport(seconds_between_lines=5.0).stages()
+    for seconds, words, share in (
+        (0, "asking", 0.0),
+        (6, "fitting ridge", 0.2),
+        (7, "fitting lasso", 0.4),
+        (20, "fitting ridge", 0.5),
+        (21, "measuring", 0.6),
+        (26, "measuring", 0.7),
+    ):
+        clock(seconds)
+        report(words, share)
+    assert capsys.readouterr().err.splitlines() == [
+        "fitting ridge (20% done)",
+        "measuring (60% done)",
+    ]
+
+
+def test_stages_are_not_shown_if_standard_error_is_closed(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with ProgressReport(seconds_between_lines=0.0) as shown:
+        shown.stages()("fitting", 0.5)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_report_may_be_closed_before_its_context_ends(terminal):
+    screen = terminal()
+    with ProgressReport() as shown:
+        shown.stages()("fitting", 0.5)
+        shown.close()
+    assert "\x1b[?25h" in screen.getvalue()  # the cursor is shown again

@@ -1,15 +1,18 @@
 """`from_sklearn`: an estimator with `fit` and `predict`, fitted on every context, as a learner."""
 
 import collections
+import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import os
 import pickle
+import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -133,8 +136,9 @@ class FittedEachTime:
             ]
             try:
                 _pickle_by_value(self.estimator)
-                # Not as memory maps: they are read-only, and some estimators write into them
-                return joblib.Parallel(n_jobs=processes, max_nbytes=None)(jobs)
+                with _for_this_process_alone():
+                    # Not as memory maps: they are read-only, and some estimators write into them
+                    return joblib.Parallel(n_jobs=processes, max_nbytes=None)(jobs)
             except pickle.PicklingError:
                 pass  # such as an estimator that holds a lambda of a local scope
             except BrokenProcessPool as error:
@@ -192,6 +196,30 @@ def _joblib() -> Any:
     if importlib.util.find_spec("joblib") is None:
         return None
     return importlib.import_module("joblib")
+
+
+@contextlib.contextmanager
+def _for_this_process_alone() -> Iterator[None]:
+    """Processes that start in the block ignore Ctrl-C, and end without warnings if this one does.
+
+    A terminal interrupts all of them, and each would print a traceback. Signals that are blocked in
+    a thread stay so in the processes that it starts; here another thread takes them, or this one
+    when the block ends. What is left after an abrupt end is removed by a process of joblib, which
+    warns of it.
+    """
+    block = getattr(signal, "pthread_sigmask", None)  # Windows has none
+    before = block(signal.SIG_BLOCK, {signal.SIGINT}) if block else set()
+    warned = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        yield
+    finally:
+        if warned is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = warned
+        if block:
+            block(signal.SIG_SETMASK, before)
 
 
 def _pickle_by_value(estimator: Any) -> None:

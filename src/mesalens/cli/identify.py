@@ -7,12 +7,13 @@ from types import FrameType
 from typing import Annotated, Any
 
 import matplotlib
+import psutil
 import pydantic
 
 from mesalens import random
 from mesalens.checks import InputError
 from mesalens.cli.interruption import handled, leave
-from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder
+from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, named
 from mesalens.cli.output import print_json
 from mesalens.cli.reproduce import pairs
 from mesalens.files import require_new
@@ -64,7 +65,7 @@ class Identify(Command):
       mesalens identify my_gpt2.py:model --adapter torch --layout interleaved --dim 5
     """
 
-    learner: Annotated[str, POSITIONAL]
+    learner: Annotated[str, pydantic.BeforeValidator(named), POSITIONAL]
     """a folder that `mesalens train` wrote, or file.py:NAME, or module:NAME"""
     adapter: str | None = None
     """how the learner is called (numpy, jax, sklearn or torch); needed only if it is not clear"""
@@ -158,10 +159,15 @@ class Identify(Command):
 
 
 def _leaving(progress: ProgressReport) -> Callable[[int, FrameType | None], None]:
-    """A handler of signals that gives the terminal back and ends the process."""
+    """A handler of signals that gives the terminal back, and ends this process and its workers."""
 
     def handler(number: int, frame: FrameType | None) -> None:
         progress.close()
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                # That of joblib removes what the others leave, and then ends by itself
+                if "resource_tracker" not in " ".join(child.cmdline()):
+                    child.kill()
         leave(number, frame)
 
     return handler

@@ -180,8 +180,12 @@ def _look(
     batches = [2**look for look in range(max(most, 1).bit_length())]
     decision, error = Decision("inconclusive"), total
     for look, (size, error) in enumerate(zip(batches, spend(len(batches), total), strict=True)):
-        progress(f"look {look + 1} of {len(batches)}: asking the learner", 0.5 + 0.02 * look)
-        _measure(evidence, size, margin, error, bulk)
+
+        def say(words: str, share: float, look: int = look) -> None:
+            title = f"look {look + 1} of {len(batches)}: {words}"
+            progress(title, 0.5 + 0.3 * (look + share) / len(batches))
+
+        _measure(evidence, size, margin, error, bulk, say)
         decision = decide(evidence, margin, error, {})
         if decision.verdict == "none":
             decision = decide(evidence, margin, error, _refits(evidence, error))
@@ -190,15 +194,19 @@ def _look(
     return decision, error
 
 
-def _measure(evidence: Evidence, size: int, margin: float, error: float, bulk: Bulk) -> None:
-    everyone = list(evidence.fits)
+def _measure(
+    evidence: Evidence, size: int, margin: float, error: float, bulk: Bulk, say: Progress
+) -> None:
+    everyone, regimes = list(evidence.fits), list(evidence.samples)
+    say("the task itself", 0.0)
     evidence.grow([TASK.name], size, everyone)
     task = evidence.task
     near = {n: task.interval(n, error) for n in everyone}
     contenders = [n for n in everyone if near[n].low <= margin]
     evidence.learn_lengths(contenders)
-    for name in list(evidence.samples):
+    for place, name in enumerate(regimes):
         if name not in (TASK.name, APART.name):
+            say(f"the regime {name}", place / (len(regimes) + 1))
             # Another length of the context is another program for each candidate
             same = name not in (SHORT, LONG)
             evidence.grow([name], size, everyone if same else contenders)
@@ -215,6 +223,7 @@ def _measure(evidence: Evidence, size: int, margin: float, error: float, bulk: B
     others = [n for n in others if not task.squares(n, ranked[0]).mean() <= rounding]
     rivals = [n for n in others if n in simplest][:MOST_RIVALS] or others[:1]
     if simplest and rivals:
+        say("driving candidates apart", len(regimes) / (len(regimes) + 1))
         _drive_apart(evidence, size, ranked[0], rivals, bulk)
 
 

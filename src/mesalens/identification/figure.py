@@ -51,10 +51,9 @@ def _distances(axes: Axes, report: Any) -> None:
     image = axes.imshow(
         np.ma.masked_invalid(values),
         norm=LogNorm(1e-4 * margin, 1e4 * margin),
-        cmap="RdYlBu_r",
+        cmap=mpl.colormaps["RdYlBu_r"].with_extremes(bad="0.88"),
         aspect="auto",
     )
-    image.cmap.set_bad("0.88")
     for i, candidate in enumerate(shown.candidate.values):
         for j, regime in enumerate(shown.regime.values):
             cell = shown.sel(candidate=candidate, regime=regime)

@@ -34,7 +34,7 @@ def text(report: Any) -> str:
         nearest = report.nearest
         lines.append(
             f"  nearest: {report.describe(nearest['name'])}; it accounts for "
-            f"{_interval(nearest['share'], 100)} % of what the context explains"
+            f"{_interval(nearest['share'], 100.0)} % of what the context explains"
         )
     if report.verdict == "inconclusive":
         lines.append(
@@ -104,6 +104,6 @@ def _share(value: float) -> str:
     return f"{100 * value:.2g}%"
 
 
-def _interval(interval: Any, factor: float = 1) -> str:
+def _interval(interval: Any, factor: float = 1.0) -> str:
     value, low, high = (factor * x for x in interval)
     return f"{value:.3g} [{low:.3g}, {high:.3g}]"
