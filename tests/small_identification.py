@@ -17,7 +17,7 @@ from mesalens.identification import (
 )
 
 FAMILIES = ("zero", "mean-label", "bayes", "least-squares", "ridge", "nearest-neighbours")
-REGIMES = ("task", "labels-tripled", "short", "query-in-context")
+REGIMES = ("task", "labels-tripled", "short")
 BATCH = 256
 
 
@@ -34,5 +34,5 @@ def brief(monkeypatch):
     monkeypatch.setattr(_identify, "REGIMES", tuple(r for r in regimes if r.name in REGIMES))
     for module in (_identify, evidence, prompts, subject):
         monkeypatch.setattr(module, "BATCH", BATCH)
-    monkeypatch.setattr(fingerprint, "PROMPTS", 64)
+    monkeypatch.setattr(fingerprint, "PROMPTS", 32)
     monkeypatch.setattr(spectral_filter, "CONTEXTS", 16)
