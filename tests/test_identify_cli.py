@@ -190,6 +190,7 @@ def test_it_says_what_was_found_and_keeps_a_page(folder, brief, capsys):
     assert code == 2 and "answer" in err
 
 
+@pytest.mark.slow
 def test_a_run_of_several_seeds_is_a_procedure(runs, brief, capsys, tmp_path):
     code, out, _ = run(capsys, runs / "two", *FEW, "--json", "--out", tmp_path / "answer")
     answer = strictly(out)

@@ -145,7 +145,7 @@ class Identify(Command):
         manifest = read_manifest(folder)
         if manifest is not None and manifest["kind"] not in ("run", "sweep"):
             raise InputError(
-                f"{folder} holds the results of a {manifest['kind']}; give a folder of "
+                f"{folder} holds another kind of results ({manifest['kind']}); give a folder of "
                 "`mesalens train`."
             )
         settings, training = load_run(folder)

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
 from mesalens.checks import InputError
@@ -180,8 +181,15 @@ class Evidence:
 
 def in_threads(function: Callable[[str], object], names: Iterable[str]) -> None:
     """Calls a function with each name, on all cores: compiling and computing release the lock."""
+    config: Any = jax.config
+    device = config.jax_default_device  # of this thread
+
+    def call(name: str) -> object:
+        with jax.default_device(device):
+            return function(name)
+
     with ThreadPoolExecutor(cores()) as pool:
-        for done in [pool.submit(function, name) for name in names]:
+        for done in [pool.submit(call, name) for name in names]:
             done.result()
 
 

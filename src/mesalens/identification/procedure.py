@@ -124,6 +124,13 @@ class ProcedureIdentification:
         for place, seed in enumerate(self.seeds):
             names = ", ".join(seed.names) or (seed.nearest or {}).get("name", "")
             lines.append(f"    seed {place}: {seed.verdict}; {names}")
+        if self.verdict == "inconclusive":
+            table, margin = self.dataset, self.dataset.attrs["margin"]
+            for name in dict.fromkeys(name for seed in self.seeds for name in seed.names):
+                high = table.high.sel(candidate=name)
+                where = [str(r) for r in table.regime.values if high.sel(regime=r) >= margin]
+                if where:
+                    lines.append(f"  {name} is not decided in {', '.join(where)}; give more seeds")
         lines.append(f"  distance between seeds: {self.floor!r} of what the context explains")
         return "\n".join(lines)
 

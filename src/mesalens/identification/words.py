@@ -32,9 +32,12 @@ def text(report: Any) -> str:
             lines.append(f"  {report.describe(name)}: not in {', '.join(failed)}")
     if report.verdict in ("none", "inconclusive"):
         nearest = report.nearest
+        share = f"{_interval(nearest['share'], 100.0)} %"
+        if nearest["share"].high <= 0:
+            share = "nothing"
         lines.append(
-            f"  nearest: {report.describe(nearest['name'])}; it accounts for "
-            f"{_interval(nearest['share'], 100.0)} % of what the context explains"
+            f"  nearest: {report.describe(nearest['name'])}; it accounts for {share} of what the "
+            "context explains"
         )
     if report.verdict == "inconclusive":
         lines.append(
