@@ -402,7 +402,7 @@ def sparse_batch(seed, shape=SPARSE):
 @pytest.mark.parametrize("shape", [SPARSE, (6, 12, m)], ids=["square", "wide"])
 def test_the_lasso_meets_the_conditions_of_its_minimum(shape):
     prompts = sparse_batch(18, shape)
-    for penalty in (0.1, 0.01):
+    for penalty in (0.1, 0.01, 0.001)[: 3 if shape[0] >= shape[1] else 2]:
         found = np.asarray(mapped_program(Lasso(jnp.asarray(penalty)).weights, prompts))
         residuals = prompts.ys - np.einsum("bnd,bmd->bnm", prompts.xs, found)
         slopes = np.einsum("bnm,bnd->bmd", residuals, prompts.xs) / shape[0]
