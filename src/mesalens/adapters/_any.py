@@ -26,7 +26,7 @@ def as_learner(
     subject: Any,
     *,
     adapter: str | None = None,
-    layout: Any = "interleaved",
+    layout: Any = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> Learner:
     """The learner that a subject is, or that one of the adapters makes of it.
@@ -45,13 +45,13 @@ def as_learner(
     Args:
         subject: one of the above.
         adapter: which adapter to use, where the subject does not tell.
-        layout: how prompts become the tokens of a `torch.nn.Module`; see `from_torch`. A string
-            with a colon names a function by its place.
+        layout: how prompts become the tokens of a `torch.nn.Module`, interleaved by default; see
+            `from_torch`. A string with a colon names a function by its place.
         parameters: what to set of an estimator, and the keyword arguments of a class or function.
 
     Raises:
-        ValueError: if it is none of the above, cannot be imported or made, or does not fit the
-            adapter.
+        ValueError: if it is none of the above, cannot be imported or made, does not fit the
+            adapter, or has a layout and is no `torch.nn.Module`.
     """
     if adapter is not None:
         one_of("adapter", adapter, ADAPTERS)
@@ -66,9 +66,11 @@ def as_learner(
         if isinstance(made, type) or _makes_the_subject(made):
             raise InputError(f"{name} returned {_name(made)}, which is not something that learns.")
         return as_learner(made, adapter=adapter, layout=layout)
+    adapter = adapter or _adapter_for(subject)
+    if layout is not None and adapter != "torch":
+        raise InputError(f"layout is for a torch.nn.Module; {name} is read as {adapter}.")
     if isinstance(layout, str) and ":" in layout:
         layout = _load(layout)
-    adapter = adapter or _adapter_for(subject)
     if adapter == "sklearn":
         return from_sklearn(subject, parameters=parameters)
     if parameters:
@@ -78,7 +80,7 @@ def as_learner(
             raise InputError(f"{name} is a Learner, for which there is no adapter {adapter!r}.")
         return subject
     if adapter == "torch":
-        return from_torch(subject, layout)
+        return from_torch(subject, layout or "interleaved")
     if not callable(subject):
         raise InputError(f"{name} cannot be called, as the adapter {adapter!r} asks.")
     return NumpyLearner(subject) if adapter == "numpy" else PromptFunction(subject)

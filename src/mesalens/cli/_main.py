@@ -4,6 +4,7 @@ What takes long to import is imported after signals are handled.
 """
 
 import contextlib
+import gc
 import os
 import pkgutil
 import sys
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             code = _run(arguments)
             sys.stdout.flush()
+            gc.freeze()  # or Python would look through all objects once more before it ends
             return code
         except BrokenPipeError:  # `mesalens list | head` ends quietly
             _close_output()

@@ -6,16 +6,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
-import matplotlib
 import psutil
 import pydantic
 
-from mesalens import random
+from mesalens import kinds, random
 from mesalens.checks import InputError
 from mesalens.cli.interruption import handled, leave
-from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, named
+from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, named, pairs
 from mesalens.cli.output import print_json
-from mesalens.cli.reproduce import pairs
 from mesalens.files import require_new
 from mesalens.identification import identify
 from mesalens.kinds import Member
@@ -69,14 +67,17 @@ class Identify(Command):
     """a folder that `mesalens train` wrote, or file.py:NAME, or module:NAME"""
     adapter: str | None = None
     """how the learner is called (numpy, jax, sklearn or torch); needed only if it is not clear"""
-    layout: str = "interleaved"
-    """how a torch.nn.Module reads prompts: interleaved, joint, or file.py:NAME of a function that
-    turns tensors xs, ys and queries into tokens"""
+    layout: str | None = None
+    """how a torch.nn.Module reads prompts: interleaved (the default), joint, or file.py:NAME of a
+    function that turns tensors xs, ys and queries into tokens"""
     set_: Annotated[dict[str, Any], pydantic.BeforeValidator(plain_values), WORDS] = NONE
     """parameters of an estimator, a class or a function, as n_neighbors=3; values are numbers,
     true, false, none or words"""
     task: Annotated[Any, Member("task")] = "regression"
     """the distribution of prompts; a folder has the task it was trained on"""
+    readouts: str | None = None
+    """file.py:NAME of a function (xs, ys, queries) -> [B, layers, m], what the learner predicts
+    after each layer; its spectral filter is then measured after each"""
     margin: float = 0.01
     """the largest distance at which an algorithm counts as the same, as a share of what the
     context explains"""
@@ -93,9 +94,11 @@ class Identify(Command):
 
     def __call__(self) -> int:
         """Identifies the learner and prints the answer."""
-        matplotlib.use("agg")
         if self.out is not None:
             require_new(self.out)
+            import matplotlib  # it takes a third of a second, and draws the page alone
+
+            matplotlib.use("agg")
         with ProgressReport() as progress, handled(_leaving(progress)):
             report = progress.stages()
             report("loading the learner", 0.0)
@@ -125,8 +128,10 @@ class Identify(Command):
         """The model or models, the task, and how a foreign model is read."""
         if ":" in self.learner and not Path(self.learner).is_dir():
             adapter: dict[str, Any] = {"adapter": self.adapter, "layout": self.layout}
+            if self.readouts is not None:
+                adapter["readouts"] = kinds.load(self.readouts)
             return self.learner, self.task.build(), adapter | {"parameters": self.set_ or None}
-        own = ("task", "set_", "adapter", "layout")
+        own = ("task", "set_", "adapter", "layout", "readouts")
         if given := [name for name in own if name in self.model_fields_set]:
             raise InputError(
                 f"{self.learner} is a folder, which has its own model and task; give "

@@ -47,6 +47,16 @@ def named(value: Any) -> Any:
 Folder = Annotated[Path, pydantic.BeforeValidator(named)]
 
 
+def pairs(words: Any) -> Any:
+    """Settings from words such as `dim=20`, or as they are."""
+    if not isinstance(words, list | tuple):
+        return words
+    settings = {name: value for name, _, value in (str(word).partition("=") for word in words)}
+    if bad := [name for name, value in settings.items() if not value]:
+        raise InputError(f"{bad[0]!r} is not a setting with a value, as dim=20.")
+    return settings
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         raise InputError(f"{message}; see {self.prog} --help.")

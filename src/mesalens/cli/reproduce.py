@@ -12,23 +12,13 @@ from mesalens.atlas import Report, Session
 from mesalens.atlas.verdicts import lines
 from mesalens.checks import InputError
 from mesalens.cli.interruption import StoppedError, stoppable
-from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder
+from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, pairs
 from mesalens.cli.output import console, print_json
 from mesalens.files import require_new
 from mesalens.progress import ProgressReport
 from mesalens.studies import HEADLINE, find
 
 NONE: dict[str, Any] = {}
-
-
-def pairs(words: Any) -> Any:
-    """Settings from words such as `dim=20`, or as they are."""
-    if not isinstance(words, list | tuple):
-        return words
-    settings = {name: value for name, _, value in (str(word).partition("=") for word in words)}
-    if bad := [name for name, value in settings.items() if not value]:
-        raise InputError(f"{bad[0]!r} is not a setting with a value, as dim=20.")
-    return settings
 
 
 class Reproduce(Command):

@@ -14,11 +14,11 @@ from mesalens.identification import candidates as families
 from mesalens.identification import distance
 from mesalens.identification.apart import APART, Bulk, drive_apart
 from mesalens.identification.candidates import Candidate, Scales
-from mesalens.identification.decision import Decision, decide, spend
+from mesalens.identification.decision import Decision, contains, decide, spend
 from mesalens.identification.evidence import Evidence, Sample, in_threads
 from mesalens.identification.exact import exact_distances
 from mesalens.identification.fingerprint import fingerprint
-from mesalens.identification.fit import Fitted, fit, refit
+from mesalens.identification.fit import Fitted, fit, has_filter, refit
 from mesalens.identification.procedure import ProcedureIdentification, of_seeds
 from mesalens.identification.prompts import BATCH, Prompts, Source
 from mesalens.identification.regimes import LONG, REGIMES, SHORT, TASK
@@ -46,6 +46,7 @@ def identify(
     margin: float = 0.01,
     level: float = 0.95,
     prompts: int = 8192,
+    readouts: Callable[..., Any] | None = None,
     progress: Progress = lambda words, share: None,
     **adapter: Any,
 ) -> Identification | ProcedureIdentification:
@@ -70,6 +71,9 @@ def identify(
         margin: δ, the distance below which an algorithm counts as the same.
         level: one minus the chance that an interval misses its value at any look.
         prompts: the most prompts that are drawn in each regime to be judged on.
+        readouts: a function of NumPy batches, `(xs, ys, queries)`, that returns what the model
+            predicts after each of its layers, of shape (batch, layers, m); the spectral filter is
+            then measured after each. Learners that have iterates need none.
         progress: called with what is being done and the share of it that is done.
         **adapter: how the model is read; see `as_learner`.
 
@@ -87,6 +91,8 @@ def identify(
     options: Any = {"candidates": candidates, "margin": margin, "level": level, "prompts": prompts}
     if isinstance(model, list | tuple):
         count("the number of models", len(model), at_least=2)
+        if readouts is not None:
+            raise InputError("readouts are those of one model; got a list of models.")
         seeds = []
         for place, each in enumerate(model):
             said = _of_seed(progress, place, len(model))
@@ -103,9 +109,11 @@ def identify(
     count("prompts", prompts, at_least=BATCH, at_most=BATCH * 2**10)
     source = Source(task, random.key(0) if key is None else random.unroll(key))
     progress("asking the learner", 0.0)
-    subject = Subject(as_learner(model, **adapter))
+    subject = Subject(as_learner(model, **adapter), readouts)
     fitting = source.draw(BATCH, (0,))
     answers = subject(fitting)
+    if readouts is not None:
+        subject.layers(fitting[:2])  # what is wrong with them is said now
     noise = _noise(subject, fitting, answers)
     unit, least = distance.units(answers).mean(), BLIND * np.mean(np.sum(answers**2, axis=-1))
     about = {"task": task, "margin": margin, "level": level, "model": subject.learner}
@@ -161,7 +169,7 @@ def _fit(
 ) -> dict[str, Fitted]:
     scales = Scales.of(prompts)
     # Once, and not by several threads at once
-    _ = prompts.spectrum, prompts.centred_spectrum, prompts.in_float64
+    _ = prompts.nodes, prompts.centred_nodes, prompts.in_float64, prompts.few
     by_name = {each.name: each for each in known}
     fits: dict[str, Fitted] = {}
 
@@ -169,7 +177,7 @@ def _fit(
         fits[name] = fit(by_name[name], prompts, answers, unit, scales)
         progress(f"fitting {name}", 0.05 + 0.45 * len(fits) / len(by_name))
 
-    in_threads(work, by_name)
+    in_threads(work, by_name, [each.name for each in known if has_filter(each.member(scales))])
     return {name: fits[name] for name in by_name}  # in their order
 
 
@@ -189,7 +197,8 @@ def _look(
         decision = decide(evidence, margin, error, {})
         if decision.verdict == "none":
             decision = decide(evidence, margin, error, _refits(evidence, error))
-        if decision.verdict != "inconclusive":
+        # More prompts may tell the members of a set apart
+        if decision.verdict not in ("inconclusive", "set"):
             break
     return decision, error
 
@@ -215,9 +224,9 @@ def _measure(
         for n in contenders
         if all(s.interval(n, error).low <= margin for s in evidence.samples.values())
     ]
-    simplest = [n for n in alive if not any(_contains(evidence, n, o) for o in alive)]
+    simplest = [n for n in alive if not any(contains(evidence.fits, n, o) for o in alive)]
     ranked = sorted(everyone, key=lambda n: (n not in simplest, near[n].value))
-    others = [n for n in ranked[1:] if not _contains(evidence, n, ranked[0])]
+    others = [n for n in ranked[1:] if not contains(evidence.fits, n, ranked[0])]
     # What is the same function to rounding cannot be driven apart
     rounding = distance.ROUNDING / 10 * task.units.mean()
     others = [n for n in others if not task.squares(n, ranked[0]).mean() <= rounding]
@@ -225,10 +234,6 @@ def _measure(
     if simplest and rivals:
         say("driving candidates apart", len(regimes) / (len(regimes) + 1))
         _drive_apart(evidence, size, ranked[0], rivals, bulk)
-
-
-def _contains(evidence: Evidence, name: str, other: str) -> bool:
-    return name != other and other in evidence.fits[name].candidate.extends
 
 
 def _drive_apart(evidence: Evidence, size: int, best: str, rivals: list[str], bulk: Bulk) -> None:
@@ -279,5 +284,6 @@ def _refits(evidence: Evidence, error: float) -> dict[str, distance.Interval]:
         squares = np.where(np.isfinite(squares), squares, np.inf)
         found[name] = distance.ratio(squares, units, error)
 
-    in_threads(work, evidence.fits)
+    fits = evidence.fits
+    in_threads(work, fits, [name for name in fits if has_filter(fits[name].learner)])
     return found

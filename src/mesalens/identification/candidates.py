@@ -106,6 +106,11 @@ class Candidate:
         """The member with this choice and these parameters."""
         return self.build(*(() if choice is None else (choice,)), **parameters)
 
+    def member(self, scales: Scales) -> Learner:
+        """One of the family: the first from which a search starts."""
+        choice = self.choices[0] if self.choices else None
+        return self.learner(choice, self.starts(choice or 0, scales)[0])
+
 
 def given(candidates: Mapping[str, Any] | Iterable[Candidate]) -> list[Candidate]:
     """Candidates that a user gives: families, or learners as they are, by name.
@@ -222,12 +227,6 @@ def _corrected_rates(choice: int, s: Scales) -> list[dict[str, Any]]:
         # Unlike those of plain descent, these rates have an order
         for rates in (_spread(choice, size), _spread(choice, size)[::-1])
     ]
-
-
-def _corrected(choice: int, step_size: Any, data_correction: Any) -> Learner:
-    """GD++ with rates of their own; the last γ has no effect."""
-    gammas: Any = np.append(np.asarray(data_correction), 0.0)
-    return GradientDescent(step_size, choice, data_correction=gammas)
 
 
 def _penalties(*sizes: float, **others: tuple[float, ...]) -> Starts:
@@ -420,7 +419,9 @@ REGRESSION = (
     ),
     Candidate(
         "gd-plus-plus-rates",
-        _corrected,
+        lambda steps, step_size, data_correction: GradientDescent(
+            step_size, steps, data_correction=data_correction
+        ),
         {"step_size": "real", "data_correction": "real"},
         _corrected_rates,
         STEPS[1:5],
@@ -442,7 +443,6 @@ REGRESSION = (
         STEPS,
         "steps",
         extends=("gradient-descent",),
-        searches=2,
         lengths={"step_size": 1},
     ),
     Candidate(

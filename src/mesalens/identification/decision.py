@@ -23,6 +23,7 @@ from typing import Literal
 from mesalens.identification import distance
 from mesalens.identification.distance import Interval
 from mesalens.identification.evidence import Evidence
+from mesalens.identification.fit import Fitted
 from mesalens.identification.regimes import TASK
 
 Verdict = Literal["named", "set", "in-distribution-only", "none", "context-blind", "inconclusive"]
@@ -55,6 +56,12 @@ def spend(looks: int, total: float) -> list[float]:
     """The error of each look: half of what is left, and the last look all of it."""
     errors = [total / 2**k for k in range(1, looks + 1)]
     return [*errors[:-1], total - sum(errors[:-1])]
+
+
+def contains(fits: Mapping[str, Fitted], name: str, other: str) -> bool:
+    """Whether another family has only members of this one, or of one that it contains."""
+    parts = fits[name].candidate.extends
+    return other in parts or any(contains(fits, p, other) for p in parts if p in fits)
 
 
 def decide(
@@ -104,10 +111,6 @@ def decide(
                 nearer = True
         return nearer
 
-    def contains(name: str, other: str) -> bool:
-        parts = fits[name].candidate.extends
-        return other in parts or any(contains(p, other) for p in parts if p in fits)
-
     def exact(name: str, where: Sequence[str] | None) -> bool:
         return all(
             samples[r].squares(name).mean() <= distance.ROUNDING * samples[r].units.mean()
@@ -121,10 +124,10 @@ def decide(
 
         It is not where it gives the very answers of the subject and the simpler one does not.
         """
-        if not contains(name, simpler) or (exact(name, where) and not exact(simpler, where)):
+        if not contains(fits, name, simpler) or (exact(name, where) and not exact(simpler, where)):
             return False
         return not any(
-            contains(simpler, c) and not (exact(name, where) and not exact(c, where))
+            contains(fits, simpler, c) and not (exact(name, where) and not exact(c, where))
             for c in candidates
         )
 
@@ -162,7 +165,7 @@ def decide(
         others = [
             rival
             for rival in rivals
-            if not any(contains(rival, n) or beaten(rival, n) for n in kept)
+            if not any(contains(fits, rival, n) or beaten(rival, n) for n in kept)
         ]
         return names, {n: tuple(also[n]) for n in names if n in also}, others
 

@@ -179,17 +179,29 @@ class Evidence:
         in_threads(catch_up, dict.fromkeys(candidates))
 
 
-def in_threads(function: Callable[[str], object], names: Iterable[str]) -> None:
-    """Calls a function with each name, on all cores: compiling and computing release the lock."""
+def in_threads(
+    function: Callable[[str], object], names: Iterable[str], in_turn: Iterable[str] = ()
+) -> None:
+    """Calls a function with each name, on all cores: compiling and computing release the lock.
+
+    Args:
+        function: What to call.
+        names: What to call it with.
+        in_turn: Those of the names for which it makes many small steps in Python. Two threads of
+            that kind are slower than one, so that one thread takes them all.
+    """
     config: Any = jax.config
     device = config.jax_default_device  # of this thread
+    together = list(in_turn)
+    alone = [[name] for name in names if name not in together]
 
-    def call(name: str) -> object:
+    def call(part: list[str]) -> None:
         with jax.default_device(device):
-            return function(name)
+            for name in part:
+                function(name)
 
     with ThreadPoolExecutor(cores()) as pool:
-        for done in [pool.submit(call, name) for name in names]:
+        for done in [pool.submit(call, part) for part in [together, *alone]]:
             done.result()
 
 

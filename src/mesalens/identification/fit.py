@@ -1,9 +1,9 @@
 """Fitting: the member of a family that is nearest to a subject's predictions."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 
 from mesalens.checks import InputError
 from mesalens.identification.candidates import Candidate, Range, Scales
-from mesalens.identification.prompts import Prompts, Spectrum
-from mesalens.learners import Learner
+from mesalens.identification.prompts import NODES, Prompts, Spectrum
+from mesalens.learners import GradientDescent, Learner
 from mesalens.learners.base import predict, predict_iterates
 from mesalens.program_cache import compiled_once
 from mesalens.prompt import Prompt
@@ -25,6 +25,12 @@ MOST_EVALUATIONS = 40
 
 ROUGH, FINE = 1e-4, 1e-9
 """A search ends where a step lowers the distance by a smaller share. Exact fits converge faster."""
+
+NEAR = 0.1
+"""Of what the context explains: no candidate that is farther is named."""
+
+STEP = 1.5e-8
+"""Of differences, relative to a coordinate: the root of the rounding error, as in MINPACK."""
 
 SIMPLER = 1e-4
 """A smaller choice is preferred if it is farther by at most this share of what the context
@@ -175,12 +181,12 @@ def fit(
     least = min(each.square for each in fits)
     best = next(each for each in fits if each.square <= least + SIMPLER * 0.01 * unit)
     others = {each.choice: each for each in fits if each is not best and each.choice is not None}
-    if best.parameters and best.square > EXACT * unit:
-        # The choices were compared by rough searches; where prompts are of another kind, the last
-        # digits of parameters matter
-        found = _search(candidate, best.choice, best.parameters, prompts, answers, FINE)
-        if found[2] <= best.square:
-            best = Fitted(candidate, best.choice, *found, {}, n)
+    if best.parameters:
+        # The choices were compared by rough searches. Where prompts are of another kind, the last
+        # digits of parameters matter, if the candidate is near
+        precision = FINE if best.square <= NEAR * unit else ROUGH
+        found = _search(candidate, best.choice, best.parameters, prompts, answers, precision)
+        best = Fitted(candidate, best.choice, *found, {}, n)
     return dataclasses.replace(best, others=others)
 
 
@@ -232,19 +238,91 @@ def _fit(
     unit: float,
     scales: Scales,
 ) -> Fitted:
-    def square(parameters: Parameters) -> float:
-        return _mean_square(_residuals(candidate, choice, parameters, prompts, answers))
+    """The member with a choice, from a rough search, without standard errors."""
+
+    def made(parameters: Parameters) -> Fitted:
+        square = _mean_square(_residuals(candidate, choice, parameters, prompts, answers))
+        return Fitted(candidate, choice, parameters, {}, square, {}, prompts.context_length)
 
     if not candidate.ranges:
-        return Fitted(candidate, choice, {}, {}, square({}), {}, prompts.context_length)
-    starts = sorted(candidate.starts(choice or 0, scales), key=square)
-    searches = []
+        return made({})
+    starts = candidate.starts(choice or 0, scales)
+    problem, ranking = _rough(candidate, choice, starts[0], prompts, answers)
+    starts = sorted(starts, key=lambda start: _mean_square(ranking.residuals(start)))
+    found: list[Fitted] = []
     for start in starts[: candidate.searches]:
-        searches.append(_search(candidate, choice, start, prompts, answers))
-        if searches[-1][2] <= EXACT * unit:
+        found.append(made(_minimise(candidate, start, problem, ROUGH)[1]))
+        if found[-1].square <= EXACT * unit:
             break
-    parameters, errors, least = min(searches, key=lambda each: each[2])
-    return Fitted(candidate, choice, parameters, errors, least, {}, prompts.context_length)
+    return min([*found, made(starts[0])], key=lambda each: each.square)
+
+
+def _rough(
+    candidate: Candidate,
+    choice: int | None,
+    start: Parameters,
+    prompts: Prompts,
+    answers: np.ndarray,
+) -> tuple["Problem", "Problem"]:
+    """What to search roughly, and by what to rank starts.
+
+    Families with a filter are searched where it is known at a few nodes, or on few prompts.
+    """
+
+    def on(prompts: Prompts) -> Problem:
+        return _on(candidate, choice, prompts, answers[: len(prompts)])
+
+    with jax.enable_x64(True):
+        learner = candidate.learner(choice, start)
+    if not has_filter(learner):
+        return on(prompts), on(prompts)
+    n, at = prompts.context_length, prompts.nodes
+    if getattr(learner, "centres_inputs", False):
+        at = prompts.centred_nodes
+    with_ends = learner.spectral_filter(at.eigenvalues[:, None], n)[:, 0]
+    pointwise = np.array_equal(with_ends, learner.spectral_filter(at.eigenvalues, n))
+    from_zero = getattr(learner, "initial_weights", None) is None
+    if not (pointwise and from_zero and answers.size >= NODES):
+        return on(prompts.few), on(prompts.few)
+    right = at.axes.T @ answers.ravel()
+    with_numbers = _with_numbers(learner, start)
+
+    @np.errstate(all="ignore")  # divergent algorithms overflow, and are far then
+    def residuals(parameters: Parameters) -> np.ndarray:
+        try:
+            with jax.enable_x64(True):
+                made = with_numbers or (lambda numbers: candidate.learner(choice, numbers))
+                g = made(parameters).spectral_filter(at.eigenvalues, n)
+        except InputError:
+            return np.full(right.shape, FAR)
+        return _bounded(at.root @ g - right)
+
+    @np.errstate(all="ignore")
+    def slopes(several: Parameters) -> np.ndarray:
+        """Residuals for parameters that have a first axis."""
+        assert with_numbers is not None
+        numbers = {k: np.moveaxis(np.asarray(v), 0, -1)[..., None] for k, v in several.items()}
+        count = next(iter(numbers.values())).shape[-2]
+        eigenvalues = np.broadcast_to(at.eigenvalues, (count, NODES))
+        g = with_numbers(numbers).spectral_filter(eigenvalues, n)
+        return _bounded(g @ at.root.T - right)
+
+    many = slopes if with_numbers is not None and isinstance(learner, GradientDescent) else None
+    return Problem(residuals, many), on(prompts.few)
+
+
+def _with_numbers(learner: Learner, start: Parameters) -> Callable[[Parameters], Any] | None:
+    """What makes a learner with other numbers of the same class, if parameters are its fields.
+
+    It takes the place of its class, which would check and convert them each time.
+    """
+    leaves, tree = jax.tree.flatten_with_path(learner)
+    names = [jax.tree_util.keystr(path, simple=True) for path, _ in leaves]
+    values = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
+    same = values.keys() == start.keys() and all(
+        np.array_equal(np.asarray(values[name]), np.asarray(start[name])) for name in values
+    )
+    return (lambda numbers: tree.unflatten([numbers[name] for name in names])) if same else None
 
 
 def _search(
@@ -256,36 +334,62 @@ def _search(
     precision: float = ROUGH,
 ) -> tuple[Parameters, Parameters, float]:
     """The parameters nearest to the answers, their standard errors, and the mean square there."""
+    problem = _on(candidate, choice, prompts, answers)
+    found, parameters = _minimise(candidate, start, problem, precision)
+    errors = _unpack(_standard_errors(found, len(answers)), start)
+    return parameters, errors, _mean_square(found.fun.reshape(answers.shape))
+
+
+class Problem(NamedTuple):
+    """Least squares: residuals for parameters, and if it is fast those for several at once."""
+
+    residuals: Callable[[Parameters], np.ndarray]
+    several: Callable[[Parameters], np.ndarray] | None = None
+
+
+def _on(candidate: Candidate, choice: int | None, prompts: Prompts, answers: np.ndarray) -> Problem:
+    return Problem(lambda p: _residuals(candidate, choice, p, prompts, answers))
+
+
+def _minimise(
+    candidate: Candidate, start: Parameters, problem: Problem, precision: float
+) -> tuple[Any, Parameters]:
+    """Least squares over unbounded coordinates: what SciPy found, and the parameters there."""
     ranges = candidate.ranges or {}
-    shapes = {name: np.shape(start[name]) for name in ranges}
 
-    def unpack(coordinates: np.ndarray, kinds: Mapping[str, Range] | None) -> Parameters:
-        found, place = {}, 0
-        for name, shape in shapes.items():
-            size = int(np.prod(shape))
-            part = coordinates[place : place + size].reshape(shape)
-            found[name], place = part if kinds is None else _value(part, kinds[name]), place + size
-        return found
+    def at(coordinates: np.ndarray) -> Parameters:
+        parts = _unpack(coordinates, start)
+        return {name: _value(part, ranges[name]) for name, part in parts.items()}
 
-    def residuals(coordinates: np.ndarray) -> np.ndarray:
-        parameters = unpack(coordinates, ranges)
-        return _residuals(candidate, choice, parameters, prompts, answers).ravel()
+    def slopes(coordinates: np.ndarray) -> np.ndarray:
+        """By differences, with all of them in one call."""
+        assert problem.several is not None
+        steps = STEP * np.maximum(np.abs(coordinates), 0.01)
+        rows = coordinates + np.vstack([np.zeros(len(steps)), np.diag(steps)])
+        off = problem.several(at(rows))
+        return ((off[1:] - off[0]) / steps[:, None]).T
 
-    first = np.concatenate([np.ravel(_coordinate(start[name], ranges[name])) for name in ranges])
+    first = np.concatenate([np.ravel(_coordinate(start[name], ranges[name])) for name in start])
+    options: Any = {} if problem.several is None else {"jac": slopes}
     found = scipy.optimize.least_squares(
-        residuals,
+        lambda coordinates: problem.residuals(at(coordinates)).ravel(),
         first,
-        method="lm" if answers.size >= first.size else "trf",
-        max_nfev=MOST_EVALUATIONS * (len(first) + 1),
+        method="lm" if problem.residuals(start).size >= first.size else "trf",
+        max_nfev=MOST_EVALUATIONS * (1 if options else len(first) + 1),
         xtol=max(1e-5 * precision, 1e-13),
         ftol=precision,
         gtol=1e-14,
+        **options,
     )
-    return (
-        unpack(found.x, ranges),
-        unpack(_standard_errors(found, len(answers)), None),
-        _mean_square(found.fun.reshape(answers.shape)),
-    )
+    return found, at(found.x)
+
+
+def _unpack(numbers: np.ndarray, like: Parameters) -> Parameters:
+    """The numbers as parameters of the same shapes, behind any axes in front."""
+    ends = np.cumsum([np.size(value) for value in like.values()])[:-1]
+    parts = zip(like.items(), np.split(numbers, ends, axis=-1), strict=True)
+    front = numbers.shape[:-1]
+    return {name: part.reshape(front + np.shape(value)) for (name, value), part in parts}
 
 
 def _residuals(
@@ -300,7 +404,11 @@ def _residuals(
         off = predictions(candidate, choice, parameters, prompts) - answers
     except InputError:
         return np.full(answers.shape, FAR)
-    return np.clip(np.where(np.isfinite(off), off, FAR), -FAR, FAR)
+    return _bounded(off)
+
+
+def _bounded(residuals: np.ndarray) -> np.ndarray:
+    return np.clip(np.where(np.isfinite(residuals), residuals, FAR), -FAR, FAR)
 
 
 def _standard_errors(found: Any, prompts: int) -> np.ndarray:

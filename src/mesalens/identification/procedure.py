@@ -13,6 +13,7 @@ import xarray as xr
 from pydantic_core import to_jsonable_python
 
 from mesalens.identification import distance
+from mesalens.identification.decision import contains
 from mesalens.identification.distance import Interval
 from mesalens.identification.regimes import TASK
 from mesalens.identification.report import Identification
@@ -204,15 +205,32 @@ def of_seeds(
     on_task = all_of(
         {n: bool(table.high.sel(candidate=n, regime=TASK.name) < margin) for n in named}
     )
+    everywhere = _distinct(everywhere, seeds)
     if everywhere:
         verdict, names = ("named" if len(everywhere) == 1 else "set"), everywhere
     elif on_task and all(bool((table.low.sel(candidate=name) > margin).any()) for name in on_task):
-        verdict, names = "in-distribution-only", on_task
+        verdict, names = "in-distribution-only", _distinct(on_task, seeds)
     elif bool((table.low.sel(regime=TASK.name) > margin).all()):
         verdict, names = "none", ()
     else:
         verdict, names = "inconclusive", ()
     return ProcedureIdentification(verdict, names, tuple(seeds), table, floor)
+
+
+def _distinct(names: Sequence[str], seeds: Sequence[Identification]) -> tuple[str, ...]:
+    """The names without families that contain another of them, and each function once."""
+    fits = seeds[0].fits
+    simplest = [n for n in names if not any(contains(fits, n, o) for o in names if o != n)]
+
+    def same(name: str, other: str) -> bool:
+        also = [seed.decision.also for seed in seeds]
+        return all(name in each.get(other, ()) or other in each.get(name, ()) for each in also)
+
+    kept: list[str] = []
+    for name in simplest:
+        if not any(same(name, other) for other in kept):
+            kept.append(name)
+    return tuple(kept)
 
 
 def _student(values: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -31,6 +31,21 @@ class Spectrum(NamedTuple):
     sums: Float[np.ndarray, "batch d m"]
 
 
+class Nodes(NamedTuple):
+    """Least squares in a filter of which a few values are known, those at Chebyshev's nodes.
+
+    With g interpolated between them, the mean of `‖Σ_i query_i g(λ_i) sums_i - answer‖²` is
+    `‖root g - axes^T answers‖²` and a constant.
+    """
+
+    eigenvalues: Float[np.ndarray, " nodes"]
+    root: Float[np.ndarray, "nodes nodes"]
+    axes: Float[np.ndarray, "answers nodes"]
+
+
+NODES = 64
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prompts:
     """Prompts without targets; everything asked of them is computed once.
@@ -73,6 +88,11 @@ class Prompts:
         """The batches of one size in which programs read them."""
         return (self,)
 
+    @functools.cached_property
+    def few(self) -> "Prompts":
+        """A quarter of the prompts, for rough searches."""
+        return self[: len(self) // 4]
+
     def swapped(self) -> "Prompts":
         """The queries with the contexts of their partners: 0 with 1, 2 with 3, …"""
         partner = np.arange(len(self)) ^ 1
@@ -96,6 +116,16 @@ class Prompts:
         xs = np.asarray(self.xs, np.float64)
         return spectrum(xs - xs.mean(1, keepdims=True), self.ys, self.queries)
 
+    @functools.cached_property
+    def nodes(self) -> Nodes:
+        """The nodes of the spectrum."""
+        return nodes(self.spectrum)
+
+    @functools.cached_property
+    def centred_nodes(self) -> Nodes:
+        """The nodes of the centred spectrum."""
+        return nodes(self.centred_spectrum)
+
 
 def spectrum(xs: np.ndarray, ys: np.ndarray, queries: np.ndarray) -> Spectrum:
     """The `Spectrum` of contexts, in float64."""
@@ -104,6 +134,19 @@ def spectrum(xs: np.ndarray, ys: np.ndarray, queries: np.ndarray) -> Spectrum:
     eigenvalues, vectors = np.linalg.eigh(xs.mT @ xs / n)
     query = np.einsum("bd,bdi->bi", queries, vectors)
     return Spectrum(np.maximum(eigenvalues, 0), vectors, query, vectors.mT @ (xs.mT @ ys) / n)
+
+
+def nodes(spectrum: Spectrum) -> Nodes:
+    """The `Nodes` of a batch, from 0 to its largest eigenvalue."""
+    chebyshev = np.polynomial.chebyshev
+    points, half = chebyshev.chebpts1(NODES), (spectrum.eigenvalues.max() or 1.0) / 2
+    terms = chebyshev.chebvander(spectrum.eigenvalues / half - 1, NODES - 1)
+    weights = spectrum.query[..., None] * spectrum.sums
+    series = np.einsum("bim,bik->bmk", weights, terms).reshape(-1, NODES)
+    interpolated = series @ np.linalg.inv(chebyshev.chebvander(points, NODES - 1))
+    axes, root = np.linalg.qr(interpolated)
+    size = np.sqrt(len(spectrum.query))
+    return Nodes(half * (1 + points), root / size, axes / size)
 
 
 class Source:

@@ -67,13 +67,10 @@ def spectral_filters(
     grid, prompts, sizes = _prompts(source, rng)
     zero = Prompts(prompts.xs, 0 * prompts.ys, prompts.queries)
     try:
-        answers = subject.iterates(prompts)
-        if answers is None:
-            answers = (subject(prompts, keep=False) - subject(zero, keep=False))[:, None]
-        else:
-            offsets = subject.iterates(zero)
-            assert offsets is not None
-            answers = (answers - offsets)[:, 1:]
+        answers, offsets = subject.layers(prompts), subject.layers(zero)
+        if answers is None or offsets is None:
+            answers, offsets = (subject(each, keep=False)[:, None] for each in (prompts, zero))
+        answers = answers - offsets
     except InputError as failure:
         return None, str(failure).rstrip(".")
     layers = answers.shape[1]

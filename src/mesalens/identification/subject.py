@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mesalens.adapters import NumpyLearner
+from mesalens.adapters._fit import reason_of
 from mesalens.checks import InputError
 from mesalens.identification.prompts import BATCH, Prompts
 from mesalens.learners import AnyLearner, IterativeLearner, Learner
@@ -22,12 +23,24 @@ class Subject:
 
     Args:
         learner: Any learner.
+        readouts: A function of batches in NumPy that returns predictions after each layer, of shape
+            (batch, layers, m), or (batch, layers) if m = 1; not needed for an `IterativeLearner`.
         progress: Called with the number of prompts answered so far.
+
+    Raises:
+        ValueError: if the readouts cannot be called.
     """
 
-    def __init__(self, learner: AnyLearner, progress: Callable[[int], object] = lambda n: None):
+    def __init__(
+        self,
+        learner: AnyLearner,
+        readouts: Callable[..., Any] | None = None,
+        progress: Callable[[int], object] = lambda n: None,
+    ):
+        if readouts is not None and not callable(readouts):
+            raise InputError(f"readouts must be a function of (xs, ys, queries); got {readouts!r}.")
         self.learner, self.asked = learner, 0
-        self._progress = progress
+        self._readouts, self._progress = readouts, progress
 
     def __call__(
         self, prompts: Prompts, *, keep: bool = True, finite: bool = True
@@ -58,11 +71,17 @@ class Subject:
         predictions = np.asarray(predictions, np.float64)
         return _finite(predictions) if finite else predictions
 
-    def iterates(self, prompts: Prompts) -> Float[np.ndarray, "batch iterates m"] | None:
-        """The predictions before the first and after every step or layer; None without any."""
+    def layers(self, prompts: Prompts) -> Float[np.ndarray, "batch layers m"] | None:
+        """The predictions after every step or layer; None without any.
+
+        Raises:
+            ValueError: if readouts fail, or are not finite numbers of their shape.
+        """
+        if self._readouts is not None:
+            return _finite(_read(self._readouts, prompts))
         if not isinstance(self.learner, IterativeLearner):
             return None
-        return _finite(np.asarray(self._in_jax(_iterates, prompts), np.float64))
+        return _finite(np.asarray(self._in_jax(_iterates, prompts), np.float64)[:, 1:])
 
     def _in_jax(self, function: Callable[..., Any], prompts: Prompts) -> np.ndarray:
         answers = []
@@ -77,6 +96,27 @@ class Subject:
     def _count(self, prompts: int) -> None:
         self.asked += prompts
         self._progress(self.asked)
+
+
+def _read(readouts: Callable[..., Any], prompts: Prompts) -> np.ndarray:
+    # Copies: a function may write into its arguments
+    arguments = (part.copy() for part in (prompts.xs, prompts.ys, prompts.queries))
+    try:
+        answers = np.asarray(readouts(*arguments))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"the readouts failed ({reason_of(error)}).") from error
+    batch, m = len(prompts), prompts.ys.shape[-1]
+    if m == 1 and answers.ndim == 2:
+        answers = answers[..., None]
+    layers = answers.shape[1] if answers.ndim == 3 else 0
+    if answers.shape != (batch, layers, m) or not layers or answers.dtype.kind not in "iuf":
+        raise InputError(
+            f"the readouts must be real numbers of shape ({batch}, layers, {m}); got "
+            f"{answers.dtype} of shape {answers.shape}."
+        )
+    return answers.astype(np.float64)
 
 
 def _finite(predictions: np.ndarray) -> np.ndarray:

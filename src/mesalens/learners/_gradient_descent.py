@@ -1,5 +1,8 @@
 """Gradient descent on the context, plain, with momentum, and GD++."""
 
+import itertools
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -27,7 +30,8 @@ class GradientDescent(Descent):
     shrink towards small ones, so that the remaining loss is better conditioned.
 
     Args:
-        step_size: η, one number for all steps or one for each, as γ and β.
+        step_size: η, one number for all steps or one for each, as γ and β. The last γ may be left
+            out.
         steps: k.
         initial_weights: W_0, of shape (m, d); zero by default.
         preconditioner: P, of shape (d, d); the identity by default.
@@ -44,23 +48,29 @@ class GradientDescent(Descent):
 
     sees_only_sum = True
     rates = ("step_size", "data_correction", "momentum")
+    may_end_before = ("data_correction",)
     fixed = (*Descent.fixed, "preconditioner")
 
     preconditioner: Float[Array, "d d"] | None = optional_array()
-    data_correction: Float[Array, ""] | Float[Array, " steps"] | None = optional_array()
+    data_correction: Float[Array, ""] | Float[Array, " corrections"] | None = optional_array()
     momentum: Float[Array, ""] | Float[Array, " steps"] | None = optional_array()
 
     def spectral_filter(self, eigenvalues: np.ndarray, context_length: int) -> np.ndarray:
         if self.preconditioner is not None:
             raise InputError("GradientDescent with a preconditioner states no spectral filter.")
+        # A rate may have the axes of the eigenvalues behind its own, one number for each
+        several = (1, eigenvalues.ndim + 1)
+
+        def in_steps(rate: Any) -> Any:
+            rate = np.asarray(0.0 if rate is None else rate, float)
+            return rate if rate.ndim in several else [rate] * self.steps
+
+        rates = (self.step_size, self.data_correction, self.momentum)
         weights = before = np.zeros_like(eigenvalues)
         transform = np.ones_like(eigenvalues)
-        given = (self.step_size, self.data_correction, self.momentum)
-        rates = (
-            np.broadcast_to(np.asarray(0.0 if rate is None else rate, float), (self.steps,))
-            for rate in given
-        )
-        for step_size, correction, momentum in zip(*rates, strict=True):
+        for step_size, correction, momentum in itertools.zip_longest(
+            *map(in_steps, rates), fillvalue=0.0
+        ):
             change = step_size * transform**2 * (1 - eigenvalues * weights)
             weights, before = weights + change + momentum * (weights - before), weights
             transform = transform * (1 - correction * transform**2 * eigenvalues)

@@ -31,6 +31,8 @@ class Descent(IterativeLearner):
     """
 
     rates: ClassVar[tuple[str, ...]] = ("step_size",)
+    may_end_before: ClassVar[tuple[str, ...]] = ()
+    """Rates that have no effect in the last step; it may be left out."""
     fixed = ("initial_weights",)
 
     step_size: Float[Array, ""] | Float[Array, " steps"] = eqx.field(converter=floats)
@@ -41,7 +43,8 @@ class Descent(IterativeLearner):
         count("steps", self.steps)
         for name in self.rates:
             if (rate := getattr(self, name)) is not None:
-                require_shape(name, rate, (), (self.steps,))
+                shorter = [(self.steps - 1,)] if name in self.may_end_before else []
+                require_shape(name, rate, (), (self.steps,), *shorter)
         if self.initial_weights is not None and self.initial_weights.ndim != 2:
             raise InputError(f"initial_weights must be m × d; got {self.initial_weights.shape}.")
 
@@ -66,8 +69,12 @@ class Descent(IterativeLearner):
 
     def _rates(self) -> tuple[Float[Array, " steps"] | None, ...]:
         """The rates of every step, in the order of `rates`."""
-        fields = tuple(getattr(self, name) for name in self.rates)
-        return jax.tree.map(lambda rate: jnp.broadcast_to(rate, (self.steps,)), fields)
+
+        def in_steps(rate: Array) -> Array:
+            ends_before = rate.shape == (self.steps - 1,)
+            return jnp.append(rate, 0) if ends_before else jnp.broadcast_to(rate, (self.steps,))
+
+        return jax.tree.map(in_steps, tuple(getattr(self, name) for name in self.rates))
 
     def _start(self, prompt: AnyPrompt) -> Float[Array, "m d"]:
         dtype = jnp.result_type(*jax.tree.leaves((self, prompt)))
