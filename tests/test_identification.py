@@ -32,7 +32,7 @@ from mesalens.identification import candidates as families
 from mesalens.identification.apart import Bulk, drive_apart
 from mesalens.identification.candidates import Candidate, Scales
 from mesalens.identification.distance import Interval
-from mesalens.identification.evidence import Evidence, Sample
+from mesalens.identification.evidence import Evidence, Sample, in_threads
 from mesalens.identification.prompts import BATCH, Prompts, Source
 from mesalens.identification.regimes import REGIMES
 from mesalens.identification.subject import Subject
@@ -46,6 +46,8 @@ from mesalens.learners import (
     Ridge,
 )
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
+
+pytest_plugins = ["small_training"]
 
 N, D = 6, 2
 FAMILIES = {family.name: family for family in families.REGRESSION}
@@ -610,6 +612,81 @@ def test_fits_recover_parameters(family, subject, parameters):
         assert set(found.others) <= set(family.choices) - {found.choice}
 
 
+POLYNOMIAL = quick("gd-plus-plus-rates", 3)
+RATES_OF_3 = {
+    "step_size": np.array([0.3, 0.5, 0.1]),
+    "data_correction": np.array([0.1, 0.2]),
+}
+
+
+def test_nodes_give_the_mean_square_up_to_a_constant():
+    """A polynomial filter is known at a few nodes, so that residuals there are those of all."""
+    prompts = draw(np.random.default_rng(40), m=2)
+    answers = fit.by_filter(Ridge(0.5), prompts.spectrum, N)
+    at, whole, at_nodes = prompts.nodes, [], []
+    for learner in (GradientDescent(0.2, 3), GradientDescent(np.array([0.1, -0.4]), 2)):
+        off = fit.by_filter(learner, prompts.spectrum, N) - answers
+        whole.append(np.mean(np.sum(off**2, axis=-1)))
+        off = at.root @ learner.spectral_filter(at.eigenvalues, N) - at.axes.T @ answers.ravel()
+        at_nodes.append(np.sum(off**2))
+    assert whole[0] - whole[1] == pytest.approx(at_nodes[0] - at_nodes[1], rel=1e-9)
+    assert abs(whole[0] - whole[1]) > 1e-3
+
+
+def test_residuals_of_several_members_at_once_are_those_of_each():
+    prompts = draw(np.random.default_rng(41))
+    answers = fit.by_filter(Ridge(0.5), prompts.spectrum, N)
+    problem, _ = fit._rough(POLYNOMIAL, 3, RATES_OF_3, prompts, answers)
+    several = {k: np.stack([v, 1.1 * v, -0.3 * v, 0 * v]) for k, v in RATES_OF_3.items()}
+    together = problem.several(several)
+    for row, found in enumerate(together):
+        one = problem.residuals({name: values[row] for name, values in several.items()})
+        np.testing.assert_allclose(found, one, rtol=1e-12, atol=1e-14)
+    with jax.enable_x64(True):  # and as learners that are made of the class
+        made = POLYNOMIAL.learner(3, {name: values[1] for name, values in several.items()})
+    at = prompts.nodes
+    off = at.root @ made.spectral_filter(at.eigenvalues, N) - at.axes.T @ answers.ravel()
+    np.testing.assert_allclose(together[1], off, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("family", "start", "fast"),
+    [
+        (POLYNOMIAL, RATES_OF_3, True),
+        (quick("chebyshev-descent", 3), {"lower": 0.1, "width": 1.0}, False),  # no fields of it
+        (quick("newton-schulz", 3), {"scale": 0.7}, False),  # it sees all eigenvalues of a context
+        (FAMILIES["kernel-ridge"], {"penalty": 0.1, "bandwidth": 1.0}, False),  # it has no filter
+    ],
+    ids=lambda value: value.name if isinstance(value, Candidate) else "",
+)
+def test_where_a_family_is_searched(family, start, fast):
+    prompts = draw(np.random.default_rng(42))
+    answers = fit.by_filter(Ridge(0.5), prompts.spectrum, N)
+    choice = family.choices[0] if family.choices else None
+    problem, ranking = fit._rough(family, choice, start, prompts, answers)
+    assert (problem.several is not None) is fast
+    sizes = {"newton-schulz": len(prompts) // 4, "kernel-ridge": len(prompts)}
+    assert problem.residuals(start).size == sizes.get(family.name, 64)
+    assert ranking.residuals(start).size == sizes.get(family.name, len(prompts) // 4)
+
+
+def test_differences_of_all_parameters_are_the_slopes(monkeypatch):
+    search, off = scipy.optimize.least_squares, []
+
+    def recorded(function, start, jac, **options):
+        axes = 1e-6 * np.eye(len(start))
+        central = [(function(start + h) - function(start - h)) / 2e-6 for h in axes]
+        off.append(np.abs(jac(start) - np.stack(central, axis=1)).max() / np.abs(central).max())
+        return search(function, start, jac=jac, **options)
+
+    monkeypatch.setattr(scipy.optimize, "least_squares", recorded)
+    prompts = draw(np.random.default_rng(43))
+    answers = fit.by_filter(Ridge(0.5), prompts.spectrum, N)
+    problem, _ = fit._rough(POLYNOMIAL, 3, RATES_OF_3, prompts, answers)
+    fit._minimise(POLYNOMIAL, RATES_OF_3, problem, fit.ROUGH)
+    assert len(off) == 1 and off[0] < 1e-5
+
+
 def test_rates_of_their_own_are_recovered_in_some_order():
     """The order of two rates changes nothing but rounding."""
     prompts = draw(np.random.default_rng(15))
@@ -882,6 +959,46 @@ def test_a_layer_that_writes_nothing_has_a_filter_of_0(source):
     np.testing.assert_allclose(found.values[1], 1, rtol=1e-4)
 
 
+def test_readouts_of_a_user_have_a_filter_for_each_layer(task, monkeypatch):
+    """Two steps of descent as a function of NumPy, with what it would say after each."""
+
+    def readouts(xs, ys, queries):
+        weights, said = np.zeros((len(xs), 1, D)), []
+        for _ in range(2):
+            weights = weights + 0.3 * (ys - xs @ weights.mT).mT @ xs / xs.shape[1]
+            said.append(np.einsum("bmd,bd->bm", weights, queries))
+        xs[:] = ys[:] = queries[:] = np.nan  # arguments are the function's own
+        return np.stack(said, axis=1)
+
+    def predict(xs, ys, queries):
+        return readouts(xs, ys, queries)[:, -1]
+
+    few(monkeypatch, STEP)
+    short_of_regimes(monkeypatch)
+    found = identified(predict, task, readouts=readouts)
+    assert found.filter.values.shape == (2, spectral_filter.GRID)
+    for layer in (1, 2):
+        grid = np.repeat(found.filter.eigenvalues[:, None], D, axis=1)
+        states = GradientDescent(0.3, layer).spectral_filter(grid, N)[:, 0]
+        np.testing.assert_allclose(found.filter.values[layer - 1], states, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("readouts", "words"),
+    [
+        (lambda xs, ys, queries: queries[:, 0], r"shape \(2, layers, 1\); got .*\(2,\)"),
+        (lambda xs, ys, queries: np.zeros((2, 0, 1)), "layers"),
+        (lambda xs, ys, queries: np.full((2, 3, 1), "a"), "real numbers"),
+        (lambda xs, ys, queries: np.full((2, 3, 1), np.nan), "NaN"),
+        (lambda xs, ys, queries: 1 / 0, "readouts failed .ZeroDivisionError"),
+        (3, "readouts must be a function"),
+    ],
+)
+def test_readouts_that_are_none(readouts, words, task, unchecked):
+    with pytest.raises(InputError, match=words):
+        identified(GradientDescent(0.3), task, readouts=readouts)
+
+
 def test_simultaneous_bands_cover_the_whole_curve(monkeypatch):
     monkeypatch.setattr(spectral_filter, "DRAWS", 200)
     rng, pointwise, simultaneous = np.random.default_rng(24), 0, 0
@@ -1093,6 +1210,27 @@ def test_seeds_on_the_same_prompts_share_the_error_of_these_prompts():
     assert procedure.of_seeds(seeds, 0.01, 0.05).verdict == "inconclusive"
 
 
+def test_a_procedure_has_each_function_once_and_no_family_that_contains_another():
+    names = {"gradient-descent": 1e-4, "momentum": 1e-4, "lasso": 1e-4, "least-squares": 1e-4}
+    fits = {name: alone(FAMILIES[name]) for name in names}
+
+    def verdict(*also):
+        seeds = [
+            dataclasses.replace(
+                seed_of(names, 1e-5, np.arange(4.0)[:, None], "set", tuple(names)),
+                fits=fits,
+                decision=decision.Decision("set", tuple(names), each),
+            )
+            for each in also
+        ]
+        return procedure.of_seeds(seeds, 0.01, 0.05).names
+
+    same = {"least-squares": ("lasso",)}
+    assert verdict(same, same) == ("gradient-descent", "lasso")
+    assert verdict(same, {"lasso": ("least-squares",)}) == ("gradient-descent", "lasso")
+    assert verdict(same, {}) == ("gradient-descent", "lasso", "least-squares")
+
+
 def test_none_is_found_though_a_candidate_is_infinitely_far():
     rng = np.random.default_rng(30)
     seeds = [
@@ -1207,6 +1345,32 @@ def test_none_is_reached_with_more_prompts_after_a_refit_was_near(task, monkeypa
     monkeypatch.setattr(_identify, "_refits", refits)
     found = ml.identify(Ridge(1.0), task, key=random.key(11), prompts=2 * BATCH)
     assert (found.verdict, calls) == ("none", [BATCH // 2, BATCH])
+
+
+def test_a_set_is_looked_at_until_the_prompts_are_used_up(task, monkeypatch):
+    looks = []
+
+    def decided(*_):
+        looks.append(1)
+        names = ("gradient-descent", "ridge")
+        verdict = "set" if len(looks) == 1 else "named"
+        return decision.Decision(verdict, names if verdict == "set" else names[:1])
+
+    few(monkeypatch, STEP, RIDGE)
+    short_of_regimes(monkeypatch)
+    monkeypatch.setattr(_identify, "decide", decided)
+    found = ml.identify(GradientDescent(0.3), task, key=random.key(12), prompts=4 * BATCH)
+    assert found.name == "gradient-descent" and len(looks) == 2
+
+
+def test_names_in_turn_are_called_by_one_thread_in_their_order():
+    import threading
+
+    called = {}
+    in_threads(lambda name: called.update({name: threading.get_ident()}), "abcdef", "fbd")
+    assert sorted(called) == list("abcdef")
+    assert [name for name in called if name in "fbd"] == list("fbd")
+    assert len({called[name] for name in "fbd"}) == 1
 
 
 def test_a_subject_that_is_not_finite_in_a_regime_is_not_named_there(task, monkeypatch):

@@ -183,6 +183,21 @@ def test_gd_plus_plus_has_the_step_sizes_of_its_spectral_formula():
         np.testing.assert_allclose(weights, expected, rtol=1e-10)
 
 
+def test_the_last_correction_may_be_left_out():
+    prompt = prompt_of(5, 3, 2, 15)
+    step_sizes, corrections = np.array([0.3, 0.2, 0.4]), np.array([0.1, 0.2])
+    shorter = GradientDescent(step_sizes, 3, data_correction=corrections)
+    for last in (0.0, 0.7):
+        whole = GradientDescent(step_sizes, 3, data_correction=np.append(corrections, last))
+        np.testing.assert_allclose(shorter(prompt), whole(prompt), rtol=1e-12)
+        λ = np.linspace(0.1, 3, 7)
+        np.testing.assert_allclose(
+            shorter.spectral_filter(λ, 5), whole.spectral_filter(λ, 5), rtol=1e-12
+        )
+    one = GradientDescent(0.3, 1, data_correction=np.zeros(0))
+    np.testing.assert_allclose(one(prompt), GradientDescent(0.3)(prompt), rtol=1e-12)
+
+
 def test_gd_plus_plus_without_correction_or_with_one_step_is_gradient_descent():
     with jax.enable_x64(True):
         prompt = prompt_of(5, 3, 2, 5)
@@ -376,6 +391,7 @@ def test_one_step_of_each_is_the_first_of_several():
         (lambda: GradientDescent(jnp.ones(3), 2), r"step_size .*\(2,\).*\(3,\)"),
         (lambda: GradientDescent(jnp.array([0.1, jnp.nan]), 2), "step_size .*nan"),
         (lambda: GradientDescent(0.1, 2, data_correction=jnp.ones(3)), r"data_correction .*\(3,\)"),
+        (lambda: GradientDescent(jnp.ones(1), 2), r"step_size .*\(1,\)"),
         (lambda: GradientDescent(0.1, 2, momentum=float("inf")), "momentum .*inf"),
         (lambda: GradientDescent(0.1, initial_weights=jnp.ones(3)), r"initial_weights .*\(3,\)"),
         (
