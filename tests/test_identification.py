@@ -554,15 +554,12 @@ def test_a_candidate_is_not_named_without_having_been_asked_everywhere():
 
 
 def test_wrong_names_are_rare_at_the_margin():
-    """Candidates that are 2% beyond the margin, as many as are tried."""
-    named = 0
-    for seed in range(100):
-        given = {f"c{i}": 0.0102 for i in range(12)}
-        named += decided(made_up(given, pairs=256, seed=seed, regimes=("task",))).verdict in (
-            "named",
-            "set",
-        )
-    assert named / 100 <= 0.08  # 5%, and an error
+    """At the margin itself the upper end of a 95% interval lies below it once in 40 times."""
+    named = sum(
+        decided(made_up({"at": 0.01}, pairs=128, seed=seed, regimes=("task",))).verdict == "named"
+        for seed in range(150)
+    )
+    assert 0 < named <= 10  # of 4 expected: more would be 1 binomial draw in 1000
 
 
 # Fits

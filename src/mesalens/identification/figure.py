@@ -1,5 +1,6 @@
 """The figure of an `Identification`: distances, spectral filter, fingerprint."""
 
+import textwrap
 from typing import Any
 
 import matplotlib as mpl
@@ -62,8 +63,8 @@ def _distances(axes: Axes, report: Any) -> None:
                 continue
             words = "0" if value < LOWEST else "∞" if np.isinf(value) else f"{value:.1g}"
             mark = {1.0: "bold", 0.0: "normal"}.get(float(cell.equivalent), "normal")
-            middle = 1e-4 < value < 0.3
-            color = "black" if middle else "white"
+            red, green, blue, _ = image.cmap(image.norm(max(value, LOWEST)))
+            color = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
             axes.text(j, i, words, ha="center", va="center", fontsize=8, color=color, weight=mark)
     axes.set_xticks(range(shown.regime.size), shown.regime.values, rotation=30, ha="right")
     labels = [f"▸ {n}" if n in report.names else str(n) for n in shown.candidate.values]
@@ -100,7 +101,8 @@ def _filter(axes: Axes, report: Any) -> None:
         middle = (low + high) / 2
         axes.set_ylim(middle - 0.15 * abs(middle), middle + 0.15 * abs(middle))
     axes.set(xscale="log", xlabel="eigenvalue λ of $X^T X/n$", ylabel="g(λ)")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    few = found.eigenvalues[-1] < 100 * found.eigenvalues[0]
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title("spectral filter, with simultaneous band", loc="left")
@@ -114,7 +116,8 @@ def _influence(axes: Axes, report: Any) -> None:
     axes.set(xlabel="position of the example", ylabel="influence of its label (mean 1)")
     axes.set_title("how much each position counts", loc="left")
     note = f"no spectral filter: {report.no_filter}"
-    axes.text(0, -0.3, note, transform=axes.transAxes, fontsize=8, color=NEUTRAL, wrap=True)
+    lines = textwrap.fill(note, 80)  # a wide line would take the room of the axes
+    axes.text(0, -0.25, lines, transform=axes.transAxes, fontsize=8, color=NEUTRAL, va="top")
 
 
 def _fingerprint(axes: Axes, report: Any) -> None:

@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 
+MOST_PROMPTS = 10_000_000
+"""More than that would not be drawn."""
+
 
 def text(report: Any) -> str:
     """A few lines: what the learner runs, with parameters and intervals, or why no name fits."""
@@ -40,10 +43,13 @@ def text(report: Any) -> str:
             "context explains"
         )
     if report.verdict == "inconclusive":
-        lines.append(
-            f"  not decided: {', '.join(report.decision.open)}; some {2 * report.decision.pairs:,} "
-            "prompts in each regime would decide it"
+        needed = 2 * report.decision.pairs
+        more = (
+            f"some {needed:,} prompts in each regime would decide it"
+            if needed <= MOST_PROMPTS
+            else "a few prompts make up most of the distance, so that more would hardly help"
         )
+        lines.append(f"  not decided: {', '.join(report.decision.open)}; {more}")
     if report.verdict in ("none", "inconclusive", "set") and len(report.confidence_set) > 1:
         lines.append(f"  the nearest is among: {', '.join(report.confidence_set)}")
     if report.mixture and len(report.mixture) > 1:
