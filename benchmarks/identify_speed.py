@@ -1,12 +1,19 @@
 """How long `mesalens identify` takes, from the start of the process to its end, and its memory."""
 
+import argparse
+import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 LEARNERS = {
     "NumPy function": ["learners.py:predict"],
@@ -45,18 +52,31 @@ model = SmallGPT2(dim=5, width=64, layers=6, heads=4, positions=64).eval()
 
 
 def main() -> None:
-    """Runs each learner with an empty cache of compiled programs, and again."""
+    """Prints the medians over rounds, with an empty cache of compiled programs and a filled one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=LEARNERS, nargs="+", default=list(LEARNERS))
+    options = parser.parse_args()
     tests = str(Path(__file__).parent.parent / "tests")
     with tempfile.TemporaryDirectory() as folder:
         for name, text in FILES.items():
             Path(folder, name).write_text(text.replace("{tests!r}", repr(tests)))
-        for name, words in LEARNERS.items():
-            cache = Path(folder) / f"cache {name}"
-            for state in ("empty", "filled"):
-                print(json.dumps({"learner": name, "cache": state} | _run(folder, cache, words)))
+        for name in options.only:
+            runs: dict[str, list[dict[str, Any]]] = {"empty": [], "filled": []}
+            for number in range(options.rounds):
+                cache = Path(folder) / f"cache {name} {number}"
+                for found in runs.values():
+                    found.append(_run(folder, cache, LEARNERS[name]))
+            for state, found in runs.items():
+                medians = {
+                    key: round(statistics.median(run[key] for run in found), 1)
+                    for key in ("seconds", "megabytes")
+                }
+                answer = {key: found[0][key] for key in ("verdict", "name")}
+                print(json.dumps({"learner": name, "cache": state} | medians | answer), flush=True)
 
 
-def _run(folder: str, cache: Path, words: list[str]) -> dict[str, object]:
+def _run(folder: str, cache: Path, words: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "mesalens", "identify", *words, "--json"]
     command += ["--dim", "5", "--context-length", "12", "--noise-variance", "0.25"]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
@@ -64,12 +84,27 @@ def _run(folder: str, cache: Path, words: list[str]) -> dict[str, object]:
     with subprocess.Popen(
         command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
+        most: list[float] = [0.0]
+        watch = threading.Thread(target=_watch, args=(process, most))
+        watch.start()
         output, errors = process.communicate()
+        seconds = time.perf_counter() - began
+        watch.join()
         if process.returncode:
             raise RuntimeError(errors.decode())
-    seconds = time.perf_counter() - began
     answer = json.loads(output)
-    return {"seconds": round(seconds, 1), "verdict": answer["verdict"], "name": answer["name"]}
+    found = {"seconds": seconds, "megabytes": most[0]}
+    return found | {"verdict": answer["verdict"], "name": answer["name"]}
+
+
+def _watch(process: subprocess.Popen[bytes], most: list[float]) -> None:
+    """Keeps the most memory of a process and its workers together; what they share counts once."""
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            parent = psutil.Process(process.pid)
+            parts = [parent, *parent.children(recursive=True)]
+            most[0] = max(most[0], sum(part.memory_full_info().pss for part in parts) / 1e6)
+        time.sleep(0.5)
 
 
 if __name__ == "__main__":
