@@ -197,7 +197,10 @@ def evaluated(module):
         (lambda: from_torch(Remember(20, 2), device="nowhere"), "device 'nowhere'"),
         (lambda: from_torch(Remember(20, 2), width=2).predict(*prompts()), "3 covariates.*width=2"),
         (lambda: from_torch(Remember(20, 2), "joint", width=4).predict(*prompts()), "5.*width=4"),
-        (lambda: from_torch(evaluated(nn.Linear(2, 1))).predict(*prompts(1)), r"\(20, 11, 3\)"),
+        (
+            lambda: from_torch(evaluated(nn.Linear(2, 1))).predict(*prompts(1)),
+            r"\(20, 11, 3\).* 3 covariates and 1 outputs have 3 entries.* reads 2\.",
+        ),
         (
             lambda: risk(from_torch(evaluated(nn.Linear(2, 1))), task(1), KEY),
             r"Linear .*\(2, 11, 3\)",

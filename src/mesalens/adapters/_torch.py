@@ -136,7 +136,8 @@ class ModuleOnTokens:
             raise
         except Exception as error:
             raise InputError(
-                f"{self.__name__} failed on tokens of shape {shapes}: {reason_of(error)}."
+                f"{self.__name__} failed on tokens of shape {shapes}: {reason_of(error)}"
+                f"{self._too_narrow(torch, xs.shape[-1], ys.shape[-1])}."
             ) from error
 
     def _tokens(self, torch: Any, xs: Any, ys: Any, queries: Any) -> tuple[Any, ...]:
@@ -152,7 +153,7 @@ class ModuleOnTokens:
         N, n, d = xs.shape
         m = ys.shape[-1]
         joint = self.layout == "joint"
-        least = d + m if joint else max(d, m)
+        least = self._least_width(d, m)
         width = self._width(torch, least)
         if width < least:
             raise InputError(
@@ -169,12 +170,29 @@ class ModuleOnTokens:
             tokens[:, 1::2, :m] = ys
         return (tokens,)
 
+    def _least_width(self, d: int, m: int) -> int:
+        return d + m if self.layout == "joint" else max(d, m)
+
     def _width(self, torch: Any, least: int) -> int:
         if self.width is not None:
             return self.width
+        return max(least, self._reads(torch) or 0)
+
+    def _reads(self, torch: Any) -> int | None:
+        """How many entries the first linear map of the module reads; it need not be of tokens."""
         linear = (part for part in self.module.modules() if isinstance(part, torch.nn.Linear))
         first = next(linear, None)
-        return least if first is None else max(least, first.in_features)
+        return None if first is None else first.in_features
+
+    def _too_narrow(self, torch: Any, d: int, m: int) -> str:
+        """What may be wrong with a module that failed, where it cannot read the tokens."""
+        least, reads = self._least_width(d, m), self._reads(torch)
+        if callable(self.layout) or reads is None or reads >= least:
+            return ""
+        return (
+            f"; {self.layout} tokens of {d} covariates and {m} outputs have {least} entries, and "
+            f"the first Linear of the module reads {reads}"
+        )
 
     def _at_query(self, torch: Any, output: Any, N: int, m: int, d: int) -> Any:
         """The prediction (N, m) in what the module returned."""
