@@ -1229,7 +1229,13 @@ def test_a_procedure_has_each_function_once_and_no_family_that_contains_another(
 def test_none_is_found_though_a_candidate_is_infinitely_far():
     rng = np.random.default_rng(30)
     seeds = [
-        seed_of({"a": 0.3 + 0.01 * i, "b": np.inf}, 0.01, rng.normal(size=(64, 1)), "none", ())
+        seed_of(
+            {"a": 0.3 + 0.01 * i, "b": np.inf, "c": 1e200 * (i + 1)},
+            0.01,
+            rng.normal(size=(64, 1)),
+            "none",
+            (),
+        )
         for i in range(4)
     ]
     assert procedure.of_seeds(seeds, 0.01, 0.05).verdict == "none"

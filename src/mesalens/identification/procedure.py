@@ -239,7 +239,7 @@ def _student(values: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray, 
     mean = values.mean(axis=0)
     if count < 2:
         return mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         spread = values.std(axis=0, ddof=1) / np.sqrt(count)
         half = distance.quantile(error, count) * spread
         return mean, mean - half, mean + half
