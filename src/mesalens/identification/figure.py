@@ -55,6 +55,7 @@ def _distances(axes: Axes, report: Any) -> None:
         cmap=mpl.colormaps["RdYlBu_r"].with_extremes(bad="0.88"),
         aspect="auto",
     )
+    light = image.to_rgba(values)[..., :3] @ np.array([0.3, 0.59, 0.11])
     for i, candidate in enumerate(shown.candidate.values):
         for j, regime in enumerate(shown.regime.values):
             cell = shown.sel(candidate=candidate, regime=regime)
@@ -63,8 +64,7 @@ def _distances(axes: Axes, report: Any) -> None:
                 continue
             words = "0" if value < LOWEST else "∞" if np.isinf(value) else f"{value:.1g}"
             mark = {1.0: "bold", 0.0: "normal"}.get(float(cell.equivalent), "normal")
-            red, green, blue, _ = image.cmap(image.norm(max(value, LOWEST)))
-            color = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+            color = "black" if light[i, j] > 0.5 else "white"
             axes.text(j, i, words, ha="center", va="center", fontsize=8, color=color, weight=mark)
     axes.set_xticks(range(shown.regime.size), shown.regime.values, rotation=30, ha="right")
     labels = [f"▸ {n}" if n in report.names else str(n) for n in shown.candidate.values]

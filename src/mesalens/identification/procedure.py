@@ -177,13 +177,14 @@ def of_seeds(
         "seed",
     )
     values = stacked.distance.values
-    mean, low, high = _student(values, error)
+    mean, _, high = _student(values, error)
+    # As over prompts: what is far counts as no more than that for the lower end
+    cut, low, _ = _student(np.minimum(values, distance.MOST), error)
     # Seeds are asked about the same prompts, whose error does not show between them
     with np.errstate(invalid="ignore"):
-        below, above = mean - stacked.low.values.mean(0), stacked.high.values.mean(0) - mean
-        low = np.where(
-            np.isinf(mean), stacked.low.values.min(0), mean - np.hypot(mean - low, below)
-        )
+        below = cut - np.minimum(stacked.low.values, distance.MOST).mean(0)
+        above = stacked.high.values.mean(0) - mean
+        low = cut - np.hypot(cut - low, below)
         high = np.where(np.isinf(mean), np.inf, mean + np.hypot(high - mean, above))
     both = ("candidate", "regime")
     table = xr.Dataset(
