@@ -248,7 +248,7 @@ def decoys(d: int) -> dict[str, Any]:
         "ridge on the first half of the examples": lambda p: ridge(
             part(p, slice(0, len(p.xs) // 2))
         ),
-        "ridge that skips the last example": lambda p: ridge(part(p, slice(0, len(p.xs) - 2))),
+        "ridge that skips the last two examples": lambda p: ridge(part(p, slice(0, len(p.xs) - 2))),
         "least squares on one coordinate": one_coordinate,
         "locally weighted ridge": local,
         "kernel ridge, Laplacian kernel": laplacian,
@@ -470,7 +470,7 @@ def table(files: list[Path]) -> str:
         lines += ["| decoy | verdict | nearest | share |", "|---|---|---|---|"]
         for row in results["decoys"]:
             verdict = ", ".join([row["verdict"], *row["names"]])
-            share = f"{100 * row['share']:.1f}%"
+            share = f"{100 * row['share']:.1f}%" if row["share"] > 0 else "nothing"
             lines.append(f"| {row['decoy']} | {verdict} | {row['nearest']} | {share} |")
         lines.append("")
     if results["trained"]:
