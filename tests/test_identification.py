@@ -555,9 +555,9 @@ def test_a_candidate_is_not_named_without_having_been_asked_everywhere():
 
 def test_wrong_names_are_rare_at_the_margin():
     """At the margin itself the upper end of a 70% interval lies below it in at most 15%."""
-    made = (made_up({"at": 0.01}, pairs=64, seed=seed, regimes=("task",)) for seed in range(150))
+    made = (made_up({"at": 0.01}, pairs=64, seed=seed, regimes=("task",)) for seed in range(60))
     named = sum(decision.decide(each, 0.01, 0.3, {}).verdict == "named" for each in made)
-    assert 5 < named <= 36  # of 22 expected at most: 1 binomial draw in 1000 is more
+    assert 0 < named <= 18  # of 9 expected at most: 1 binomial draw in 1000 is more
 
 
 # Fits
@@ -989,9 +989,9 @@ def test_readouts_of_a_user_have_a_filter_for_each_layer(task, monkeypatch):
         (3, "readouts must be a function"),
     ],
 )
-def test_readouts_that_are_none(readouts, words, task, unchecked):
+def test_readouts_that_are_none(readouts, words, unchecked):
     with pytest.raises(InputError, match=words):
-        identified(GradientDescent(0.3), task, readouts=readouts)
+        Subject(GradientDescent(0.3), readouts).layers(draw(np.random.default_rng(44), count=2))
 
 
 def test_simultaneous_bands_cover_the_whole_curve(monkeypatch):
@@ -1090,7 +1090,7 @@ def test_decay_of_influence_is_read_off():
 # Exact distances of one layer
 
 
-@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("outputs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_exact_distances_of_a_random_layer_lie_in_the_sampled_intervals(outputs):
     covariance = np.array([[1.0, 0.4], [0.4, 0.7]])
     task = RegressionTask(
