@@ -33,9 +33,7 @@ SIZES = ((3, 8), (5, 12), (5, 20))
 TRAINED = (
     "one-layer",
     "two-layers",
-    "two-plus-plus",
     "five-layers",
-    "five-plus-plus",
     "attention-layer",
     "attention-layer heads=2",
     "attention-layer linear",
