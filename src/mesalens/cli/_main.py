@@ -3,6 +3,7 @@
 What takes long to import is imported after signals are handled.
 """
 
+import atexit
 import contextlib
 import gc
 import os
@@ -41,12 +42,12 @@ HELP = "\n".join(
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    atexit.register(gc.freeze)  # or Python would look through all objects once more as it ends
     _use_safe_streams()
     with handled(leave):
         try:
             code = _run(arguments)
             sys.stdout.flush()
-            gc.freeze()  # or Python would look through all objects once more before it ends
             return code
         except BrokenPipeError:  # `mesalens list | head` ends quietly
             _close_output()

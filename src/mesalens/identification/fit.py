@@ -279,8 +279,8 @@ def _rough(
     n, at = prompts.context_length, prompts.nodes
     if getattr(learner, "centres_inputs", False):
         at = prompts.centred_nodes
-    with_ends = learner.spectral_filter(at.eigenvalues[:, None], n)[:, 0]
-    pointwise = np.array_equal(with_ends, learner.spectral_filter(at.eigenvalues, n))
+    each_alone = learner.spectral_filter(at.eigenvalues[:, None], n)[:, 0]
+    pointwise = np.array_equal(each_alone, learner.spectral_filter(at.eigenvalues, n))
     from_zero = getattr(learner, "initial_weights", None) is None
     if not (pointwise and from_zero and answers.size >= NODES):
         return on(prompts.few), on(prompts.few)
