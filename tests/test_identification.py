@@ -23,6 +23,7 @@ from mesalens.identification import (
     exact,
     fingerprint,
     fit,
+    members,
     procedure,
     regimes,
     report,
@@ -33,6 +34,8 @@ from mesalens.identification.apart import Bulk, drive_apart
 from mesalens.identification.candidates import Candidate, Scales
 from mesalens.identification.distance import Interval
 from mesalens.identification.evidence import Evidence, Sample, in_threads
+from mesalens.identification.least_squares import from_coordinate, minimise, to_coordinate
+from mesalens.identification.members import Members
 from mesalens.identification.prompts import BATCH, Prompts, Source
 from mesalens.identification.regimes import REGIMES
 from mesalens.identification.subject import Subject
@@ -93,7 +96,7 @@ def _asked(learner, prompts):
 
 def by_learner(learner, prompts):
     with jax.enable_x64(True):
-        return np.asarray(_asked(fit.in_arrays(learner), prompts.in_float64))
+        return np.asarray(_asked(members.in_arrays(learner), prompts.in_float64))
 
 
 RATES = st.floats(0.05, 0.5)
@@ -133,9 +136,9 @@ def test_spectral_filter_gives_the_predictions_of_the_learner(name, first, secon
     prompts = Prompts(xs, ys, rng.normal(size=(8, D)))
     centred = isinstance(learner, CentredDescent)
     spectrum = prompts.centred_spectrum if centred else prompts.spectrum
-    assert fit.has_filter(learner)
+    assert members.has_filter(learner)
     np.testing.assert_allclose(
-        fit.by_filter(learner, spectrum, N), by_learner(learner, prompts), rtol=1e-6, atol=1e-8
+        members.by_filter(learner, spectrum, N), by_learner(learner, prompts), rtol=1e-6, atol=1e-8
     )
 
 
@@ -145,13 +148,13 @@ def test_spectral_filter_of_fewer_examples_than_inputs(learner):
     prompts = Prompts(
         rng.normal(size=(64, 2, 3)), rng.normal(size=(64, 2, 1)), rng.normal(size=(64, 3))
     )
-    given = fit.by_filter(learner, prompts.spectrum, 2)
+    given = members.by_filter(learner, prompts.spectrum, 2)
     np.testing.assert_allclose(given, by_learner(learner, prompts), rtol=1e-4, atol=1e-6)
 
 
 def test_a_preconditioner_has_no_filter():
     learner = GradientDescent(0.1, preconditioner=np.eye(2))
-    assert not fit.has_filter(learner)
+    assert not members.has_filter(learner)
     with pytest.raises(InputError, match="no spectral filter"):
         learner.spectral_filter(np.ones((1, 2)), 3)
     with pytest.raises(InputError, match="no spectral filter"):
@@ -165,7 +168,7 @@ def test_a_learner_given_by_a_user_predicts_what_it_predicts(learner):
     """Also one whose filter is that of centred inputs."""
     prompts = draw(np.random.default_rng(1), 16)
     (family,) = families.given({"mine": learner})
-    found = fit.predictions(family, None, {}, prompts)
+    found = members.predictions(family, None, {}, prompts)
     np.testing.assert_allclose(found, by_learner(learner, prompts), rtol=1e-5, atol=1e-7)
 
 
@@ -178,11 +181,11 @@ def test_units_estimate_the_variance_over_contexts():
     queries, contexts = 200, 400
     many = draw(rng, queries * contexts)
     xs = np.repeat(rng.normal(size=(queries, D)), contexts, axis=0)
-    answers = fit.by_filter(learner, Prompts(many.xs, many.ys, xs).spectrum, N) + 3.0
+    answers = members.by_filter(learner, Prompts(many.xs, many.ys, xs).spectrum, N) + 3.0
     by_query = answers.reshape(queries, contexts)
     brute = by_query.var(axis=1, ddof=1).mean()
     few = draw(rng, 40_000)
-    terms = distance.units(fit.by_filter(learner, few.spectrum, N) + 3.0)
+    terms = distance.units(members.by_filter(learner, few.spectrum, N) + 3.0)
     error = np.hypot(
         terms.std() / np.sqrt(len(terms)), by_query.var(axis=1).std() / np.sqrt(queries)
     )
@@ -193,14 +196,14 @@ def test_units_estimate_the_variance_over_contexts():
 def test_units_of_several_outputs_add_up_and_swapped_contexts_agree():
     rng = np.random.default_rng(3)
     prompts = draw(rng, 64, m=2)
-    answers = fit.by_filter(Ridge(0.5), prompts.spectrum, N)
+    answers = members.by_filter(Ridge(0.5), prompts.spectrum, N)
     terms = distance.units(answers)
     assert terms.shape == (32,)
     np.testing.assert_allclose(
         terms, distance.units(answers[:, :1]) + distance.units(answers[:, 1:])
     )
     # Partners share a query, so that swapping contexts only swaps their answers
-    swapped = fit.by_filter(Ridge(0.5), prompts.swapped().spectrum, N)
+    swapped = members.by_filter(Ridge(0.5), prompts.swapped().spectrum, N)
     np.testing.assert_allclose(swapped, answers[np.arange(64) ^ 1])
     np.testing.assert_allclose(distance.units(answers, swapped), terms)
 
@@ -219,7 +222,7 @@ def test_distance_of_two_steps_of_different_size_in_closed_form():
     """f = η s, A = η' s: D = (η'/η - 1)² E s² / Var(s | x), and E[s | x] = 0 here."""
     rng = np.random.default_rng(5)
     prompts = draw(rng, 20_000)
-    f, A = (fit.by_filter(GradientDescent(eta), prompts.spectrum, N) for eta in (0.5, 0.6))
+    f, A = (members.by_filter(GradientDescent(eta), prompts.spectrum, N) for eta in (0.5, 0.6))
     found = distance.ratio(distance.squares(f - A), distance.units(f), 0.01)
     assert found.low < 0.04 < found.high
     assert found.value == pytest.approx(0.04, rel=0.05)
@@ -568,7 +571,7 @@ def quick(name, *choices):
 
 
 def fitted(family, subject, prompts):
-    answers = fit.by_filter(subject, prompts.spectrum, prompts.context_length)
+    answers = members.by_filter(subject, prompts.spectrum, prompts.context_length)
     return fit.fit(family, prompts, answers, float(answers.var()), Scales.of(prompts))
 
 
@@ -617,10 +620,10 @@ RATES_OF_3 = {
 def test_nodes_give_the_mean_square_up_to_a_constant():
     """A polynomial filter is known at a few nodes, so that residuals there are those of all."""
     prompts = draw(np.random.default_rng(40), m=2)
-    answers = fit.by_filter(Ridge(0.5), prompts.spectrum, N)
+    answers = members.by_filter(Ridge(0.5), prompts.spectrum, N)
     at, whole, at_nodes = prompts.nodes, [], []
     for learner in (GradientDescent(0.2, 3), GradientDescent(np.array([0.1, -0.4]), 2)):
-        off = fit.by_filter(learner, prompts.spectrum, N) - answers
+        off = members.by_filter(learner, prompts.spectrum, N) - answers
         whole.append(np.mean(np.sum(off**2, axis=-1)))
         off = at.root @ learner.spectral_filter(at.eigenvalues, N) - at.axes.T @ answers.ravel()
         at_nodes.append(np.sum(off**2))
@@ -630,8 +633,8 @@ def test_nodes_give_the_mean_square_up_to_a_constant():
 
 def test_residuals_of_several_members_at_once_are_those_of_each():
     prompts = draw(np.random.default_rng(41))
-    answers = fit.by_filter(Ridge(0.5), prompts.spectrum, N)
-    problem, _ = fit._rough(POLYNOMIAL, 3, RATES_OF_3, prompts, answers)
+    answers = members.by_filter(Ridge(0.5), prompts.spectrum, N)
+    problem, _ = fit._rough(Members(POLYNOMIAL, 3, RATES_OF_3), prompts, answers)
     several = {k: np.stack([v, 1.1 * v, -0.3 * v, 0 * v]) for k, v in RATES_OF_3.items()}
     together = problem.several(several)
     for row, found in enumerate(together):
@@ -656,9 +659,9 @@ def test_residuals_of_several_members_at_once_are_those_of_each():
 )
 def test_where_a_family_is_searched(family, start, fast):
     prompts = draw(np.random.default_rng(42))
-    answers = fit.by_filter(Ridge(0.5), prompts.spectrum, N)
+    answers = members.by_filter(Ridge(0.5), prompts.spectrum, N)
     choice = family.choices[0] if family.choices else None
-    problem, ranking = fit._rough(family, choice, start, prompts, answers)
+    problem, ranking = fit._rough(Members(family, choice, start), prompts, answers)
     assert (problem.several is not None) is fast
     sizes = {"newton-schulz": len(prompts) // 4, "kernel-ridge": len(prompts)}
     assert problem.residuals(start).size == sizes.get(family.name, 64)
@@ -676,9 +679,9 @@ def test_differences_of_all_parameters_are_the_slopes(monkeypatch):
 
     monkeypatch.setattr(scipy.optimize, "least_squares", recorded)
     prompts = draw(np.random.default_rng(43))
-    answers = fit.by_filter(Ridge(0.5), prompts.spectrum, N)
-    problem, _ = fit._rough(POLYNOMIAL, 3, RATES_OF_3, prompts, answers)
-    fit._minimise(POLYNOMIAL, RATES_OF_3, problem, fit.ROUGH)
+    answers = members.by_filter(Ridge(0.5), prompts.spectrum, N)
+    problem, _ = fit._rough(Members(POLYNOMIAL, 3, RATES_OF_3), prompts, answers)
+    minimise(problem, POLYNOMIAL.ranges, RATES_OF_3, fit.ROUGH)
     assert len(off) == 1 and off[0] < 1e-5
 
 
@@ -697,7 +700,7 @@ def test_a_smaller_choice_is_preferred_where_it_is_as_near():
     )
     assert found.choice == 2 and set(found.others) == {1}
     prompts = draw(np.random.default_rng(17))
-    answers = fit.by_filter(GradientDescent(0.3), prompts.spectrum, N)
+    answers = members.by_filter(GradientDescent(0.3), prompts.spectrum, N)
     family = Candidate("steps", lambda steps: GradientDescent(0.3), choices=(1, 2), choice="steps")
     assert fit.fit(family, prompts, answers, 1.0, Scales.of(prompts)).choice == 1
 
@@ -705,11 +708,11 @@ def test_a_smaller_choice_is_preferred_where_it_is_as_near():
 def test_a_refit_is_no_farther_than_the_fit():
     first, second = (draw(np.random.default_rng(seed)) for seed in (18, 19))
     found = fitted(quick("gradient-descent", 2), Ridge(1.0), first)
-    answers = fit.by_filter(Ridge(1.0), second.spectrum, N)
+    answers = members.by_filter(Ridge(1.0), second.spectrum, N)
     near = np.mean((fit.refit(found, second, answers) - answers) ** 2)
     fixed = np.mean((found.predictions(second) - answers) ** 2)
     grid = [
-        np.mean((fit.by_filter(GradientDescent(eta, 2), second.spectrum, N) - answers) ** 2)
+        np.mean((members.by_filter(GradientDescent(eta, 2), second.spectrum, N) - answers) ** 2)
         for eta in np.linspace(0.05, 1, 400)
     ]
     assert near <= fixed
@@ -763,12 +766,12 @@ def test_coordinates_go_there_and_back(positive, fraction, real):
         (2 * fraction, "below-two"),
         (real, "real"),
     ):
-        there = fit._coordinate(value, kind)
-        assert fit._value(there, kind) == pytest.approx(value, rel=1e-6)
+        there = to_coordinate(value, kind)
+        assert from_coordinate(there, kind) == pytest.approx(value, rel=1e-6)
     for end in (-np.inf, np.inf):
-        assert 0 < fit._value(np.array(end), "fraction") < 1
-        assert 0 < fit._value(np.array(end), "below-two") < 2
-        assert 0 < fit._value(np.array(end), "positive") < np.inf
+        assert 0 < from_coordinate(np.array(end), "fraction") < 1
+        assert 0 < from_coordinate(np.array(end), "below-two") < 2
+        assert 0 < from_coordinate(np.array(end), "positive") < np.inf
 
 
 # Regimes
@@ -869,7 +872,7 @@ def test_prompts_are_driven_apart_within_the_bulk(n):
     found = drive_apart(first, second, prompts, bulk)
 
     def distances(p):
-        one, two = (fit.by_filter(a, p.spectrum, n) for a in (first, second))
+        one, two = (members.by_filter(a, p.spectrum, n) for a in (first, second))
         return np.sum((one - two) ** 2, axis=-1)
 
     moved = (found.queries != prompts.queries).any(axis=-1)

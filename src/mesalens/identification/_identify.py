@@ -18,7 +18,8 @@ from mesalens.identification.decision import Decision, contains, decide, spend
 from mesalens.identification.evidence import Evidence, Sample, in_threads
 from mesalens.identification.exact import exact_distances
 from mesalens.identification.fingerprint import fingerprint
-from mesalens.identification.fit import Fitted, fit, has_filter, refit
+from mesalens.identification.fit import Fitted, fit, refit
+from mesalens.identification.members import has_filter
 from mesalens.identification.procedure import ProcedureIdentification, of_seeds
 from mesalens.identification.prompts import BATCH, Prompts, Source
 from mesalens.identification.regimes import LONG, REGIMES, SHORT, TASK

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mesalens.identification.fit import in_arrays
+from mesalens.identification.members import in_arrays
 from mesalens.identification.prompts import Prompts
 from mesalens.identification.regimes import Regime
 from mesalens.learners import Learner
@@ -65,7 +65,7 @@ def drive_apart(first: Learner, second: Learner, prompts: Prompts, bulk: Bulk) -
     """
     with jax.enable_x64(True):
         first, second = in_arrays(first), in_arrays(second)
-        bulk = jax.tree.map(lambda part: jnp.asarray(np.asarray(part, float)), bulk)
+        bulk = jax.tree.map(lambda part: jax.device_put(np.asarray(part, float)), bulk)
         found = _ascend(first, second, prompts.in_float64, bulk)
         return Prompts(*map(np.asarray, (found.xs, found.ys, found.query)))
 

@@ -1,27 +1,33 @@
 """Fitting: the member of a family that is nearest to a subject's predictions."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 import scipy.special
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from mesalens.checks import InputError
-from mesalens.identification.candidates import Candidate, Range, Scales
-from mesalens.identification.prompts import NODES, Prompts, Spectrum
+from mesalens.identification.candidates import Candidate, Scales
+from mesalens.identification.least_squares import (
+    FAR,
+    Parameters,
+    Problem,
+    bounded,
+    from_coordinate,
+    mean_square,
+    minimise,
+    standard_errors,
+    to_coordinate,
+    unpack,
+)
+from mesalens.identification.members import Members, has_filter, iterates, predictions
+from mesalens.identification.members import answers as answers_of
+from mesalens.identification.prompts import NODES, Prompts
 from mesalens.learners import GradientDescent, Learner
-from mesalens.learners.base import predict, predict_iterates
-from mesalens.program_cache import compiled_once
-from mesalens.prompt import Prompt
-
-MOST_EVALUATIONS = 40
-"""Of a search from one start, in units of one more than the number of parameters."""
 
 ROUGH, FINE = 1e-4, 1e-9
 """A search ends where a step lowers the distance by a smaller share. Exact fits converge faster."""
@@ -29,20 +35,12 @@ ROUGH, FINE = 1e-4, 1e-9
 NEAR = 0.1
 """Of what the context explains: no candidate that is farther is named."""
 
-STEP = 1.5e-8
-"""Of differences, relative to a coordinate: the root of the rounding error, as in MINPACK."""
-
 SIMPLER = 1e-4
 """A smaller choice is preferred if it is farther by at most this share of what the context
 explains, in units of the margin."""
 
 EXACT = 1e-10
 """Of what the context explains: no choice is nearer than that to answers in float32."""
-
-FAR = 1e6
-"""In the place of residuals that are not finite."""
-
-Parameters = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,63 +88,9 @@ class Fitted:
     def interval(self, name: str) -> tuple[Any, Any]:
         """The 95% interval of a parameter, from its standard error in the coordinate searched."""
         kind = (self.candidate.ranges or {})[name]
-        middle = _coordinate(self.parameters[name], kind)
+        middle = to_coordinate(self.parameters[name], kind)
         half = scipy.special.ndtri(0.975) * np.asarray(self.errors[name])
-        return _value(middle - half, kind), _value(middle + half, kind)
-
-
-def predictions(
-    candidate: Candidate, choice: int | None, parameters: Parameters, prompts: Prompts
-) -> Float[np.ndarray, "batch m"]:
-    """What a member of a family answers, in float64."""
-    if candidate.iterates:
-        assert choice is not None
-        return iterates(candidate, prompts)[choice]
-    with jax.enable_x64(True):
-        learner = candidate.learner(choice, parameters)
-        if has_filter(learner):
-            centred = getattr(learner, "centres_inputs", False)
-            spectrum = prompts.centred_spectrum if centred else prompts.spectrum
-            return by_filter(learner, spectrum, prompts.context_length)
-        arrays = in_arrays(learner)
-        answers = [np.asarray(_predictions(arrays, part.in_float64)) for part in prompts.batches]
-        return np.concatenate(answers)
-
-
-def iterates(candidate: Candidate, prompts: Prompts) -> dict[int, np.ndarray]:
-    """What the members of a family whose choices are iterates answer, by choice."""
-    with jax.enable_x64(True):
-        learner = in_arrays(candidate.build(max(candidate.choices)))
-        parts = [np.asarray(_iterates(learner, part.in_float64)) for part in prompts.batches]
-        answers = np.concatenate(parts)
-    return {choice: answers[:, choice] for choice in candidate.choices}
-
-
-def has_filter(learner: Learner) -> bool:
-    """Whether a learner states its spectral filter, in the class that says how it predicts."""
-    if getattr(learner, "preconditioner", None) is not None:
-        return False
-    family = type(learner).__mro__
-    filters, predicts = (
-        next(place for place, each in enumerate(family) if names & vars(each).keys())
-        for names in ({"spectral_filter"}, {"__call__", "iterates", "_descend"})
-    )
-    return family[filters] is not Learner and filters <= predicts
-
-
-def by_filter(
-    learner: Learner, spectrum: Spectrum, context_length: int
-) -> Float[np.ndarray, "batch m"]:
-    """The predictions of a learner with a spectral filter."""
-    eigenvalues, vectors, query, sums = spectrum
-    with np.errstate(all="ignore"):  # divergent algorithms overflow, and are far then
-        g = learner.spectral_filter(eigenvalues, context_length)
-        answers = np.einsum("bi,bim->bm", query * g, sums)
-        start = getattr(learner, "initial_weights", None)
-        if start is not None:
-            along = np.einsum("md,bdi->bim", np.asarray(start, float), vectors)
-            answers += np.einsum("bi,bim->bm", query * (1 - eigenvalues * g), along)
-    return answers
+        return from_coordinate(middle - half, kind), from_coordinate(middle + half, kind)
 
 
 def fit(
@@ -169,7 +113,7 @@ def fit(
     if candidate.iterates:
         by_choice = iterates(candidate, prompts)
         fits = [
-            Fitted(candidate, choice, {}, {}, _mean_square(by_choice[choice] - answers), {}, n)
+            Fitted(candidate, choice, {}, {}, mean_square(by_choice[choice] - answers), {}, n)
             for choice in candidate.choices
         ]
     else:
@@ -206,7 +150,7 @@ def with_lengths(
 
     def off(each: Fitted) -> float:
         return sum(
-            _mean_square(each.predictions(batch) - answer) / unit
+            mean_square(each.predictions(batch) - answer) / unit
             for batch, answer, unit in zip(prompts, answers, units, strict=True)
         )
 
@@ -239,90 +183,68 @@ def _fit(
     scales: Scales,
 ) -> Fitted:
     """The member with a choice, from a rough search, without standard errors."""
+    starts = candidate.starts(choice or 0, scales) if candidate.ranges else [{}]
+    members = Members(candidate, choice, starts[0])
+    exact = _on(members, prompts, answers)
 
     def made(parameters: Parameters) -> Fitted:
-        square = _mean_square(_residuals(candidate, choice, parameters, prompts, answers))
+        square = mean_square(exact.residuals(parameters).reshape(answers.shape))
         return Fitted(candidate, choice, parameters, {}, square, {}, prompts.context_length)
 
     if not candidate.ranges:
         return made({})
-    starts = candidate.starts(choice or 0, scales)
-    problem, ranking = _rough(candidate, choice, starts[0], prompts, answers)
-    starts = sorted(starts, key=lambda start: _mean_square(ranking.residuals(start)))
+    problem, ranking = _rough(members, prompts, answers)
+    starts = sorted(starts, key=lambda start: mean_square(ranking.residuals(start)))
     found: list[Fitted] = []
     for start in starts[: candidate.searches]:
-        found.append(made(_minimise(candidate, start, problem, ROUGH)[1]))
+        found.append(made(minimise(problem, candidate.ranges, start, ROUGH)[1]))
         if found[-1].square <= EXACT * unit:
             break
     return min([*found, made(starts[0])], key=lambda each: each.square)
 
 
-def _rough(
-    candidate: Candidate,
-    choice: int | None,
-    start: Parameters,
-    prompts: Prompts,
-    answers: np.ndarray,
-) -> tuple["Problem", "Problem"]:
+def _rough(members: Members, prompts: Prompts, answers: np.ndarray) -> tuple[Problem, Problem]:
     """What to search roughly, and by what to rank starts.
 
     Families with a filter are searched where it is known at a few nodes, or on few prompts.
     """
+    if not has_filter(members.first):
+        exact = _on(members, prompts, answers)
+        return exact, exact
+    few = _on(members, prompts.few, answers[: len(prompts.few)])
+    return _at_nodes(members, prompts, answers) or few, few
 
-    def on(prompts: Prompts) -> Problem:
-        return _on(candidate, choice, prompts, answers[: len(prompts)])
 
-    with jax.enable_x64(True):
-        learner = candidate.learner(choice, start)
-    if not has_filter(learner):
-        return on(prompts), on(prompts)
-    n, at = prompts.context_length, prompts.nodes
-    if getattr(learner, "centres_inputs", False):
-        at = prompts.centred_nodes
+def _at_nodes(members: Members, prompts: Prompts, answers: np.ndarray) -> Problem | None:
+    """The problem for filters of which a few values are known (`Nodes`), if they are enough."""
+    learner, n = members.first, prompts.context_length
+    centred = getattr(learner, "centres_inputs", False)
+    at = prompts.centred_nodes if centred else prompts.nodes
     each_alone = learner.spectral_filter(at.eigenvalues[:, None], n)[:, 0]
     pointwise = np.array_equal(each_alone, learner.spectral_filter(at.eigenvalues, n))
     from_zero = getattr(learner, "initial_weights", None) is None
     if not (pointwise and from_zero and answers.size >= NODES):
-        return on(prompts.few), on(prompts.few)
+        return None
     right = at.axes.T @ answers.ravel()
-    with_numbers = _with_numbers(learner, start)
 
     @np.errstate(all="ignore")  # divergent algorithms overflow, and are far then
     def residuals(parameters: Parameters) -> np.ndarray:
         try:
             with jax.enable_x64(True):
-                made = with_numbers or (lambda numbers: candidate.learner(choice, numbers))
-                g = made(parameters).spectral_filter(at.eigenvalues, n)
+                g = members(parameters).spectral_filter(at.eigenvalues, n)
         except InputError:
             return np.full(right.shape, FAR)
-        return _bounded(at.root @ g - right)
+        return bounded(at.root @ g - right)
 
     @np.errstate(all="ignore")
-    def slopes(several: Parameters) -> np.ndarray:
-        """Residuals for parameters that have a first axis."""
-        assert with_numbers is not None
-        numbers = {k: np.moveaxis(np.asarray(v), 0, -1)[..., None] for k, v in several.items()}
+    def several(parameters: Parameters) -> np.ndarray:
+        numbers = {k: np.moveaxis(np.asarray(v), 0, -1)[..., None] for k, v in parameters.items()}
         count = next(iter(numbers.values())).shape[-2]
         eigenvalues = np.broadcast_to(at.eigenvalues, (count, NODES))
-        g = with_numbers(numbers).spectral_filter(eigenvalues, n)
-        return _bounded(g @ at.root.T - right)
+        return bounded(members(numbers).spectral_filter(eigenvalues, n) @ at.root.T - right)
 
-    many = slopes if with_numbers is not None and isinstance(learner, GradientDescent) else None
-    return Problem(residuals, many), on(prompts.few)
-
-
-def _with_numbers(learner: Learner, start: Parameters) -> Callable[[Parameters], Any] | None:
-    """What makes a learner with other numbers of the same class, if parameters are its fields.
-
-    It takes the place of its class, which would check and convert them each time.
-    """
-    leaves, tree = jax.tree.flatten_with_path(learner)
-    names = [jax.tree_util.keystr(path, simple=True) for path, _ in leaves]
-    values = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
-    same = values.keys() == start.keys() and all(
-        np.array_equal(np.asarray(values[name]), np.asarray(start[name])) for name in values
-    )
-    return (lambda numbers: tree.unflatten([numbers[name] for name in names])) if same else None
+    at_once = members.of_fields is not None and isinstance(learner, GradientDescent)
+    return Problem(residuals, several if at_once else None)
 
 
 def _search(
@@ -334,148 +256,20 @@ def _search(
     precision: float = ROUGH,
 ) -> tuple[Parameters, Parameters, float]:
     """The parameters nearest to the answers, their standard errors, and the mean square there."""
-    problem = _on(candidate, choice, prompts, answers)
-    found, parameters = _minimise(candidate, start, problem, precision)
-    errors = _unpack(_standard_errors(found, len(answers)), start)
-    return parameters, errors, _mean_square(found.fun.reshape(answers.shape))
+    problem = _on(Members(candidate, choice, start), prompts, answers)
+    found, parameters = minimise(problem, candidate.ranges or {}, start, precision)
+    errors = unpack(standard_errors(found, len(answers)), start)
+    return parameters, errors, mean_square(found.fun.reshape(answers.shape))
 
 
-class Problem(NamedTuple):
-    """Least squares: residuals for parameters, and if it is fast those for several at once."""
+def _on(members: Members, prompts: Prompts, answers: np.ndarray) -> Problem:
+    """The problem on prompts: what a member answers less what the subject does."""
 
-    residuals: Callable[[Parameters], np.ndarray]
-    several: Callable[[Parameters], np.ndarray] | None = None
+    def residuals(parameters: Parameters) -> np.ndarray:
+        try:
+            with jax.enable_x64(True):
+                return bounded(answers_of(members(parameters), prompts) - answers)
+        except InputError:  # the family has no such member
+            return np.full(answers.shape, FAR)
 
-
-def _on(candidate: Candidate, choice: int | None, prompts: Prompts, answers: np.ndarray) -> Problem:
-    return Problem(lambda p: _residuals(candidate, choice, p, prompts, answers))
-
-
-def _minimise(
-    candidate: Candidate, start: Parameters, problem: Problem, precision: float
-) -> tuple[Any, Parameters]:
-    """Least squares over unbounded coordinates: what SciPy found, and the parameters there."""
-    ranges = candidate.ranges or {}
-
-    def at(coordinates: np.ndarray) -> Parameters:
-        parts = _unpack(coordinates, start)
-        return {name: _value(part, ranges[name]) for name, part in parts.items()}
-
-    def slopes(coordinates: np.ndarray) -> np.ndarray:
-        """By differences, with all of them in one call."""
-        assert problem.several is not None
-        steps = STEP * np.maximum(np.abs(coordinates), 0.01)
-        rows = coordinates + np.vstack([np.zeros(len(steps)), np.diag(steps)])
-        off = problem.several(at(rows))
-        return ((off[1:] - off[0]) / steps[:, None]).T
-
-    first = np.concatenate([np.ravel(_coordinate(start[name], ranges[name])) for name in start])
-    options: Any = {} if problem.several is None else {"jac": slopes}
-    found = scipy.optimize.least_squares(
-        lambda coordinates: problem.residuals(at(coordinates)).ravel(),
-        first,
-        method="lm" if problem.residuals(start).size >= first.size else "trf",
-        max_nfev=MOST_EVALUATIONS * (1 if options else len(first) + 1),
-        xtol=max(1e-5 * precision, 1e-13),
-        ftol=precision,
-        gtol=1e-14,
-        **options,
-    )
-    return found, at(found.x)
-
-
-def _unpack(numbers: np.ndarray, like: Parameters) -> Parameters:
-    """The numbers as parameters of the same shapes, behind any axes in front."""
-    ends = np.cumsum([np.size(value) for value in like.values()])[:-1]
-    parts = zip(like.items(), np.split(numbers, ends, axis=-1), strict=True)
-    front = numbers.shape[:-1]
-    return {name: part.reshape(front + np.shape(value)) for (name, value), part in parts}
-
-
-def _residuals(
-    candidate: Candidate,
-    choice: int | None,
-    parameters: Parameters,
-    prompts: Prompts,
-    answers: np.ndarray,
-) -> np.ndarray:
-    """Answers of a member less the subject's; far where the family has no such member."""
-    try:
-        off = predictions(candidate, choice, parameters, prompts) - answers
-    except InputError:
-        return np.full(answers.shape, FAR)
-    return _bounded(off)
-
-
-def _bounded(residuals: np.ndarray) -> np.ndarray:
-    return np.clip(np.where(np.isfinite(residuals), residuals, FAR), -FAR, FAR)
-
-
-def _standard_errors(found: Any, prompts: int) -> np.ndarray:
-    """Of coordinates where a misspecified model fits best: White's sandwich over pairs of prompts.
-
-    Source: White, Econometrica 50 (1982).
-    """
-    J = found.jac.reshape(prompts // 2, -1, found.x.size)
-    scores = np.einsum("pri,pr->pi", J, found.fun.reshape(prompts // 2, -1))
-    scale = np.sqrt(np.einsum("pri,pri->i", J, J))
-    scale = np.where(scale > 0, scale, 1)
-    J, scores = J / scale, scores / scale
-    eigenvalues, axes = np.linalg.eigh(np.einsum("pri,prj->ij", J, J))
-    spanned = eigenvalues > 1e-12 * eigenvalues[-1]
-    bread = (axes[:, spanned] / eigenvalues[spanned]) @ axes[:, spanned].T
-    errors = np.sqrt(np.maximum(np.diag(bread @ (scores.T @ scores) @ bread), 0)) / scale
-    # What has no effect on the answers could be anything
-    free = np.sum(axes[:, ~spanned] ** 2, axis=1) > 1e-6
-    return np.where(free, np.inf, errors)
-
-
-def _mean_square(residuals: np.ndarray) -> float:
-    with np.errstate(over="ignore"):
-        square = float(np.mean(np.sum(residuals**2, axis=-1)))
-    return square if np.isfinite(square) else np.inf
-
-
-def _coordinate(value: Any, kind: Range) -> Any:
-    """A parameter as an unbounded number."""
-    value = np.asarray(value, np.float64)
-    if kind == "positive":
-        return np.log(value)
-    if kind == "fraction":
-        return scipy.special.logit(value)
-    return scipy.special.logit(value / 2) if kind == "below-two" else value
-
-
-def _value(coordinate: Any, kind: Range) -> Any:
-    """The parameter of a coordinate; never beyond what algorithms take."""
-    if kind == "positive":
-        return np.exp(np.clip(coordinate, -40, 40))
-    if kind == "fraction":
-        return np.clip(scipy.special.expit(coordinate), 1e-9, 1 - 1e-12)
-    if kind == "below-two":
-        return 2 * np.clip(scipy.special.expit(coordinate), 1e-9, 1 - 1e-9)
-    return np.clip(coordinate, -1e15, 1e15)
-
-
-def in_arrays(learner: Learner) -> Learner:
-    """The learner with its numbers as arrays of one type, so that all values are one program."""
-
-    def array(leaf: Any) -> Any:
-        if isinstance(leaf, bool) or not isinstance(
-            leaf, int | float | np.generic | jax.Array | np.ndarray
-        ):
-            return leaf
-        kind = np.int64 if np.issubdtype(np.asarray(leaf).dtype, np.integer) else np.float64
-        return jnp.asarray(np.asarray(leaf, kind))
-
-    return jax.tree.map(array, learner)
-
-
-@compiled_once
-def _predictions(learner: Learner, prompts: Prompt) -> Array:
-    return jax.vmap(lambda prompt: predict(learner, prompt))(prompts)
-
-
-@compiled_once
-def _iterates(learner: Learner, prompts: Prompt) -> Array:
-    return jax.vmap(lambda prompt: predict_iterates(learner, prompt))(prompts)
+    return Problem(residuals)

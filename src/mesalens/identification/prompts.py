@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Key
 
@@ -103,7 +102,7 @@ class Prompts:
         """The batch for learners in JAX; used within `jax.enable_x64`."""
         with jax.enable_x64(True):
             parts = (np.asarray(x, np.float64) for x in (self.xs, self.ys, self.queries))
-            return Prompt(*map(jnp.asarray, parts))
+            return Prompt(*map(jax.device_put, parts))  # `jnp.asarray` would compile each shape
 
     @functools.cached_property
     def spectrum(self) -> Spectrum:

@@ -21,7 +21,8 @@ from jaxtyping import Float
 from mesalens.checks import InputError
 from mesalens.identification.evidence import Evidence
 from mesalens.identification.fingerprint import Fingerprint
-from mesalens.identification.fit import Fitted, has_filter
+from mesalens.identification.fit import Fitted
+from mesalens.identification.members import has_filter
 from mesalens.identification.prompts import Prompts, Source, has_classes
 from mesalens.identification.subject import Subject
 

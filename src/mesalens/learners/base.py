@@ -145,7 +145,8 @@ def take_steps(
 
 def floats(value: Any) -> Array:
     """The value as an array of floating-point numbers; integers would not be trained."""
-    array = jnp.asarray(value)
+    # `jnp.asarray` would compile a program for each shape of NumPy arrays
+    array = jax.device_put(value) if isinstance(value, np.ndarray) else jnp.asarray(value)
     return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
 
 
