@@ -26,6 +26,7 @@ benchmark: setup
 	.venv/bin/python benchmarks/training.py
 	.venv/bin/python benchmarks/generators.py
 	.venv/bin/python benchmarks/transformers.py
+	.venv/bin/python benchmarks/identify_speed.py
 
 setup: .venv/up-to-date
 

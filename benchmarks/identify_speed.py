@@ -1,7 +1,16 @@
-"""How long `mesalens identify` takes, from the start of the process to its end, and its memory."""
+"""How long `mesalens identify` takes, from the start of the process to its end, and its memory.
+
+Each learner is identified on a task with d = 5 and n = 12 by whole commands, one at a time: with an
+empty cache of compiled programs, and again with the cache that this left. Printed are medians over
+the rounds, with the smallest and the largest; memory is the most that a process and its workers
+have together. Learners whose package is not installed are left out.
+
+    python benchmarks/identify_speed.py [--rounds N] [--only LEARNER ...]
+"""
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import statistics
@@ -14,6 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from mesalens.environment import environment
+
+NEEDS = {"scikit-learn": "sklearn", "PyTorch": "torch"}
 
 LEARNERS = {
     "NumPy function": ["learners.py:predict"],
@@ -52,28 +65,36 @@ model = SmallGPT2(dim=5, width=64, layers=6, heads=4, positions=64).eval()
 
 
 def main() -> None:
-    """Prints the medians over rounds, with an empty cache of compiled programs and a filled one."""
+    """Prints the table, and where it was made."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=LEARNERS, nargs="+", default=list(LEARNERS))
     options = parser.parse_args()
+    print(", ".join(f"{name}: {value}" for name, value in environment().items()))
+    print(f"{'learner':<36} {'cache':<7} {'seconds':>20}   {'MB':>5}  answer")
     tests = str(Path(__file__).parent.parent / "tests")
     with tempfile.TemporaryDirectory() as folder:
         for name, text in FILES.items():
             Path(folder, name).write_text(text.replace("{tests!r}", repr(tests)))
         for name in options.only:
+            package = NEEDS.get(name.split()[0])
+            if package is not None and importlib.util.find_spec(package) is None:
+                print(f"{name:<36} left out: {package} is not installed")
+                continue
             runs: dict[str, list[dict[str, Any]]] = {"empty": [], "filled": []}
             for number in range(options.rounds):
                 cache = Path(folder) / f"cache {name} {number}"
                 for found in runs.values():
                     found.append(_run(folder, cache, LEARNERS[name]))
             for state, found in runs.items():
-                medians = {
-                    key: round(statistics.median(run[key] for run in found), 1)
-                    for key in ("seconds", "megabytes")
-                }
-                answer = {key: found[0][key] for key in ("verdict", "name")}
-                print(json.dumps({"learner": name, "cache": state} | medians | answer), flush=True)
+                seconds = sorted(run["seconds"] for run in found)
+                middle, memory = statistics.median(seconds), max(r["megabytes"] for r in found)
+                taken = f"{middle:.1f} [{seconds[0]:.1f}..{seconds[-1]:.1f}]"
+                answers = {run["name"] or run["verdict"] for run in found}
+                print(
+                    f"{name:<36} {state:<7} {taken:>20}   {memory:>5.0f}  {', '.join(answers)}",
+                    flush=True,
+                )
 
 
 def _run(folder: str, cache: Path, words: list[str]) -> dict[str, Any]:
