@@ -78,6 +78,14 @@ def random_algorithm(
         "least-squares": lambda: (learners.LeastSquares(), {}),
         "averaging": lambda: (learners.GradientDescent(1.0), {}),
         "ridge": lambda: _with(learners.Ridge, penalty=between(0.02, 1) * unit),
+        "least-squares-with-intercept": lambda: (
+            learners.WithIntercept(learners.LeastSquares()),
+            {},
+        ),
+        "ridge-with-intercept": lambda: _with(
+            lambda penalty: learners.WithIntercept(learners.Ridge(penalty)),
+            penalty=between(0.02, 1) * unit,
+        ),
         "gradient-descent": lambda: _with(learners.GradientDescent, step_size=rate, steps=steps),
         "principal-components": lambda: _with(
             learners.PrincipalComponentRegression, components=int(rng.integers(1, d))
@@ -173,11 +181,11 @@ def _preconditioner(rng: np.random.Generator, d: int, rate: float) -> np.ndarray
 def decoys(d: int) -> dict[str, Any]:
     """Learners that are none of the candidates; some in JAX, some of scikit-learn."""
     from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
-    from sklearn.linear_model import ElasticNet, HuberRegressor, LinearRegression
+    from sklearn.linear_model import ElasticNet, HuberRegressor, Lasso, LinearRegression, Ridge
     from sklearn.neighbors import KNeighborsRegressor
     from sklearn.neural_network import MLPRegressor
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import PolynomialFeatures
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
     from sklearn.svm import SVR
     from sklearn.tree import DecisionTreeRegressor
 
@@ -267,7 +275,8 @@ def decoys(d: int) -> dict[str, Any]:
         ),
         "support vector regression": SVR(),
         "elastic net": ElasticNet(alpha=0.1, l1_ratio=0.5),
-        "least squares with an intercept": LinearRegression(),
+        "the Lasso with an intercept": Lasso(alpha=0.1),
+        "ridge on standardised inputs": make_pipeline(StandardScaler(), Ridge(1.0)),
         "ridge on quadratic features": make_pipeline(
             PolynomialFeatures(2, include_bias=False), LinearRegression()
         ),

@@ -10,6 +10,7 @@ import scipy.optimize
 import scipy.spatial.distance
 import scipy.special
 import scipy.stats
+import sklearn.linear_model
 from compiled import compiled
 from compiled import mapped as mapped_program
 from hypothesis import given, settings
@@ -30,6 +31,7 @@ from mesalens.learners import (
     OnlineDescent,
     PrincipalComponentRegression,
     WeightedRidge,
+    WithIntercept,
 )
 from mesalens.learners.base import predict, predict_iterates
 
@@ -102,6 +104,7 @@ MAKE = {  # each with its continuous parameters
     "lasso": (Lasso, {"penalty": 0.1}),
     "weighted": (WeightedRidge, {"penalty": 0.2, "decay": 0.8}),
     "online": (OnlineDescent, {"step_size": 0.1, "initial_weights": START}),
+    "intercept": (lambda penalty: WithIntercept(Ridge(penalty)), {"penalty": 0.3}),
 }
 LEARNERS = {name: make(**parameters) for name, (make, parameters) in MAKE.items()}
 IN_ORDER = {"weighted", "online"}
@@ -235,6 +238,39 @@ def test_the_limit_of_centred_descent_has_the_slopes_of_least_squares_with_an_in
         return query @ np.linalg.lstsq(np.column_stack([xs, np.ones(n)]), ys)[0][:d]
 
     agree(CentredDescent(0.3, 3000), batch_of(8), slopes, rtol=1e-6)
+
+
+def test_least_squares_with_an_intercept_has_a_column_of_ones():
+    def fitted(xs, ys, query):
+        weights = np.linalg.lstsq(np.column_stack([xs, np.ones(n)]), ys)[0]
+        return np.append(query, 1) @ weights
+
+    agree(WithIntercept(LeastSquares()), batch_of(9), fitted)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "theirs"),
+    [
+        (Ridge(0.7), sklearn.linear_model.Ridge(0.7)),
+        (Lasso(0.1), sklearn.linear_model.Lasso(0.1, tol=1e-12, max_iter=100_000)),
+    ],
+    ids=["ridge", "lasso"],
+)
+def test_an_intercept_has_no_penalty_as_in_scikit_learn(algorithm, theirs):
+    def fitted(xs, ys, query):
+        return [theirs.fit(xs, y).predict(query[None])[0] for y in ys.T]
+
+    agree(WithIntercept(algorithm), batch_of(10), fitted, rtol=1e-6)
+
+
+@given(SEEDS)
+@FEW
+def test_with_an_intercept_predictions_follow_labels_and_ignore_a_shift_of_inputs(seed):
+    prompt, learner = prompt_of(seed), in_float64(WithIntercept(Ridge(0.4)))
+    shifted = Prompt(prompt.xs + 2.0, prompt.ys - 3.0, prompt.query + 2.0)
+    np.testing.assert_allclose(
+        compiled(learner, shifted) + 3.0, compiled(learner, prompt), rtol=1e-9, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("components", range(1, d + 1))
@@ -549,6 +585,7 @@ PROMPT = (4, 3, 2)
         (lambda: ConstantPrediction(np.nan), "value .*nan"),
         (lambda: ConstantPrediction(np.ones(3))(prompt_of(0, PROMPT)), r"value .*\(2,\).*\(3,\)"),
         (lambda: CentredDescent(0.1, 0), "steps .*0"),
+        (lambda: WithIntercept(3), "algorithm .*Learner.* int"),
         (lambda: PrincipalComponentRegression(0), "components .*0"),
         (lambda: PrincipalComponentRegression(1.5), "components .*1.5"),
         (lambda: PrincipalComponentRegression(jnp.array(0)), "components .*0"),

@@ -36,6 +36,7 @@ from mesalens.learners import (
     PrincipalComponentRegression,
     Ridge,
     WeightedRidge,
+    WithIntercept,
 )
 from mesalens.tasks import FinitePool, LinearFunctions, RegressionTask, Task
 
@@ -134,6 +135,18 @@ def given(candidates: Mapping[str, Any] | Iterable[Candidate]) -> list[Candidate
     return families
 
 
+def joined(known: list[Candidate], more: list[Candidate]) -> list[Candidate]:
+    """All families.
+
+    Raises:
+        ValueError: if two have the same name.
+    """
+    names = [family.name for family in (*known, *more)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"candidates has a second family {twice[0]!r}; give it a name of its own.")
+    return [*known, *more]
+
+
 def known(task: Task) -> tuple[list[Candidate], dict[str, str]]:
     """The families that fit a task, simplest first, and why others were left out, by name."""
     families = [*BLIND, *(CLASSES if has_classes(task) else ()), *REGRESSION]
@@ -147,6 +160,7 @@ def known(task: Task) -> tuple[list[Candidate], dict[str, str]]:
     n, d = task.context_length, task.dim
     if n < 2:
         names = ("mean-label", "centred-descent", "nearest-neighbours", "weighted-ridge")
+        names += ("least-squares-with-intercept", "ridge-with-intercept")
         left_out |= dict.fromkeys(names, "contexts have a single example")
     if min(n, d) < 2:
         names = ("conjugate-gradient", "principal-components")
@@ -274,6 +288,14 @@ REGRESSION = (
         {"penalty": "positive"},
         _penalties(1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0),
         extends=("bayes",),
+        lengths={"penalty": 1},
+    ),
+    Candidate("least-squares-with-intercept", lambda: WithIntercept(LeastSquares())),
+    Candidate(
+        "ridge-with-intercept",
+        lambda penalty: WithIntercept(Ridge(penalty)),
+        {"penalty": "positive"},
+        _penalties(1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0),
         lengths={"penalty": 1},
     ),
     Candidate(

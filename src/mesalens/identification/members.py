@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from mesalens.identification.candidates import Candidate
 from mesalens.identification.prompts import Prompts, Spectrum
-from mesalens.learners import Learner
+from mesalens.learners import Learner, WithIntercept
 from mesalens.learners.base import predict, predict_iterates
 from mesalens.program_cache import compiled_once
 from mesalens.prompt import Prompt
@@ -69,7 +69,7 @@ def predictions(
 
 
 def answers(learner: Learner, prompts: Prompts) -> Float[np.ndarray, "batch m"]:
-    """What a learner answers: by its spectral filter if it states one, else by its program.
+    """What a learner answers: by a spectral filter if it states one, else by its program.
 
     Called within `jax.enable_x64`, where the learner was made.
     """
@@ -77,6 +77,9 @@ def answers(learner: Learner, prompts: Prompts) -> Float[np.ndarray, "batch m"]:
         centred = getattr(learner, "centres_inputs", False)
         spectrum = prompts.centred_spectrum if centred else prompts.spectrum
         return by_filter(learner, spectrum, prompts.context_length)
+    if isinstance(learner, WithIntercept) and has_filter(learner.algorithm):
+        found = by_filter(learner.algorithm, prompts.deviations, prompts.context_length)
+        return prompts.mean_labels + found
     arrays = in_arrays(learner)
     parts = [np.asarray(_predictions(arrays, part.in_float64)) for part in prompts.batches]
     return np.concatenate(parts)

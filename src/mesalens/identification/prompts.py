@@ -116,6 +116,18 @@ class Prompts:
         return spectrum(xs - xs.mean(1, keepdims=True), self.ys, self.queries)
 
     @functools.cached_property
+    def deviations(self) -> Spectrum:
+        """The spectrum of deviations of inputs, labels and query from the means of the context."""
+        xs = np.asarray(self.xs, np.float64)
+        query = np.einsum("bd,bdi->bi", self.queries - xs.mean(1), self.centred_spectrum.vectors)
+        return self.centred_spectrum._replace(query=query)  # Σ_i (x_i - x̄) ȳ = 0
+
+    @functools.cached_property
+    def mean_labels(self) -> Float[np.ndarray, "batch m"]:
+        """The mean label of each context."""
+        return np.asarray(self.ys, np.float64).mean(axis=1)
+
+    @functools.cached_property
     def nodes(self) -> Nodes:
         """The nodes of the spectrum."""
         return nodes(self.spectrum)

@@ -19,6 +19,7 @@ from ._online_descent import OnlineDescent as OnlineDescent
 from ._principal_components import PrincipalComponentRegression as PrincipalComponentRegression
 from ._ridge import Ridge as Ridge
 from ._weighted_ridge import WeightedRidge as WeightedRidge
+from ._with_intercept import WithIntercept as WithIntercept
 from .base import AnyLearner as AnyLearner
 from .base import IterativeLearner as IterativeLearner
 from .base import Learner as Learner

@@ -33,7 +33,7 @@ class Ridge(Learner):
 
     def __call__(self, prompt: AnyPrompt) -> Float[Array, " m"]:
         X, Y = prompt.rows
-        gram = X.T @ X + self.penalty * jnp.eye(prompt.dim)
+        gram = X.T @ X + self.penalty * jnp.eye(prompt.dim, dtype=X.dtype)
         return Y.T @ (X @ jax.scipy.linalg.solve(gram, prompt.query, assume_a="pos"))
 
     def spectral_filter(self, eigenvalues: np.ndarray, context_length: int) -> np.ndarray:
