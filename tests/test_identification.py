@@ -47,6 +47,7 @@ from mesalens.learners import (
     NewtonSchulz,
     PrincipalComponentRegression,
     Ridge,
+    WithIntercept,
 )
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
 
@@ -162,11 +163,20 @@ def test_a_preconditioner_has_no_filter():
 
 
 @pytest.mark.parametrize(
-    "learner", [CentredDescent(0.5, 2), GradientDescent(0.5, 2), Ridge(0.5)], ids=repr
+    "learner",
+    [
+        CentredDescent(0.5, 2),
+        GradientDescent(0.5, 2),
+        Ridge(0.5),
+        WithIntercept(Ridge(0.5)),
+        WithIntercept(LeastSquares()),
+    ],
+    ids=repr,
 )
 def test_a_learner_given_by_a_user_predicts_what_it_predicts(learner):
     """Also one whose filter is that of centred inputs."""
     prompts = draw(np.random.default_rng(1), 16)
+    prompts = Prompts(prompts.xs + 0.7, prompts.ys - 1.3, prompts.queries)
     (family,) = families.given({"mine": learner})
     found = members.predictions(family, None, {}, prompts)
     np.testing.assert_allclose(found, by_learner(learner, prompts), rtol=1e-5, atol=1e-7)
@@ -349,10 +359,40 @@ def test_confidence_set_keeps_the_best_and_drops_the_worse():
     assert 0.84 < kept_all / 300 < 0.96
     assert kept_best / 300 > 0.9
     assert dropped == 300
+    # One that is best by far leaves none of many that are alike
+    alike = 1 + 0.1 * common + 0.01 * rng.normal(size=(200, 20))
+    losses = np.column_stack([np.zeros(200), alike])
+    assert np.flatnonzero(distance.confidence_set(losses, rng, 0.1, draws=200)).tolist() == [0]
     losses = rng.normal(size=(50, 3))
     losses[:, 1] = losses[:, 0]  # the same, and one that is not finite
     losses[3, 2] = np.inf
     assert distance.confidence_set(losses, rng).tolist() == [True, True, False]
+
+
+def test_the_confidence_set_is_not_hidden_by_a_candidate_that_diverges():
+    evidence = made_up({"near": 0.1, "far": 0.9, "diverging": 0.2})
+    (answers,) = evidence.task.candidates["diverging"]
+    answers[::1000] += 1e9
+    assert report._confidence_set(replaced(evidence), 0.05) == ("near",)
+
+
+def replaced(evidence):
+    """Evidence that draws the random numbers of a bootstrap."""
+    evidence.source = type(
+        "Source", (), {"rng": lambda self, place: np.random.default_rng(place)}
+    )()
+    return evidence
+
+
+def test_far_candidates_have_a_lower_end_near_their_distance():
+    rng = np.random.default_rng(46)
+    far = distance.ratio(1e4 * rng.chisquare(2, 500), rng.chisquare(2, 500), 0.05)
+    assert 0.8 < far.low / far.value < 1
+    # Not where a few terms make it up
+    rare = distance.ratio(np.where(np.arange(500) < 3, 1e6, 0.01), np.ones(500), 0.05)
+    assert rare.low < 0.3 < rare.value
+    endless = np.where(np.arange(500) < 400, np.inf, 1.0)
+    assert distance.ratio(endless, np.ones(500), 0.05).low < np.inf
 
 
 # Mixtures
@@ -571,7 +611,7 @@ def quick(name, *choices):
 
 
 def fitted(family, subject, prompts):
-    answers = members.by_filter(subject, prompts.spectrum, prompts.context_length)
+    answers = members.answers(subject, prompts)
     return fit.fit(family, prompts, answers, float(answers.var()), Scales.of(prompts))
 
 
@@ -579,6 +619,7 @@ def fitted(family, subject, prompts):
     ("family", "subject", "parameters"),
     [
         (quick("ridge"), Ridge(0.37), {"penalty": 0.37}),
+        (quick("ridge-with-intercept"), WithIntercept(Ridge(0.37)), {"penalty": 0.37}),
         (quick("gradient-descent", 1, 2, 3), GradientDescent(0.23, 2), {"step_size": 0.23}),
         (quick("newton-schulz", 1, 2), NewtonSchulz(2, 0.7), {"scale": 0.7}),
         (
@@ -867,7 +908,7 @@ def test_all_but_tied_regimes_keep_the_query_of_partners(source):
 @pytest.mark.parametrize("n", [N, 1], ids=["more examples", "fewer examples than inputs"])
 def test_prompts_are_driven_apart_within_the_bulk(n):
     prompts = draw(np.random.default_rng(23), 256, n=n)
-    bulk = Bulk.of(prompts)
+    bulk = Bulk.of(prompts, classes=False)
     first, second = GradientDescent(0.4, 2), Ridge(1.0)
     found = drive_apart(first, second, prompts, bulk)
 
@@ -886,6 +927,16 @@ def test_prompts_are_driven_apart_within_the_bulk(n):
     assert found.spectrum.eigenvalues[inside, place].min() > 0.999 * bulk.least
     again = drive_apart(first, second, prompts, bulk)
     np.testing.assert_array_equal(found.xs, again.xs)
+
+
+def test_labels_that_are_classes_are_not_moved():
+    prompts = draw(np.random.default_rng(44), 64, m=3)
+    classes = np.eye(3)[np.random.default_rng(45).integers(3, size=prompts.ys.shape[:2])]
+    prompts = Prompts(prompts.xs, classes, prompts.queries)
+    bulk = Bulk.of(prompts, classes=True)
+    found = drive_apart(GradientDescent(0.4, 2), Ridge(1.0), prompts, bulk)
+    np.testing.assert_array_equal(found.ys, prompts.ys)
+    assert (found.queries != prompts.queries).any(axis=-1).mean() > 0.7
 
 
 # The spectral filter
@@ -1229,6 +1280,21 @@ def test_a_procedure_has_each_function_once_and_no_family_that_contains_another(
     assert verdict(same, {}) == ("gradient-descent", "lasso", "least-squares")
 
 
+def test_members_of_one_family_that_differ_are_said_to(task, monkeypatch):
+    few(monkeypatch, RIDGE)
+    short_of_regimes(monkeypatch)
+    found = identified([Ridge(0.2), Ridge(5.0), Ridge(1.0)], task)
+    value, (low, high) = (found.parameters["penalty"][key] for key in ("value", "interval"))
+    assert found.name == "ridge" and found.floor.low >= 0
+    assert value == pytest.approx(1.0, rel=1e-3) and 0 < low < 1 < high
+    # Student's interval of the logarithms, with 2 degrees of freedom
+    reach = 4.302653 * np.log([0.2, 5.0, 1.0]).std(ddof=1) / np.sqrt(3)
+    assert np.log(high) == pytest.approx(reach, rel=1e-2)
+    assert "members of one family, and not one algorithm" in str(found)
+    same = identified([Ridge(0.2), Ridge(0.2)], task)
+    assert same.name == "ridge" and "not one algorithm" not in str(same)
+
+
 def test_none_is_found_though_a_candidate_is_infinitely_far():
     rng = np.random.default_rng(30)
     seeds = [
@@ -1404,6 +1470,45 @@ def test_an_answer_that_changes_is_refused(task):
 
     with pytest.raises(InputError, match="different predictions"):
         identified(random_step, task)
+
+
+def test_a_second_family_of_a_name_is_refused(task):
+    with pytest.raises(InputError, match="second family 'ridge'"):
+        identified(Ridge(0.5), task, candidates={"ridge": Ridge(1.0)})
+
+
+def test_a_candidate_without_derivatives_is_not_driven_apart(task, monkeypatch):
+    few(monkeypatch, RIDGE)
+    short_of_regimes(monkeypatch)
+
+    def doubled(xs, ys, queries):
+        return 2 * np.einsum("bn,bnd,bd->b", ys[..., 0], xs, queries) / N
+
+    found = identified(doubled, task, candidates={"mine": ml.adapters.as_learner(doubled)})
+    assert found.verdict == "named" and "apart" not in found.dataset.regime
+    assert found.left_out["regime apart"] == "mine cannot be differentiated"
+
+
+def test_the_answer_says_what_is_open(task, monkeypatch):
+    """Regimes that are left out, randomness, and properties at the margin."""
+    few(monkeypatch, STEP, RIDGE)
+    short_of_regimes(monkeypatch, "labels-tripled")
+    rng = np.random.default_rng(47)
+
+    def random_step(xs, ys, queries):
+        if np.abs(ys).max() > 12:
+            raise ValueError("labels are too large")
+        answers = np.einsum("bn,bnd,bd->b", ys[..., 0], xs, queries) / N
+        return answers + 0.07 * rng.normal(size=len(answers))
+
+    found = identified(random_step, task)
+    assert not found.deterministic and found.content()["deterministic"] is False
+    words = str(found)
+    assert "asked again, it differs by" in words
+    assert "regimes left out: labels-tripled (" in words and "labels are too large" in words
+    undecided = [each.name for each in found.fingerprint.properties if each.holds is None]
+    undecided = [name for name in undecided if not found.fingerprint[name].why]
+    assert not undecided or f"undecided: {', '.join(undecided)}" in words
 
 
 def test_rounding_is_no_randomness(task, monkeypatch):

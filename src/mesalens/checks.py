@@ -51,6 +51,11 @@ def fraction(name: str, value: Any) -> Any:
     return _number(name, value, lambda number: 0 <= number < 1, "at least 0 and below 1")
 
 
+def share(name: str, value: Any) -> Any:
+    """A number in (0, 1). Values that JAX is tracing pass."""
+    return _number(name, value, lambda number: 0 < number < 1, "above 0 and below 1")
+
+
 def scale(name: str, value: Any) -> Any:
     """A number in `SCALES`. Values that JAX is tracing pass."""
     low, high = SCALES

@@ -55,8 +55,8 @@ def checked(make: Callable[[], Any]) -> Any:
         return make()
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        # Types of unions stand in the location too
-        parts = [str(part) for part in first["loc"] if str(part).isidentifier()]
+        # Types of unions stand in the location too; names that Python has end in an underscore
+        parts = [str(part).rstrip("_") for part in first["loc"] if str(part).isidentifier()]
         path = ".".join(part for part in parts if part not in ("float", "int", "str", "bool"))
         words = first["msg"].replace("Input should be", "must be")
         reason = first.get("ctx", {}).get("error", f"{words}; got {first['input']!r}")
@@ -204,6 +204,8 @@ def resolve(axis: str, kind: str) -> Any:
 def load(place: str) -> Any:
     """The object at `path/file.py:Name` or `module:Name`; raises `ValueError` if there is none."""
     module, _, name = place.rpartition(":")
+    if not module:
+        raise InputError(f'{place!r} is not a place, such as "file.py:NAME" or "module:NAME".')
     try:
         loaded = _file(module) if module.endswith(".py") else importlib.import_module(module)
     except FileNotFoundError:

@@ -68,7 +68,11 @@ def as_learner(
         return as_learner(made, adapter=adapter, layout=layout)
     adapter = adapter or _adapter_for(subject)
     if layout is not None and adapter != "torch":
-        raise InputError(f"layout is for a torch.nn.Module; {name} is read as {adapter}.")
+        makes = "; a function that makes a module needs no argument but those that are set"
+        raise InputError(
+            f"layout is for a torch.nn.Module; {name} is read as {adapter}"
+            f"{makes if inspect.isfunction(subject) else ''}."
+        )
     if isinstance(layout, str) and ":" in layout:
         layout = _load(layout)
     if adapter == "sklearn":
@@ -89,8 +93,6 @@ def as_learner(
 def _load(place: str) -> Any:
     """The object at a place; where a package is missing that an extra installs, says so."""
     package = place.partition(":")[0].partition(".")[0]
-    if ":" not in place:
-        raise InputError(f'{place!r} is not a place, such as "file.py:name" or "module:name".')
     if package in EXTRAS and importlib.util.find_spec(package) is None:
         raise InputError(f"{place} needs {EXTRAS[package]}: install mesalens[{package}].")
     return kinds.load(place)

@@ -131,6 +131,11 @@ class Identify(Command):
             if self.readouts is not None:
                 adapter["readouts"] = kinds.load(self.readouts)
             return self.learner, self.task.build(), adapter | {"parameters": self.set_ or None}
+        if Path(self.learner).is_file():
+            raise InputError(
+                f"{self.learner} is a file: give the NAME in it that is to be identified, as "
+                f"{self.learner}:NAME."
+            )
         own = ("task", "set_", "adapter", "layout", "readouts")
         if given := [name for name in own if name in self.model_fields_set]:
             raise InputError(

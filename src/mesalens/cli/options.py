@@ -53,7 +53,10 @@ def pairs(words: Any) -> Any:
         return words
     settings = {name: value for name, _, value in (str(word).partition("=") for word in words)}
     if bad := [name for name, value in settings.items() if not value]:
-        raise InputError(f"{bad[0]!r} is not a setting with a value, as dim=20.")
+        raise InputError(f"{bad[0]!r} is not a setting with a value, as NAME=20.")
+    names = [str(word).partition("=")[0] for word in words]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"the setting {twice[0]!r} is given twice.")
     return settings
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 
 from mesalens import random
 from mesalens.adapters import as_learner
-from mesalens.checks import InputError, count, fraction, positive
+from mesalens.checks import InputError, count, share
 from mesalens.identification import candidates as families
 from mesalens.identification import distance
 from mesalens.identification.apart import APART, Bulk, drive_apart
@@ -21,19 +21,17 @@ from mesalens.identification.fingerprint import fingerprint
 from mesalens.identification.fit import Fitted, fit, refit
 from mesalens.identification.members import has_filter
 from mesalens.identification.procedure import ProcedureIdentification, of_seeds
-from mesalens.identification.prompts import BATCH, Prompts, Source
+from mesalens.identification.prompts import BATCH, Prompts, Source, has_classes
 from mesalens.identification.regimes import LONG, REGIMES, SHORT, TASK
 from mesalens.identification.report import Identification
 from mesalens.identification.spectral_filter import spectral_filters
 from mesalens.identification.subject import Subject
+from mesalens.identification.words import BLIND
+from mesalens.learners.base import is_differentiable
 from mesalens.tasks import Task
 
 MOST_RIVALS = 2
 """So many of the likeliest candidates are driven apart from the likeliest."""
-
-BLIND = 1e-6
-"""A learner whose predictions depend on the context for less than this share of their mean square
-is blind to it."""
 
 Progress = Callable[[str, float], object]
 
@@ -103,10 +101,8 @@ def identify(
                 raise InputError(f"model {place + 1} of {len(model)}: {error}") from error
         return of_seeds(seeds, margin, 1 - level)
     began = time.monotonic()
-    positive("margin", margin)
-    fraction("margin", margin)
-    positive("level", level)
-    fraction("level", level)
+    share("margin", margin)
+    share("level", level)
     count("prompts", prompts, at_least=BATCH, at_most=BATCH * 2**10)
     source = Source(task, random.key(0) if key is None else random.unroll(key))
     progress("asking the learner", 0.0)
@@ -127,12 +123,12 @@ def identify(
             f"{margin:g}); fix its random seed, or give one that is deterministic."
         )
     known, left_out = families.known(task)
-    known += families.given(candidates)
+    known = families.joined(known, families.given(candidates))
     fits = _fit(known, fitting, answers, unit, progress)
     progress("measuring distances", 0.5)
     evidence = Evidence(subject, source, REGIMES, fits)
     decision, error = _look(
-        evidence, Bulk.of(fitting), margin, 1 - level, prompts // BATCH, progress
+        evidence, Bulk.of(fitting, has_classes(task)), margin, 1 - level, prompts // BATCH, progress
     )
     progress("measuring the fingerprint", 0.8)
     properties = fingerprint(subject, source, evidence, margin, 1 - level)
@@ -201,6 +197,8 @@ def _look(
         # More prompts may tell the members of a set apart
         if decision.verdict not in ("inconclusive", "set"):
             break
+    if APART.name not in evidence.samples:
+        evidence.left_out.setdefault(APART.name, "no two candidates are left to be told apart")
     return decision, error
 
 
@@ -244,7 +242,12 @@ def _drive_apart(evidence: Evidence, size: int, best: str, rivals: list[str], bu
     """
     if APART.name in evidence.left_out:
         return
-    sample, fits = evidence.samples.setdefault(APART.name, Sample(APART)), evidence.fits
+    fits = evidence.fits
+    for name in (best, *rivals):
+        if not is_differentiable(fits[name].learner):
+            evidence.left_out[APART.name] = f"{name} cannot be differentiated"
+            return
+    sample = evidence.samples.setdefault(APART.name, Sample(APART))
     while len(sample.prompts) < size:
         place = (1, 1, len(sample.prompts))
         start = evidence.source.draw(BATCH, place)

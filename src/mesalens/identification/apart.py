@@ -1,5 +1,6 @@
 """Prompts that drive two algorithms apart, within the bulk of a task."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,8 @@ class Bulk(NamedTuple):
 
         (x - x̄)^T Σ^-1 (x - x̄) ≤ r²,      |y - ȳ| ≤ s,      λ(X^T X / n) ≥ l
 
-    r and s are the quantiles of level 0.99 of prompts of the task, and l that of level 0.01.
+    r and s are the quantiles of level 0.99 of prompts of the task, and l that of level 0.01. Labels
+    that are classes are not moved.
     """
 
     mean: Float[np.ndarray, " d"]
@@ -40,10 +42,11 @@ class Bulk(NamedTuple):
     label_mean: Float[np.ndarray, " m"]
     label_size: Float[np.ndarray, " m"]
     least: float
+    moves_labels: bool
 
     @classmethod
-    def of(cls, prompts: Prompts) -> "Bulk":
-        """That of a batch of prompts."""
+    def of(cls, prompts: Prompts, classes: bool) -> "Bulk":
+        """That of a batch of prompts; `classes` says that labels are classes."""
         xs = prompts.xs.reshape(-1, prompts.xs.shape[-1]).astype(float)
         ys = prompts.ys.reshape(-1, prompts.ys.shape[-1]).astype(float)
         mean, label_mean = xs.mean(0), ys.mean(0)
@@ -54,7 +57,8 @@ class Bulk(NamedTuple):
         sizes = np.quantile(np.abs(ys - label_mean), QUANTILE, axis=0)
         singular = np.linalg.svd(prompts.xs.astype(float), compute_uv=False)[:, -1]
         least = np.quantile(singular**2 / prompts.context_length, 1 - QUANTILE)
-        return cls(mean, whiten, colour, float(radius), label_mean, sizes, float(least))
+        numbers = float(radius), label_mean, sizes, float(least)
+        return cls(mean, whiten, colour, *numbers, not classes)
 
 
 def drive_apart(first: Learner, second: Learner, prompts: Prompts, bulk: Bulk) -> Prompts:
@@ -86,7 +90,8 @@ def _ascend(first: Learner, second: Learner, prompts: Prompt, bulk: Bulk) -> Pro
             )
 
         low, high = bulk.label_mean - bulk.label_size, bulk.label_mean + bulk.label_size
-        return Prompt(inputs(prompt.xs), jnp.clip(prompt.ys, low, high), inputs(prompt.query))
+        ys = jnp.where(bulk.moves_labels, jnp.clip(prompt.ys, low, high), prompt.ys)
+        return Prompt(inputs(prompt.xs), ys, inputs(prompt.query))
 
     def step(state, size):
         prompt, best, most = state
@@ -94,6 +99,7 @@ def _ascend(first: Learner, second: Learner, prompts: Prompt, bulk: Bulk) -> Pro
         better = jnp.isfinite(value) & (value > most) & (_least(prompt) >= bulk.least)
         best = jax.tree.map(lambda new, old: _where(better, new, old), prompt, best)
         gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0), gradient)
+        gradient = dataclasses.replace(gradient, ys=bulk.moves_labels * gradient.ys)
         moved = jax.tree.map(lambda x, g: x + size * _length(x) * _direction(g), prompt, gradient)
         return (inside(moved), best, jnp.where(better, value, most)), None
 

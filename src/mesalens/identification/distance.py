@@ -23,10 +23,12 @@ ROUNDING = 1e-8
 """Distances below this are those of rounding errors: which is smaller says nothing."""
 
 MOST = 25.0
-"""Squared differences beyond this multiple of V do not count for the lower end of a distance."""
+"""For the lower end of a distance, squared differences count as at most this multiple of V, or of
+their median."""
 
 FARTHEST = 1e6
-"""Candidates farther than this multiple of the subject's mean square have no part in a mixture."""
+"""Candidates farther than this multiple of the subject's mean square have no part in a mixture, and
+no larger lower end."""
 
 HEAVY, DOUBT = 0.5, 4.0
 """If the largest hundredth of the terms has more than this share of their sum, others as large may
@@ -86,7 +88,8 @@ def ratio(numerators: Pairs, denominators: Pairs, error: float) -> Interval:
         [D - t s, D exp(t s / D)].
 
     Where algorithms diverge, a few terms can be larger than all others together. For the lower end
-    terms are cut at `MOST` v̄, which makes their mean smaller: it remains a lower end. Where the
+    terms are cut at `MOST` v̄, or at that multiple of their median if it is larger. This makes their
+    mean smaller: it remains a lower end. Where the
     largest hundredth of terms has more than half of their sum, the upper end misses too often, and
     is multiplied by `DOUBT`.
     """
@@ -97,7 +100,8 @@ def ratio(numerators: Pairs, denominators: Pairs, error: float) -> Interval:
     if v == 0 or a == 0:
         value = 0.0 if a == 0 else np.inf
         return Interval(value, value, value)
-    cut = np.minimum(numerators, MOST * v)
+    middle = min(float(np.median(numerators)), FARTHEST * v)
+    cut = np.minimum(numerators, MOST * max(v, middle))
     low = float(cut.mean() / v * max(1 - _reach(cut, denominators, error), 0.0))
     if not np.isfinite(a):
         return Interval(np.inf, low, np.inf)
@@ -150,26 +154,29 @@ def confidence_set(
 ) -> Bool[np.ndarray, " learners"]:
     """Which learners may be the nearest: a model confidence set of level 1 - error.
 
-    Of the learners that are left, the one whose mean loss is farthest above their average, in
-    standard errors, is dropped, until the largest such excess is one that equal means would give
-    with a probability above `error`, by a bootstrap over pairs.
+    Of the learners that are left, the one whose mean loss is farthest above that of another, in
+    standard errors of the difference, is dropped, until the largest such difference is one that
+    equal means would give with a probability above `error`, by a bootstrap over pairs.
 
-    Source: Hansen, Lunde and Nason, Econometrica 79 (2011), with T_max.
+    Source: Hansen, Lunde and Nason, Econometrica 79 (2011), Section 3.1.2, with T_R.
     """
     finite = np.isfinite(losses).all(axis=0)
-    left = np.flatnonzero(finite)
     pairs = len(losses)
     counts = rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=draws) / pairs
-    resampled = counts @ np.where(finite, losses, 0)
+    losses = np.where(finite, losses, 0)
+    means, resampled = losses.mean(0), counts @ losses
+    apart = means[:, None] - means
+    drawn = resampled[:, :, None] - resampled[:, None] - apart
+    spread = np.sqrt(np.mean(drawn**2, axis=0))
+    spread = np.where(spread > 0, spread, np.inf)
+    statistics, by_chance = apart / spread, np.abs(drawn) / spread
+    left = np.flatnonzero(finite)
     while len(left) > 1:
-        excess = losses[:, left].mean(0) - losses[:, left].mean()
-        drawn = resampled[:, left] - resampled[:, left].mean(1, keepdims=True) - excess
-        spread = np.sqrt(np.mean(drawn**2, axis=0))
-        spread = np.where(spread > 0, spread, np.inf)
-        statistics = excess / spread
-        if np.mean((drawn / spread).max(axis=1) >= statistics.max()) > error:
+        among = np.ix_(left, left)
+        largest = by_chance[:, *among].max(axis=(1, 2))
+        if np.mean(largest >= statistics[among].max()) > error:
             break
-        left = np.delete(left, statistics.argmax())
+        left = np.delete(left, statistics[among].max(axis=1).argmax())
     return np.isin(np.arange(losses.shape[1]), left)
 
 

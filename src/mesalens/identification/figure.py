@@ -63,6 +63,7 @@ def _distances(axes: Axes, report: Any) -> None:
             if np.isnan(value):
                 continue
             words = "0" if value < LOWEST else "∞" if np.isinf(value) else f"{value:.1g}"
+            words = ">1e6" if 1e6 < value < np.inf else words
             mark = {1.0: "bold", 0.0: "normal"}.get(float(cell.equivalent), "normal")
             color = "black" if light[i, j] > 0.5 else "white"
             axes.text(j, i, words, ha="center", va="center", fontsize=8, color=color, weight=mark)
@@ -71,7 +72,8 @@ def _distances(axes: Axes, report: Any) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{_title(report)}\ndistance of each candidate in each regime", loc="left")
+    about = "distance of each candidate in each regime (grey: not asked)"
+    axes.set_title(f"{_title(report)}\n{about}", loc="left")
     bar = axes.figure.colorbar(image, ax=axes, pad=0.01, extend="both")
     bar.ax.axhline(margin, color="black")
     bar.set_label("distance, of what the context explains\n(line: the margin)")

@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 from mesalens.identification import distance
 from mesalens.identification.decision import contains
 from mesalens.identification.distance import Interval
+from mesalens.identification.least_squares import from_coordinate, to_coordinate
 from mesalens.identification.regimes import TASK
 from mesalens.identification.report import Identification
 
@@ -46,15 +47,21 @@ class ProcedureIdentification:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Of the named family: the mean over seeds of each parameter, with its 95% interval."""
+        """Of the named family: the mean over seeds of each parameter, with its 95% interval.
+
+        The mean is that of the coordinate that is searched: of logarithms where it is positive.
+        """
         if self.name is None:
             return {}
         found: dict[str, Any] = {}
         of_seeds = [seed.parameters_of(self.name) for seed in self.seeds]
+        ranges = self.seeds[0].fits[self.name].candidate.ranges or {}
         for parameter in of_seeds[0]:
             values = [np.asarray(each[parameter]["value"], float) for each in of_seeds]
             if len({value.shape for value in values}) == 1:
-                mean, low, high = _student(np.stack(values), 0.05)
+                kind = ranges.get(parameter, "real")
+                there = _student(np.stack([to_coordinate(value, kind) for value in values]), 0.05)
+                mean, low, high = (np.asarray(from_coordinate(each, kind)) for each in there)
                 found[parameter] = {
                     "value": mean.tolist(),
                     "interval": [low.tolist(), high.tolist()],
@@ -133,6 +140,12 @@ class ProcedureIdentification:
                 if where:
                     lines.append(f"  {name} is not decided in {', '.join(where)}; give more seeds")
         lines.append(f"  distance between seeds: {self.floor!r} of what the context explains")
+        margin = self.seeds[0].about["margin"]
+        if self.verdict == "named" and not self.floor.value < margin:
+            lines.append(
+                f"  They are members of one family, and not one algorithm: that distance is not "
+                f"below the margin of {margin:g}."
+            )
         return "\n".join(lines)
 
     def save(self, folder: Any) -> None:
@@ -237,13 +250,13 @@ def _distinct(names: Sequence[str], seeds: Sequence[Identification]) -> tuple[st
 def _student(values: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The mean over the first axis and the ends of its Student interval."""
     count = len(values)
-    mean = values.mean(axis=0)
+    mean = np.asarray(values.mean(axis=0))
     if count < 2:
         return mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf)
     with np.errstate(invalid="ignore", over="ignore"):
         spread = values.std(axis=0, ddof=1) / np.sqrt(count)
         half = distance.quantile(error, count) * spread
-        return mean, mean - half, mean + half
+        return mean, np.asarray(mean - half), np.asarray(mean + half)
 
 
 def _floor(seeds: Sequence[Identification], error: float) -> Interval:
@@ -260,8 +273,8 @@ def _floor(seeds: Sequence[Identification], error: float) -> Interval:
     total = apart.sum()
     mean = total / (count * (count - 1))
     if count < 3:
-        return Interval(float(mean), -np.inf, np.inf)
+        return Interval(float(mean), 0.0, np.inf)
     without = (total - 2 * apart.sum(axis=1)) / ((count - 1) * (count - 2))
     spread = np.sqrt((count - 1) / count * np.sum((without - without.mean()) ** 2))
     half = distance.quantile(error, count) * spread
-    return Interval(float(mean), float(mean - half), float(mean + half))
+    return Interval(float(mean), max(float(mean - half), 0.0), float(mean + half))

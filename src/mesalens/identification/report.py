@@ -27,6 +27,8 @@ WORDS = {
     "least-squares": "least squares",
     "averaging": "averaging y x, which is one step of gradient descent of size 1",
     "ridge": "ridge regression",
+    "least-squares-with-intercept": "least squares with an intercept",
+    "ridge-with-intercept": "ridge regression with an intercept",
     "gradient-descent": "gradient descent",
     "gradient-descent-rates": "gradient descent with a rate for each step",
     "descent-from-weights": "gradient descent from initial weights W_0",
@@ -61,7 +63,8 @@ class Identification:
             depend on the context) or `inconclusive` (more prompts are needed).
         names: the candidates that the verdict is about, the nearest first.
         dataset: `distance` with `low` and `high`, and `equivalent`, over (candidate, regime), and
-            `explained`, the mean of squares that the context explains, over regime.
+            `explained`, the mean of squares that the context explains, over regime. Intervals have
+            the level `interval_level`, at which all looks together have the level `level`.
         fits: the fitted candidates by name.
         fingerprint: the properties of the learner, or None if it is blind to the context.
         filter: its spectral filter, or None; `no_filter` says why.
@@ -71,6 +74,8 @@ class Identification:
         mixture: if none fits, the weights of the nearest convex combination of candidates.
         why_not: the regime and the prompt where the nearest candidate, or two of a set, differ
             most.
+        noise: by how much predictions for the same prompt differ, in units of what the context
+            explains.
         steps: the values of an integer parameter, such as steps, that pass as well.
         answers: to the first prompts of the task.
         exact: candidates whose distance on the task is exact, from moments.
@@ -91,7 +96,7 @@ class Identification:
     filter: SpectralFilter | None
     no_filter: str
     candidate_filters: Mapping[str, np.ndarray]
-    deterministic: bool
+    noise: float
     steps: tuple[int, ...]
     left_out: Mapping[str, str]
     prompts: int
@@ -120,7 +125,7 @@ class Identification:
             filter=None,
             no_filter="predictions do not depend on the context",
             candidate_filters={},
-            deterministic=True,
+            noise=0.0,
             steps=(),
             left_out={},
             prompts=prompts,
@@ -145,7 +150,7 @@ class Identification:
     ) -> "Identification":
         """The answer that the evidence gives."""
         margin = about["margin"]
-        table = _table(evidence, margin, error, exact or {})
+        table = _table(evidence, margin, error, exact or {}).assign_attrs(level=about["level"])
         task = evidence.task
         on_task = table.distance.sel(regime=TASK.name)
         ranked = [str(n) for n in on_task.candidate.values[np.argsort(on_task.values)]]
@@ -177,7 +182,7 @@ class Identification:
             filter=spectral,
             no_filter=why,
             candidate_filters=drawn,
-            deterministic=bool(noise <= distance.ROUNDING),
+            noise=noise,
             steps=_choices(evidence, best, margin, error) if decision.verdict == "named" else (),
             left_out={**left_out, **{f"regime {k}": v for k, v in evidence.left_out.items()}},
             prompts=evidence.subject.asked,
@@ -186,6 +191,11 @@ class Identification:
             exact=tuple(exact or ()),
             confidence_set=_confidence_set(evidence, 1 - about["level"]),
         )
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether predictions for the same prompt are the same, to rounding."""
+        return bool(self.noise <= distance.ROUNDING)
 
     @property
     def name(self) -> str | None:
@@ -386,7 +396,7 @@ def _table(
         "words": ("regime", [s.regime.words for s in evidence.samples.values()]),
         "parameters": ("candidate", [_parameters_text(fitted) for fitted in fits]),
     }
-    return xr.Dataset(variables, coordinates, {"margin": margin, "level": 1 - error})
+    return xr.Dataset(variables, coordinates, {"margin": margin, "interval_level": 1 - error})
 
 
 def _parameters_text(fitted: Fitted) -> str:
@@ -410,8 +420,10 @@ def _truth(value: Any) -> bool | None:
 
 
 def _confidence_set(evidence: Evidence, error: float) -> tuple[str, ...]:
+    """Of the candidates by their distance on the task; a diverging one would hide all others."""
     names, task = list(evidence.fits), evidence.task
     losses = np.stack([task.squares(name) for name in names], axis=1)
+    losses = np.minimum(losses, distance.MOST * task.units.mean())
     kept = distance.confidence_set(losses, evidence.source.rng(5), error)
     return tuple(name for name, holds in zip(names, kept, strict=True) if holds)
 

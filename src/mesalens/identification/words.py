@@ -4,6 +4,10 @@ from typing import Any
 
 import numpy as np
 
+BLIND = 1e-6
+"""A learner whose predictions depend on the context for less than this share of their mean square
+is blind to it."""
+
 MOST_PROMPTS = 10_000_000
 """More than that would not be drawn."""
 
@@ -60,6 +64,18 @@ def text(report: Any) -> str:
     lines += _properties(report)
     if report.fingerprint is not None and report.filter is None:
         lines.append(f"  no spectral filter: {report.no_filter}")
+    if not report.deterministic:
+        lines.append(
+            f"  not deterministic: asked again, it differs by {_share(report.noise)} of what the "
+            "context explains"
+        )
+    regimes: dict[str, list[str]] = {}
+    for name, why in report.left_out.items():
+        if name.startswith("regime "):
+            regimes.setdefault(why, []).append(name.removeprefix("regime "))
+    if regimes:
+        parts = (f"{', '.join(names)} ({why})" for why, names in regimes.items())
+        lines.append(f"  regimes left out: {'; '.join(parts)}")
     lines.append(
         f"  {report.prompts:,} prompts, level {100 * report.about['level']:g}%, "
         f"{report.seconds:.1f} s"
@@ -75,7 +91,10 @@ def _answer(report: Any) -> str:
             "It agrees with these on the task itself, and not elsewhere:"
         ),
         "none": lambda: "It runs none of the known algorithms.",
-        "context-blind": lambda: "Its predictions do not depend on the context.",
+        "context-blind": lambda: (
+            f"Its predictions do not depend on the context: by less than {BLIND:g} of their mean "
+            "square."
+        ),
         "inconclusive": lambda: "Not decided with this many prompts.",
     }[report.verdict]()
 
@@ -102,8 +121,10 @@ def _properties(report: Any) -> list[str]:
         return []
     has = [each.name for each in found.properties if each.holds]
     lacks = [each.name for each in found.properties if each.holds is False]
+    open_ = [each.name for each in found.properties if each.holds is None and not each.why]
     lines = [f"  properties: {', '.join(has)}"] if has else []
     lines += [f"  not: {', '.join(lacks)}"] if lacks else []
+    lines += [f"  undecided: {', '.join(open_)}"] if open_ else []
     if found.decay is not None:
         lines.append(f"  an example counts {found.decay:.3g} times as much as the one after it")
     return lines
