@@ -554,6 +554,13 @@ def test_one_function_with_two_names_is_named_by_the_simpler():
     assert decided(made_up(given)).verdict == "set"
 
 
+def test_what_differs_by_rounding_is_one_function_or_is_set_aside():
+    """There is nothing between: a set of such names would say nothing."""
+    for value in np.geomspace(1e-11, 1e-6, 11):
+        found = decided(made_up({"limit": value, "exact": 1e-14}, free={"limit": 2, "exact": 1}))
+        assert found.names == ("exact",)
+
+
 def test_one_much_farther_than_another_is_set_aside():
     found = decided(made_up({"a": 1e-4, "b": 5e-3}))
     assert (found.verdict, found.names) == ("named", ("a",))

@@ -208,7 +208,7 @@ def _same(evidence: Evidence, name: str, other: str, where: Sequence[str] | None
     for regime in where or evidence.samples:
         sample = evidence.samples[regime]
         mine, its = sample.squares(name).mean(), sample.squares(other).mean()
-        most = max(SAME * max(mine, its), 0.1 * distance.ROUNDING * sample.units.mean())
+        most = max(SAME * max(mine, its), distance.ROUNDING * sample.units.mean())
         if not sample.squares(name, other).mean() <= most:
             return False
     return True

@@ -49,7 +49,7 @@ def text(report: Any) -> str:
     if report.verdict == "inconclusive":
         needed = 2 * report.decision.pairs
         more = (
-            f"some {needed:,} prompts in each regime would decide it"
+            f"some {needed:,} prompts in each regime would probably decide it"
             if needed <= MOST_PROMPTS
             else "a few prompts make up most of the distance, so that more would hardly help"
         )
@@ -64,6 +64,8 @@ def text(report: Any) -> str:
     lines += _properties(report)
     if report.fingerprint is not None and report.filter is None:
         lines.append(f"  no spectral filter: {report.no_filter}")
+    if report.filter is not None and len(report.filter.values) > 1:
+        lines.append(f"  spectral filters after each of {len(report.filter.values)} layers")
     if not report.deterministic:
         lines.append(
             f"  not deterministic: asked again, it differs by {_share(report.noise)} of what the "
