@@ -1,6 +1,6 @@
 """A study of the instrument: what `identify` answers where the answer is known.
 
-    python benchmarks/known_answers.py --draws 216 --out docs/known-answers.json
+    python benchmarks/known_answers.py --draws 208 --out docs/known-answers.json
 
 draws tasks, algorithms and their parameters at random, and identifies each; identifies decoys that
 are none of the candidates; and counts how often intervals of level 95% contain the distance. The
@@ -8,8 +8,10 @@ table of docs/identify.md is made from the file with `--table`.
 """
 
 import argparse
+import itertools
 import json
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -359,18 +361,28 @@ def of_decoys(seed: int, part: int, parts: int) -> Iterator[dict[str, Any]]:
 def of_trained(store: Path | None, budget: str, seeds: int = 3) -> Iterator[dict[str, Any]]:
     """Identifies the trained models of the study of von Oswald et al., and each of their layers.
 
-    They are those that `mesalens reproduce von-oswald-2023` left in its store.
+    They are those that `mesalens reproduce von-oswald-2023` left in its store, or are trained now.
     """
-    from mesalens.atlas.units import units_of
+    from mesalens.atlas.units import Units, units_of
     from mesalens.store import Store
     from mesalens.studies import find
 
     study, _ = find("von-oswald-2023")
     known, kept = units_of(study, study.values(budget), 0), Store(store)
+
+    def trained(units: Units, seed: int) -> Any:
+        entry = kept.get(units.address(seed))
+        if entry is not None:
+            return units.load(seed, entry.folder)
+        run = units.train(seed, progress=lambda _: None, say=lambda _: None, checkpoint=None)
+        with tempfile.TemporaryDirectory() as folder:
+            units.save(run, Path(folder))
+            return units.load(seed, Path(folder))
+
     for name in (name for name in TRAINED if name in known):
-        entries = {seed: kept.get(known[name].address(seed)) for seed in range(2 * seeds)}
-        trained = [known[name].load(s, e.folder) for s, e in entries.items() if e is not None]
-        models = [(run.seed, run.learner, run.task) for run in trained if run.counts][:seeds]
+        runs = (trained(known[name], seed) for seed in range(2 * seeds))
+        counted = itertools.islice((run for run in runs if run.counts), seeds)
+        models = [(run.seed, run.learner, run.task) for run in counted]
         for seed, model, task in models:
             for layer in range(1, model.layers + 1):
                 learner = learners.Iterate(model, layer) if layer < model.layers else model
@@ -513,7 +525,7 @@ def table(files: list[Path]) -> str:
 def main() -> None:
     """Runs the parts asked for, and writes or extends a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=216)
+    parser.add_argument("--draws", type=int, default=208)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", default="0/1", help="which share of the work, as 0/2")
     parser.add_argument("--only", choices=("known", "decoys", "coverage", "trained"))
