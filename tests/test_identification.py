@@ -372,7 +372,7 @@ def test_confidence_set_keeps_the_best_and_drops_the_worse():
 def test_the_confidence_set_is_not_hidden_by_a_candidate_that_diverges():
     evidence = made_up({"near": 0.1, "far": 0.9, "diverging": 0.2})
     (answers,) = evidence.task.candidates["diverging"]
-    answers[::1000] += 1e9
+    answers[1000] += 1e9
     assert report._confidence_set(replaced(evidence), 0.05) == ("near",)
 
 
