@@ -1515,7 +1515,18 @@ def test_the_answer_says_what_is_open(task, monkeypatch):
     assert "regimes left out: labels-tripled (" in words and "labels are too large" in words
     undecided = [each.name for each in found.fingerprint.properties if each.holds is None]
     undecided = [name for name in undecided if not found.fingerprint[name].why]
-    assert not undecided or f"undecided: {', '.join(undecided)}" in words
+    assert undecided and f"undecided: {', '.join(undecided)}" in words
+
+
+def test_the_answer_says_which_distances_are_exact(task, monkeypatch):
+    few(monkeypatch, STEP, RIDGE)
+    short_of_regimes(monkeypatch)
+    step = GradientDescent(0.3)
+    layer = ml.theory.gradient_descent_transformer(step, dim=D, context_length=N)
+    assert "  exact on the task itself, from moments: gradient-descent\n" in str(
+        identified(layer, task)
+    )
+    assert "exact on the task" not in str(identified(step, task))
 
 
 def test_rounding_is_no_randomness(task, monkeypatch):

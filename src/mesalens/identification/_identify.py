@@ -14,7 +14,7 @@ from mesalens.identification import candidates as families
 from mesalens.identification import distance
 from mesalens.identification.apart import APART, Bulk, drive_apart
 from mesalens.identification.candidates import Candidate, Scales
-from mesalens.identification.decision import Decision, contains, decide, spend
+from mesalens.identification.decision import BLIND, Decision, contains, decide, spend
 from mesalens.identification.evidence import Evidence, Sample, in_threads
 from mesalens.identification.exact import exact_distances
 from mesalens.identification.fingerprint import fingerprint
@@ -26,7 +26,6 @@ from mesalens.identification.regimes import LONG, REGIMES, SHORT, TASK
 from mesalens.identification.report import Identification
 from mesalens.identification.spectral_filter import spectral_filters
 from mesalens.identification.subject import Subject
-from mesalens.identification.words import BLIND
 from mesalens.learners.base import is_differentiable
 from mesalens.tasks import Task
 

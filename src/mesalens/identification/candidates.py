@@ -43,6 +43,7 @@ from mesalens.tasks import FinitePool, LinearFunctions, RegressionTask, Task
 MOST_STEPS = 8
 
 Range = Literal["real", "positive", "fraction", "below-two"]
+Parameters = Mapping[str, Any]
 
 
 class Scales(NamedTuple):

@@ -28,6 +28,10 @@ from mesalens.identification.regimes import TASK
 
 Verdict = Literal["named", "set", "in-distribution-only", "none", "context-blind", "inconclusive"]
 
+BLIND = 1e-6
+"""A learner whose predictions depend on the context for less than this share of their mean square
+is blind to it."""
+
 NEARER = 4.0
 """A candidate is set aside if another is nearer by this factor, in mean square."""
 

@@ -11,10 +11,9 @@ import scipy.special
 from jaxtyping import Float
 
 from mesalens.checks import InputError
-from mesalens.identification.candidates import Candidate, Scales
+from mesalens.identification.candidates import Candidate, Parameters, Scales
 from mesalens.identification.least_squares import (
     FAR,
-    Parameters,
     Problem,
     bounded,
     from_coordinate,

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
-from mesalens.identification.candidates import Range
+from mesalens.identification.candidates import Parameters, Range
 
 MOST_EVALUATIONS = 40
 """Of a search from one start, in units of one more than the number of parameters."""
@@ -17,8 +17,6 @@ STEP = 1.5e-8
 
 FAR = 1e6
 """In the place of residuals that are not finite."""
-
-Parameters = Mapping[str, Any]
 
 
 class Problem(NamedTuple):

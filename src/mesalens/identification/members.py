@@ -1,21 +1,19 @@
 """What the members of a family answer, computed in float64."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from mesalens.identification.candidates import Candidate
+from mesalens.identification.candidates import Candidate, Parameters
 from mesalens.identification.prompts import Prompts, Spectrum
 from mesalens.learners import Learner, WithIntercept
 from mesalens.learners.base import predict, predict_iterates
 from mesalens.program_cache import compiled_once
 from mesalens.prompt import Prompt
-
-Parameters = Mapping[str, Any]
 
 
 class Members:

@@ -4,9 +4,7 @@ from typing import Any
 
 import numpy as np
 
-BLIND = 1e-6
-"""A learner whose predictions depend on the context for less than this share of their mean square
-is blind to it."""
+from mesalens.identification.decision import BLIND
 
 MOST_PROMPTS = 10_000_000
 """More than that would not be drawn."""
@@ -66,6 +64,8 @@ def text(report: Any) -> str:
         lines.append(f"  no spectral filter: {report.no_filter}")
     if report.filter is not None and len(report.filter.values) > 1:
         lines.append(f"  spectral filters after each of {len(report.filter.values)} layers")
+    if report.exact:
+        lines.append(f"  exact on the task itself, from moments: {', '.join(report.exact)}")
     if not report.deterministic:
         lines.append(
             f"  not deterministic: asked again, it differs by {_share(report.noise)} of what the "
