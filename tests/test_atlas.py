@@ -68,7 +68,7 @@ def test_seeds_are_added_until_a_claim_is_decided(first):
 
 def test_a_second_time_everything_is_taken(first, store, monkeypatch):
     monkeypatch.setattr("mesalens.training.engine.Engine.train", None)
-    monkeypatch.setattr("mesalens.atlas.examination.finished", None)
+    monkeypatch.setattr("mesalens.atlas.work.finished", None)
     again = Session(store, say=Said()).reproduce(STUDY, budget="full")
     assert outcomes(again) == outcomes(first)
     assert all(v.taken for v in again.verdicts)

@@ -75,7 +75,7 @@ def test_the_metadata_are_complete(metadata):
     )
     assert any(name.startswith("Development Status ::") for name in classifiers)
     assert not any("License ::" in name for name in classifiers)  # PEP 639: the expression alone
-    assert {"dev", "test", "sklearn", "torch"} == set(metadata.get_all("Provides-Extra"))
+    assert {"cluster", "dev", "test", "sklearn", "torch"} == set(metadata.get_all("Provides-Extra"))
 
 
 def test_every_set_up_installs_a_pinned_version_of_all_that_is_required():

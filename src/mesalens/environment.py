@@ -19,6 +19,8 @@ _LIBRARIES = ("JAX", "jaxlib", "Equinox", "Optax")
 NUMBERS = ("mesalens", *_LIBRARIES, "machine", "device", "cores", "XLA_FLAGS")
 """The entries of `environment` that, besides its settings, determine the bits of a training."""
 
+_told: list[int] = []
+
 
 def environment() -> dict[str, str]:
     """Versions of mesalens and of the libraries it computes with, and the machine, as text."""
@@ -62,11 +64,23 @@ def devices() -> list[Any]:
     return [default]
 
 
+def is_one_cpu() -> bool:
+    """Whether JAX computes on one CPU alone, where each run can have a core of its own."""
+    return len(devices()) == 1 and devices()[0].platform == "cpu"
+
+
 def cores() -> int:
     """The number of CPU cores that this process may use."""
+    if _told:
+        return _told[0]
     if hasattr(os, "sched_getaffinity"):  # respects taskset and containers, but is not everywhere
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def use_cores(number: int) -> None:
+    """Makes `cores` give a number: a worker of a cluster has one for each unit."""
+    _told[:] = [number]
 
 
 def _processor() -> str:

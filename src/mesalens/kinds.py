@@ -8,10 +8,8 @@ so that nothing is described twice, and a class from a user's own file is like o
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import json
-import sys
 import types
 import typing
 import zlib
@@ -27,6 +25,7 @@ from pydantic_core import core_schema
 
 from mesalens.checks import InputError, one_of
 from mesalens.names import AXES
+from mesalens.user_files import import_file, when_files_change
 
 CONTEXT = ("dim", "outputs", "key", "task", "sizes")
 """Parameters of constructors that the surrounding settings give. Of a task they are settings."""
@@ -218,16 +217,10 @@ def load(place: str) -> Any:
     return getattr(loaded, name)
 
 
-@functools.cache
 def _file(path: str) -> types.ModuleType:
     # Two files may have the same name, in several folders
-    name = f"{Path(path).stem}_{zlib.crc32(path.encode()):08x}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
-    return module
+    name = f"{Path(path).stem}_{zlib.crc32(str(Path(path).resolve()).encode()):08x}"
+    return import_file(path, name)
 
 
 def constructor_of(member: Any) -> Callable[..., Any]:
@@ -280,6 +273,9 @@ def settings_class(axis: str, kind: str) -> type[KindSettings]:
     model.converters = converters
     model.member = member
     return model
+
+
+when_files_change(settings_class.cache_clear)
 
 
 def _plain(default: Any) -> Any:

@@ -112,7 +112,12 @@ class ProgressReport:
         gained = state.share - before
         left = (now - began) / gained * (1 - state.share) if gained > 0.05 else None
         ahead = "" if left is None else f", about {left:.0f} s left"
-        line = f"{state.done} done, {state.running} running, {state.waiting} waiting{ahead}"
+        line = f"{state.done} done, {state.running} running, {state.waiting} waiting"
+        if state.lost:
+            line += f", {state.lost} lost and made again"
+        if state.workers is not None:
+            line += f", {state.workers} worker{'s' * (state.workers != 1)}"
+        line += ahead
         if self._bars is not None:
             if self._work_bar is None:
                 self._work_bar = self._bars.add_task("", total=1.0)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -81,8 +82,15 @@ class Store:
 
     def find(self, name: str) -> Entry | None:
         """The result that a name points to, or None."""
+        address = self.address(name)
         with suppress(OSError, ValueError):
-            return self.get((self.folder / "names" / name).read_text().strip())
+            return None if address is None else self.get(address)
+        return None
+
+    def address(self, name: str) -> str | None:
+        """The address that a name points to, or None; there may be states only."""
+        with suppress(OSError, ValueError):
+            return (self.folder / "names" / name).read_text().strip()
         return None
 
     def get(self, address: str) -> Entry | None:
@@ -119,12 +127,42 @@ class Store:
         Raises:
             ValueError: if it cannot be written.
         """
+        content: dict[str, Any] = {}
+
+        def fill(folder: Path) -> None:
+            write(folder)
+            content.update(write_manifest(folder, kind, about))
+
+        final = self._place(address, fill)
+        if name is not None:
+            self.name(name, address)
+        return Entry(address, final, content)
+
+    def adopt(self, address: str, files: Mapping[str, bytes]) -> None:
+        """Keeps a result of another store, with its manifest, from its files by their names.
+
+        Raises:
+            ValueError: if it is damaged or cannot be written.
+        """
+
+        def fill(folder: Path) -> None:
+            for name, content in files.items():
+                (folder / Path(name).name).write_bytes(content)
+            about = read_manifest(folder)
+            if about is None:
+                raise DamagedError(f"the result {address[:12]} came without its manifest.")
+            verify(folder, about)
+
+        self._place(address, fill)
+
+    def _place(self, address: str, fill: Callable[[Path], object]) -> Path:
+        """The folder of a result, which appears when a function has filled it."""
         final = self._results(address)
         with writing(self.folder, ADVICE):
-            temporary = Path(tempfile.mkdtemp(prefix=f".{os.getpid()}-", dir=self.folder))
+            prefix = f".{os.getpid()}@{socket.gethostname()}-"
+            temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder))
             try:
-                write(temporary)
-                content = write_manifest(temporary, kind, about)
+                fill(temporary)
                 temporary.chmod(0o755)  # mkdtemp gives access to the owner only
                 final.parent.mkdir(exist_ok=True)
                 with suppress(OSError):  # another process has kept the same result
@@ -133,9 +171,7 @@ class Store:
                 shutil.rmtree(temporary, ignore_errors=True)
             if not final.is_dir():
                 raise InputError(f"{final} cannot be written; {ADVICE}.")
-        if name is not None:
-            self.name(name, address)
-        return Entry(address, final, content)
+        return final
 
     def name(self, name: str, address: str) -> None:
         """Makes a name point to an address."""
@@ -145,6 +181,17 @@ class Store:
     def unfinished(self, address: str) -> Path:
         """Where work on an address keeps its states."""
         return self.folder / "unfinished" / address
+
+    def keep_state(self, address: str, name: str, content: bytes) -> None:
+        """Keeps a state of work on an address that was done in another store."""
+        folder = self.unfinished(Path(address).name)
+        with writing(self.folder, ADVICE):
+            folder.mkdir(exist_ok=True)
+            replace_file(folder / Path(name).name, content)
+
+    def addresses(self) -> frozenset[str]:
+        """The addresses of all results."""
+        return frozenset(folder.name for folder in (self.folder / "results").glob("*/*"))
 
     def forget_unfinished(self, address: str) -> None:
         """Removes the states of an address whose result is kept."""
@@ -177,9 +224,9 @@ class Store:
         return self.folder / "results" / address[:2] / address
 
     def _remove_abandoned(self) -> None:
-        """Removes what processes that no longer run were writing."""
-        for folder in self.folder.glob(".*-*"):
-            pid = folder.name[1:].split("-")[0]
+        """Removes what processes of this machine that no longer run were writing."""
+        for folder in self.folder.glob(f".*@{socket.gethostname()}-*"):
+            pid = folder.name[1:].partition("@")[0]
             if pid.isdigit() and not psutil.pid_exists(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -21,6 +21,7 @@ import numpy as np
 from mesalens.adapters import _fit
 from mesalens.adapters._numpy import NumpyLearner
 from mesalens.checks import InputError, count, one_of
+from mesalens.environment import cores
 
 SECONDS_ALONE = 1.0
 """How long a learner fits in this process, over all its calls, before it starts others.
@@ -124,7 +125,7 @@ class FittedEachTime:
     ) -> list[Any]:
         """What `fit_each` finds from context `start` on, in parts for several processes."""
         joblib = _joblib()
-        processes = self.processes or (joblib.cpu_count() if joblib else 1)
+        processes = self.processes or (min(joblib.cpu_count(), cores()) if joblib else 1)
         if in_processes and joblib and processes > 1:
             # Some parts for each process, so that none of them waits long for the others
             parts = min(4 * processes, len(contexts[0]))

@@ -1,36 +1,27 @@
 """`Examination`: a study with the settings of a budget, as it is carried out in a session."""
 
+import functools
 import itertools
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from mesalens.atlas.criterion import Evidence, Judgement, spending
-from mesalens.atlas.experiment import Experiment, Trained
+from mesalens.atlas.experiment import Experiment
 from mesalens.atlas.report import StudyReport, Verdict
-from mesalens.atlas.results import code_digest, finished, load, over_seeds, save, together
-from mesalens.atlas.study import Claim, ExperimentNode, Lab, Node, Part, Study, all_nodes
+from mesalens.atlas.results import code_digest, load, over_seeds
+from mesalens.atlas.study import Claim, ExperimentNode, Node, Part, Study, all_nodes
 from mesalens.atlas.units import Units, make_units
+from mesalens.atlas.work import SECOND, Kept, Made, compute, files_of, keep_files, leaves, train
 from mesalens.checks import InputError
 from mesalens.environment import NUMBERS, environment
-from mesalens.execution import BusyError, Job
+from mesalens.execution.jobs import BusyError, Job, Unit
 from mesalens.store import Entry, digest
-from mesalens.training.checkpoint import InUseError
 
 if TYPE_CHECKING:
     from mesalens.atlas.session import Session
-
-
-SECOND = 1e6
-"""About a second's work, in the costs of `Units`, so that the time left is about right."""
-
-
-class StoppingError(Exception):
-    """The session was asked to stop; the state of the training is kept."""
 
 
 @dataclass
@@ -83,6 +74,7 @@ class Examination:
         if falsify and not self.claims:
             raise InputError(f"{study.name} has no claim with must_fail_on among these.")
         self.drawn: dict[str, Job] = {}
+        self._known = session.store.addresses()
         known = environment()
         settings = {n: v for n, v in self.values.items() if not n.endswith("seeds")}
         self._made_with = [{n: known[n] for n in NUMBERS}, settings, code_digest(study)]
@@ -115,7 +107,7 @@ class Examination:
             found = [store.find(self.name(claim.claim.identity, seed)) for seed in range(look)]
             if not all(found):
                 break
-            tables = [load(claim.claim, entry.folder) for entry in found if entry]
+            tables = [load(entry.folder) for entry in found if entry]
             judged = self._judged(claim, dict(enumerate(tables)))
             if judged.outcome != "INCONCLUSIVE":
                 break
@@ -128,12 +120,16 @@ class Examination:
         return claim.claim.criterion.judge(Evidence(table["value"], table["counted"]), share)
 
     def _judge(self, claim: Judged) -> list[Job]:
-        judged = self._judged(claim, {seed: job.result for seed, job in claim.jobs.items()})
+        judged = self._judged(claim, self._read(claim.jobs))
         if judged.outcome == "INCONCLUSIVE" and claim.look + 1 < len(claim.looks):
             claim.look += 1
             return self._look(claim)
         claim.judgement = judged
         return []
+
+    def _read(self, jobs: Mapping[int, Job]) -> dict[int, xr.Dataset]:
+        """What the jobs of seeds gave."""
+        return {seed: job.result.value(self.session.store) for seed, job in jobs.items()}
 
     def job(self, node: Node, seed: int | None, runs: int = 0) -> Job:
         """The job of a measurement, claim, figure or remark; of `runs` seeds if seed is None."""
@@ -144,21 +140,57 @@ class Examination:
         taken = None if self.session.fresh else self.session.store.find(name)
         words = node.name if seed is None else f"{node.name}, seed {seed}"
         if taken is not None:
-            job = Job(words, lambda job: load(node, taken.folder))
-            self.entries[job] = taken, True, 0.0
+            job = self._taken(words, taken, load)
         else:
             needs = self._needs(node, [seed] if seed is not None else list(range(runs)))
-            flat = [job for jobs in needs.values() for job in _leaves(jobs)]
+            flat = [job for jobs in needs.values() for job in _jobs(jobs)]
             if seed:  # seeds share programs, which the first one compiles
                 flat.append(self.job(node, 0))
             job = Job(
                 words,
-                lambda job: self._compute(job, node, seed, runs, needs, name),
+                lambda made: self._keep(job, name, made, load),
                 flat,
                 cost=0.3 * SECOND if seed else 4 * SECOND,  # the first one compiles
+                unit=self._unit(node, seed, needs, name),
             )
         self.jobs[place] = job
         return job
+
+    def _unit(self, node: Node, seed: int | None, needs: Mapping[str, Any], name: str) -> Unit:
+        """A function of the study, as what any machine can do when it has what is needed."""
+        store = self.session.store
+
+        def kept() -> dict[str, list[Any]]:
+            return {argument: [_result(job) for job in jobs] for argument, jobs in needs.items()}
+
+        def arguments() -> tuple[Any, ...]:
+            about = self.values, self.session.seed, name
+            return self.study, node.identity, seed, kept(), *about
+
+        return Unit(
+            compute,
+            arguments,
+            store.folder,
+            programs=node.identity,
+            files=lambda: files_of(store, leaves(kept())),
+            keep=lambda files: keep_files(store, files),
+        )
+
+    def _taken(self, words: str, entry: Entry, read: Any) -> Job:
+        job = Job(words, lambda job: Kept(entry.address, read))
+        self.entries[job] = entry, True, 0.0
+        return job
+
+    def _keep(self, job: Job, name: str, made: Made, read: Any) -> Kept:
+        """Notes what a unit has put into the store."""
+        store = self.session.store
+        entry = store.get(made.address)
+        if entry is None:  # it was damaged, and is made again
+            self._known -= {made.address}
+            raise BusyError
+        store.name(name, made.address)
+        self.entries[job] = entry, made.taken, made.seconds
+        return Kept(made.address, read)
 
     def _needs(self, node: Node, seeds: list[int]) -> dict[str, list[Any]]:
         """The jobs of what a node needs, by name: for each seed one, or several by labels."""
@@ -176,8 +208,8 @@ class Examination:
         """The job of a unit, or the jobs of several experiments by their labels."""
         made = self.made(node)
         if isinstance(made, Experiment):
-            return self._unit(node, None, made, seed)
-        return {label: self._unit(node, label, each, seed) for label, each in made.items()}
+            return self._training(node, None, made, seed)
+        return {label: self._training(node, label, made, seed) for label in made}
 
     def made(self, node: ExperimentNode) -> Experiment | dict[Any, Experiment]:
         """What an experiment's function makes of the settings."""
@@ -185,21 +217,20 @@ class Examination:
             self._made[node.identity] = node.call(self.values, {})
         return self._made[node.identity]
 
-    def _unit(self, node: ExperimentNode, label: Any, experiment: Experiment, seed: int) -> Job:
+    def _training(self, node: ExperimentNode, label: Any, made: Any, seed: int) -> Job:
         identity = f"{node.identity} {label or ''}"
         if (identity, seed) in self.jobs:
             return self.jobs[identity, seed]
         if identity not in self.units:
             self.units[identity] = make_units(
-                node, label, experiment, self.values, self.session.seed
+                self.study, node, label, made, self.values, self.session.seed
             )
-        units, store = self.units[identity], self.session.store
+        units, store, fresh = self.units[identity], self.session.store, self.session.fresh
         name = self.name(identity, seed)
-        taken = None if self.session.fresh else store.find(name)
-        words = f"{units.name}, seed {seed}"
+        taken = None if fresh else store.find(name)
+        words, read = f"{units.name}, seed {seed}", functools.partial(units.load, seed)
         if taken is not None:
-            job = Job(words, lambda job: units.load(seed, taken.folder))
-            self.entries[job] = taken, True, 0.0
+            job = self._taken(words, taken, read)
         else:
             place = identity, seed if units.separate else 0
             if place not in self._compiled:
@@ -208,97 +239,26 @@ class Examination:
                     units.compile(seed, self.session.say)
 
                 self._compiled[place] = Job(
-                    f"compiling {units.name}", compile, cost=units.cost + 8 * SECOND
+                    f"compiling {units.name}", compile, cost=units.cost + 8 * SECOND, prepares=True
                 )
+            unit = Unit(
+                train,
+                lambda: (units, seed, self.study.name, fresh, self._known),
+                store.folder,
+                programs=" ".join(map(str, place)),
+                files=lambda: files_of(store, (), None if fresh else store.address(name)),
+                keep=lambda files: keep_files(store, files, name),
+            )
             job = Job(
                 words,
-                lambda job: self._train(job, units, seed, name),
+                lambda made: self._keep(job, name, made, read),
                 [self._compiled[place]],
                 cost=units.cost,
                 computes=True,
+                unit=unit,
             )
         self.jobs[identity, seed] = job
         return job
-
-    # The work
-
-    def _train(self, job: Job, units: Units, seed: int, name: str) -> Trained:
-        store, steps = self.session.store, units.experiment.steps
-        started = time.monotonic()
-        address = units.address(seed)
-        entry, taken = None if self.session.fresh else store.get(address), True
-        if entry is None:
-
-            def progress(step: int) -> None:
-                job.share = step / steps
-                if self.session.cores.stopping.is_set():
-                    raise StoppingError
-
-            states = store.unfinished(address)
-            if self.session.fresh:
-                store.forget_unfinished(address)
-            try:
-                training = units.train(
-                    seed,
-                    progress=progress,
-                    say=lambda line: self.session.say(f"{units.name}: {line}"),
-                    checkpoint=states,
-                )
-            except InUseError:
-                raise BusyError from None
-            except InputError:
-                # Another process that has just finished it removes the states
-                if not self.session.fresh and store.get(address) is not None:
-                    raise BusyError from None
-                raise
-            ending = str(training.metrics.ending.values[0])
-            about = {
-                "study": self.study.name,
-                "experiment": units.name,
-                "seed": seed,
-                "study_seed": self.session.seed,
-                "settings": units.experiment.describe(),
-                "ending": ending,
-                "steps_taken": int(training.metrics.steps_taken.values[0]),
-                "seconds": round(time.monotonic() - started, 1),
-            }
-            if self.session.fresh and (old := store.get(address)):
-                store.remove(old)
-            entry = store.keep(address, "unit", lambda f: units.save(training, f), about)
-            store.forget_unfinished(address)
-            taken = False
-        store.name(name, address)
-        self.entries[job] = entry, taken, time.monotonic() - started
-        return units.load(seed, entry.folder)
-
-    def _compute(
-        self,
-        job: Job,
-        node: Node,
-        seed: int | None,
-        runs: int,
-        needs: Mapping[str, list[Any]],
-        name: str,
-    ) -> Any:
-        started = time.monotonic()
-        lab = Lab(self.values, self.session.seed, node.identity, seed)
-        results = {
-            argument: _result(jobs[0]) if seed is not None else together(jobs)
-            for argument, jobs in needs.items()
-        }
-        try:
-            result = finished(node, lab, results)
-        except InputError as error:
-            raise InputError(f"{self.study.name}/{node.name}: {error}") from None
-        about = {"study": self.study.name, "result": node.name, "seed": seed}
-        about |= {"study_seed": self.session.seed, "settings": dict(self.values)}
-        about |= {"seconds": round(time.monotonic() - started, 1)}
-        store = self.session.store
-        kind = type(node).__name__.lower().removesuffix("node")
-        address = digest([name, datetime.now(UTC).isoformat()])
-        entry = store.keep(address, kind, lambda folder: save(result, folder), about, name)
-        self.entries[job] = entry, False, time.monotonic() - started
-        return load(node, entry.folder)
 
     def name(self, identity: str, seed: int | None, runs: int = 0) -> str:
         """The name of a result in the store: everything that it depends on, as a digest."""
@@ -339,7 +299,7 @@ class Examination:
     def report(self) -> StudyReport:
         """What came out."""
         nodes = {n.identity: n for n in all_nodes(claim.claim for claim in self.claims)}
-        verdicts = []
+        verdicts, store = [], self.session.store
         for claim in self.claims:
             assert claim.judgement is not None
             entries = [self.entries[job] for job in claim.jobs.values()]
@@ -361,13 +321,13 @@ class Examination:
                 )
             )
         figures = [
-            (part, node, self.drawn[node.identity].result, self.entries[job][0].folder)
+            (part, node, job.result.value(store), self.entries[job][0].folder)
             for part, _ in self.selected
             for node in part.figures
             if (job := self.drawn.get(node.identity))
         ]
         remarks = [
-            (part, self.drawn[node.identity].result)
+            (part, self.drawn[node.identity].result.value(store))
             for part, _ in self.selected
             for node in part.remarks
             if node.identity in self.drawn
@@ -410,7 +370,7 @@ class Examination:
         """The evidence of all claims, and what was measured for them, by name."""
         tables = {}
         for claim in self.claims:
-            table = over_seeds({seed: job.result for seed, job in claim.jobs.items()})
+            table = over_seeds(self._read(claim.jobs))
             table["value"].attrs = {"long_name": claim.claim.estimator, "units": "1"}
             table.attrs = {"claim": claim.claim.name, "statement": claim.claim.statement}
             tables[claim.claim.name] = table
@@ -424,11 +384,11 @@ def _looks(setting: Any) -> tuple[int, ...]:
     return looks
 
 
-def _leaves(jobs: Any) -> list[Job]:
+def _jobs(jobs: Any) -> list[Job]:
     if isinstance(jobs, Job):
         return [jobs]
     each = jobs.values() if isinstance(jobs, Mapping) else jobs
-    return [leaf for job in each for leaf in _leaves(job)]
+    return [leaf for job in each for leaf in _jobs(job)]
 
 
 def _result(jobs: Job | Mapping[Any, Job]) -> Any:

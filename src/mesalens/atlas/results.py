@@ -23,11 +23,11 @@ from mesalens.storage import load_dataset, save_dataset
 _DRAWING = threading.Lock()  # pyplot's figures and styles are of the process
 
 
-def together(jobs: list[Any]) -> Any:
+def together(results: list[Any]) -> Any:
     """The results of all seeds: `Runs`, or those by labels, or a dataset over seeds."""
-    if isinstance(jobs[0], Mapping):
-        return {label: together([each[label] for each in jobs]) for label in jobs[0]}
-    results = [job.result for job in jobs]
+    first = results[0]
+    if isinstance(first, Mapping) and not isinstance(first, xr.Dataset):
+        return {label: together([each[label] for each in results]) for label in first}
     if isinstance(results[0], Trained):
         return Runs(results)
     return over_seeds(dict(enumerate(results)))
@@ -102,7 +102,7 @@ def save(result: Any, folder: Path) -> None:
         (folder / "caption.txt").write_text(caption, encoding="utf-8")
 
 
-def load(node: Node, folder: Path) -> Any:
+def load(folder: Path) -> Any:
     """What `save` wrote: a dataset, a remark, or the caption of a figure."""
     for file in ("remark.txt", "caption.txt"):
         if (folder / file).is_file():

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,19 @@ from mesalens.atlas.examination import Examination
 from mesalens.atlas.report import Report
 from mesalens.atlas.study import Study
 from mesalens.checks import InputError, count
-from mesalens.execution import Cores, Job, State
+from mesalens.execution import Cores, Job, State, connected
 from mesalens.store import Store
 
 
 class Session:
     """Carries out studies: takes results from a store, and computes what is missing.
 
+        with Session(cluster="local:4") as session:
+            report = session.reproduce("ahn-2023", budget="full")
+
     Args:
-        store: A folder, or None for the user's cache folder.
+        store: A folder, or None for the user's cache folder. If one is given together with a
+            cluster, all workers have to see it.
         seed: Where all random numbers come from.
         fresh: Whether to compute everything anew; results are kept all the same.
         say: Called with a line on anything important.
@@ -29,6 +34,12 @@ class Session:
         check: Called now and then; it may raise an exception to stop the work, which loses
             nothing: finished results and the states of trainings are kept.
         workers: How many jobs go at once, by default one for each core.
+        cluster: Where to compute, if not on the cores of this machine: a `dask.distributed.Client`,
+            `local:N`, an address of a scheduler, or its file. What is started for it ends with
+            the `with` block, or `close`.
+
+    Raises:
+        ValueError: if the store cannot be used, or the cluster does not answer.
     """
 
     def __init__(
@@ -41,12 +52,29 @@ class Session:
         report: Callable[[State], object] = lambda state: None,
         check: Callable[[], object] = lambda: None,
         workers: int | None = None,
+        cluster: Any = None,
     ):
         self.store = Store(None if store is None else Path(store), say)
         self.seed, self.fresh, self.say = seed, fresh, say
         self.key = random.key(seed)  # says what is wrong with a seed before anything is computed
         self.report, self.check = report, check
-        self.cores = Cores() if workers is None else Cores(count("workers", workers))
+        self._open = ExitStack()
+        if cluster is None:
+            given: Any = {} if workers is None else {"workers": count("workers", workers)}
+            self.execution: Any = Cores(say=say, **given)
+        else:
+            connection = connected(cluster, say=say, shared=store is not None)
+            self.execution = self._open.enter_context(connection)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what was started for a cluster, and nothing else."""
+        self._open.close()
 
     def reproduce(
         self,
@@ -90,7 +118,7 @@ class Session:
         def then(job: Job) -> Iterable[Job]:
             return [new for each in carried for new in each.then(job)]
 
-        self.cores.run(first, then=then, check=self.check, report=self.report)
+        self.execution.run(first, then=then, check=self.check, report=self.report)
         words = [name.name if isinstance(name, Study) else str(name) for name in names]
         return Report(
             [each.report() for each in carried],

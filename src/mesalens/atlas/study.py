@@ -408,6 +408,7 @@ class Study:
         self.file = Path(frame.filename)
         self.parts: list[Part] = []
         self._places: dict[tuple[str, str], str] = {}
+        self._nodes: dict[str, Node] = {}
 
     def part(self, name: str, title: str, looks: str = "seeds") -> Part:
         """A new group of claims; `looks` names the setting with its numbers of seeds."""
@@ -426,10 +427,35 @@ class Study:
             self.parts.insert(0, Part(self, "claims", "Claims"))
         return getattr(self.parts[0], name)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A study travels as its name, or as the file that declares it."""
+        from mesalens import studies, user_files  # which need this room
+
+        if self.name in studies.STUDIES and studies.study(self.name) is self:
+            return studies.study, (self.name,)
+        user_files.send(self.file)
+        return studies.study, (str(self.file.resolve()),)
+
     @property
     def claims(self) -> list[Claim]:
         """All claims, in order."""
         return [claim for part in self.parts for claim in part.claims]
+
+    def node(self, identity: str) -> Node:
+        """The function with an identity, of those that the study is made of.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if identity not in self._nodes:
+            tops: list[Node] = [
+                node for part in self.parts for node in (*part.claims, *part.figures, *part.remarks)
+            ]
+            tops += [c.falsified() for c in self.claims if c.must_fail_on is not None]
+            self._nodes = {node.identity: node for node in all_nodes(tops)}
+        if identity not in self._nodes:
+            raise InputError(f"{self.name} has no {identity}; its file may have changed.")
+        return self._nodes[identity]
 
     def values(self, budget: str, changes: Mapping[str, Any] | None = None) -> Values:
         """The settings of a budget, with changes.

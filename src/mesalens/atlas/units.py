@@ -1,5 +1,7 @@
 """`Units`: the units of work of an experiment, one for each seed, which share their programs."""
 
+import functools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ class Units:
         key: Of all trainings of the study: a seed begins with the same weights in all experiments.
         rng: The generator of a seed's task.
         settings: Of the study.
+        study_seed: Where all random numbers come from.
+        recipe: What `units_at` makes them of again on another machine.
     """
 
     def __init__(
@@ -46,9 +50,12 @@ class Units:
         key: Key[Array, ""],
         rng: Callable[[int], np.random.Generator],
         settings: Values,
+        study_seed: int,
+        recipe: tuple[Any, ...] = (),
     ):
         self.name, self.experiment, self._key, self._rng = name, experiment, key, rng
-        self._settings = settings
+        self._settings, self.study_seed, self._recipe = settings, study_seed, recipe
+        self._compiled: set[int] = set()
         self._seeded = callable(experiment.task) and not isinstance(experiment.task, Task)
         self._engines: dict[int, Engine] = {}
         exact = kinds.build("objective", experiment.objective).exact
@@ -58,15 +65,26 @@ class Units:
         # A step costs some time whatever the size of its batch
         self.cost = float(experiment.steps) * (1e3 + (0 if exact else experiment.batch_size))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return units_at, self._recipe
+
+    @property
+    def bytes(self) -> float:
+        """What a run needs, as XLA says of the compiled programs."""
+        return max((engine.bytes for engine in self._engines.values()), default=0.0)
+
     def task(self, seed: int) -> Task:
         """The task of a seed."""
         return self.experiment.task_of(self._rng(seed))
 
     def compile(self, seed: int, say: Callable[[str], object]) -> None:
         """Compiles the programs, so that the trainings of several seeds need not wait for it."""
-        engine, runs = self._engine(seed), self._runs(seed)
-        engine.identify(runs)
-        engine.compile(runs, say)
+        place = seed if self.separate else 0
+        if place not in self._compiled:
+            engine, runs = self._engine(seed), self._runs(seed)
+            engine.identify(runs)
+            engine.compile(runs, say)
+            self._compiled.add(place)
 
     def address(self, seed: int) -> str:
         """A digest of what is computed for a seed."""
@@ -177,22 +195,37 @@ def units_of(study: Study, values: Values, study_seed: int) -> dict[str, Units]:
     for node in all_nodes(study.claims):
         if isinstance(node, ExperimentNode):
             made = node.call(values, {})
-            several = {None: made} if isinstance(made, Experiment) else made
-            for label, experiment in several.items():
-                units = make_units(node, label, experiment, values, study_seed)
+            for label in [None] if isinstance(made, Experiment) else made:
+                units = make_units(study, node, label, made, values, study_seed)
                 found[units.name] = units
     return found
 
 
 def make_units(
-    node: ExperimentNode, label: Any, experiment: Experiment, values: Values, study_seed: int
+    study: Study, node: ExperimentNode, label: Any, made: Any, values: Values, study_seed: int
 ) -> Units:
-    """The units of an experiment, or of one of several by its label."""
+    """The units of an experiment, or of one of several that a function made, by its label."""
     name = node.name if label is None else f"{node.name}, {label}"
     purpose = f"task of {node.identity} {label or ''}"
-    key = random.key(study_seed)
 
     def rng(seed: int) -> np.random.Generator:
         return Lab(values, study_seed, purpose, seed).rng()
 
-    return Units(name, experiment, key, rng, values)
+    return Units(
+        name,
+        made if label is None else made[label],
+        random.key(study_seed),
+        rng,
+        values,
+        study_seed,
+        (study, node.identity, label, pickle.dumps(dict(values)), study_seed),
+    )
+
+
+@functools.lru_cache(64)  # with their programs, for the seeds that come
+def units_at(study: Study, identity: str, label: Any, values: bytes, study_seed: int) -> Units:
+    """The units of an experiment of a study, by the identity of its function."""
+    node = study.node(identity)
+    assert isinstance(node, ExperimentNode)
+    settings = Values(pickle.loads(values))
+    return make_units(study, node, label, node.call(settings, {}), settings, study_seed)

@@ -1,6 +1,7 @@
 """`mesalens identify`."""
 
 import contextlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -11,7 +12,7 @@ import pydantic
 
 from mesalens import kinds, random
 from mesalens.checks import InputError
-from mesalens.cli.interruption import handled, leave
+from mesalens.cli.interruption import StoppedError, handled, leave, stoppable
 from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, named, pairs
 from mesalens.cli.output import print_json
 from mesalens.files import require_new
@@ -89,6 +90,8 @@ class Identify(Command):
     """the seed of all random numbers"""
     out: Folder | None = None
     """a new folder for the page, the figure and the numbers"""
+    cluster: Annotated[str | None, pydantic.BeforeValidator(named)] = None
+    """a Dask cluster to compute on: local:4, tcp://host:8786, or the file of a scheduler"""
     device: str | None = None
     """where to compute: cpu, gpu, … (JAX's choice by default)"""
 
@@ -99,7 +102,28 @@ class Identify(Command):
             import matplotlib  # it takes a third of a second, and draws the page alone
 
             matplotlib.use("agg")
-        with ProgressReport() as progress, handled(_leaving(progress)):
+        try:
+            answer = self._answer()
+        except StoppedError as stop:
+            print("mesalens: interrupted; what the cluster did of it is stopped.", file=sys.stderr)
+            return stop.exit_code
+        if self.out is not None:
+            answer.save(self.out)
+        if self.json_:
+            print_json(answer.content() | ({} if self.out is None else {"out": str(self.out)}))
+        else:
+            print(answer)
+            if self.out is not None:
+                print(f"The page: {self.out / 'index.html'}")
+        return 0
+
+    def _answer(self) -> Any:
+        with contextlib.ExitStack() as stack:
+            # A cluster has to be told to stop; what is computed here ends at once
+            check = stack.enter_context(stoppable()) if self.cluster else lambda: None
+            progress = stack.enter_context(ProgressReport(check))
+            if not self.cluster:
+                stack.enter_context(handled(_leaving(progress)))
             report = progress.stages()
             report("loading the learner", 0.0)
             model, task, adapter = self._subject()
@@ -111,18 +135,11 @@ class Identify(Command):
                 level=self.level,
                 prompts=self.prompts,
                 progress=report,
+                cluster=self.cluster,
                 **adapter,
             )
             report("done", 1.0)
-        if self.out is not None:
-            answer.save(self.out)
-        if self.json_:
-            print_json(answer.content() | ({} if self.out is None else {"out": str(self.out)}))
-        else:
-            print(answer)
-            if self.out is not None:
-                print(f"The page: {self.out / 'index.html'}")
-        return 0
+            return answer
 
     def _subject(self) -> tuple[Any, Any, dict[str, Any]]:
         """The model or models, the task, and how a foreign model is read."""

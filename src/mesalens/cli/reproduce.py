@@ -12,7 +12,7 @@ from mesalens.atlas import Report, Session
 from mesalens.atlas.verdicts import lines
 from mesalens.checks import InputError
 from mesalens.cli.interruption import StoppedError, stoppable
-from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, pairs
+from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, named, pairs
 from mesalens.cli.output import console, print_json
 from mesalens.files import require_new
 from mesalens.progress import ProgressReport
@@ -45,6 +45,8 @@ class Reproduce(Command):
     """compute everything anew, whatever is kept"""
     falsify: bool = False
     """carry out each claim where it is false: all should fail"""
+    cluster: Annotated[str | None, pydantic.BeforeValidator(named)] = None
+    """a Dask cluster to compute on: local:4, tcp://host:8786, or the file of a scheduler"""
     device: str | None = None
     """where to compute: cpu, gpu, … (JAX's choice by default)"""
 
@@ -60,15 +62,19 @@ class Reproduce(Command):
         options: Any = {"budget": self.budget, "seeds": self.seeds, "settings": self.set_}
         options["falsify"] = self.falsify
         try:
-            with stoppable() as check, ProgressReport(check) as progress:
-                session = Session(
+            with (
+                stoppable() as check,
+                ProgressReport(check) as progress,
+                Session(
                     self.store,
                     seed=self.seed,
                     fresh=self.fresh,
                     say=progress.say,
                     report=progress.work,
                     check=check,
-                )
+                    cluster=self.cluster,
+                ) as session,
+            ):
                 report = session.reproduce(*self.names, **options)
         except StoppedError as stop:
             print(

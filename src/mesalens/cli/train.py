@@ -3,8 +3,9 @@
 import functools
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -24,7 +25,7 @@ from mesalens.progress import ProgressReport
 from mesalens.storage import load_dataset
 from mesalens.training import TrainingSettings, run_folder
 from mesalens.training.checkpoint import report_rest, steps_done
-from mesalens.training.sweeps import plan
+from mesalens.training.sweeps import plan, steps_of
 
 
 class Train(Command, TrainingSettings):
@@ -44,6 +45,8 @@ class Train(Command, TrainingSettings):
     """a file with settings, as `settings.json` of a folder; options change them"""
     memory: float | None = None
     """GB that may be taken (what is free by default); a training that needs more goes in groups"""
+    cluster: Annotated[str | None, pydantic.BeforeValidator(named)] = None
+    """a Dask cluster to compute on: local:4, tcp://host:8786, or the file of a scheduler"""
     device: str | None = None
     """where to compute: cpu, gpu, … (JAX's choice by default)"""
 
@@ -83,12 +86,14 @@ class Train(Command, TrainingSettings):
         settings, folder = self.settings, self.folder
         # What is wrong is said before anything is written or computed
         programs = len(plan(settings)[1])
+        if self.cluster and self.memory:
+            raise InputError("--memory is for this machine; a cluster's workers have theirs.")
         eqx.filter_eval_shape(settings.initialise, jax.random.key(0))
         settings.optimiser.build().transformation(settings.steps)
         settings.key()
         if self.resume:
             run_folder.require_same(folder, settings)
-        steps, state = settings.steps * programs, run_folder.states_folder(folder)
+        state = run_folder.states_folder(folder)
         settings.stopping_rule()
         with run_folder.begun(folder, settings):
             if run_folder.finished(folder, settings.steps):
@@ -97,22 +102,33 @@ class Train(Command, TrainingSettings):
             try:
                 with stoppable() as check, ProgressReport(check) as progress:
                     if done := steps_done(state):
+                        steps = steps_of(settings, state)
                         progress.say(f"going on from step {done} of {steps}")
-                    training = settings.train(
-                        progress=report_rest(progress.start, self._title(programs), steps, state),
-                        say=progress.say,
-                        checkpoint=state,
-                        memory=None if self.memory is None else self.memory * 1e9,
-                    )
+                    options = self._where(progress, check, self._title(programs), state)
+                    training = settings.train(say=progress.say, checkpoint=state, **options)
                     run_folder.save_run(folder, settings, training)
             except StoppedError as stop:
+                steps = steps_of(settings, state)
                 print(
                     f"mesalens: stopped after step {steps_done(state)} of {steps}; go on with: "
-                    f"mesalens train --resume {folder}",
+                    f"mesalens train --resume {folder}{self._again()}",
                     file=sys.stderr,
                 )
                 return stop.exit_code
             return training.metrics
+
+    def _where(
+        self, progress: ProgressReport, check: Callable[[], None], title: str, state: Path
+    ) -> dict[str, Any]:
+        """Where it is trained, and how progress is shown."""
+        if self.cluster is not None:
+            return {"cluster": self.cluster, "report": progress.work, "check": check}
+        steps = steps_of(self.settings, state)
+        memory = {} if self.memory is None else {"memory": self.memory * 1e9}
+        return {"progress": report_rest(progress.start, title, steps, state), **memory}
+
+    def _again(self) -> str:
+        return "" if self.cluster is None else f" --cluster {self.cluster}"
 
     def _title(self, programs: int) -> str:
         if not self.vary:

@@ -19,6 +19,7 @@ from mesalens.identification.evidence import Evidence, Sample, in_threads
 from mesalens.identification.exact import exact_distances
 from mesalens.identification.fingerprint import fingerprint
 from mesalens.identification.fit import Fitted, fit, refit
+from mesalens.identification.many import on_cluster
 from mesalens.identification.members import has_filter
 from mesalens.identification.procedure import ProcedureIdentification, of_seeds
 from mesalens.identification.prompts import BATCH, Prompts, Source, has_classes
@@ -46,6 +47,7 @@ def identify(
     prompts: int = 8192,
     readouts: Callable[..., Any] | None = None,
     progress: Progress = lambda words, share: None,
+    cluster: Any = None,
     **adapter: Any,
 ) -> Identification | ProcedureIdentification:
     """Which algorithm a learner runs on a task, with intervals, or that none of the known fits.
@@ -73,6 +75,8 @@ def identify(
             predicts after each of its layers, of shape (batch, layers, m); the spectral filter is
             then measured after each. Learners that have iterates need none.
         progress: called with what is being done and the share of it that is done.
+        cluster: where to compute, as in `mesalens.execution.connected`: each model of a list is
+            identified by a worker, with a core of its own. By default on this machine.
         **adapter: how the model is read; see `as_learner`.
 
     Returns:
@@ -92,13 +96,18 @@ def identify(
         if readouts is not None:
             raise InputError("readouts are those of one model; got a list of models.")
         seeds = []
-        for place, each in enumerate(model):
+        for place, each in enumerate([] if cluster is not None else model):
             said = _of_seed(progress, place, len(model))
             try:
                 seeds.append(identify(each, task, key=key, progress=said, **options, **adapter))
             except InputError as error:
                 raise InputError(f"model {place + 1} of {len(model)}: {error}") from error
+        if cluster is not None:
+            seeds = on_cluster(model, task, key, options | adapter, cluster, progress)
         return of_seeds(seeds, margin, 1 - level)
+    if cluster is not None:
+        options["readouts"] = readouts
+        return on_cluster([model], task, key, options | adapter, cluster, progress)[0]
     began = time.monotonic()
     share("margin", margin)
     share("level", level)

@@ -1,14 +1,11 @@
 """Published claims, one file a paper; files of one's own are studies as well."""
 
 import importlib
-import importlib.util
-import sys
-import threading
 from pathlib import Path
-from typing import Any
 
 from mesalens.atlas.study import FILE_MODULE, Study
 from mesalens.checks import InputError, one_of
+from mesalens.user_files import import_file, is_there
 
 STUDIES = {
     "von-oswald-2023": "von_oswald_2023",
@@ -16,8 +13,6 @@ STUDIES = {
     "ahn-2023": "ahn_2023",
 }
 """The studies of the package, by name, and their modules."""
-
-_IMPORTING = threading.Lock()
 
 HEADLINE = ("von-oswald-2023", "mahankali-2023")
 """The studies that `mesalens reproduce` carries out where none is named."""
@@ -50,29 +45,16 @@ def find(name: str) -> tuple[Study, str | None]:
 
 def _from_file(file: Path) -> Study:
     """The study that a Python file declares, by whatever name; the file is imported."""
-    if not file.is_file():
+    if not is_there(file):
         raise InputError(f"there is no file {file}; give one that declares a Study.")
-    with _IMPORTING:
-        return _imported(file)
-
-
-def _imported(file: Path) -> Study:
     name = FILE_MODULE + file.resolve().as_posix().encode().hex()
-    module: Any = sys.modules.get(name)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(name, file.resolve())
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except InputError as error:
-            del sys.modules[name]
-            raise InputError(_with_place(error, file)) from None
-        except Exception as error:
-            del sys.modules[name]
-            place = _with_place(error, file)
-            raise InputError(f"{place} ({type(error).__name__}).") from error
+    try:
+        module = import_file(file, name)
+    except InputError as error:
+        raise InputError(_with_place(error, file)) from None
+    except Exception as error:
+        place = _with_place(error, file)
+        raise InputError(f"{place} ({type(error).__name__}).") from error
     studies = [value for value in vars(module).values() if isinstance(value, Study)]
     if len(set(map(id, studies))) != 1:
         raise InputError(f"{file} declares {len(studies)} studies; it has to declare one Study.")

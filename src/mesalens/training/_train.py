@@ -17,7 +17,7 @@ from mesalens.learners import Learner
 from mesalens.memory import prompts_size, require_memory, size_of
 from mesalens.tasks import Task
 from mesalens.training.engine import Engine, Plan
-from mesalens.training.grid import Axis, combinations, grid
+from mesalens.training.grid import Axis, Grid, combinations, grid
 from mesalens.training.objectives.base import Objective
 from mesalens.training.optimisers.base import Optimiser
 from mesalens.training.parallel import Batching
@@ -120,6 +120,48 @@ def train(
             value, there is nothing to train, the gradient of a run is 0 in all of the first `every`
             steps, or the checkpoint cannot be written, is in use, or is of another training.
     """
+    engine, runs = prepared(
+        initialise,
+        task,
+        optimiser,
+        steps=steps,
+        batch_size=batch_size,
+        microbatches=microbatches,
+        seeds=seeds,
+        key=key,
+        vary=vary,
+        every=every,
+        objective=objective,
+        measure=measure,
+        stop=stop,
+        batching=batching,
+        memory=memory,
+        description=description,
+    )
+    return engine.train(runs, progress=progress, say=say, checkpoint=checkpoint)
+
+
+def prepared(
+    initialise: Callable[..., Learner],
+    task: Task | Callable[..., Task],
+    optimiser: optax.GradientTransformation | Optimiser | str | Mapping | Callable[..., Any],
+    *,
+    steps: int,
+    batch_size: int,
+    microbatches: int,
+    seeds: int | Sequence[int],
+    key: Key[Array, ""],
+    vary: Mapping[str, Axis] | None,
+    every: int,
+    objective: Objective | str | Mapping,
+    measure: Measure | None,
+    stop: StoppingRule | str | Mapping,
+    batching: Batching | None = None,
+    memory: float | None = None,
+    description: Mapping[str, Any] | None = None,
+    divided: bool | None = None,
+) -> tuple[Engine, Grid]:
+    """The programs of a training, not yet compiled, and its runs; see `train` and `Engine`."""
     for name, value in {"steps": steps, "every": every, "batch_size": batch_size}.items():
         count(name, value)
     if batch_size % count("microbatches", microbatches):
@@ -173,7 +215,7 @@ def train(
         memory,
         description or {},
     )
-    return Engine(plan).train(runs, progress=progress, say=say, checkpoint=checkpoint)
+    return Engine(plan, divided=divided), runs
 
 
 def _makers(initialise, task, optimiser, vary: Mapping[str, Axis]) -> Callable[[Mapping], list]:

@@ -20,8 +20,8 @@ from mesalens.files import make_folder, remove_empty, remove_unfinished, replace
 from mesalens.storage import named_arrays, with_arrays
 
 LOCK = "in-use.lock"
-PART = "program-"
-"""The prefix of the folders of a sweep's programs."""
+PART, RUN, POINT = "program-", "run-", "point-"
+"""What the names of the folders of a sweep's programs begin with, and those of parts of them."""
 SECONDS_BETWEEN_SAVES = 5.0
 """The least time between two states, unless a training stops: a run that is killed loses no more
 than this and a chunk of steps."""
@@ -237,7 +237,7 @@ def states(folder: Path) -> list[Path]:
 def steps_done(folder: Path) -> int:
     """The steps of the newest whole state in a folder, or 0; the sum over a sweep's programs."""
     files = states(folder)
-    if parts := sorted(folder.glob(f"{PART}*")):
+    if parts := [part for start in (PART, RUN, POINT) for part in folder.glob(f"{start}*")]:
         return sum(map(steps_done, parts))
     for file in files:
         with suppress(InputError, LookupError):

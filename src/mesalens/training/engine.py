@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from mesalens._precision import in_precision
 from mesalens.checks import InputError
-from mesalens.environment import NUMBERS, devices, environment
+from mesalens.environment import NUMBERS, environment, is_one_cpu
 from mesalens.program_cache import seldom
 from mesalens.random import generator_of, unroll
 from mesalens.storage import named_arrays
@@ -99,8 +99,7 @@ class Engine:
             store = snapshot = None
             if checkpoint is not None:
                 about = self._about(runs, begin, run, state, double)
-                known = environment()
-                versions = {name: known[name] for name in NUMBERS}
+                versions = {name: self._environment()[name] for name in NUMBERS}
                 store = Checkpoint(Path(checkpoint), about, versions, say)
                 stack.enter_context(store.held())
                 snapshot = store.load(state, self.plan.steps)
@@ -123,7 +122,8 @@ class Engine:
                         store.save(snapshot, now=True)
             trained = eqx.combine(snapshot.state.parameters, snapshot.state.frozen, static)
             trained = trained if double else in_precision(trained, jnp.float32)
-        return _training(trained, snapshot, runs, self.plan.key)
+        made_with = self._environment() | {"generator": generator_of(self.plan.key)}
+        return _training(trained, snapshot, runs, made_with)
 
     def identify(self, runs: Grid) -> dict[str, Any]:
         """What the runs compute, in values that JSON has; the programs as digests."""
@@ -144,6 +144,15 @@ class Engine:
             steps, every = self.plan.steps, self.plan.every
             for first in {0, steps - steps % every} - {steps}:
                 advance.compile(run, state, jnp.arange(first, min(first + every, steps)))
+
+    @property
+    def bytes(self) -> float:
+        """What a run of the compiled programs needs, as XLA says."""
+        return max((p.bytes for pair in self._programs.values() for p in pair), default=0.0)
+
+    def _environment(self) -> dict[str, str]:
+        """What the bits depend on; a run whose products are not divided has one core."""
+        return environment() | ({"cores": "1"} if self.divided is False else {})
 
     def _precision(self) -> contextlib.AbstractContextManager[None]:
         config: Any = jax.config
@@ -170,8 +179,7 @@ class Engine:
         if runs not in self._programs:
             assert self._parts is not None
             exact = self.plan.objective.exact
-            one_cpu = len(devices()) == 1 and devices()[0].platform == "cpu"
-            batching = self.plan.batching or ("cores" if one_cpu and not exact else "vmap")
+            batching = self.plan.batching or ("cores" if is_one_cpu() and not exact else "vmap")
             options: Any = {"batching": batching, "memory": self.plan.memory, "say": say}
             options["divided"] = self.divided
             steps, measure = self._parts
@@ -345,7 +353,9 @@ def _compiled_parts(plan: Plan, static: PyTree) -> tuple[Callable, Callable]:
     return advance, measure
 
 
-def _training(learners: PyTree, snapshot: Snapshot, runs: Grid, key: Key[Array, ""]) -> Training:
+def _training(
+    learners: PyTree, snapshot: Snapshot, runs: Grid, made_with: Mapping[str, str]
+) -> Training:
     """The result, with an axis for each name."""
     labels, shape, state = runs.labels, runs.sizes, snapshot.state
     ends = [np.asarray(at).reshape(shape) for at in (state.diverged_at, state.converged_at)]
@@ -358,7 +368,7 @@ def _training(learners: PyTree, snapshot: Snapshot, runs: Grid, key: Key[Array, 
             for name, values in snapshot.metrics.items()
         },
         {**labels, "step": snapshot.points},
-        environment() | {"generator": generator_of(key)},
+        dict(made_with),
     )
     metrics = metrics.assign_coords(ending=([*labels], endings), steps_taken=([*labels], taken))
     learners = jax.tree.map(

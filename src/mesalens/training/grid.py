@@ -41,6 +41,15 @@ class Grid(NamedTuple):
         """The value of each axis but the seeds at a point, from `varied` there."""
         return {name: eqx.combine(varied[name], rest) for name, rest in self.shared.items()}
 
+    def part(self, point: int, seeds: Sequence[int]) -> "Grid":
+        """The runs of one point, from the seeds at some places."""
+        *axes, last = self.labels
+        place = np.unravel_index(point, self.sizes[:-1])
+        labels = {name: [self.labels[name][i]] for name, i in zip(axes, place, strict=True)}
+        labels[last] = [self.labels[last][seed] for seed in seeds]
+        varied = jax.tree.map(lambda leaf: leaf[point : point + 1], self.varied)
+        return Grid(labels, varied, self.shared)
+
     def words(self, place: int) -> str:
         """The run at a place, in words."""
         indices = np.unravel_index(place, self.sizes)

@@ -54,6 +54,7 @@ class OverRuns:
     memory: float | None = None
     say: Callable[[str], object] = print
     options: Mapping[str, Any] = field(default_factory=dict)
+    bytes: float = field(default=0.0, init=False)
     _programs: dict[tuple[int, ...], Callable] = field(default_factory=dict, init=False)
     _compiling: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -80,6 +81,7 @@ class OverRuns:
         jitted: Any = jax.jit(self.function, compiler_options=options)
         program = jitted.lower(*_at(0, (constants, state)), shared).compile()
         wanted = min(self.runs, cores())
+        self.bytes = max(self.bytes, bytes_of(program))
         workers = min(self.at_once or self._fitting(bytes_of(program), wanted), wanted)
         self.at_once = workers
         config: Any = jax.config
@@ -128,6 +130,7 @@ class OverRuns:
             size = max(fitting // shards, 1) * shards
             program = compiled(size)
         self.at_once = size
+        self.bytes = max(self.bytes, bytes_of(program))
 
         def in_groups(constants: PyTree, state: PyTree, shared: PyTree, places: list[int]):
             filled = places + places[-1:] * (-len(places) % size)

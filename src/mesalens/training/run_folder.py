@@ -161,6 +161,8 @@ def load_run(folder: Path | str) -> tuple[TrainingSettings, Training]:
     Raises:
         ValueError: if the folder is incomplete or damaged, or the training is not finished.
     """
+    from mesalens.training.sweeps import steps_of  # which needs these settings
+
     folder = Path(folder)
     settings, old = _load_settings(folder)
     done = steps_done(states_folder(folder))
@@ -168,8 +170,8 @@ def load_run(folder: Path | str) -> tuple[TrainingSettings, Training]:
     complete = done == settings.steps and (folder / MANIFEST).is_file()
     if done and not complete and not finished(folder, settings.steps):
         raise InputError(
-            f"the training in {folder} is not finished (step {done} of {settings.steps}); go on "
-            f"with: {again}"
+            f"the training in {folder} is not finished (step {done} of "
+            f"{steps_of(settings, states_folder(folder))}); go on with: {again}"
         )
     try:
         if manifest := read_manifest(folder):

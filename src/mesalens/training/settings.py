@@ -111,7 +111,8 @@ class TrainingSettings(Settings):
 
         Args:
             measure: As in `mesalens.training.train`.
-            **options: `progress`, `say`, `checkpoint`, `batching` and `memory` of `train`.
+            **options: `progress`, `say`, `checkpoint`, `batching` and `memory` of `train`; on a
+                cluster `cluster`, `report` and `check` of `mesalens.training.sweeps.sweep`.
         """
         from mesalens.training.sweeps import sweep  # which needs these settings
 

@@ -1,0 +1,631 @@
+"""`Cluster`: does jobs on the workers of a Dask cluster.
+
+Dask starts processes, finds out which are alive, and carries work and results. Which unit goes to
+which worker is decided here, because a unit has a core of its own, should go where its programs
+are compiled, and has to be told from those that are lost with it.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import logging
+import math
+import queue as queues
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mesalens import user_files
+from mesalens.checks import InputError, count
+from mesalens.environment import NUMBERS, cores, environment
+from mesalens.execution import worker as workers
+from mesalens.execution.cores import as_here
+from mesalens.execution.jobs import (
+    TICK,
+    BusyError,
+    GivenUpError,
+    Group,
+    Job,
+    Queue,
+    State,
+    Unit,
+)
+
+ANSWERS_WITHIN = 8.0
+"""Seconds in which a scheduler has to answer."""
+
+LOOKS_EVERY = 1.0
+"""Seconds between two looks at which workers there are, if none is said to have come or gone."""
+
+MOST_LOSSES = 3
+"""A unit that so many workers died with is given up."""
+
+STOPS_WITHIN = 20.0
+"""Seconds in which units that are asked to stop have to give back what they have."""
+
+VERSIONS = ("mesalens", "code", "JAX", "jaxlib", "Equinox", "Optax", "NumPy")
+"""What has to be the same here and on a worker."""
+
+GB = 1e9
+
+Client = Any
+"""A `dask.distributed.Client`, which an extra installs."""
+
+
+class ClusterError(InputError):
+    """What is wrong with a cluster; what was finished is kept."""
+
+
+@dataclass(eq=False)
+class Member:
+    """A worker that was asked to join, and what it does."""
+
+    address: str
+    threads: int
+    resources: dict[str, float]
+    about: workers.About | None = None
+    refused: bool = False
+    running: set[Job] = field(default_factory=set)
+    programs: set[str] = field(default_factory=set)
+
+    @property
+    def free(self) -> bool:
+        """Whether it can take a unit; one that was lost twice before is done alone."""
+        wary = any(job.losses + 1 >= MOST_LOSSES for job in self.running)
+        return self.about is not None and len(self.running) < self.threads and not wary
+
+
+class Cluster:
+    """Does the units of jobs on the workers of a Dask cluster, and the rest of them here.
+
+    A worker does as many units at once as it has threads, each on one core. Where it sees the
+    folder of a unit, it writes there; else files travel. If a worker dies, its units are done
+    again elsewhere: from their last states, where those are in a folder that all see.
+
+    Args:
+        client: A `dask.distributed.Client`, however it was made.
+        say: Called with a line on anything important.
+        shared: Whether all workers have to see the folders; by default they may.
+
+    Raises:
+        ValueError: if Dask is not installed, or it is not such a client.
+    """
+
+    def __init__(
+        self, client: Client, *, say: Callable[[str], object] = print, shared: bool = False
+    ):
+        self.distributed = _distributed()
+        if not isinstance(client, self.distributed.Client) or client.asynchronous:
+            raise InputError(
+                f"a cluster is a dask.distributed.Client that is not asynchronous, an address, "
+                f"local:N or a scheduler file; got {type(client).__name__}."
+            )
+        self.client, self.say, self.shared = client, say, shared
+        self.members: dict[str, Member] = {}
+        self.lost = self.compiled = 0
+        self._session = secrets.token_hex(8)
+        self._bytes: dict[str, float] = {}
+        self._changed = threading.Event()
+        self._looked = 0.0
+
+    @property
+    def address(self) -> str:
+        """Where the scheduler is."""
+        return str(self.client.scheduler.address if self.client.scheduler else "the scheduler")
+
+    @property
+    def one_cpu(self) -> bool:
+        """Whether all workers that have joined compute on a CPU alone."""
+        return all(member.about.one_cpu for member in self.members.values() if member.about)
+
+    def run(
+        self,
+        jobs: Iterable[Job],
+        *,
+        then: Callable[[Job], Iterable[Job]] = lambda job: (),
+        check: Callable[[], object] = lambda: None,
+        report: Callable[[State], object] = lambda state: None,
+    ) -> None:
+        """Does jobs, what they need, and what they lead to; as `Cores.run` does.
+
+        Raises:
+            ClusterError: if the scheduler no longer answers, or workers do not see a folder that
+                they have to see.
+            GivenUpError: at the end, if units killed their workers three times.
+            Exception: what `check`, `then` or a job raises. What runs is stopped and cancelled.
+        """
+        _Run(self, jobs, then, check, report).go()
+
+    def wait_for_workers(self, check: Callable[[], object] = lambda: None) -> None:
+        """Waits for the first worker that can take work; says so, and for how long."""
+        run = _Run(self, [], lambda job: (), check, lambda state: None)
+        with run.attended():
+            while not any(member.about for member in self.members.values()):
+                check()
+                run.look()
+                run.drain(TICK)
+
+
+class _Run:
+    """One run of a cluster, until all jobs are done."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        jobs: Iterable[Job],
+        then: Callable[[Job], Iterable[Job]],
+        check: Callable[[], object],
+        report: Callable[[State], object],
+    ):
+        self.cluster, self.client = cluster, cluster.client
+        self.then, self.check, self.report = then, check, report
+        self.queue = Queue()
+        self.queue.add(jobs)
+        self.numbers = itertools.count()
+        self.jobs: dict[int, Job] = {}
+        self.futures: dict[Any, tuple[Any, Any]] = {}
+        self.places: dict[Job, tuple[Any, Member]] = {}
+        self.here: dict[Any, Job] = {}
+        self.finished: queues.SimpleQueue[Any] = queues.SimpleQueue()
+        self.given_up: list[str] = []
+        self.waiting_since = time.monotonic()
+        self.said_waiting = 0.0
+        self.quiet_since: float | None = None
+        self.markers: dict[Path, Path] = {}
+
+    def go(self) -> None:
+        with ThreadPoolExecutor(cores()) as pool, self.attended():
+            try:
+                while self.queue.left:
+                    self.check()
+                    self.look()
+                    self.give(pool)
+                    self.drain(TICK)
+                    self.report(self.state())
+            except BaseException:
+                self.stop()
+                raise
+        if self.given_up:
+            raise GivenUpError(" ".join(self.given_up))
+
+    def state(self) -> State:
+        running = [*self.places, *self.here.values()]
+        able = sum(member.about is not None for member in self.cluster.members.values())
+        return self.queue.state(running, workers=able, lost=self.cluster.lost)
+
+    @contextlib.contextmanager
+    def attended(self) -> Iterator[None]:
+        """In the block workers that come and go are noted, and what units tell."""
+        topic = f"{workers.TOPIC}-{self.cluster._session}"
+        self.cluster.members.clear()  # whether they see a folder depends on the folder
+        self.client.subscribe_topic("all", self._note)
+        self.client.subscribe_topic(topic, self._told)
+        self.cluster._looked = 0.0
+        try:
+            yield
+        finally:
+            for marker in self.markers.values():
+                with contextlib.suppress(OSError):
+                    marker.unlink(missing_ok=True)
+            if self.client.status == "running":
+                for name in ("all", topic):
+                    with contextlib.suppress(Exception):
+                        self.client.unsubscribe_topic(name)
+
+    def _note(self, event: Any) -> None:
+        message = event[1] if isinstance(event, tuple) else event
+        if isinstance(message, dict) and message.get("action") in ("add-worker", "remove-worker"):
+            self.cluster._changed.set()
+
+    def _told(self, event: Any) -> None:
+        message = event[1] if isinstance(event, tuple) else event
+        job = self.jobs.get(message.get("job"))
+        if job is not None and "share" in message:
+            job.share = float(message["share"])
+        elif job is not None:
+            self.cluster.say(f"{job.words}: {message['line']}")
+
+    # Workers
+
+    def look(self) -> None:
+        """Finds out which workers there are; asks new ones to join, and notes those that left."""
+        cluster, now = self.cluster, time.monotonic()
+        self._require_scheduler()
+        if not cluster._changed.is_set() and now - cluster._looked < LOOKS_EVERY:
+            return
+        cluster._changed.clear()
+        cluster._looked = now
+        try:
+            present = self.client.sync(self.client.scheduler.ncores, callback_timeout=3)
+        except (OSError, TimeoutError):
+            return  # whether it has gone is found out the next time
+        for address in cluster.members.keys() - present.keys():
+            self._lose(cluster.members.pop(address))
+        new = [address for address in present if address not in cluster.members]
+        if new:
+            self._invite(new, present)
+        if any(member.about for member in cluster.members.values()):
+            self.waiting_since, self.said_waiting = now, 0.0
+        elif now - self.waiting_since >= (self.said_waiting * 2 or 3.0):
+            self.said_waiting = now - self.waiting_since
+            refused = sum(member.refused for member in cluster.members.values())
+            others = f" ({refused} refused)" if refused else ""
+            cluster.say(
+                f"no worker has joined {cluster.address}{others}; waiting for one since "
+                f"{self.said_waiting:.0f} s."
+            )
+
+    def _invite(self, new: list[str], threads: dict[str, int]) -> None:
+        known = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
+        for address in new:
+            about = known.get(address, {})
+            member = Member(address, threads[address], dict(about.get("resources") or {}))
+            self.cluster.members[address] = member
+            marker = self._marker()
+            future = self.client.submit(
+                workers.introduce,
+                member.threads,
+                None if marker is None else str(marker),
+                key=f"mesalens-introduce-{secrets.token_hex(8)}",
+                workers=[address],
+                pure=False,
+            )
+            self._expect(future, member)
+
+    def _marker(self) -> Path | None:
+        """A file in the folder of the units, that those see who see the folder."""
+        folders = {job.unit.folder for job in self.queue.known() if job.unit is not None}
+        for folder in folders:
+            if folder not in self.markers:
+                marker = folder / f".seen-{self.cluster._session}"
+                with contextlib.suppress(OSError):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    marker.touch()
+                    self.markers[folder] = marker
+        return next(iter(self.markers.values()), None)
+
+    def _joined(self, member: Member, about: workers.About) -> None:
+        cluster = self.cluster
+        known = environment() | {"code": workers.code()}
+        where = f"the worker {member.address} ({about.host})"
+        other = [
+            f"{name} {about.versions.get(name)}, here {known[name]}"
+            for name in VERSIONS
+            if about.versions.get(name) != known[name]
+        ]
+        if other:
+            member.refused = True
+            cluster.say(f"{where} gets no work: it has {'; '.join(other)}. Install the same there.")
+            return
+        if cluster.shared and not about.sees:
+            folder = next(iter(self.markers), "the store")
+            raise ClusterError(
+                f"{where} does not see {folder}; give a --store on a file system that all workers "
+                "see, or none: results then travel."
+            )
+        kind = [n for n in NUMBERS if n not in ("cores", "XLA_FLAGS")]
+        differs = [n for n in kind if about.versions[n] != known[n]]
+        if differs and member.about is None:
+            words = "; ".join(f"{n} {about.versions[n]}" for n in differs)
+            cluster.say(f"{where} is of another kind ({words}): last bits may differ from here.")
+        member.about = about
+
+    def _lose(self, member: Member) -> None:
+        """Notes that a worker has gone: its units are done again, unless they kill workers."""
+        for job in list(member.running):
+            future, _ = self.places.pop(job)
+            self.futures.pop(future.key, None)
+            with contextlib.suppress(Exception):
+                future.cancel()
+            job.losses += 1
+            self.cluster.lost += 1
+            if job.losses < MOST_LOSSES:
+                self.cluster.say(f"{job.words}: its worker {member.address} died; done again.")
+                self.queue.again(job)
+            else:
+                line = f"{job.words} is given up: {MOST_LOSSES} workers died with it."
+                self.cluster.say(line)
+                self.given_up.append(line)
+                self.queue.give_up(job)
+
+    def _require_scheduler(self) -> None:
+        if self.client.status == "running":
+            self.quiet_since = None
+            return
+        self.quiet_since = self.quiet_since or time.monotonic()
+        if self.client.status == "closed" or time.monotonic() - self.quiet_since > ANSWERS_WITHIN:
+            raise ClusterError(
+                f"the scheduler {self.cluster.address} no longer answers; what was finished is "
+                "kept, and the same command goes on with the rest."
+            )
+
+    # Work
+
+    def give(self, pool: ThreadPoolExecutor) -> None:
+        """Gives work to workers that are free, and what is no unit to threads of this process."""
+        context = as_here()
+        while job := self.queue.next(lambda group: 0 if group.prepares else None):
+            self.queue.finish(job)  # each worker prepares itself
+        while len(self.here) < cores() and (
+            job := self.queue.next(lambda group: None if group.unit else 0)
+        ):
+
+            def do(job: Job = job) -> Any:
+                with context():
+                    return job.work(job)
+
+            future = pool.submit(do)
+            self.here[future] = job
+            future.add_done_callback(self.finished.put)
+        for member in list(self.cluster.members.values()):
+            while member.free and (job := self.queue.next(self._rank(member))):
+                if job.losses + 1 >= MOST_LOSSES and member.running:
+                    self.queue.later(job)  # it is done alone
+                    break
+                self._send(job, member)
+
+    def _rank(self, member: Member) -> Callable[[Group], int | None]:
+        """A worker prefers units whose programs it has, and then those that no other has."""
+        others = [m for m in self.cluster.members.values() if m is not member]
+
+        def rank(group: Group) -> int | None:
+            if not group.unit:
+                return None
+            if not group.programs or group.programs in member.programs:
+                return 0
+            return 1 + any(group.programs in other.programs for other in others)
+
+        return rank
+
+    def _send(self, job: Job, member: Member) -> None:
+        import cloudpickle
+
+        unit, cluster = job.unit, self.cluster
+        assert unit is not None and member.about is not None
+        config: Any = jax.config
+        device = config.jax_default_device
+        number = next(self.numbers)
+        sees = member.about.sees
+        order = workers.Order(
+            cluster._session,
+            number,
+            cloudpickle.dumps((unit.function, unit.arguments())),
+            user_files.sources(),
+            unit.folder if sees else None,
+            {} if sees else unit.files(),
+            unit.programs,
+            bool(config.jax_enable_x64),
+            None if device is None else getattr(device, "platform", device),
+            max(2.0, len(cluster.members) / 50),
+        )
+        future = self.client.submit(
+            workers.perform,
+            order,
+            key=f"mesalens-{cluster._session}-{number}",
+            workers=[member.address],
+            resources=self._resources(unit, member) or None,
+            pure=False,
+        )
+        self.jobs[number] = job
+        self.places[job] = future, member
+        member.running.add(job)
+        member.programs.add(unit.programs)
+        self._expect(future, (job, number, member))
+
+    def _resources(self, unit: Unit, member: Member) -> dict[str, float]:
+        """What is asked of Dask: a GPU, and the memory that XLA says, where workers have them."""
+        asked: dict[str, float] = {}
+        for name, amount in member.resources.items():
+            if name.upper() == "GPU":
+                asked[name] = min(1.0, amount)
+            elif name.lower() == "memory":  # before it is known, all of it
+                asked[name] = min(self.cluster._bytes.get(unit.programs, math.inf), amount)
+        return asked
+
+    def _expect(self, future: Any, what: Any) -> None:
+        self.futures[future.key] = future, what
+        future.add_done_callback(self.finished.put)
+
+    def drain(self, seconds: float) -> None:
+        """Takes in what is finished; waits for something if nothing is."""
+        with contextlib.suppress(queues.Empty):
+            while True:
+                self._take(self.finished.get(timeout=seconds))
+                seconds = 0.0
+
+    def _take(self, future: Any) -> None:
+        if future in self.here:
+            job = self.here.pop(future)
+            try:
+                self._finish(job, future.result())
+            except BusyError:
+                self.queue.later(job)
+            return
+        _, what = self.futures.pop(future.key, (None, None))
+        if what is None or future.status in ("cancelled", "lost"):
+            # Of a worker that has gone, or of a scheduler that no longer answers
+            if what is not None:
+                self.futures[future.key] = future, what
+                self.cluster._changed.set()
+            return
+        if isinstance(what, Member):
+            try:
+                self._joined(what, future.result())
+            except InputError:
+                raise
+            except Exception as error:
+                what.refused = True
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                self.cluster.say(
+                    f"the worker {what.address} gets no work: mesalens does not start there "
+                    f"({reason})."
+                )
+            return
+        job, number, member = what
+        del self.jobs[number]
+        self.places.pop(job, None)
+        member.running.discard(job)
+        try:
+            self._receive(job, future.result())
+        except BusyError:
+            self.queue.later(job)
+
+    def _receive(self, job: Job, done: workers.Done) -> None:
+        unit = job.unit
+        assert unit is not None
+        if done.files:
+            unit.keep(done.files)
+        if done.bytes:
+            self.cluster._bytes[unit.programs] = done.bytes
+        self.cluster.compiled += done.compiled
+        if done.stopped:
+            self.queue.later(job)
+        else:
+            self._finish(job, job.work(done.value))
+
+    def _finish(self, job: Job, result: Any) -> None:
+        job.result = result
+        self.queue.finish(job)
+        self.queue.add(self.then(job))
+
+    def stop(self) -> None:
+        """Asks what runs to stop and give back its states, and cancels what does not."""
+        for future in self.here:
+            future.cancel()
+        running = [future for future, _ in self.places.values()]
+        if running and self.client.status == "running":
+            with contextlib.suppress(Exception):
+                addresses = [member.address for _, member in self.places.values()]
+                self.client.run(
+                    workers.stop, self.cluster._session, workers=addresses, on_error="ignore"
+                )
+            ends = time.monotonic() + STOPS_WITHIN
+            while self.places and time.monotonic() < ends and self.client.status == "running":
+                with contextlib.suppress(Exception):
+                    self.drain(TICK)
+                    self.look()
+        for future, _ in list(self.futures.values()):
+            with contextlib.suppress(Exception):
+                future.cancel()
+
+
+# Where a cluster is
+
+
+@contextlib.contextmanager
+def connected(
+    cluster: Any, *, say: Callable[[str], object] = print, shared: bool = False
+) -> Iterator[Cluster]:
+    """The cluster that a word or a client means; what is started for it ends with the block.
+
+    Args:
+        cluster: `local:N` for N processes of this machine, the address of a scheduler, as
+            `tcp://host:8786`, a file in which a scheduler has written its address, or a
+            `dask.distributed.Client`.
+        say: Called with a line on anything important.
+        shared: Whether all workers have to see the folders of units.
+
+    Raises:
+        ValueError: if it is none of these, Dask is not installed, or nobody answers.
+    """
+    distributed = _distributed()
+    if isinstance(cluster, Cluster):
+        yield cluster
+        return
+    if not isinstance(cluster, str | Path):
+        yield Cluster(cluster, say=say, shared=shared)
+        return
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_quiet())
+        word = str(cluster)
+        if word.partition(":")[0] == "local":
+            client = stack.enter_context(_local(distributed, word))
+        else:
+            client = _client(distributed, _scheduler(word))
+            stack.callback(client.close, timeout=2)
+        yield Cluster(client, say=say, shared=shared)
+
+
+def _distributed() -> Any:
+    if importlib.util.find_spec("distributed") is None:
+        raise InputError("a cluster needs Dask: install mesalens[cluster].")
+    return importlib.import_module("distributed")
+
+
+@contextlib.contextmanager
+def _local(distributed: Any, word: str) -> Iterator[Client]:
+    """A client of a cluster of processes of this machine, which nobody else can reach."""
+    import dask.config
+    import psutil
+
+    number = word.partition(":")[2]
+    if not number.isdecimal() or not int(number):
+        raise InputError(f"{word} is not a number of processes, as local:4.")
+    number = count("local", int(number), at_most=1024)
+    # Workers would end with Ctrl-C before the client has heard of it
+    deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    memory = psutil.virtual_memory().total / number
+    with (
+        dask.config.set({"distributed.worker.memory.terminate": 0.95}),
+        distributed.LocalCluster(
+            n_workers=number,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            worker_dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+            security=distributed.Security.temporary(),
+            resources={"memory": memory},
+            preload=[deaf],
+        ) as started,
+        distributed.Client(started) as client,
+    ):
+        yield client
+
+
+def _scheduler(word: str) -> str:
+    """The address of a scheduler, as it is or from its file."""
+    if "://" in word:
+        return word
+    file = Path(word)
+    if not file.is_file():
+        raise InputError(
+            f"{word} is not a cluster: give local:4, an address as tcp://host:8786, or the file of "
+            "a scheduler."
+        )
+    try:
+        address = json.loads(file.read_text(encoding="utf-8"))["address"]
+        if not isinstance(address, str) or "://" not in address:
+            raise ValueError("it has no address")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = "it has no address" if isinstance(error, LookupError | TypeError) else error
+        raise InputError(f"{word} is not the file of a scheduler ({reason}).") from None
+    return address
+
+
+def _client(distributed: Any, address: str) -> Client:
+    try:
+        return distributed.Client(address, timeout=ANSWERS_WITHIN)
+    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ClusterError(f"no scheduler answers at {address} ({reason}).") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """In the block Dask logs nothing: what matters is said in sentences."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

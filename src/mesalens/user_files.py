@@ -1,0 +1,106 @@
+"""Python files of users: imported by their place, and sent along to other machines."""
+
+import functools
+import hashlib
+import importlib.util
+import sys
+import tempfile
+import threading
+import types
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+_IMPORTING = threading.RLock()
+_imported: dict[tuple[str, str], types.ModuleType] = {}
+_sent: dict[str, Path] = {}
+_others: set[str] = set()
+_forget: list[Callable[[], object]] = []
+
+
+def import_file(path: str | Path, name: str) -> types.ModuleType:
+    """The module in a file, imported once under a name.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        Exception: what the file raises; it can then be imported again.
+    """
+    path = str(Path(path).resolve())
+    with _IMPORTING:
+        if (path, name) not in _imported:
+            # What was sent goes before what lies in the same place on this machine
+            spec = importlib.util.spec_from_file_location(name, _sent.get(path, path))
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module  # dataclasses look their module up by name
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[name]
+                raise
+            _imported[path, name] = module
+        return _imported[path, name]
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a file is on this machine, or was sent to it."""
+    return str(Path(path).resolve()) in _sent or Path(path).is_file()
+
+
+class Source(NamedTuple):
+    """A file to be sent: where it is, the name of the module that it is, and its text."""
+
+    path: str
+    module: str | None
+    text: str
+
+
+def send(path: str | Path) -> None:
+    """Makes `sources` contain a file that was imported in another way."""
+    with _IMPORTING:
+        _others.add(str(Path(path).resolve()))
+
+
+def sources() -> list[Source]:
+    """The files that have been imported, to be sent along with work that may need them."""
+    with _IMPORTING:
+        modules: list[tuple[str, str | None]] = [*_imported, *((path, None) for path in _others)]
+        return [
+            Source(path, name, _sent.get(path, Path(path)).read_text(encoding="utf-8"))
+            for path, name in modules
+        ]
+
+
+def receive(files: Iterable[Source]) -> None:
+    """Takes files from another machine, and imports what was imported there under a name.
+
+    Where a file that was imported before has changed, everything made of files is forgotten.
+
+    Raises:
+        Exception: what a file raises.
+    """
+    with _IMPORTING:
+        for path, name, text in files:
+            folder = _folder() / hashlib.sha256((path + text).encode()).hexdigest()[:16]
+            kept = folder / Path(path).name
+            if _sent.get(path) != kept:
+                folder.mkdir(exist_ok=True)
+                kept.write_text(text, encoding="utf-8")
+                _sent[path] = kept
+                if old := [key for key in _imported if key[0] == path]:
+                    for key in old:
+                        del _imported[key]
+                    for forget in _forget:
+                        forget()
+            if name is not None:  # pickles name the module
+                import_file(path, name)
+
+
+def when_files_change(forget: Callable[[], object]) -> None:
+    """Registers a function to be called when a file that was imported has changed."""
+    _forget.append(forget)
+
+
+@functools.cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="mesalens-files-"))
