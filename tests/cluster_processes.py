@@ -98,7 +98,7 @@ def cluster_of_two(tmp_path_factory):
 
 def slept(place, number, seconds, log):
     """Sleeps, and notes in a file that it did."""
-    with open(log, "a") as file:
+    with log.open("a") as file:
         file.write(f"{number}\n")
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
@@ -109,7 +109,7 @@ def slept(place, number, seconds, log):
 
 def killed(place, number, log):
     """Kills the process that does it."""
-    with open(log, "a") as file:
+    with log.open("a") as file:
         file.write(f"{number}\n")
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -126,3 +126,9 @@ def failing(place, number):
 def job(function, folder, number, *arguments, keep=lambda files: None, cost=1.0, **options):
     unit = Unit(function, lambda: (number, *arguments), folder, keep=keep)
     return Job(f"unit {number}", lambda value: value, cost=cost, unit=unit, **options)
+
+
+def told_cores(place, number):
+    from mesalens.environment import cores
+
+    return cores(), os.environ["NPROC"]

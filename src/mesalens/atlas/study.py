@@ -404,8 +404,7 @@ class Study:
         for budget, changes in budgets.items():
             for setting in changes:
                 one_of(f"setting of {name} in {budget}", setting, self.settings)
-        frame = inspect.stack()[1]
-        self.file = Path(frame.filename)
+        self.file = _declaring_file()
         self.parts: list[Part] = []
         self._places: dict[tuple[str, str], str] = {}
         self._nodes: dict[str, Node] = {}
@@ -510,6 +509,18 @@ class Study:
 
 def _in_atlas(frame: Any) -> bool:
     return frame.f_globals.get("__name__", "").startswith(_ATLAS)
+
+
+def _declaring_file() -> Path:
+    """The file that makes a study: neither this one nor that of a decorator around it."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        file, module = frame.f_code.co_filename, frame.f_globals.get("__name__", "")
+        checking = module.partition(".")[0] in ("jaxtyping", "beartype") or file.startswith("<")
+        if file != __file__ and not checking:
+            return Path(file)
+        frame = frame.f_back
+    raise InputError("a Study has to be declared in a file.")
 
 
 def place_of(function: Callable[..., Any]) -> str:

@@ -75,7 +75,8 @@ def train(
     """
     store, steps = Store(place.folder, place.say), units.experiment.steps
     started = time.monotonic()
-    address = units.address(seed)
+    with place.compiling():  # an address needs initial weights, which are a program
+        address = units.address(seed)
     if not fresh and (store.get(address) is not None or (place.away and address in known)):
         return Made(address, True, time.monotonic() - started)
     with place.compiling():
@@ -158,11 +159,10 @@ def files_of(store: Store, needs: Iterable[Kept], states: str | None = None) -> 
     """The files of results, and the states of a training, by their paths in a store."""
     folders = [store.folder / "results" / kept.address[:2] / kept.address for kept in needs]
     folders += [] if states is None else [store.unfinished(states)]
+    files = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
     return {
         file.relative_to(store.folder).as_posix(): file.read_bytes()
-        for folder in folders
-        if folder.is_dir()
-        for file in folder.iterdir()
+        for file in (store.folder / "store.json", *files)
         if file.suffix != ".lock"
     }
 

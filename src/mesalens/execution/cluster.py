@@ -111,6 +111,7 @@ class Cluster:
         self.client, self.say, self.shared = client, say, shared
         self.members: dict[str, Member] = {}
         self.lost = self.compiled = 0
+        self.leaving: set[str] = set()
         self._session = secrets.token_hex(8)
         self._bytes: dict[str, float] = {}
         self._changed = threading.Event()
@@ -173,8 +174,9 @@ class _Run:
         self.jobs: dict[int, Job] = {}
         self.futures: dict[Any, tuple[Any, Any]] = {}
         self.places: dict[Job, tuple[Any, Member]] = {}
-        self.here: dict[Any, Job] = {}
+        self.local: dict[Any, Job] = {}
         self.finished: queues.SimpleQueue[Any] = queues.SimpleQueue()
+        self.programs: set[str] = set()
         self.given_up: list[str] = []
         self.waiting_since = time.monotonic()
         self.said_waiting = 0.0
@@ -184,12 +186,15 @@ class _Run:
     def go(self) -> None:
         with ThreadPoolExecutor(cores()) as pool, self.attended():
             try:
+                reported = 0.0
                 while self.queue.left:
                     self.check()
                     self.look()
                     self.give(pool)
                     self.drain(TICK)
-                    self.report(self.state())
+                    if time.monotonic() - reported >= TICK or not self.queue.left:
+                        self.report(self.state())
+                        reported = time.monotonic()
             except BaseException:
                 self.stop()
                 raise
@@ -197,7 +202,7 @@ class _Run:
             raise GivenUpError(" ".join(self.given_up))
 
     def state(self) -> State:
-        running = [*self.places, *self.here.values()]
+        running = [*self.places, *self.local.values()]
         able = sum(member.about is not None for member in self.cluster.members.values())
         return self.queue.state(running, workers=able, lost=self.cluster.lost)
 
@@ -222,7 +227,10 @@ class _Run:
 
     def _note(self, event: Any) -> None:
         message = event[1] if isinstance(event, tuple) else event
-        if isinstance(message, dict) and message.get("action") in ("add-worker", "remove-worker"):
+        action = message.get("action") if isinstance(message, dict) else None
+        if action == "remove-worker" and message.get("expected"):
+            self.cluster.leaving.add(message["worker"])
+        if action in ("add-worker", "remove-worker"):
             self.cluster._changed.set()
 
     def _told(self, event: Any) -> None:
@@ -257,9 +265,9 @@ class _Run:
         elif now - self.waiting_since >= (self.said_waiting * 2 or 3.0):
             self.said_waiting = now - self.waiting_since
             refused = sum(member.refused for member in cluster.members.values())
-            others = f" ({refused} refused)" if refused else ""
+            others = f" that can be used ({refused} cannot)" if refused else ""
             cluster.say(
-                f"no worker has joined {cluster.address}{others}; waiting for one since "
+                f"waiting for workers at {cluster.address}: none{others} after "
                 f"{self.said_waiting:.0f} s."
             )
 
@@ -295,43 +303,48 @@ class _Run:
     def _joined(self, member: Member, about: workers.About) -> None:
         cluster = self.cluster
         known = environment() | {"code": workers.code()}
-        where = f"the worker {member.address} ({about.host})"
+        where = f"worker {member.address} ({about.host})"
         other = [
-            f"{name} {about.versions.get(name)}, here {known[name]}"
+            f"{name} {about.versions.get(name)} instead of {known[name]}"
             for name in VERSIONS
             if about.versions.get(name) != known[name]
         ]
         if other:
             member.refused = True
-            cluster.say(f"{where} gets no work: it has {'; '.join(other)}. Install the same there.")
+            cluster.say(
+                f"{where} is not used: it has {', '.join(other)}. Install the versions of this "
+                "machine on it."
+            )
             return
         if cluster.shared and not about.sees:
             folder = next(iter(self.markers), "the store")
             raise ClusterError(
-                f"{where} does not see {folder}; give a --store on a file system that all workers "
-                "see, or none: results then travel."
+                f"{where} cannot see {folder}; give a --store on a file system that all workers "
+                "share, or leave it out: results are then sent to this machine."
             )
         kind = [n for n in NUMBERS if n not in ("cores", "XLA_FLAGS")]
         differs = [n for n in kind if about.versions[n] != known[n]]
         if differs and member.about is None:
             words = "; ".join(f"{n} {about.versions[n]}" for n in differs)
-            cluster.say(f"{where} is of another kind ({words}): last bits may differ from here.")
+            cluster.say(f"{where} is another kind of machine ({words}); last bits may differ.")
         member.about = about
 
     def _lose(self, member: Member) -> None:
-        """Notes that a worker has gone: its units are done again, unless they kill workers."""
+        """Notes that a worker has gone: its units run again, unless they kill workers."""
+        left = member.address in self.cluster.leaving  # as it had said
         for job in list(member.running):
             future, _ = self.places.pop(job)
             self.futures.pop(future.key, None)
             with contextlib.suppress(Exception):
                 future.cancel()
-            job.losses += 1
             self.cluster.lost += 1
+            job.losses += not left
             if job.losses < MOST_LOSSES:
-                self.cluster.say(f"{job.words}: its worker {member.address} died; done again.")
+                how = "left" if left else "died"
+                self.cluster.say(f"{job.words}: worker {member.address} {how}; it runs again.")
                 self.queue.again(job)
             else:
-                line = f"{job.words} is given up: {MOST_LOSSES} workers died with it."
+                line = f"{job.words} is given up: {MOST_LOSSES} workers died while they ran it."
                 self.cluster.say(line)
                 self.given_up.append(line)
                 self.queue.give_up(job)
@@ -344,7 +357,7 @@ class _Run:
         if self.client.status == "closed" or time.monotonic() - self.quiet_since > ANSWERS_WITHIN:
             raise ClusterError(
                 f"the scheduler {self.cluster.address} no longer answers; what was finished is "
-                "kept, and the same command goes on with the rest."
+                "kept, and the same command continues with the rest."
             )
 
     # Work
@@ -354,7 +367,7 @@ class _Run:
         context = as_here()
         while job := self.queue.next(lambda group: 0 if group.prepares else None):
             self.queue.finish(job)  # each worker prepares itself
-        while len(self.here) < cores() and (
+        while len(self.local) < cores() and (
             job := self.queue.next(lambda group: None if group.unit else 0)
         ):
 
@@ -363,25 +376,24 @@ class _Run:
                     return job.work(job)
 
             future = pool.submit(do)
-            self.here[future] = job
+            self.local[future] = job
             future.add_done_callback(self.finished.put)
-        for member in list(self.cluster.members.values()):
+        for member in self.cluster.members.values() if self.queue.has_units else ():
             while member.free and (job := self.queue.next(self._rank(member))):
                 if job.losses + 1 >= MOST_LOSSES and member.running:
-                    self.queue.later(job)  # it is done alone
+                    self.queue.later(job)  # it runs alone
                     break
                 self._send(job, member)
 
     def _rank(self, member: Member) -> Callable[[Group], int | None]:
-        """A worker prefers units whose programs it has, and then those that no other has."""
-        others = [m for m in self.cluster.members.values() if m is not member]
+        """A worker prefers units whose programs it has, and then those that no worker has."""
 
         def rank(group: Group) -> int | None:
             if not group.unit:
                 return None
             if not group.programs or group.programs in member.programs:
                 return 0
-            return 1 + any(group.programs in other.programs for other in others)
+            return 1 + (group.programs in self.programs)
 
         return rank
 
@@ -418,6 +430,7 @@ class _Run:
         self.places[job] = future, member
         member.running.add(job)
         member.programs.add(unit.programs)
+        self.programs.add(unit.programs)
         self._expect(future, (job, number, member))
 
     def _resources(self, unit: Unit, member: Member) -> dict[str, float]:
@@ -442,8 +455,8 @@ class _Run:
                 seconds = 0.0
 
     def _take(self, future: Any) -> None:
-        if future in self.here:
-            job = self.here.pop(future)
+        if future in self.local:
+            job = self.local.pop(future)
             try:
                 self._finish(job, future.result())
             except BusyError:
@@ -465,8 +478,7 @@ class _Run:
                 what.refused = True
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 self.cluster.say(
-                    f"the worker {what.address} gets no work: mesalens does not start there "
-                    f"({reason})."
+                    f"worker {what.address} is not used: mesalens does not start on it ({reason})."
                 )
             return
         job, number, member = what
@@ -498,7 +510,7 @@ class _Run:
 
     def stop(self) -> None:
         """Asks what runs to stop and give back its states, and cancels what does not."""
-        for future in self.here:
+        for future in self.local:
             future.cancel()
         running = [future for future, _ in self.places.values()]
         if running and self.client.status == "running":
@@ -563,7 +575,6 @@ def _distributed() -> Any:
 @contextlib.contextmanager
 def _local(distributed: Any, word: str) -> Iterator[Client]:
     """A client of a cluster of processes of this machine, which nobody else can reach."""
-    import dask.config
     import psutil
 
     number = word.partition(":")[2]
@@ -573,22 +584,26 @@ def _local(distributed: Any, word: str) -> Iterator[Client]:
     # Workers would end with Ctrl-C before the client has heard of it
     deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     memory = psutil.virtual_memory().total / number
-    with (
-        dask.config.set({"distributed.worker.memory.terminate": 0.95}),
-        distributed.LocalCluster(
-            n_workers=number,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address=None,
-            worker_dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-            security=distributed.Security.temporary(),
-            resources={"memory": memory},
-            preload=[deaf],
-        ) as started,
-        distributed.Client(started) as client,
-    ):
-        yield client
+    with contextlib.ExitStack() as stack:
+        try:
+            started = distributed.LocalCluster(
+                n_workers=number,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
+                worker_dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+                security=distributed.Security.temporary(),
+                resources={"memory": memory},
+                preload=[deaf],
+            )
+        except RuntimeError as error:
+            raise ClusterError(
+                f"{word} could not start its processes ({error}); in a script, what calls mesalens "
+                'has to stand behind `if __name__ == "__main__":`.'
+            ) from error
+        stack.enter_context(started)
+        yield stack.enter_context(distributed.Client(started))
 
 
 def _scheduler(word: str) -> str:

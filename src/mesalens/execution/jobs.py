@@ -159,6 +159,11 @@ class Queue:
         """How many jobs are not done."""
         return len(self._known) - self._finished
 
+    @property
+    def has_units(self) -> bool:
+        """Whether a unit is ready, or may soon be."""
+        return bool(self._later) or any(group.unit for group in self._ready)
+
     def known(self) -> list[Job]:
         """All jobs."""
         return list(self._known)

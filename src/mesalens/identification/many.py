@@ -1,5 +1,6 @@
 """Many models, each identified by a worker of a cluster."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,10 @@ def on_cluster(
         jobs = [job(place, model) for place, model in enumerate(models)]
         with connected(cluster, say=lambda line: progress(line, 0.0)) as where:
             where.run(jobs, report=report)
-    return [each.result for each in jobs]
+    # What travelled shows its defaults in words, as they are other objects
+    return [
+        dataclasses.replace(each.result, about={**each.result.about, "task": task}) for each in jobs
+    ]
 
 
 def of_one(
