@@ -74,7 +74,7 @@ def units(rounds: int) -> dict[str, Any]:
 
 def sweep(rounds: int) -> dict[str, Any]:
     """320 runs as whole commands: on the cores of this machine, and on as many workers."""
-    runs = "--vary learning_rate=1e-4,3e-4,1e-3,3e-3,1e-2 --seeds 64 --steps 400".split()
+    runs = ["--vary", "learning_rate=1e-4,3e-4,1e-3,3e-3,1e-2", "--seeds", "64", "--steps", "400"]
     seconds: dict[str, list[float]] = {"here": [], "local:2": []}
     for _ in range(rounds):
         for name, found in seconds.items():
@@ -144,7 +144,7 @@ def scaling(rounds: int) -> dict[str, Any]:
                 n_workers=processes,
                 threads_per_worker=workers // processes,
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=50,
             ) as started,
             distributed.Client(started) as client,

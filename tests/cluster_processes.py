@@ -7,14 +7,18 @@ PYTEST_DONT_REWRITE.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from mesalens.execution import Job, Unit
+from mesalens.execution import Job, Unit, cluster
+from mesalens.training import TrainingSettings
 
 QUIET = {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
 
@@ -91,6 +95,64 @@ def cluster_of_two(tmp_path_factory):
         processes.start_worker()
     yield processes
     processes.stop()
+
+
+# -- A small sweep -------------------------------------------------------------------------------------------------
+
+SETTINGS = TrainingSettings(
+    task={"dim": 2, "context_length": 3},
+    steps=60,
+    every=20,
+    batch_size=32,
+    seeds=2,
+    vary={"learning_rate": [1e-3, 3e-2], "context_length": [3, 4]},
+)
+
+
+class Lines(list):
+    """Lines that were said."""
+
+    def __call__(self, line):
+        self.append(line)
+
+    def __contains__(self, words):
+        return any(words in line for line in self)
+
+
+def assert_bits_agree(one, other):
+    for a, b in zip(jax.tree.leaves(one.learners), jax.tree.leaves(other.learners), strict=True):
+        if hasattr(a, "dtype"):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert one.metrics.equals(other.metrics)
+    for name in ("ending", "steps_taken"):
+        assert (one.metrics[name] == other.metrics[name]).all()
+
+
+@pytest.fixture(scope="module")
+def here():
+    return SETTINGS.train()
+
+
+@pytest.fixture
+def unseen(monkeypatch):
+    """Workers that see no folder of the client."""
+    monkeypatch.setattr(cluster._Run, "_marker", lambda run: None)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def command(*words, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "mesalens", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 # -- Units ----------------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-limits, tables, training, ways = map(
-    importlib.import_module, ("limits", "tables", "training", "ways")
+clusters, limits, tables, training, ways = map(
+    importlib.import_module, ("clusters", "limits", "tables", "training", "ways")
 )
 sys.path.pop(0)
 
@@ -180,3 +180,21 @@ def test_a_fit_leaves_out_what_was_not_run():
     ] == pytest.approx(2)
     assert found["textbook_sizes"] == [10, 50, 200]
     assert "<= 1.1: met" in printed(tables.exponent_table([found]))
+
+
+@pytest.mark.parametrize(("unit", "cost", "latency"), [(1.0, 0.01, 0.1), (2.0, 0.5, 0.0)])
+def test_a_simulated_cluster_of_one_worker_waits_for_its_client(unit, cost, latency):
+    share = clusters.simulated(1, unit, cost, latency, turns=1000)
+    assert share == pytest.approx(unit / (unit + cost + latency), rel=2e-3)
+
+
+def test_a_simulated_client_that_is_busy_all_the_time_sets_the_pace():
+    """400 units a second are 400 s of work a second, of units of a second."""
+    share = clusters.simulated(1000, 1.0, 1 / 400, 0.01, turns=200)
+    assert share == pytest.approx(0.4, rel=1e-2)
+    assert clusters.simulated(100, 10.0, 1 / 400, 0.01, turns=200) == pytest.approx(1.0, rel=5e-3)
+
+
+def test_units_are_timed_where_they_are_done():
+    found = clusters.timed(clusters.Cores(2), 6, 0.05)
+    assert found["seconds"] >= 0.15 and found["MB most"] >= found["MB early"] > 0

@@ -1,14 +1,10 @@
-"""Units of work on a Dask cluster: the same results, and nothing lost when processes are killed."""
+"""Units of work on a Dask cluster: the same results as without, by the command line too."""
 
 import contextlib
 import json
 import os
 import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,61 +13,32 @@ import jax
 import numpy as np
 import psutil
 import pytest
-from cluster_processes import failing, job, killed, slept, told_cores, until
+from cluster_processes import (
+    SETTINGS,
+    Lines,
+    assert_bits_agree,
+    command,
+    free_port,
+    job,
+    slept,
+    told_cores,
+    until,
+)
 from small_study import STUDY
-from small_training import StoppedError
 
 import mesalens as ml
 from mesalens import InputError, cli
 from mesalens.atlas import Session
-from mesalens.execution import GivenUpError, Job, connected
+from mesalens.atlas.work import keep_files
 from mesalens.execution import cluster as clusters
+from mesalens.execution import connected
 from mesalens.kinds import load
+from mesalens.store import Store
 from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask
-from mesalens.training import TrainingSettings, load_run
+from mesalens.training import load_run, sweeps
 from mesalens.training.checkpoint import steps_done
 
 pytest_plugins = ["cluster_processes"]
-
-SETTINGS = TrainingSettings(
-    task={"dim": 2, "context_length": 3},
-    steps=60,
-    every=20,
-    batch_size=32,
-    seeds=2,
-    vary={"learning_rate": [1e-3, 3e-2], "context_length": [3, 4]},
-)
-
-
-class Lines(list):
-    """Lines that were said."""
-
-    def __call__(self, line):
-        self.append(line)
-
-    def __contains__(self, words):
-        return any(words in line for line in self)
-
-
-def assert_bits_agree(one, other):
-    for a, b in zip(jax.tree.leaves(one.learners), jax.tree.leaves(other.learners), strict=True):
-        if hasattr(a, "dtype"):
-            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-    assert one.metrics.equals(other.metrics)
-    for name in ("ending", "steps_taken"):
-        assert (one.metrics[name] == other.metrics[name]).all()
-
-
-@pytest.fixture(scope="module")
-def here():
-    return SETTINGS.train()
-
-
-@pytest.fixture
-def unseen(monkeypatch):
-    """Workers that see no folder of the client."""
-    monkeypatch.setattr(clusters._Run, "_marker", lambda run: None)
-
 
 # -- The same results -----------------------------------------------------------------------------------------------
 
@@ -173,198 +140,50 @@ def without_seconds(content):
     return [without_seconds(v) for v in content] if isinstance(content, list) else content
 
 
-# -- Faults ---------------------------------------------------------------------------------------------------------
-
-
-def numbers(log):
-    return sorted(map(int, log.read_text().split())) if log.is_file() else []
-
-
-def test_a_unit_whose_worker_is_killed_is_done_again(processes, tmp_path):
-    processes.start_scheduler()
-    first, _ = processes.start_worker(), processes.start_worker()
-    log, said, states = tmp_path / "log", Lines(), []
-    jobs = [job(slept, tmp_path, n, 0.5, log) for n in range(6)]
-    waited = []
-
-    def check():
-        if not waited and len(numbers(log)) >= 2:
-            first.send_signal(signal.SIGKILL)
-            waited.append(True)
-
-    with connected(processes.address, say=said) as cluster:
-        cluster.run(jobs, check=check, report=states.append)
-    assert [each.result for each in jobs] == list(range(6))
-    assert "died; it runs again" in said and states[-1].lost == 1 and states[-1].workers == 1
-    done = numbers(log)
-    assert len(done) == 7 and set(done) == set(range(6))  # one of them twice
-
-
-def test_a_unit_that_kills_its_workers_is_given_up(processes, tmp_path):
-    processes.start_scheduler()
-    for _ in range(2):
-        processes.start_worker(nanny="--nanny")
-    log, said = tmp_path / "log", Lines()
-    deadly = job(killed, tmp_path, 99, tmp_path / "deadly", cost=2.0)
-    after = Job("after it", lambda job: 1 / 0, needs=[deadly])
-    jobs = [deadly, after, *(job(slept, tmp_path, n, 0.3, log) for n in range(8))]
-    with (
-        connected(processes.address, say=said) as cluster,
-        pytest.raises(GivenUpError, match=r"unit 99 is given up: 3 workers died while they ran it"),
-    ):
-        cluster.run(jobs)
-    assert numbers(tmp_path / "deadly") == [99] * 3
-    assert [each.result for each in jobs[2:]] == list(range(8)) and not after.done
-
-
-def test_an_error_of_a_unit_is_raised_and_the_rest_is_cancelled(cluster_of_two, tmp_path):
-    log = tmp_path / "log"
-    jobs = [
-        job(failing, tmp_path, 0, cost=2.0),
-        *(job(slept, tmp_path, n, 60.0, log) for n in (1, 2)),
-    ]
-    began = time.monotonic()
-    with (
-        connected(cluster_of_two.address, say=Lines()) as cluster,
-        pytest.raises(ValueError, match="it fails"),
-    ):
-        cluster.run(jobs)
-    assert time.monotonic() - began < 30
-
-
-def test_a_session_cancels_what_it_started_and_nothing_else(cluster_of_two, tmp_path):
-    log = tmp_path / "log"
-
-    def check():
-        if len(numbers(log)) == 1:
-            raise StoppedError
-
-    with connected(cluster_of_two.address, say=Lines()) as cluster:
-        other = cluster.client.submit(
-            time.sleep, 3, key="of-somebody-else", workers=[*cluster.client.nthreads()][:1]
-        )
-        with pytest.raises(StoppedError):
-            cluster.run([job(slept, tmp_path, n, 60.0, log) for n in range(3)], check=check)
-        client = cluster.client
-        until(
-            lambda: (
-                not [
-                    k for keys in client.processing().values() for k in keys if "mesalens" in str(k)
-                ]
-            ),
-            5,
-        )
-        assert other.status in ("pending", "finished") and other.result(timeout=10) is None
-    # Its worker is free again
-    with connected(cluster_of_two.address, say=Lines()) as cluster:
-        jobs = [job(slept, tmp_path, n, 0.0, log) for n in range(4)]
-        cluster.run(jobs)
-        assert all(each.done for each in jobs)
-
-
-def test_a_stopped_sweep_keeps_what_its_workers_have(cluster_of_two, tmp_path, unseen):
-    """States travel home, so that the same command goes on from there."""
-    settings = SETTINGS.replaced("steps", 200_000)
-    reached = []
-
-    def report(state):
-        reached.append(state.share)
-        if state.share > 0.001:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        settings.train(
-            cluster=cluster_of_two.address, checkpoint=tmp_path, say=Lines(), report=report
-        )
-    assert 0 < steps_done(tmp_path) < 8 * 200_000
-    assert len(list(tmp_path.rglob("*.safetensors"))) >= 2
-
-
-def test_a_scheduler_that_dies_is_said_and_the_rest_is_done_later(
-    processes, tmp_path, here, monkeypatch
-):
-    monkeypatch.setattr(clusters, "ANSWERS_WITHIN", 2.0)
-    port = free_port()
-    processes.start_scheduler(port)
-    processes.start_worker()
-    said = Lines()
-
-    def check():
-        if steps_done(tmp_path / "x") >= 3 * 60:
-            processes.scheduler.kill()
-
-    began = time.monotonic()
-    with pytest.raises(
-        InputError, match=r"no longer answers; what was finished is kept, and the same"
-    ):
-        SETTINGS.train(cluster=processes.address, checkpoint=tmp_path / "x", say=said, check=check)
-    done = steps_done(tmp_path / "x")
-    assert 3 * 60 <= done < 8 * 60 and time.monotonic() - began < 60
-    processes.stop()
-    processes.start_scheduler(port).start_worker()
-    again = SETTINGS.train(cluster=processes.address, checkpoint=tmp_path / "x", say=said)
-    assert_bits_agree(again, here)
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def test_a_worker_with_another_version_gets_no_work(processes, tmp_path):
-    other = tmp_path / "other" / "mesalens"
-    shutil.copytree(Path(ml.__file__).parent, other, ignore=shutil.ignore_patterns("__pycache__"))
-    init = other / "__init__.py"
-    init.write_text(
-        init.read_text().replace(f'__version__ = "{ml.__version__}"', '__version__ = "9.9"')
-    )
-    path = f"{other.parent}:{Path(__file__).parent}"
-    processes.start_scheduler()
-    wrong = processes.start_worker(PYTHONPATH=path)
-    said, log = Lines(), tmp_path / "log"
-    jobs = [job(slept, tmp_path, n, 0.1, log) for n in range(3)]
-
-    def check():
-        if "is not used" in said and len(processes.workers) == 1:
-            assert not numbers(log)
-            processes.start_worker()
-
-    with connected(processes.address, say=said) as cluster:
-        cluster.run(jobs, check=check)
-    line = next(line for line in said if "is not used" in line)
-    assert f"mesalens 9.9 instead of {ml.__version__}" in line and "Install the versions" in line
-    assert wrong.poll() is None and all(each.done for each in jobs)
-
-
 # -- Command line ---------------------------------------------------------------------------------------------------
 
-SMALL = [
-    "--dim",
-    "2",
-    "--context-length",
-    "3",
-    "--steps",
-    "40",
-    "--every",
-    "20",
-    "--batch-size",
-    "32",
-    "--seeds",
-    "2",
-    "--vary",
-    "learning_rate=1e-3,3e-2",
-]
+SMALL = ["--dim", "2", "--context-length", "3", "--steps", "40", "--every", "20"]
+SMALL += ["--batch-size", "32", "--seeds", "2", "--vary", "learning_rate=1e-3,3e-2"]
 
 
-def command(*words, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "mesalens", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
+def test_the_command_line_reproduces_and_identifies_on_a_cluster(cluster_of_two, tmp_path, capsys):
+    study = tmp_path / "study_of_mine.py"
+    study.write_text((Path(__file__).parent / "small_study.py").read_text())
+    words = ["--cluster", str(cluster_of_two.file)]
+    options = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "page")]
+    assert (
+        cli.main(["reproduce", str(study), "--budget", "full", "--falsify", *options, *words]) == 1
     )
+    assert "1 FAIL" in capsys.readouterr().out  # as it should
+    run = ["--dim", "2", "--context-length", "3", "--steps", "40", "--every", "20", "--seeds", "2"]
+    assert cli.main(["train", *run, "--out", str(tmp_path / "run"), *words]) == 0
+    capsys.readouterr()
+    few = ["--prompts", "1024", "--json"]
+    assert cli.main(["identify", str(tmp_path / "run"), *few, *words]) == 0
+    there = json.loads(capsys.readouterr().out)
+    assert cli.main(["identify", str(tmp_path / "run"), *few]) == 0
+    here = json.loads(capsys.readouterr().out)
+    assert [seed["verdict"] for seed in there["seeds"]] == [s["verdict"] for s in here["seeds"]]
+    assert there["verdict"] == here["verdict"] and len(there["seeds"]) == 2
+
+
+def test_what_a_worker_sends_stays_in_its_folder(tmp_path):
+    """A worker is trusted to run code, and not to name files."""
+    store = Store(tmp_path / "store")
+    before = sorted(tmp_path.rglob("*"))
+    for path in ("results/aa/../../../x", "../x", "/tmp/x", "results/x", "names/x/y"):
+        keep_files(store, {path: b"x"})
+        assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(InputError, match="without its manifest"):
+        keep_files(store, {"results/aa/aab/weights.safetensors": b"x"})
+    assert sorted(tmp_path.rglob("*")) == before
+    programs = sweeps.Programs(SETTINGS)
+    part = sweeps.Part(0, 0, [0], "program-1-of-2/run-0-0", "a run")
+    unit = sweeps._job(programs, part, tmp_path / "state").unit
+    for path in ("../000.safetensors", "program-1-of-2/run-0-1/000.safetensors", "/tmp/000"):
+        with pytest.raises(InputError, match="which is no state of a run"):
+            unit.keep({path: b"x"})
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_cluster_of_this_machine_can_be_reached_from_it_alone(tmp_path):
@@ -456,8 +275,11 @@ def test_a_cluster_without_workers_says_how_long_it_waits(processes, tmp_path):
 
     with connected(processes.address, say=said) as cluster:
         cluster.run(jobs, check=check)
-    assert f"waiting for workers at {processes.address}: none after 3 s" in said[0]
-    assert "none after 6 s" in said[1] and jobs[0].done
+    waits = [
+        re.fullmatch(r"waiting for workers at (.*): none after (\d+) s.", line) for line in said
+    ]
+    assert [found[1] for found in waits[:2]] == [processes.address] * 2
+    assert int(waits[0][2]) >= 3 and int(waits[1][2]) >= 6 and jobs[0].done
 
 
 def test_a_store_that_workers_do_not_see_is_refused(cluster_of_two, tmp_path, unseen):
@@ -516,93 +338,6 @@ def test_a_worker_has_one_core_for_each_unit(processes, tmp_path):
 
 
 # -- Longer ---------------------------------------------------------------------------------------------------------
-
-LONGER = SETTINGS.replaced("steps", 3000).replaced("every", 100)
-
-
-@pytest.fixture(scope="module")
-def longer_here():
-    return LONGER.train()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", range(10))
-@pytest.mark.parametrize("sees", [True, False])
-def test_a_worker_killed_at_any_moment_changes_no_bit(
-    processes, tmp_path, longer_here, monkeypatch, moment, sees
-):
-    if not sees:
-        monkeypatch.setattr(clusters._Run, "_marker", lambda run: None)
-    processes.start_scheduler()
-    first, _ = processes.start_worker(), processes.start_worker()
-    seconds = np.random.default_rng([moment, sees]).uniform(0.0, 8.0)
-    began, said = time.monotonic(), Lines()
-
-    def check():
-        if time.monotonic() - began > seconds and first.poll() is None:
-            first.send_signal(signal.SIGKILL)
-
-    there = LONGER.train(
-        cluster=processes.address, checkpoint=tmp_path / "x", say=said, check=check
-    )
-    assert_bits_agree(there, longer_here)
-
-
-@pytest.mark.slow
-def test_a_unit_goes_on_from_its_last_state_where_all_see_the_folder(processes, tmp_path):
-    processes.start_scheduler()
-    first, _ = processes.start_worker(), processes.start_worker()
-    settings = SETTINGS.replaced("vary", {}).replaced("seeds", 1).replaced("steps", 200_000)
-    states = tmp_path / "run-0-0"
-    kept = []
-
-    def check():
-        if not kept and steps_done(states) > 0:
-            kept.append(steps_done(states))
-            for process in processes.workers:  # the one that has it
-                if psutil.Process(process.pid).cpu_percent(0.3) > 50:
-                    process.send_signal(signal.SIGKILL)
-
-    shares = []
-    there = settings.train(
-        cluster=processes.address,
-        checkpoint=tmp_path,
-        say=Lines(),
-        check=check,
-        report=lambda state: shares.append((state.lost, state.share)),
-    )
-    after = [share for lost, share in shares if lost and share > 0]
-    assert kept and after[0] >= kept[0] / 200_000  # it was not begun anew
-    assert first is not None and np.isfinite(there.metrics.loss[0, -1])
-
-
-@pytest.mark.slow
-def test_a_thousand_units_need_no_memory_of_the_client(tmp_path):
-    log, sizes = tmp_path / "log", []
-    jobs = [job(slept, tmp_path, n, 0.02, log) for n in range(1000)]
-
-    def report(state):
-        sizes.append((state.done, psutil.Process().memory_info().rss))
-
-    with connected("local:2", say=Lines()) as cluster:
-        cluster.run(jobs, report=report)
-    assert [each.result for each in jobs] == list(range(1000))
-    early = max(size for done, size in sizes if done < 300)
-    assert max(size for _, size in sizes) < early + 30e6
-
-
-@pytest.mark.slow
-def test_programs_are_compiled_once_for_each_machine(processes, tmp_path):
-    """Each program that is on the disk was compiled by one of four workers."""
-    cache = {"MESALENS_PROGRAMS": "on", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    processes.start_scheduler()
-    for _ in range(4):
-        processes.start_worker(**cache)
-    with connected(processes.address, say=Lines()) as cluster:
-        until(lambda: len(cluster.client.nthreads()) == 4)
-        SETTINGS.train(cluster=cluster, checkpoint=tmp_path / "x", say=Lines())
-        programs = list((tmp_path / "cache").rglob("*-cache"))
-        assert len(programs) == cluster.compiled >= 2
 
 
 @pytest.mark.slow

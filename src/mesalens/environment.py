@@ -29,7 +29,7 @@ def environment() -> dict[str, str]:
     return {
         "mesalens": __version__,
         "Python": platform.python_version(),
-        **{name: version(name) for name in (*_LIBRARIES, "NumPy")},
+        **_versions(),
         "machine": f"{system}, {_processor()}, {os.cpu_count()} CPU cores",
         "cores": str(cores()),
         "device": f"{device.platform} ({device.device_kind})",
@@ -83,6 +83,12 @@ def use_cores(number: int) -> None:
     _told[:] = [number]
 
 
+@functools.cache  # reading metadata takes milliseconds
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in (*_LIBRARIES, "NumPy")}
+
+
+@functools.cache
 def _processor() -> str:
     with contextlib.suppress(OSError):  # platform.processor() is empty on Linux
         if found := re.search(r"^model name.*?:(.+)", Path("/proc/cpuinfo").read_text(), re.M):

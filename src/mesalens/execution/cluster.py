@@ -42,11 +42,17 @@ from mesalens.execution.jobs import (
 ANSWERS_WITHIN = 8.0
 """Seconds in which a scheduler has to answer."""
 
+SILENT_FOR = 60.0
+"""Seconds after which a scheduler that is connected, and does not answer, counts as gone."""
+
 LOOKS_EVERY = 1.0
 """Seconds between two looks at which workers there are, if none is said to have come or gone."""
 
 MOST_LOSSES = 3
 """A unit that so many workers died with is given up."""
+
+SHORT = 5.0
+"""Units that take fewer seconds are sent before the worker is free, so that it need not wait."""
 
 STOPS_WITHIN = 20.0
 """Seconds in which units that are asked to stop have to give back what they have."""
@@ -73,14 +79,14 @@ class Member:
     resources: dict[str, float]
     about: workers.About | None = None
     refused: bool = False
-    running: set[Job] = field(default_factory=set)
+    running: list[Job] = field(default_factory=list)
     programs: set[str] = field(default_factory=set)
 
-    @property
-    def free(self) -> bool:
-        """Whether it can take a unit; one that was lost twice before is done alone."""
+    def can_take(self, ahead: int) -> bool:
+        """Whether it can take a unit, when so many may wait; one that was lost twice runs alone."""
         wary = any(job.losses + 1 >= MOST_LOSSES for job in self.running)
-        return self.about is not None and len(self.running) < self.threads and not wary
+        most = self.threads + ahead
+        return self.about is not None and len(self.running) < most and not wary
 
 
 class Cluster:
@@ -177,10 +183,12 @@ class _Run:
         self.local: dict[Any, Job] = {}
         self.finished: queues.SimpleQueue[Any] = queues.SimpleQueue()
         self.programs: set[str] = set()
+        self.seconds = math.inf
         self.given_up: list[str] = []
         self.waiting_since = time.monotonic()
         self.said_waiting = 0.0
         self.quiet_since: float | None = None
+        self.silent_since: float | None = None
         self.markers: dict[Path, Path] = {}
 
     def go(self) -> None:
@@ -254,7 +262,11 @@ class _Run:
         try:
             present = self.client.sync(self.client.scheduler.ncores, callback_timeout=3)
         except (OSError, TimeoutError):
-            return  # whether it has gone is found out the next time
+            self.silent_since = self.silent_since or now
+            if now - self.silent_since > SILENT_FOR:
+                raise self._gone() from None
+            return  # it may be busy, or is being found out to be gone
+        self.silent_since = None
         for address in cluster.members.keys() - present.keys():
             self._lose(cluster.members.pop(address))
         new = [address for address in present if address not in cluster.members]
@@ -332,11 +344,14 @@ class _Run:
     def _lose(self, member: Member) -> None:
         """Notes that a worker has gone: its units run again, unless they kill workers."""
         left = member.address in self.cluster.leaving  # as it had said
-        for job in list(member.running):
+        for place, job in enumerate(member.running):
             future, _ = self.places.pop(job)
             self.futures.pop(future.key, None)
             with contextlib.suppress(Exception):
                 future.cancel()
+            if place >= member.threads:  # it was waiting
+                self.queue.again(job)
+                continue
             self.cluster.lost += 1
             job.losses += not left
             if job.losses < MOST_LOSSES:
@@ -355,10 +370,13 @@ class _Run:
             return
         self.quiet_since = self.quiet_since or time.monotonic()
         if self.client.status == "closed" or time.monotonic() - self.quiet_since > ANSWERS_WITHIN:
-            raise ClusterError(
-                f"the scheduler {self.cluster.address} no longer answers; what was finished is "
-                "kept, and the same command continues with the rest."
-            )
+            raise self._gone()
+
+    def _gone(self) -> ClusterError:
+        return ClusterError(
+            f"the scheduler {self.cluster.address} no longer answers; what was finished is kept, "
+            "and the same command continues with the rest."
+        )
 
     # Work
 
@@ -378,8 +396,12 @@ class _Run:
             future = pool.submit(do)
             self.local[future] = job
             future.add_done_callback(self.finished.put)
-        for member in self.cluster.members.values() if self.queue.has_units else ():
-            while member.free and (job := self.queue.next(self._rank(member))):
+        able = [member for member in self.cluster.members.values() if member.about]
+        slots = sum(member.threads for member in able)
+        # At the end none should wait for a worker while another has nothing to do
+        many = self.seconds < SHORT and self.queue.left - len(self.places) > 2 * slots
+        for member in able if self.queue.has_units else ():
+            while member.can_take(int(many)) and (job := self.queue.next(self._rank(member))):
                 if job.losses + 1 >= MOST_LOSSES and member.running:
                     self.queue.later(job)  # it runs alone
                     break
@@ -428,7 +450,7 @@ class _Run:
         )
         self.jobs[number] = job
         self.places[job] = future, member
-        member.running.add(job)
+        member.running.append(job)
         member.programs.add(unit.programs)
         self.programs.add(unit.programs)
         self._expect(future, (job, number, member))
@@ -463,13 +485,11 @@ class _Run:
                 self.queue.later(job)
             return
         _, what = self.futures.pop(future.key, (None, None))
-        if what is None or future.status in ("cancelled", "lost"):
-            # Of a worker that has gone, or of a scheduler that no longer answers
-            if what is not None:
-                self.futures[future.key] = future, what
-                self.cluster._changed.set()
-            return
+        if what is None:
+            return  # its worker has gone
         if isinstance(what, Member):
+            if future.status in ("cancelled", "lost"):
+                return
             try:
                 self._joined(what, future.result())
             except InputError:
@@ -484,7 +504,11 @@ class _Run:
         job, number, member = what
         del self.jobs[number]
         self.places.pop(job, None)
-        member.running.discard(job)
+        member.running.remove(job)
+        if future.status in ("cancelled", "lost"):  # with the scheduler, or by somebody else
+            self.cluster._changed.set()
+            self.queue.later(job)
+            return
         try:
             self._receive(job, future.result())
         except BusyError:
@@ -498,6 +522,7 @@ class _Run:
         if done.bytes:
             self.cluster._bytes[unit.programs] = done.bytes
         self.cluster.compiled += done.compiled
+        self.seconds = done.seconds
         if done.stopped:
             self.queue.later(job)
         else:
@@ -575,6 +600,7 @@ def _distributed() -> Any:
 @contextlib.contextmanager
 def _local(distributed: Any, word: str) -> Iterator[Client]:
     """A client of a cluster of processes of this machine, which nobody else can reach."""
+    import dask.config
     import psutil
 
     number = word.partition(":")[2]
@@ -585,6 +611,9 @@ def _local(distributed: Any, word: str) -> Iterator[Client]:
     deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     memory = psutil.virtual_memory().total / number
     with contextlib.ExitStack() as stack:
+        # Samples of what threads do cost more than they tell here
+        quick = {"distributed.worker.profile.enabled": False}
+        stack.enter_context(dask.config.set(quick))
         try:
             started = distributed.LocalCluster(
                 n_workers=number,
@@ -596,6 +625,7 @@ def _local(distributed: Any, word: str) -> Iterator[Client]:
                 security=distributed.Security.temporary(),
                 resources={"memory": memory},
                 preload=[deaf],
+                env={"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"},
             )
         except RuntimeError as error:
             raise ClusterError(

@@ -279,12 +279,12 @@ def _job(programs: Programs, part: Part, checkpoint: Path) -> Job:
 
 def train_part(place: Place, programs: Programs, part: Part) -> Training:
     """Trains a part of a sweep, where it may have begun before; arrays are of NumPy."""
-    engine, runs = programs.of(part)
     folder, steps = place.folder / part.folder, programs.settings.steps
-    if steps_done(folder) < steps:
-        with place.compiling():
+    with place.compiling():
+        engine, runs = programs.of(part)
+        if steps_done(folder) < steps:
             engine.compile(runs, place.say)
-        place.needs(engine.bytes)
+    place.needs(engine.bytes)
     training = engine.train(
         runs,
         progress=lambda step: place.report(step / steps),
