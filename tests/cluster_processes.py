@@ -46,7 +46,7 @@ class Processes:
         self.file.unlink(missing_ok=True)
         at = ("--host", "127.0.0.1", "--port", port, "--scheduler-file", self.file)
         self.scheduler = self.start("scheduler", *at, **options)
-        until(self.file.is_file)
+        until(lambda: self.file.is_file() and self.file.read_text().endswith("}"))
         self.address = json.loads(self.file.read_text())["address"]
         return self
 

@@ -30,8 +30,8 @@ import mesalens as ml
 from mesalens import InputError, cli
 from mesalens.atlas import Session
 from mesalens.atlas.work import keep_files
+from mesalens.execution import address, connected
 from mesalens.execution import cluster as clusters
-from mesalens.execution import connected
 from mesalens.kinds import load
 from mesalens.store import Store
 from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask
@@ -248,7 +248,7 @@ def test_what_is_no_cluster_gets_a_sentence(tmp_path, capsys, cluster, sentence)
 
 
 def test_without_dask_the_sentence_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(clusters.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(address.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs Dask: install mesalens\[cluster\]"):
         SETTINGS.train(cluster="local:2")
 

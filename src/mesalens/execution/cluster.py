@@ -6,10 +6,7 @@ are compiled, and has to be told from those that are lost with it.
 """
 
 import contextlib
-import importlib.util
 import itertools
-import json
-import logging
 import math
 import queue as queues
 import secrets
@@ -24,9 +21,16 @@ from typing import Any
 import jax
 
 from mesalens import user_files
-from mesalens.checks import InputError, count
+from mesalens.checks import InputError
 from mesalens.environment import NUMBERS, cores, environment
 from mesalens.execution import worker as workers
+from mesalens.execution.address import (
+    ANSWERS_WITHIN,
+    Client,
+    ClusterError,
+    client_at,
+    dask_distributed,
+)
 from mesalens.execution.cores import as_here
 from mesalens.execution.jobs import (
     TICK,
@@ -38,9 +42,6 @@ from mesalens.execution.jobs import (
     State,
     Unit,
 )
-
-ANSWERS_WITHIN = 8.0
-"""Seconds in which a scheduler has to answer."""
 
 SILENT_FOR = 60.0
 """Seconds after which a scheduler that is connected, and does not answer, counts as gone."""
@@ -59,15 +60,6 @@ STOPS_WITHIN = 20.0
 
 VERSIONS = ("mesalens", "code", "JAX", "jaxlib", "Equinox", "Optax", "NumPy")
 """What has to be the same here and on a worker."""
-
-GB = 1e9
-
-Client = Any
-"""A `dask.distributed.Client`, which an extra installs."""
-
-
-class ClusterError(InputError):
-    """What is wrong with a cluster; what was finished is kept."""
 
 
 @dataclass(eq=False)
@@ -108,8 +100,7 @@ class Cluster:
     def __init__(
         self, client: Client, *, say: Callable[[str], object] = print, shared: bool = False
     ):
-        self.distributed = _distributed()
-        if not isinstance(client, self.distributed.Client) or client.asynchronous:
+        if not isinstance(client, dask_distributed().Client) or client.asynchronous:
             raise InputError(
                 f"a cluster is a dask.distributed.Client that is not asynchronous, an address, "
                 f"local:N or a scheduler file; got {type(client).__name__}."
@@ -118,7 +109,6 @@ class Cluster:
         self.members: dict[str, Member] = {}
         self.lost = self.compiled = 0
         self.leaving: set[str] = set()
-        self._session = secrets.token_hex(8)
         self._bytes: dict[str, float] = {}
         self._changed = threading.Event()
         self._looked = 0.0
@@ -161,6 +151,31 @@ class Cluster:
                 run.drain(TICK)
 
 
+@contextlib.contextmanager
+def connected(
+    cluster: Any, *, say: Callable[[str], object] = print, shared: bool = False
+) -> Iterator[Cluster]:
+    """The cluster that a word or a client means; what is started for it ends with the block.
+
+    Args:
+        cluster: `local:N` for N processes of this machine, the address of a scheduler, as
+            `tcp://host:8786`, a file in which a scheduler has written its address, or a
+            `dask.distributed.Client`.
+        say: Called with a line on anything important.
+        shared: Whether all workers have to see the folders of units.
+
+    Raises:
+        ValueError: if it is none of these, Dask is not installed, or nobody answers.
+    """
+    if isinstance(cluster, Cluster):
+        yield cluster
+    elif isinstance(cluster, str | Path):
+        with client_at(str(cluster)) as client:
+            yield Cluster(client, say=say, shared=shared)
+    else:
+        yield Cluster(cluster, say=say, shared=shared)
+
+
 class _Run:
     """One run of a cluster, until all jobs are done."""
 
@@ -173,6 +188,7 @@ class _Run:
         report: Callable[[State], object],
     ):
         self.cluster, self.client = cluster, cluster.client
+        self.session = secrets.token_hex(8)  # of its own: units of one that was stopped stop
         self.then, self.check, self.report = then, check, report
         self.queue = Queue()
         self.queue.add(jobs)
@@ -217,7 +233,7 @@ class _Run:
     @contextlib.contextmanager
     def attended(self) -> Iterator[None]:
         """In the block workers that come and go are noted, and what units tell."""
-        topic = f"{workers.TOPIC}-{self.cluster._session}"
+        topic = f"{workers.TOPIC}-{self.session}"
         self.cluster.members.clear()  # whether they see a folder depends on the folder
         self.client.subscribe_topic("all", self._note)
         self.client.subscribe_topic(topic, self._told)
@@ -305,7 +321,7 @@ class _Run:
         folders = {job.unit.folder for job in self.queue.known() if job.unit is not None}
         for folder in folders:
             if folder not in self.markers:
-                marker = folder / f".seen-{self.cluster._session}"
+                marker = folder / f".seen-{self.session}"
                 with contextlib.suppress(OSError):
                     folder.mkdir(parents=True, exist_ok=True)
                     marker.touch()
@@ -429,7 +445,7 @@ class _Run:
         number = next(self.numbers)
         sees = member.about.sees
         order = workers.Order(
-            cluster._session,
+            self.session,
             number,
             cloudpickle.dumps((unit.function, unit.arguments())),
             user_files.sources(),
@@ -443,7 +459,7 @@ class _Run:
         future = self.client.submit(
             workers.perform,
             order,
-            key=f"mesalens-{cluster._session}-{number}",
+            key=f"mesalens-{self.session}-{number}",
             workers=[member.address],
             resources=self._resources(unit, member) or None,
             pure=False,
@@ -541,9 +557,7 @@ class _Run:
         if running and self.client.status == "running":
             with contextlib.suppress(Exception):
                 addresses = [member.address for _, member in self.places.values()]
-                self.client.run(
-                    workers.stop, self.cluster._session, workers=addresses, on_error="ignore"
-                )
+                self.client.run(workers.stop, self.session, workers=addresses, on_error="ignore")
             ends = time.monotonic() + STOPS_WITHIN
             while self.places and time.monotonic() < ends and self.client.status == "running":
                 with contextlib.suppress(Exception):
@@ -552,125 +566,3 @@ class _Run:
         for future, _ in list(self.futures.values()):
             with contextlib.suppress(Exception):
                 future.cancel()
-
-
-# Where a cluster is
-
-
-@contextlib.contextmanager
-def connected(
-    cluster: Any, *, say: Callable[[str], object] = print, shared: bool = False
-) -> Iterator[Cluster]:
-    """The cluster that a word or a client means; what is started for it ends with the block.
-
-    Args:
-        cluster: `local:N` for N processes of this machine, the address of a scheduler, as
-            `tcp://host:8786`, a file in which a scheduler has written its address, or a
-            `dask.distributed.Client`.
-        say: Called with a line on anything important.
-        shared: Whether all workers have to see the folders of units.
-
-    Raises:
-        ValueError: if it is none of these, Dask is not installed, or nobody answers.
-    """
-    distributed = _distributed()
-    if isinstance(cluster, Cluster):
-        yield cluster
-        return
-    if not isinstance(cluster, str | Path):
-        yield Cluster(cluster, say=say, shared=shared)
-        return
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_quiet())
-        word = str(cluster)
-        if word.partition(":")[0] == "local":
-            client = stack.enter_context(_local(distributed, word))
-        else:
-            client = _client(distributed, _scheduler(word))
-            stack.callback(client.close, timeout=2)
-        yield Cluster(client, say=say, shared=shared)
-
-
-def _distributed() -> Any:
-    if importlib.util.find_spec("distributed") is None:
-        raise InputError("a cluster needs Dask: install mesalens[cluster].")
-    return importlib.import_module("distributed")
-
-
-@contextlib.contextmanager
-def _local(distributed: Any, word: str) -> Iterator[Client]:
-    """A client of a cluster of processes of this machine, which nobody else can reach."""
-    import dask.config
-    import psutil
-
-    number = word.partition(":")[2]
-    if not number.isdecimal() or not int(number):
-        raise InputError(f"{word} is not a number of processes, as local:4.")
-    number = count("local", int(number), at_most=1024)
-    # Workers would end with Ctrl-C before the client has heard of it
-    deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-    memory = psutil.virtual_memory().total / number
-    with contextlib.ExitStack() as stack:
-        # Samples of what threads do cost more than they tell here
-        quick = {"distributed.worker.profile.enabled": False}
-        stack.enter_context(dask.config.set(quick))
-        try:
-            started = distributed.LocalCluster(
-                n_workers=number,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address=None,
-                worker_dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-                security=distributed.Security.temporary(),
-                resources={"memory": memory},
-                preload=[deaf],
-                env={"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"},
-            )
-        except RuntimeError as error:
-            raise ClusterError(
-                f"{word} could not start its processes ({error}); in a script, what calls mesalens "
-                'has to stand behind `if __name__ == "__main__":`.'
-            ) from error
-        stack.enter_context(started)
-        yield stack.enter_context(distributed.Client(started))
-
-
-def _scheduler(word: str) -> str:
-    """The address of a scheduler, as it is or from its file."""
-    if "://" in word:
-        return word
-    file = Path(word)
-    if not file.is_file():
-        raise InputError(
-            f"{word} is not a cluster: give local:4, an address as tcp://host:8786, or the file of "
-            "a scheduler."
-        )
-    try:
-        address = json.loads(file.read_text(encoding="utf-8"))["address"]
-        if not isinstance(address, str) or "://" not in address:
-            raise ValueError("it has no address")
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        reason = "it has no address" if isinstance(error, LookupError | TypeError) else error
-        raise InputError(f"{word} is not the file of a scheduler ({reason}).") from None
-    return address
-
-
-def _client(distributed: Any, address: str) -> Client:
-    try:
-        return distributed.Client(address, timeout=ANSWERS_WITHIN)
-    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ClusterError(f"no scheduler answers at {address} ({reason}).") from None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """In the block Dask logs nothing: what matters is said in sentences."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -1,0 +1,134 @@
+"""Where a Dask cluster is: the client that a word on the command line means."""
+
+import contextlib
+import importlib.util
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mesalens.checks import InputError, count
+
+ANSWERS_WITHIN = 8.0
+"""Seconds in which a scheduler has to answer."""
+
+Client = Any
+"""A `dask.distributed.Client`, which an extra installs."""
+
+
+class ClusterError(InputError):
+    """What is wrong with a cluster; what was finished is kept."""
+
+
+@contextlib.contextmanager
+def client_at(word: str) -> Iterator[Client]:
+    """A client of Dask; it ends with the block, and so does what was started for it.
+
+    Args:
+        word: `local:N` for N processes of this machine, the address of a scheduler, as
+            `tcp://host:8786`, or a file in which a scheduler has written its address.
+
+    Raises:
+        ValueError: if it is none of these, Dask is not installed, or nobody answers.
+    """
+    distributed = dask_distributed()
+    with _quiet():
+        if word.partition(":")[0] == "local":
+            with _local(distributed, word) as client:
+                yield client
+            return
+        client = _client(distributed, _scheduler(word))
+        try:
+            yield client
+        finally:
+            client.close(timeout=2)
+
+
+def dask_distributed() -> Any:
+    """The module `distributed`; raises `ValueError` if it is not installed."""
+    if importlib.util.find_spec("distributed") is None:
+        raise InputError("a cluster needs Dask: install mesalens[cluster].")
+    return importlib.import_module("distributed")
+
+
+@contextlib.contextmanager
+def _local(distributed: Any, word: str) -> Iterator[Client]:
+    """A client of a cluster of processes of this machine, which nobody else can reach."""
+    import dask.config
+    import psutil
+
+    number = word.partition(":")[2]
+    if not number.isdecimal() or not int(number):
+        raise InputError(f"{word} is not a number of processes, as local:4.")
+    number = count("local", int(number), at_most=1024)
+    # Workers would end with Ctrl-C before the client has heard of it
+    deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    memory = psutil.virtual_memory().total / number
+    with contextlib.ExitStack() as stack:
+        # Dask has processes give memory back at once, and XLA takes it again in each step; its
+        # samples of what threads do cost more than they tell here
+        nanny = "distributed.nanny.pre-spawn-environ"
+        own = {n: v for n, v in dask.config.get(nanny).items() if not n.startswith("MALLOC")}
+        settings = {nanny: own, "distributed.worker.profile.enabled": False}
+        stack.enter_context(dask.config.set(settings))
+        try:
+            started = distributed.LocalCluster(
+                n_workers=number,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
+                worker_dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+                security=distributed.Security.temporary(),
+                resources={"memory": memory},
+                preload=[deaf],
+                env={"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"},
+            )
+        except RuntimeError as error:
+            raise ClusterError(
+                f"{word} could not start its processes ({error}); in a script, what calls mesalens "
+                'has to stand behind `if __name__ == "__main__":`.'
+            ) from error
+        stack.enter_context(started)
+        yield stack.enter_context(distributed.Client(started))
+
+
+def _scheduler(word: str) -> str:
+    """The address of a scheduler, as it is or from its file."""
+    if "://" in word:
+        return word
+    file = Path(word)
+    if not file.is_file():
+        raise InputError(
+            f"{word} is not a cluster: give local:4, an address as tcp://host:8786, or the file of "
+            "a scheduler."
+        )
+    try:
+        address = json.loads(file.read_text(encoding="utf-8"))["address"]
+        if not isinstance(address, str) or "://" not in address:
+            raise ValueError("it has no address")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = "it has no address" if isinstance(error, LookupError | TypeError) else error
+        raise InputError(f"{word} is not the file of a scheduler ({reason}).") from None
+    return address
+
+
+def _client(distributed: Any, address: str) -> Client:
+    try:
+        return distributed.Client(address, timeout=ANSWERS_WITHIN)
+    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ClusterError(f"no scheduler answers at {address} ({reason}).") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """In the block Dask logs nothing: what matters is said in sentences."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
