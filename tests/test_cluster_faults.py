@@ -23,6 +23,7 @@ from small_training import StoppedError
 
 import mesalens as ml
 from mesalens import InputError
+from mesalens.atlas import Session
 from mesalens.execution import GivenUpError, Job, connected
 from mesalens.execution import cluster as clusters
 from mesalens.training.checkpoint import steps_done
@@ -218,6 +219,36 @@ def test_a_worker_killed_at_any_moment_changes_no_bit(
         cluster=processes.address, checkpoint=tmp_path / "x", say=said, check=check
     )
     assert_bits_agree(there, longer_here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_study_whose_worker_is_killed_has_the_same_verdicts(
+    processes, tmp_path, monkeypatch, sees
+):
+    if not sees:
+        monkeypatch.setattr(clusters._Run, "_marker", lambda run: None)
+        monkeypatch.setattr(
+            "mesalens.atlas.session.connected",
+            lambda cluster, say, shared: connected(cluster, say=say),
+        )
+    study = tmp_path / "study_of_mine.py"
+    study.write_text((Path(__file__).parent / "small_study.py").read_text())
+    processes.start_scheduler()
+    first, _ = processes.start_worker(), processes.start_worker()
+
+    def report(state):
+        if state.done >= 4:
+            first.send_signal(signal.SIGKILL)
+
+    with Session(
+        tmp_path / "there", cluster=processes.address, say=Lines(), report=report
+    ) as session:
+        there = session.reproduce(str(study), budget="full")
+    here = Session(tmp_path / "here", say=Lines()).reproduce(str(study), budget="full")
+    assert first.poll() is not None
+    for a, b in zip(there.verdicts, here.verdicts, strict=True):
+        assert a.claim.name == b.claim.name and a.judgement == b.judgement
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from mesalens.atlas.examination import Examination
 from mesalens.atlas.report import Report
 from mesalens.atlas.study import Study
 from mesalens.checks import InputError, count
-from mesalens.execution import Cores, Job, State, connected
+from mesalens.execution import Cores, Execution, Job, State, connected
 from mesalens.store import Store
 
 
@@ -61,7 +61,7 @@ class Session:
         self._open = ExitStack()
         if cluster is None:
             given: Any = {} if workers is None else {"workers": count("workers", workers)}
-            self.execution: Any = Cores(say=say, **given)
+            self.execution: Execution = Cores(say=say, **given)
         else:
             connection = connected(cluster, say=say, shared=store is not None)
             self.execution = self._open.enter_context(connection)

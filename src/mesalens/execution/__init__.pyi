@@ -4,6 +4,7 @@ from .cluster import Cluster as Cluster
 from .cluster import connected as connected
 from .cores import Cores as Cores
 from .jobs import BusyError as BusyError
+from .jobs import Execution as Execution
 from .jobs import GivenUpError as GivenUpError
 from .jobs import Job as Job
 from .jobs import Place as Place

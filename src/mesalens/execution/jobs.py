@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from mesalens.checks import InputError
 
@@ -128,6 +128,21 @@ class State(NamedTuple):
     share: float
     workers: int | None = None
     lost: int = 0
+
+
+class Execution(Protocol):
+    """Where jobs are done: `Cores` or `Cluster`."""
+
+    def run(
+        self,
+        jobs: Iterable[Job],
+        *,
+        then: Callable[[Job], Iterable[Job]] = ...,
+        check: Callable[[], object] = ...,
+        report: Callable[[State], object] = ...,
+    ) -> None:
+        """Does jobs, what they need, and what they lead to."""
+        ...
 
 
 class Group(NamedTuple):
