@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from mesalens.atlas import (
     leaves_plateau,
     within,
 )
+from mesalens.atlas.results import code_digest
 from mesalens.atlas.study import Lab, Values, measurement
 from mesalens.studies import find, study
 
@@ -353,3 +356,12 @@ def test_nodes_with_the_same_arguments_are_one():
         one_layer.given(rat=1.0)
     with pytest.raises(InputError, match="needs a default"):
         _ = measurement(lambda lab, x: x).arguments
+
+
+def test_a_module_that_names_no_file_is_not_one_of_a_study(tmp_path, monkeypatch):
+    """`torch.classes.__file__` is a name without a folder, which is then looked for beside a study."""
+    study = tmp_path / "study_beside.py"
+    study.write_text(FILE.read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "names_no_file", types.SimpleNamespace(__file__="_classes.py"))
+    assert code_digest(find(str(study))[0])

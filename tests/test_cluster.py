@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -280,6 +281,28 @@ def test_a_cluster_without_workers_says_how_long_it_waits(processes, tmp_path):
     ]
     assert [found[1] for found in waits[:2]] == [processes.address] * 2
     assert int(waits[0][2]) >= 3 and int(waits[1][2]) >= 6 and jobs[0].done
+
+
+def test_a_cluster_that_starts_workers_as_needed_sees_what_waits(tmp_path):
+    """As those of SLURM and Kubernetes do with `adapt`; it has none at first."""
+    log = tmp_path / "log"
+    with (
+        distributed.LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        ) as started,
+        distributed.Client(started) as client,
+    ):
+        started.adapt(minimum=0, maximum=2, interval="200ms", target_duration="1s")
+        states = []
+        with connected(client, say=Lines()) as cluster:
+            jobs = [job(slept, tmp_path, n, 0.5, log) for n in range(12)]
+            cluster.run(jobs, report=states.append)
+        assert all(each.done for each in jobs)
+        assert max(state.workers for state in states) == 2
+        until(lambda: not client.scheduler_info()["workers"] or client.nthreads() == {}, 20)
 
 
 def test_a_store_that_workers_do_not_see_is_refused(cluster_of_two, tmp_path, unseen):

@@ -127,7 +127,8 @@ def code_digest(study: Study) -> str:
     """A digest of the package, and of the study's modules: those in its folder that are loaded."""
     folder = study.file.resolve().parent
     loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    files = {Path(file).resolve() for file in loaded if file}
+    # Some modules, as torch.classes, name a file that is not there
+    files = {Path(file).resolve() for file in loaded if file and Path(file).is_file()}
     alone = folder == Path(mesalens.__file__).parent / "studies"
     own = [file for file in files if file.parent == folder and not alone]
     return json.dumps([_package(), _digest_files(sorted({study.file.resolve(), *own}))])

@@ -52,6 +52,9 @@ LOOKS_EVERY = 1.0
 MOST_LOSSES = 3
 """A unit that so many workers died with is given up."""
 
+MOST_ASKED = 200
+"""So many units at most are shown to a cluster that starts workers as they are needed."""
+
 SHORT = 5.0
 """Units that take fewer seconds are sent before the worker is free, so that it need not wait."""
 
@@ -143,7 +146,8 @@ class Cluster:
 
     def wait_for_workers(self, check: Callable[[], object] = lambda: None) -> None:
         """Waits for the first worker that can take work; says so, and for how long."""
-        run = _Run(self, [], lambda job: (), check, lambda state: None)
+        first = Job("the first worker", lambda job: None)
+        run = _Run(self, [first], lambda job: (), check, lambda state: None)
         with run.attended():
             while not any(member.about for member in self.members.values()):
                 check()
@@ -206,6 +210,7 @@ class _Run:
         self.quiet_since: float | None = None
         self.silent_since: float | None = None
         self.markers: dict[Path, Path] = {}
+        self.asked: list[Any] = []
 
     def go(self) -> None:
         with ThreadPoolExecutor(cores()) as pool, self.attended():
@@ -245,6 +250,9 @@ class _Run:
                 with contextlib.suppress(OSError):
                     marker.unlink(missing_ok=True)
             if self.client.status == "running":
+                for future in self.asked:
+                    with contextlib.suppress(Exception):
+                        future.cancel()
                 for name in ("all", topic):
                     with contextlib.suppress(Exception):
                         self.client.unsubscribe_topic(name)
@@ -288,6 +296,7 @@ class _Run:
         new = [address for address in present if address not in cluster.members]
         if new:
             self._invite(new, present)
+        self._ask_for_workers()
         if any(member.about for member in cluster.members.values()):
             self.waiting_since, self.said_waiting = now, 0.0
         elif now - self.waiting_since >= (self.said_waiting * 2 or 3.0):
@@ -298,6 +307,23 @@ class _Run:
                 f"waiting for workers at {cluster.address}: none{others} after "
                 f"{self.said_waiting:.0f} s."
             )
+
+    def _ask_for_workers(self) -> None:
+        """Shows what waits for a worker to a cluster that starts workers as they are needed.
+
+        It counts tasks, and units are sent to workers that are there alone. So there is a task for
+        each unit that waits, which asks for what no worker has, and never runs.
+        """
+        own = self.client.cluster
+        if own is not None and getattr(own, "_adaptive", None) is None:
+            return  # the number of its workers is what was asked for
+        waiting = min(self.queue.left - len(self.places) - len(self.local), MOST_ASKED)
+        while len(self.asked) > waiting:
+            self.asked.pop().cancel()
+        while len(self.asked) < waiting:
+            key = f"mesalens-{self.session}-{len(self.asked)}-waits"
+            nobody = {"mesalens: more workers": 1.0}
+            self.asked.append(self.client.submit(int, key=key, pure=False, resources=nobody))
 
     def _invite(self, new: list[str], threads: dict[str, int]) -> None:
         known = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
