@@ -52,7 +52,11 @@ def test_a_unit_whose_worker_is_killed_is_done_again(processes, tmp_path):
     with connected(processes.address, say=said) as cluster:
         cluster.run(jobs, check=check, report=states.append)
     assert [each.result for each in jobs] == list(range(6))
-    assert "died; it runs again" in said and states[-1].lost == 1 and states[-1].workers == 1
+    assert (
+        "died; the unit will be run again" in said
+        and states[-1].lost == 1
+        and states[-1].workers == 1
+    )
     done = numbers(log)
     assert len(done) == 7 and set(done) == set(range(6))  # one of them twice
 
@@ -67,7 +71,7 @@ def test_a_unit_that_kills_its_workers_is_given_up(processes, tmp_path):
     jobs = [deadly, after, *(job(slept, tmp_path, n, 0.3, log) for n in range(8))]
     with (
         connected(processes.address, say=said) as cluster,
-        pytest.raises(GivenUpError, match=r"unit 99 is given up: 3 workers died while they ran it"),
+        pytest.raises(GivenUpError, match=r"unit 99: given up, because 3 workers died"),
     ):
         cluster.run(jobs)
     assert numbers(tmp_path / "deadly") == [99] * 3

@@ -110,11 +110,12 @@ class ProgressReport:
         self._work_began = self._work_began or (now, state.share)
         began, before = self._work_began
         gained = state.share - before
-        left = (now - began) / gained * (1 - state.share) if gained > 0.05 else None
+        known = gained > 0.05 and state.workers != 0
+        left = (now - began) / gained * (1 - state.share) if known else None
         ahead = "" if left is None else f", about {left:.0f} s left"
         line = f"{state.done} done, {state.running} running, {state.waiting} waiting"
         if state.lost:
-            line += f", {state.lost} lost and made again"
+            line += f", {state.lost} lost and rerun"
         if state.workers is not None:
             line += f", {state.workers} worker{'s' * (state.workers != 1)}"
         line += ahead

@@ -1,10 +1,8 @@
 """Python files of users: imported by their place, and sent along to other machines."""
 
-import functools
 import hashlib
 import importlib.util
 import sys
-import tempfile
 import threading
 import types
 from collections.abc import Callable, Iterable
@@ -71,20 +69,24 @@ def sources() -> list[Source]:
         ]
 
 
-def receive(files: Iterable[Source]) -> None:
+def receive(files: Iterable[Source], folder: Path) -> None:
     """Takes files from another machine, and imports what was imported there under a name.
 
     Where a file that was imported before has changed, everything made of files is forgotten.
+
+    Args:
+        files: The files.
+        folder: Where to keep them.
 
     Raises:
         Exception: what a file raises.
     """
     with _IMPORTING:
         for path, name, text in files:
-            folder = _folder() / hashlib.sha256((path + text).encode()).hexdigest()[:16]
-            kept = folder / Path(path).name
+            place = folder / hashlib.sha256((path + text).encode()).hexdigest()[:16]
+            kept = place / Path(path).name
             if _sent.get(path) != kept:
-                folder.mkdir(exist_ok=True)
+                place.mkdir(exist_ok=True)
                 kept.write_text(text, encoding="utf-8")
                 _sent[path] = kept
                 if old := [key for key in _imported if key[0] == path]:
@@ -99,8 +101,3 @@ def receive(files: Iterable[Source]) -> None:
 def when_files_change(forget: Callable[[], object]) -> None:
     """Registers a function to be called when a file that was imported has changed."""
     _forget.append(forget)
-
-
-@functools.cache
-def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="mesalens-files-"))

@@ -90,8 +90,8 @@ class Identify(Command):
     """the seed of all random numbers"""
     out: Folder | None = None
     """a new folder for the page, the figure and the numbers"""
-    cluster: Annotated[str | None, pydantic.BeforeValidator(named)] = None
-    """a Dask cluster to compute on: local:4, tcp://host:8786, or the file of a scheduler"""
+    cluster: str | None = None
+    """a Dask cluster to compute on: local:4, tcp://host:8786, or a scheduler file"""
     device: str | None = None
     """where to compute: cpu, gpu, … (JAX's choice by default)"""
 
@@ -105,7 +105,7 @@ class Identify(Command):
         try:
             answer = self._answer()
         except StoppedError as stop:
-            print("mesalens: interrupted; what the cluster did of it is stopped.", file=sys.stderr)
+            print("mesalens: interrupted; its work on the cluster is stopped.", file=sys.stderr)
             return stop.exit_code
         if self.out is not None:
             answer.save(self.out)
@@ -120,9 +120,9 @@ class Identify(Command):
     def _answer(self) -> Any:
         with contextlib.ExitStack() as stack:
             # A cluster has to be told to stop; what is computed here ends at once
-            check = stack.enter_context(stoppable()) if self.cluster else lambda: None
+            check = stack.enter_context(stoppable()) if self.cluster is not None else lambda: None
             progress = stack.enter_context(ProgressReport(check))
-            if not self.cluster:
+            if self.cluster is None:
                 stack.enter_context(handled(_leaving(progress)))
             report = progress.stages()
             report("loading the learner", 0.0)

@@ -12,7 +12,7 @@ from mesalens.atlas import Report, Session
 from mesalens.atlas.verdicts import lines
 from mesalens.checks import InputError
 from mesalens.cli.interruption import StoppedError, stoppable
-from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, named, pairs
+from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, pairs
 from mesalens.cli.output import console, print_json
 from mesalens.files import require_new
 from mesalens.progress import ProgressReport
@@ -45,8 +45,8 @@ class Reproduce(Command):
     """compute everything anew, whatever is kept"""
     falsify: bool = False
     """carry out each claim where it is false: all should fail"""
-    cluster: Annotated[str | None, pydantic.BeforeValidator(named)] = None
-    """a Dask cluster to compute on: local:4, tcp://host:8786, or the file of a scheduler"""
+    cluster: str | None = None
+    """a Dask cluster to compute on: local:4, tcp://host:8786, or a scheduler file"""
     device: str | None = None
     """where to compute: cpu, gpu, … (JAX's choice by default)"""
 

@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -45,8 +45,8 @@ class Train(Command, TrainingSettings):
     """a file with settings, as `settings.json` of a folder; options change them"""
     memory: float | None = None
     """GB that may be taken (what is free by default); a training that needs more goes in groups"""
-    cluster: Annotated[str | None, pydantic.BeforeValidator(named)] = None
-    """a Dask cluster to compute on: local:4, tcp://host:8786, or the file of a scheduler"""
+    cluster: str | None = None
+    """a Dask cluster to compute on: local:4, tcp://host:8786, or a scheduler file"""
     device: str | None = None
     """where to compute: cpu, gpu, … (JAX's choice by default)"""
 
@@ -86,7 +86,7 @@ class Train(Command, TrainingSettings):
         settings, folder = self.settings, self.folder
         # What is wrong is said before anything is written or computed
         programs = len(plan(settings)[1])
-        if self.cluster and self.memory:
+        if self.cluster is not None and self.memory:
             raise InputError("--memory is for this machine; a cluster's workers have theirs.")
         eqx.filter_eval_shape(settings.initialise, jax.random.key(0))
         settings.optimiser.build().transformation(settings.steps)

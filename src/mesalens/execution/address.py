@@ -4,14 +4,17 @@ import contextlib
 import importlib.util
 import json
 import logging
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mesalens.checks import InputError, count
+from mesalens.checks import InputError
 
 ANSWERS_WITHIN = 8.0
 """Seconds in which a scheduler has to answer."""
+
+MOST_PROCESSES = 1024
 
 Client = Any
 """A `dask.distributed.Client`, which an extra installs."""
@@ -60,11 +63,15 @@ def _local(distributed: Any, word: str) -> Iterator[Client]:
 
     number = word.partition(":")[2]
     if not number.isdecimal() or not int(number):
-        raise InputError(f"{word} is not a number of processes, as local:4.")
-    number = count("local", int(number), at_most=1024)
+        raise InputError(f"{word}: give a number of processes of at least 1, such as local:4.")
+    if int(number) > MOST_PROCESSES:
+        raise InputError(f"{word}: there may be at most {MOST_PROCESSES} processes.")
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A process of a cluster imports the script that started it, which starts a cluster
+        raise SystemExit(1)
     # Workers would end with Ctrl-C before the client has heard of it
     deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-    memory = psutil.virtual_memory().total / number
+    memory = psutil.virtual_memory().total / int(number)
     with contextlib.ExitStack() as stack:
         # Dask has processes give memory back at once, and XLA takes it again in each step; its
         # samples of what threads do cost more than they tell here
@@ -74,11 +81,11 @@ def _local(distributed: Any, word: str) -> Iterator[Client]:
         stack.enter_context(dask.config.set(settings))
         try:
             started = distributed.LocalCluster(
-                n_workers=number,
+                n_workers=int(number),
                 threads_per_worker=1,
                 host="127.0.0.1",
-                dashboard_address=None,
-                worker_dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
                 security=distributed.Security.temporary(),
                 resources={"memory": memory},
@@ -101,8 +108,8 @@ def _scheduler(word: str) -> str:
     file = Path(word)
     if not file.is_file():
         raise InputError(
-            f"{word} is not a cluster: give local:4, an address as tcp://host:8786, or the file of "
-            "a scheduler."
+            f"{word!r} is not a cluster, and there is no such file: give local:4, an address such "
+            "as tcp://host:8786, or a scheduler file."
         )
     try:
         address = json.loads(file.read_text(encoding="utf-8"))["address"]
@@ -110,7 +117,7 @@ def _scheduler(word: str) -> str:
             raise ValueError("it has no address")
     except (OSError, ValueError, LookupError, TypeError) as error:
         reason = "it has no address" if isinstance(error, LookupError | TypeError) else error
-        raise InputError(f"{word} is not the file of a scheduler ({reason}).") from None
+        raise InputError(f"{word} is not a scheduler file ({reason}).") from None
     return address
 
 
@@ -125,10 +132,13 @@ def _client(distributed: Any, address: str) -> Client:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """In the block Dask logs nothing: what matters is said in sentences."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    loggers = [logging.getLogger(name) for name in ("distributed", *names)]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -105,21 +105,19 @@ class Cluster:
     ):
         if not isinstance(client, dask_distributed().Client) or client.asynchronous:
             raise InputError(
-                f"a cluster is a dask.distributed.Client that is not asynchronous, an address, "
+                "a cluster is a dask.distributed.Client that is not asynchronous, an address, "
                 f"local:N or a scheduler file; got {type(client).__name__}."
             )
+        if client.status != "running":
+            raise ClusterError(f"the client of the cluster is {client.status}; make a new one.")
         self.client, self.say, self.shared = client, say, shared
+        self.address = str(client.scheduler.address)
         self.members: dict[str, Member] = {}
         self.lost = self.compiled = 0
         self.leaving: set[str] = set()
         self._bytes: dict[str, float] = {}
         self._changed = threading.Event()
         self._looked = 0.0
-
-    @property
-    def address(self) -> str:
-        """Where the scheduler is."""
-        return str(self.client.scheduler.address if self.client.scheduler else "the scheduler")
 
     @property
     def one_cpu(self) -> bool:
@@ -228,7 +226,10 @@ class _Run:
                 self.stop()
                 raise
         if self.given_up:
-            raise GivenUpError(" ".join(self.given_up))
+            raise GivenUpError(
+                f"{'; '.join(self.given_up)}: given up, because {MOST_LOSSES} workers died while "
+                "they ran it. Everything else is finished and kept."
+            )
 
     def state(self) -> State:
         running = [*self.places, *self.local.values()]
@@ -398,12 +399,12 @@ class _Run:
             job.losses += not left
             if job.losses < MOST_LOSSES:
                 how = "left" if left else "died"
-                self.cluster.say(f"{job.words}: worker {member.address} {how}; it runs again.")
+                self.cluster.say(
+                    f"{job.words}: worker {member.address} {how}; the unit will be run again."
+                )
                 self.queue.again(job)
             else:
-                line = f"{job.words} is given up: {MOST_LOSSES} workers died while they ran it."
-                self.cluster.say(line)
-                self.given_up.append(line)
+                self.given_up.append(job.words)
                 self.queue.give_up(job)
 
     def _require_scheduler(self) -> None:
@@ -416,8 +417,8 @@ class _Run:
 
     def _gone(self) -> ClusterError:
         return ClusterError(
-            f"the scheduler {self.cluster.address} no longer answers; what was finished is kept, "
-            "and the same command continues with the rest."
+            f"the scheduler at {self.cluster.address} no longer answers; what was finished is "
+            "kept, and the same command continues with the rest."
         )
 
     # Work
@@ -470,10 +471,17 @@ class _Run:
         device = config.jax_default_device
         number = next(self.numbers)
         sees = member.about.sees
+        try:
+            work = cloudpickle.dumps((unit.function, unit.arguments()))
+        except InputError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ClusterError(f"{job.words} cannot be sent to a worker ({reason}).") from error
         order = workers.Order(
             self.session,
             number,
-            cloudpickle.dumps((unit.function, unit.arguments())),
+            work,
             user_files.sources(),
             unit.folder if sees else None,
             {} if sees else unit.files(),

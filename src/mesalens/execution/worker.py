@@ -124,8 +124,9 @@ def perform(order: Order) -> Done:
     """Does a unit: in its folder if this machine sees it, else in one of its own."""
     import jax
 
+    own = Path(sys.modules["distributed"].get_worker().local_directory)  # which Dask removes
     try:
-        user_files.receive(order.sources)
+        user_files.receive(order.sources, own)
         function, arguments = pickle.loads(order.work)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -142,7 +143,7 @@ def perform(order: Order) -> Done:
             stack.enter_context(jax.default_device(device))
         folder = order.folder
         if folder is None:
-            folder = Path(tempfile.mkdtemp(prefix="mesalens-unit-"))
+            folder = Path(tempfile.mkdtemp(prefix="mesalens-unit-", dir=own))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             write_files(folder, order.files)
         tell, say = _reporter(order)

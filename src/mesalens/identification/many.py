@@ -43,7 +43,7 @@ def on_cluster(
 
     def report(state: State) -> None:
         words = f"{state.done} of {len(models)} models identified, {state.workers} workers"
-        progress(words + (f", {state.lost} lost and made again" * bool(state.lost)), state.share)
+        progress(words + (f", {state.lost} lost and rerun" * bool(state.lost)), state.share)
 
     with tempfile.TemporaryDirectory() as folder:
 

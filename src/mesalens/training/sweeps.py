@@ -231,7 +231,8 @@ def _as_units(
     """Trains each part as a unit of work, on a cluster or the cores of this machine."""
     steps, runs = programs.settings.steps, sum(len(part.seeds) for part in parts)
     kind = "on one core" if all(len(part.seeds) == 1 for part in parts) else "in one program"
-    say(f"{runs} runs as {len(parts)} units of work, each {kind}.")
+    if say is not warn:  # for people at a terminal
+        say(f"{runs} runs as {len(parts)} units of work, each {kind}.")
 
     def told(state: State) -> None:
         report(state)
