@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import psutil
 import pytest
+import xarray as xr
 from cluster_processes import (
     SETTINGS,
     Lines,
@@ -34,6 +35,7 @@ from mesalens.atlas.work import keep_files
 from mesalens.execution import address, connected
 from mesalens.execution import cluster as clusters
 from mesalens.kinds import load
+from mesalens.storage import load_dataset, save_dataset
 from mesalens.store import Store
 from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask
 from mesalens.training import load_run, sweeps
@@ -166,6 +168,18 @@ def test_the_command_line_reproduces_and_identifies_on_a_cluster(cluster_of_two,
     here = json.loads(capsys.readouterr().out)
     assert [seed["verdict"] for seed in there["seeds"]] == [s["verdict"] for s in here["seeds"]]
     assert there["verdict"] == here["verdict"] and len(there["seeds"]) == 2
+
+
+def test_results_are_written_without_the_cluster(cluster_of_two, tmp_path):
+    """xarray locks files through the client of a process that has one, and fails with it."""
+    table = xr.Dataset({"value": ("seed", [1.0, 2.0])})
+    with distributed.Client(cluster_of_two.address):
+        cluster_of_two.scheduler.send_signal(signal.SIGSTOP)
+        try:
+            save_dataset(table, tmp_path / "table.nc")
+        finally:
+            cluster_of_two.scheduler.send_signal(signal.SIGCONT)
+    assert load_dataset(tmp_path / "table.nc").identical(table)
 
 
 def test_what_a_worker_sends_stays_in_its_folder(tmp_path):

@@ -14,6 +14,7 @@ import safetensors
 import safetensors.numpy
 import xarray as xr
 from jaxtyping import PyTree
+from xarray.backends import NetCDF4DataStore
 
 from mesalens.checks import InputError
 from mesalens.files import replace_file, replacing
@@ -68,7 +69,12 @@ def with_arrays(tree: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
 def save_dataset(dataset: xr.Dataset, file: Path) -> None:
     """Writes a labelled dataset as netCDF, replacing the file atomically."""
     with replacing(file) as temporary, _NETCDF:
-        dataset.to_netcdf(temporary, engine="netcdf4")
+        # `to_netcdf` would lock the file through the cluster, where this process has one of Dask's
+        store = NetCDF4DataStore.open(str(temporary), mode="w", lock=threading.RLock())
+        try:
+            dataset.dump_to_store(store)
+        finally:
+            store.close()
 
 
 def load_dataset(file: Path) -> xr.Dataset:

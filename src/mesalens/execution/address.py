@@ -98,7 +98,7 @@ def _local(distributed: Any, word: str) -> Iterator[Client]:
                 'has to stand behind `if __name__ == "__main__":`.'
             ) from error
         stack.enter_context(started)
-        yield stack.enter_context(distributed.Client(started))
+        yield stack.enter_context(distributed.Client(started, set_as_default=False))
 
 
 def _scheduler(word: str) -> str:
@@ -123,7 +123,7 @@ def _scheduler(word: str) -> str:
 
 def _client(distributed: Any, address: str) -> Client:
     try:
-        return distributed.Client(address, timeout=ANSWERS_WITHIN)
+        return distributed.Client(address, timeout=ANSWERS_WITHIN, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ClusterError(f"no scheduler answers at {address} ({reason}).") from None
