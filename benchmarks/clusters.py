@@ -164,27 +164,32 @@ def scaling(rounds: int) -> dict[str, Any]:
 
 
 def simulated(workers: int, unit: float, cost: float, latency: float, turns: int = 20) -> float:
-    """The share of time in which workers work, where a client gives one unit after the other.
+    """The share of time in which workers work, where one client gives them units.
 
-    A worker that is done is heard of half a latency later; the client, which does one thing at a
-    time, takes the result and sends the next unit, which begins another half later.
+    The client does one thing at a time: it takes all results that have come, and then sends a unit
+    to each of these workers. A unit begins half a latency after it was sent, and its result comes
+    half a latency after its end.
 
     Args:
         workers: Their number.
         unit: Seconds of work in a unit.
-        cost: Seconds of the client for each unit.
+        cost: Seconds of the client for each unit, half of it to take the result.
         latency: Seconds between a result and the next unit, where nobody else waits.
         turns: Units for each worker.
     """
-    free = [(0.0, place) for place in range(workers)]
-    heapq.heapify(free)
-    client, last = 0.0, 0.0
-    for _ in range(workers * turns):
-        heard, place = heapq.heappop(free)
-        client = max(client, heard) + cost
-        last = client + latency / 2 + unit
-        heapq.heappush(free, (last + latency / 2, place))
-    return workers * turns * unit / workers / last
+    heard = [(0.0, place) for place in range(workers)]
+    client, end, left = 0.0, 0.0, workers * turns
+    while left:
+        client, taken = max(client, heard[0][0]), []
+        while heard and heard[0][0] <= client and len(taken) < left:
+            taken.append(heapq.heappop(heard)[1])
+            client += cost / 2
+        for place in taken:
+            client += cost / 2
+            end = max(end, client + latency / 2 + unit)
+            heapq.heappush(heard, (client + latency + unit, place))
+            left -= 1
+    return turns * unit / end
 
 
 def draw(found: dict[str, Any], file: Path) -> None:

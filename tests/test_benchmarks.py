@@ -190,9 +190,14 @@ def test_a_simulated_cluster_of_one_worker_waits_for_its_client(unit, cost, late
 
 def test_a_simulated_client_that_is_busy_all_the_time_sets_the_pace():
     """400 units a second are 400 s of work a second, of units of a second."""
-    share = clusters.simulated(1000, 1.0, 1 / 400, 0.01, turns=200)
+    share = clusters.simulated(1000, 1.0, 1 / 400, 0.0, turns=200)
     assert share == pytest.approx(0.4, rel=1e-2)
-    assert clusters.simulated(100, 10.0, 1 / 400, 0.01, turns=200) == pytest.approx(1.0, rel=5e-3)
+
+
+def test_workers_of_a_simulated_client_that_is_free_wait_for_their_turn():
+    """All end together, and the client sends one unit after the other."""
+    share = clusters.simulated(100, 10.0, 1 / 400, 0.0, turns=200)
+    assert share == pytest.approx(10 / (10 + 100 / 400 / 2), rel=2e-3)
 
 
 def test_units_are_timed_where_they_are_done():
