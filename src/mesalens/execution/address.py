@@ -15,6 +15,7 @@ ANSWERS_WITHIN = 8.0
 """Seconds in which a scheduler has to answer."""
 
 MOST_PROCESSES = 1024
+"""Of this machine, in one cluster."""
 
 Client = Any
 """A `dask.distributed.Client`, which an extra installs."""

@@ -94,6 +94,9 @@ class Job:
         unit: What other machines can do of it.
         prepares: Whether it only prepares this process for others, as compiling does.
         share: How much of it is done.
+        done: Whether all of it is.
+        result: What `work` gave.
+        losses: How many workers died while they ran its unit.
     """
 
     words: str
