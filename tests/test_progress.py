@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mesalens import progress
+from mesalens.execution import State
 from mesalens.progress import ProgressReport
 
 
@@ -162,3 +163,14 @@ def test_a_report_may_be_closed_before_its_context_ends(terminal):
         shown.stages()("fitting", 0.5)
         shown.close()
     assert "\x1b[?25h" in screen.getvalue()  # the cursor is shown again
+
+
+def test_the_progress_of_a_cluster_names_workers_losses_and_the_time_left(capsys, clock):
+    report = ProgressReport()
+    for seconds, share, workers in ((10, 0.1, 3), (40, 0.5, 3), (50, 0.5, 0)):
+        clock(seconds)
+        report.work(State(5, 2, 3, ["a run"], share, workers=workers, lost=2))
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == "5 done, 2 running, 3 waiting, 2 lost and rerun, 3 workers: a run"
+    assert "3 workers, about 38 s left: a run" in second  # 40% in 30 s
+    assert third == "5 done, 2 running, 3 waiting, 2 lost and rerun, 0 workers: a run"
