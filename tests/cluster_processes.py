@@ -133,10 +133,27 @@ def here():
     return SETTINGS.train()
 
 
+def hide_folders(monkeypatch):
+    """Workers that see no folder of the client, and sessions that do not insist that they do."""
+    monkeypatch.setattr(cluster._Run, "_marker", lambda run: None)
+    monkeypatch.setattr(
+        "mesalens.atlas.session.connected",
+        lambda where, say, shared: cluster.connected(where, say=say),
+    )
+
+
 @pytest.fixture
 def unseen(monkeypatch):
     """Workers that see no folder of the client."""
     monkeypatch.setattr(cluster._Run, "_marker", lambda run: None)
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    """A study in a file of a user."""
+    file = tmp_path / "study_of_mine.py"
+    file.write_text(Path(__file__).with_name("small_study.py").read_text())
+    return file
 
 
 def free_port():

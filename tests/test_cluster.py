@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import time
-from pathlib import Path
 
 import distributed
 import jax
@@ -21,6 +20,7 @@ from cluster_processes import (
     assert_bits_agree,
     command,
     free_port,
+    hide_folders,
     job,
     slept,
     told_cores,
@@ -33,7 +33,6 @@ from mesalens import InputError, cli
 from mesalens.atlas import Session
 from mesalens.atlas.work import keep_files
 from mesalens.execution import address, connected
-from mesalens.execution import cluster as clusters
 from mesalens.kinds import load
 from mesalens.storage import load_dataset, save_dataset
 from mesalens.store import Store
@@ -82,19 +81,15 @@ def files_of(store):
 
 
 @pytest.mark.parametrize("sees", [True, False])
-def test_a_study_has_the_same_results_on_a_cluster(cluster_of_two, tmp_path, monkeypatch, sees):
+def test_a_study_has_the_same_results_on_a_cluster(
+    cluster_of_two, study_file, tmp_path, monkeypatch, sees
+):
     if not sees:
-        monkeypatch.setattr(clusters._Run, "_marker", lambda run: None)
-        monkeypatch.setattr(
-            "mesalens.atlas.session.connected",
-            lambda cluster, say, shared: connected(cluster, say=say),
-        )
-    study = tmp_path / "study_of_mine.py"
-    study.write_text((Path(__file__).parent / "small_study.py").read_text())
+        hide_folders(monkeypatch)
     said = Lines()
     with Session(tmp_path / "there", cluster=cluster_of_two.address, say=said) as session:
-        there = session.reproduce(str(study), budget="full")
-    here = Session(tmp_path / "here", say=Lines()).reproduce(str(study), budget="full")
+        there = session.reproduce(str(study_file), budget="full")
+    here = Session(tmp_path / "here", say=Lines()).reproduce(str(study_file), budget="full")
     for a, b in zip(there.verdicts, here.verdicts, strict=True):
         assert a.claim.name == b.claim.name and a.judgement == b.judgement
     mine, theirs = files_of(tmp_path / "here"), files_of(tmp_path / "there")
@@ -103,7 +98,7 @@ def test_a_study_has_the_same_results_on_a_cluster(cluster_of_two, tmp_path, mon
         weights = {n: d for n, d in digests.items() if n.endswith(".safetensors")}
         assert weights.items() <= theirs[name].items(), name
     # Everything is taken the next time, wherever
-    again = Session(tmp_path / "there", say=Lines()).reproduce(str(study), budget="full")
+    again = Session(tmp_path / "there", say=Lines()).reproduce(str(study_file), budget="full")
     assert all(verdict.taken for verdict in again.verdicts)
 
 
@@ -149,13 +144,14 @@ SMALL = ["--dim", "2", "--context-length", "3", "--steps", "40", "--every", "20"
 SMALL += ["--batch-size", "32", "--seeds", "2", "--vary", "learning_rate=1e-3,3e-2"]
 
 
-def test_the_command_line_reproduces_and_identifies_on_a_cluster(cluster_of_two, tmp_path, capsys):
-    study = tmp_path / "study_of_mine.py"
-    study.write_text((Path(__file__).parent / "small_study.py").read_text())
+def test_the_command_line_reproduces_and_identifies_on_a_cluster(
+    cluster_of_two, study_file, tmp_path, capsys
+):
     words = ["--cluster", str(cluster_of_two.file)]
     options = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "page")]
     assert (
-        cli.main(["reproduce", str(study), "--budget", "full", "--falsify", *options, *words]) == 1
+        cli.main(["reproduce", str(study_file), "--budget", "full", "--falsify", *options, *words])
+        == 1
     )
     assert "1 FAIL" in capsys.readouterr().out  # as it should
     run = ["--dim", "2", "--context-length", "3", "--steps", "40", "--every", "20", "--seeds", "2"]

@@ -14,6 +14,7 @@ from cluster_processes import (
     assert_bits_agree,
     failing,
     free_port,
+    hide_folders,
     job,
     killed,
     slept,
@@ -59,6 +60,24 @@ def test_a_unit_whose_worker_is_killed_is_done_again(processes, tmp_path):
     )
     done = numbers(log)
     assert len(done) == 7 and set(done) == set(range(6))  # one of them twice
+
+
+def test_a_unit_that_waited_for_a_worker_that_died_is_not_lost(processes, tmp_path):
+    """Short units are sent ahead; only the one that ran is counted."""
+    processes.start_scheduler()
+    first, _ = processes.start_worker(), processes.start_worker()
+    log, states = tmp_path / "log", []
+    jobs = [job(slept, tmp_path, n, 0.3, log) for n in range(40)]
+
+    def check():
+        if len(numbers(log)) >= 8 and first.poll() is None:
+            first.send_signal(signal.SIGKILL)
+
+    with connected(processes.address, say=Lines()) as cluster:
+        cluster.run(jobs, check=check, report=states.append)
+    assert [each.result for each in jobs] == list(range(40))
+    assert max(state.running for state in states) == 4  # two run, two wait
+    assert states[-1].lost == 1 == sum(each.losses for each in jobs)
 
 
 def test_a_unit_that_kills_its_workers_is_given_up(processes, tmp_path):
@@ -228,16 +247,10 @@ def test_a_worker_killed_at_any_moment_changes_no_bit(
 @pytest.mark.slow
 @pytest.mark.parametrize("sees", [True, False])
 def test_a_study_whose_worker_is_killed_has_the_same_verdicts(
-    processes, tmp_path, monkeypatch, sees
+    processes, study_file, tmp_path, monkeypatch, sees
 ):
     if not sees:
-        monkeypatch.setattr(clusters._Run, "_marker", lambda run: None)
-        monkeypatch.setattr(
-            "mesalens.atlas.session.connected",
-            lambda cluster, say, shared: connected(cluster, say=say),
-        )
-    study = tmp_path / "study_of_mine.py"
-    study.write_text((Path(__file__).parent / "small_study.py").read_text())
+        hide_folders(monkeypatch)
     processes.start_scheduler()
     first, _ = processes.start_worker(), processes.start_worker()
 
@@ -248,8 +261,8 @@ def test_a_study_whose_worker_is_killed_has_the_same_verdicts(
     with Session(
         tmp_path / "there", cluster=processes.address, say=Lines(), report=report
     ) as session:
-        there = session.reproduce(str(study), budget="full")
-    here = Session(tmp_path / "here", say=Lines()).reproduce(str(study), budget="full")
+        there = session.reproduce(str(study_file), budget="full")
+    here = Session(tmp_path / "here", say=Lines()).reproduce(str(study_file), budget="full")
     assert first.poll() is not None
     for a, b in zip(there.verdicts, here.verdicts, strict=True):
         assert a.claim.name == b.claim.name and a.judgement == b.judgement
