@@ -383,7 +383,9 @@ class Study:
         name: For commands, as "ahn-2023".
         title: Of the paper.
         citation: Authors, venue and arXiv number.
+        system: What the paper studies, in a line: the task, the learner, the training.
         note: Where conventions differ from the paper's.
+        unchecked: Claims of the paper that are not checked here: each, and why.
         settings: Plain values that experiments and measurements read. All may be changed by
             `--set`. `seeds` has the numbers of seeds of the looks, such as (5, 10, 20).
         **budgets: `quick`, `full` and `paper`, each with the settings that it changes.
@@ -396,10 +398,13 @@ class Study:
         title: str,
         citation: str,
         settings: Mapping[str, Any],
+        system: str = "",
         note: str = "",
+        unchecked: Mapping[str, str] | None = None,
         **budgets: Mapping[str, Any],
     ):
         self.name, self.title, self.citation, self.note = name, title, citation, note
+        self.system, self.unchecked = system, dict(unchecked or {})
         self.settings, self.budgets = {"seeds": (5,), **settings}, budgets
         for budget, changes in budgets.items():
             for setting in changes:
