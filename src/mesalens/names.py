@@ -29,7 +29,8 @@ def _axis(package: str, base: str, members: str) -> Axis:
 
 
 COVARIATES = """gaussian=Gaussian uniform=Uniform sphere=Sphere laplace=Laplace
-    exponential=Exponential student-t=StudentT cauchy=Cauchy"""
+    exponential=Exponential student-t=StudentT cauchy=Cauchy random-mean=RandomMean
+    retrieved=Retrieved"""
 FUNCTIONS = """linear=LinearFunctions network=TwoLayerNetworks monomial=Monomials cosine=Cosines
     sine=SineWaves polynomial=RotatedPolynomials constant=Constants pool=FinitePool
     own=OwnFunctions"""
@@ -45,10 +46,13 @@ LEARNERS = """linear-transformer=models:LinearTransformer transformer=models:Tra
     lasso=Lasso weighted-ridge=WeightedRidge online-descent=OnlineDescent"""
 ATTENTION = """softmax=SoftmaxAttention linear=LinearAttention relu=ReLUAttention
     kernel=KernelAttention"""
-OBJECTIVES = "sampled=SquaredError population=Population cross-entropy=CrossEntropy"
+OBJECTIVES = """sampled=SquaredError population=Population cross-entropy=CrossEntropy
+    dataset=Dataset"""
 STOPS = "never=Never near-optimum=NearOptimum near-risk=NearRisk flat=Flat"
-STRUCTURES = "factors=Factors merged=Merged sparse=Sparse scalars=Scalars"
-TASKS = "regression=RegressionSettings classification=ClassificationSettings"
+STRUCTURES = """factors=Factors merged=Merged sparse=Sparse scalars=Scalars
+    descent-step=DescentStep linear-block=LinearBlock"""
+TASKS = """regression=RegressionSettings classification=ClassificationSettings
+    mixture=MixtureSettings"""
 VISIBILITY = "context=ContextOnly causal=Causal all=AllRows"
 
 AXES = {

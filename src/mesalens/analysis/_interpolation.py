@@ -47,5 +47,5 @@ def interpolate(
         raise InputError(f"(layers, looped, d, m) must be the same; got {size} and {other}.")
     A, B = (((1 - weight) * one + weight * two)[:, None] for one, two in pairs)
     return LinearTransformer.from_effective(
-        A, B, layers=first.layers, outputs=first.outputs, initial_weights=first.initial_weights
+        A, B, layers=first.layers, outputs=first.outputs, initial_weights=first.start
     )

@@ -21,6 +21,8 @@ from .visibility.causal import Causal as Causal
 from .visibility.context_only import ContextOnly as ContextOnly
 from .weights.base import LinearWeights as LinearWeights
 from .weights.base import Sizes as Sizes
+from .weights.block import LinearBlock as LinearBlock
+from .weights.descent_step import DescentStep as DescentStep
 from .weights.factors import Factors as Factors
 from .weights.merged import Merged as Merged
 from .weights.scalars import Scalars as Scalars

@@ -40,7 +40,8 @@ class LinearTransformer(IterativeLearner):
     transformer stores the weights of one layer and applies it `layers` times.
 
     `initial_weights` is W_0 of the query token `(x_q, -W_0 x_q)`, zero by default; training leaves
-    it as it is. With `activation_clip`, entries of all tokens are clipped to ± that after a layer.
+    it as it is, unless W_0 is one of the weights (`DescentStep`, `LinearBlock`). With
+    `activation_clip`, entries of all tokens are clipped to ± that after a layer.
 
     Source: von Oswald et al. (2023), Section 2 and Proposition 1.
     """
@@ -58,6 +59,10 @@ class LinearTransformer(IterativeLearner):
         require_layers(self.layers, self.stored)
         if self.activation_clip is not None:
             positive("activation_clip", self.activation_clip)
+        if self.initial_weights is not None and self.weights.start() is not None:
+            raise InputError(
+                f"initial_weights must be None, as {type(self.weights).__name__} has a start."
+            )
 
     @classmethod
     def initialise(
@@ -122,6 +127,11 @@ class LinearTransformer(IterativeLearner):
     def dim(self) -> int:
         """d, the number of entries of a covariate."""
         return jax.eval_shape(self.effective)[0].shape[-1] - self.outputs
+
+    @property
+    def start(self) -> Float[Array, "m d"] | None:
+        """W_0 of the query token: `initial_weights`, or that of the weights; None for zero."""
+        return self.weights.start() if self.initial_weights is None else self.initial_weights
 
     @property
     def looped(self) -> bool:
@@ -213,7 +223,8 @@ class LinearTransformer(IterativeLearner):
                 f"the {self.layers} layers have weights of their own; give a looped transformer."
             )
         A, B = self.effective()
-        return dataclasses.replace(self, weights=Merged(A, damping * B), layers=times)
+        weights = Merged(A, damping * B)
+        return dataclasses.replace(self, weights=weights, layers=times, initial_weights=self.start)
 
     def token_by_token(self, prompt: AnyPrompt) -> Float[Array, " m"]:
         """The prediction from the residual stream: the reference for `__call__`, in O(L n² D)."""
@@ -243,7 +254,7 @@ class LinearTransformer(IterativeLearner):
 
     def _tokens(self, prompt: AnyPrompt) -> tuple[Float[Array, "n D"], Float[Array, " D"]]:
         require_sizes(prompt, self.dim, self.outputs)
-        tokens = Joint(self.initial_weights)
+        tokens = Joint(self.start)
         return tokens.context(prompt), tokens.query(prompt)
 
 

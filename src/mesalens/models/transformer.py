@@ -201,7 +201,7 @@ class Transformer(IterativeLearner):
         factors = weights if isinstance(weights, Factors) else Factors(A, eye, eye, B)
         each = zip(factors.W_Q, factors.W_K, factors.W_V, factors.P, strict=True)
         return cls(
-            Joint(linear.initial_weights),
+            Joint(linear.start),
             Embedding(),
             tuple(TransformerLayer(Attention(*of_layer)) for of_layer in each),
             layers=linear.layers,

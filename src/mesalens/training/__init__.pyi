@@ -3,6 +3,7 @@ from ._train import train as train
 from .objectives.base import Objective as Objective
 from .objectives.base import SampledObjective as SampledObjective
 from .objectives.cross_entropy import CrossEntropy as CrossEntropy
+from .objectives.dataset import Dataset as Dataset
 from .objectives.population import Population as Population
 from .objectives.squared_error import SquaredError as SquaredError
 from .optimisers.adam import Adam as Adam

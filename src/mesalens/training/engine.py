@@ -337,8 +337,8 @@ def _compiled_parts(plan: Plan, static: PyTree) -> tuple[Callable, Callable]:
 
     def advance(run: Run, state: State, numbers):
         problem = plan.problem(run)
-        loss = plan.loss_of(problem)
-        return take_steps(problem, loss, plan.microbatches, static, run.data_key, state, numbers)
+        given = problem, plan.loss_of(problem), plan.microbatches, static, run.data_key
+        return take_steps(*given, state, numbers, plan.objective.fixed_prompts)
 
     def measure(run: Run, state: State, number):
         problem, key = plan.problem(run), jax.random.fold_in(run.measure_key, number)

@@ -48,15 +48,17 @@ def take_steps(
     data_key: Key[Array, ""],
     state: State,
     numbers: Any,
+    fixed_prompts: bool = False,
 ) -> tuple[State, tuple[Float[Array, " steps"], Float[Array, " steps"]]]:
     """The state after the steps of these numbers, and each step's loss and norm of the gradient.
 
-    A step whose loss, gradient or new weights are not finite is not taken, and is the last.
+    With `fixed_prompts` all steps draw with the same key. A step whose loss, gradient or new
+    weights are not finite is not taken, and is the last.
     """
     optimiser = optax.with_extra_args_support(problem.optimiser)
 
     def step(state: State, number):
-        key = jax.random.fold_in(data_key, number)
+        key = data_key if fixed_prompts else jax.random.fold_in(data_key, number)
 
         def loss_of_part(parameters, key):
             return loss(eqx.combine(parameters, state.frozen, static), key)

@@ -26,7 +26,8 @@ class LinearWeights(eqx.Module):
 
     A layer of linear self-attention is `e_j <- e_j + Σ_h B_h S A_h e_j`: theory, population
     training and the fast path read weights through `effective` alone, so that they hold for any
-    structure. Arrays have a leading axis of stored layers, then one of heads.
+    structure. A structure may have the start W_0 among its parameters. Arrays have a leading axis
+    of stored layers, then one of heads.
     """
 
     @classmethod
@@ -37,3 +38,7 @@ class LinearWeights(eqx.Module):
     @abc.abstractmethod
     def effective(self) -> Effective:
         """A and B, differentiable in the parameters."""
+
+    def start(self) -> Float[Array, "m d"] | None:
+        """W_0 of the query token, if it is one of the parameters; None by default."""
+        return None

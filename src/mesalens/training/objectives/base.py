@@ -16,9 +16,13 @@ Loss = Callable[[Any, Key[Array, ""]], Float[Array, ""]]
 
 
 class Objective(eqx.Module):
-    """Makes the loss of a learner on a task. `exact` says that batches play no part in it."""
+    """Makes the loss of a learner on a task.
+
+    `exact` says that batches play no part in it, `fixed_prompts` that all steps have the same.
+    """
 
     exact: ClassVar[bool] = False
+    fixed_prompts: ClassVar[bool] = False
 
     @abc.abstractmethod
     def loss(self, task: Task, batch_size: int) -> Loss:

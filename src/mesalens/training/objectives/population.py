@@ -1,12 +1,12 @@
 """The risk itself."""
 
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from jaxtyping import Array, Float, Key
 
 from mesalens.learners.base import require
 from mesalens.models import LinearTransformer
-from mesalens.tasks import RegressionTask, Task
+from mesalens.tasks import Task
 from mesalens.theory import population_risk, task_moments
 from mesalens.training.objectives.base import Loss, Objective
 
@@ -25,7 +25,7 @@ class Population(Objective):
     exact: ClassVar[bool] = True
 
     def loss(self, task: Task, batch_size: int) -> Loss:
-        moments = task_moments(cast(RegressionTask, task))
+        moments = task_moments(task)
 
         def risk(learner: Any, _: Key[Array, ""]) -> Float[Array, ""]:
             return population_risk(require(learner, LinearTransformer, "objective"), moments)

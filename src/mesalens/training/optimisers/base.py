@@ -1,6 +1,8 @@
 """`Optimiser`: what makes an Optax optimiser for a number of steps."""
 
 import abc
+import math
+import typing
 from typing import Literal
 
 import equinox as eqx
@@ -12,7 +14,7 @@ from mesalens.checks import InputError, count, one_of, positive
 Number = float | Float[Array, ""]
 """A number, or one that JAX traces because it is varied."""
 
-Schedule = Literal["constant", "cosine", "linear"]
+Schedule = Literal["constant", "cosine", "linear", "geometric"]
 
 
 class Optimiser(eqx.Module):
@@ -33,7 +35,8 @@ def schedule(
     """The learning rate over the steps.
 
     Args:
-        name: "constant", or "cosine" or "linear": down to 0 at the last step.
+        name: "constant"; "cosine" or "linear", down to 0 at the last step; or "geometric", halved
+            after every ⌊T / log₂ T⌋ of T steps (Wu et al., 2024).
         learning_rate: The rate at the beginning.
         steps: The number of steps.
         warmup: Steps in which the rate first rises linearly from 0.
@@ -42,7 +45,7 @@ def schedule(
         ValueError: for an unknown name, a rate that is not positive, or a warm-up that is not
             shorter than the training.
     """
-    one_of("schedule", name, ("constant", "cosine", "linear"))
+    one_of("schedule", name, typing.get_args(Schedule))
     positive("learning_rate", learning_rate)
     count("steps", steps)
     if count("warmup", warmup, at_least=0) >= steps:
@@ -53,7 +56,14 @@ def schedule(
         "constant": lambda: optax.constant_schedule(learning_rate),
         "cosine": lambda: optax.cosine_decay_schedule(learning_rate, steps - warmup),
         "linear": lambda: optax.linear_schedule(learning_rate, 0.0, steps - warmup),
+        "geometric": lambda: optax.exponential_decay(
+            learning_rate, _between_halvings(steps - warmup), 0.5, staircase=True
+        ),
     }[name]()
     if not warmup:
         return rest
     return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), rest], [warmup])
+
+
+def _between_halvings(steps: int) -> int:
+    return max(1, int(steps / max(1.0, math.log2(steps))))

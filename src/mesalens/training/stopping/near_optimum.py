@@ -8,7 +8,6 @@ from jaxtyping import Array, Bool, Float
 from mesalens.checks import InputError, positive
 from mesalens.learners.base import require
 from mesalens.models import LinearTransformer
-from mesalens.tasks import RegressionTask
 from mesalens.theory import has_exact_moments, optimal_lsa, population_risk, task_moments
 from mesalens.training.stopping.base import Metrics, StoppingRule
 
@@ -31,7 +30,7 @@ class NearOptimum(StoppingRule):
     def __init__(self, task: Any, tolerance: float = 0.01):
         self.tolerance = positive("tolerance", tolerance)
         task = getattr(task, "task", task)
-        if not isinstance(task, RegressionTask) or not has_exact_moments(task):
+        if not has_exact_moments(task):
             raise InputError("near-optimum needs exact moments of the task; stop where it is flat.")
         self._moments = task_moments(task)
         self.optimum = optimal_lsa(task, self._moments).risk

@@ -1,0 +1,60 @@
+"""Linear self-attention followed by a linear MLP."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from mesalens.checks import InputError
+from mesalens.models.initial_weights import Scale, draw_factors, truncated_normal
+from mesalens.models.weights.base import Effective, LinearWeights, Sizes
+from mesalens.models.weights.factors import Factors
+
+
+class LinearBlock(LinearWeights):
+    """One layer of attention with separate factors, and `e <- W_2^T W_1 e` after it.
+
+    With `M = W_2^T W_1` and the query token (x_q, 0) the prediction is
+    `-M_yx x_q - [M B S A e_q]_y`: that of a layer without MLP, with `M B` for B, and the start
+    `W_0 = -M_yx`, of which A reads nothing. So the MLP adds what such a layer lacks, a linear
+    function of the query.
+
+    Source: Zhang, Wu and Bartlett (2024), arXiv 2402.14951: "linear transformer block".
+    """
+
+    attention: Factors
+    W_1: Float[Array, "h D"]
+    W_2: Float[Array, "h D"]
+    outputs: int = eqx.field(static=True, default=1)
+
+    @classmethod
+    def initialise(
+        cls,
+        sizes: Sizes,
+        *,
+        key_size: int | None = None,
+        hidden: int | None = None,
+        scale: Scale,
+        key: Key[Array, ""],
+    ) -> "LinearBlock":
+        """Truncated normals; K = `key_size` and h = `hidden`, both the width D by default.
+
+        Raises:
+            ValueError: for several layers, between which an MLP would change the context too.
+        """
+        if sizes.stored != 1:
+            raise InputError(f"layers must be 1 for a linear block; got {sizes.stored}.")
+        width, keys = sizes.dim + sizes.outputs, jax.random.split(key, 3)
+        h = width if hidden is None else hidden
+        factors = Factors(*draw_factors(keys[0], (1, sizes.heads), width, key_size, scale))
+        first = truncated_normal(keys[1], (h, width), width, scale)
+        return cls(factors, first, truncated_normal(keys[2], (h, width), h, scale), sizes.outputs)
+
+    def effective(self) -> Effective:
+        A, B = self.attention.effective()
+        d = A.shape[-1] - self.outputs
+        return A * (jnp.arange(A.shape[-1]) < d), self.W_2.T @ self.W_1 @ B
+
+    def start(self) -> Float[Array, "m d"]:
+        d = self.W_1.shape[-1] - self.outputs
+        return -(self.W_2.T @ self.W_1)[d:, :d]
