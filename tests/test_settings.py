@@ -266,6 +266,7 @@ REQUIRED = {
     "risk": 0.5,
 }
 """Parameters without defaults."""
+OF_MIXTURE = {"components": [{"probability": 0.5, "dim": 3}, {"probability": 0.5, "dim": 3}]}
 
 
 def projection(key, x):
@@ -281,7 +282,9 @@ def test_every_member_can_be_described_and_built(axis, kind):
     if needed:
         with pytest.raises(InputError, match=needed[0]):
             model.read({})
-    values = {name: REQUIRED[name] for name in needed}
+    values = {
+        name: (REQUIRED | OF_MIXTURE if kind == "mixture" else REQUIRED)[name] for name in needed
+    }
     settings = model.read(values)
     assert model.read(json.loads(settings.model_dump_json())) == settings
     task = TrainingSettings(task={"dim": 3, "noise": {"variance": 0.1}}).sampled_task()

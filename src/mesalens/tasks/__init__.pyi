@@ -6,9 +6,12 @@ from .classification import ClassificationTask as ClassificationTask
 from .condensed import CondensedTask as CondensedTask
 from .covariates.base import Covariates as Covariates
 from .covariates.base import IndependentCovariates as IndependentCovariates
+from .covariates.correlated import CorrelatedGaussian as CorrelatedGaussian
 from .covariates.exponential import Exponential as Exponential
 from .covariates.gaussian import Gaussian as Gaussian
 from .covariates.laplace import Laplace as Laplace
+from .covariates.random_mean import RandomMean as RandomMean
+from .covariates.retrieved import Retrieved as Retrieved
 from .covariates.sphere import Sphere as Sphere
 from .covariates.student_t import Cauchy as Cauchy
 from .covariates.student_t import StudentT as StudentT
@@ -25,6 +28,7 @@ from .functions.own import OwnFunctions as OwnFunctions
 from .functions.polynomials import RotatedPolynomials as RotatedPolynomials
 from .functions.sine_waves import SineWaves as SineWaves
 from .matrix_file import read_matrix as read_matrix
+from .mixture import Mixture as Mixture
 from .noise.base import Noise as Noise
 from .noise.gaussian import GaussianNoise as GaussianNoise
 from .noise.heteroscedastic import HeteroscedasticNoise as HeteroscedasticNoise
@@ -32,4 +36,5 @@ from .noise.laplace import LaplaceNoise as LaplaceNoise
 from .noise.student_t import StudentTNoise as StudentTNoise
 from .regression import RegressionTask as RegressionTask
 from .settings import ClassificationSettings as ClassificationSettings
+from .settings import MixtureSettings as MixtureSettings
 from .settings import RegressionSettings as RegressionSettings

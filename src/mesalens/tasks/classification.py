@@ -38,7 +38,7 @@ class ClassificationTask(FactoredTask):
     def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[Prompt, Targets]:
         """Independent prompts with leading axes `shape`, and the target of each; float32."""
         covariate_key, function_key, class_key = jax.random.split(key, 3)
-        xs = self.covariates.sample(covariate_key, (*shape, self.context_length + 1))
+        xs = self.covariates.prompts(covariate_key, shape, self.context_length + 1)
         logits = self.functions(function_key, xs)
         if not is_zero(self.temperature):
             logits = logits + self.temperature * jax.random.gumbel(class_key, logits.shape)

@@ -41,7 +41,7 @@ class RegressionTask(FactoredTask):
         One draw of a whole batch is faster than `jax.vmap` over keys, and as good.
         """
         covariate_key, function_key, noise_key, distractor_key = jax.random.split(key, 4)
-        xs = self.covariates.sample(covariate_key, (*shape, self.context_length + 1))
+        xs = self.covariates.prompts(covariate_key, shape, self.context_length + 1)
         ys = self.noise(noise_key, self.functions(function_key, xs), xs)
         context = self.distractors(distractor_key, ys[..., :-1, :])
         return Prompt(xs[..., :-1, :], context, xs[..., -1, :]), ys[..., -1, :]

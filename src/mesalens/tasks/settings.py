@@ -1,14 +1,18 @@
 """Settings of the tasks that are put together from factors."""
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
+from mesalens.checks import InputError
 from mesalens.kinds import KindSettings, Member
 from mesalens.tasks.base import Task
 from mesalens.tasks.classification import ClassificationTask
 from mesalens.tasks.condensed import CondensedTask
 from mesalens.tasks.distractors import Distractors
+from mesalens.tasks.mixture import Mixture
 from mesalens.tasks.regression import RegressionTask
 
 
@@ -68,3 +72,34 @@ class ClassificationSettings(FactoredSettings):
         """The task; raises `ValueError` for values that make none."""
         sizes = {"context_length": self.context_length, "temperature": self.temperature}
         return ClassificationTask(*self.factors(), **sizes)
+
+
+def _components(value: Any) -> Any:
+    """Components from a JSON file, or as they are."""
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        return json.loads(Path(value).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{value} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise InputError(f"{value} is not JSON; give a list of tasks with probabilities.") from None
+
+
+class MixtureSettings(KindSettings):
+    """Settings of a `Mixture`: tasks, each with the settings of a task and its `probability`."""
+
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
+
+    kind: Literal["mixture"] = "mixture"
+    components: Annotated[tuple[dict[str, Any], ...], pydantic.BeforeValidator(_components)]
+    """tasks, or a JSON file with a list of them: [{"probability": 0.5, "dim": 5, …}, …]"""
+
+    def build(self, **context: Any) -> Task:
+        """The task; raises `ValueError` for values that make none."""
+        given = [each.get("probability") for each in self.components]
+        tasks = [{n: v for n, v in each.items() if n != "probability"} for each in self.components]
+        if None in given and any(each is not None for each in given):
+            raise InputError("components: give all of them a probability, or none.")
+        shares: Any = None if None in given else given
+        return Mixture(tuple(Member("task").read(each).build() for each in tasks), shares)

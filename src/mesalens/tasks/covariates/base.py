@@ -1,6 +1,7 @@
 """`Covariates`: where the inputs x of a task come from."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import numpy as np
@@ -11,7 +12,7 @@ from mesalens.tasks._law import Law
 
 
 class Covariates(Law):
-    """A distribution of x in R^d whose draws are independent.
+    """A distribution of x in R^d, by default with independent draws.
 
     For covariates of your own, write `sample`: their moments are then simulated. A class that knows
     its second and fourth moments states both.
@@ -28,6 +29,9 @@ class Covariates(Law):
 
     _moments = ("second_moment", "fourth_moment")
 
+    independent: ClassVar[bool] = True
+    """Whether the inputs of a prompt are independent; exact results assume it, most of them."""
+
     def __check_init__(self):
         count("dim", self.dim)
         scale("scale", self.scale)
@@ -35,6 +39,12 @@ class Covariates(Law):
     @abc.abstractmethod
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
         """Independent draws of x, float32."""
+
+    def prompts(
+        self, key: Key[Array, ""], shape: tuple[int, ...], examples: int
+    ) -> Float[Array, "*shape n d"]:
+        """The inputs of prompts with so many examples, the query's last, float32."""
+        return self.sample(key, (*shape, examples))
 
     def second_moment(self) -> Float[np.ndarray, "d d"]:
         """E[x x^T], in float64.

@@ -1,0 +1,39 @@
+"""`CorrelatedGaussian`: Gaussian inputs that the examples of a prompt do not have independently."""
+
+import abc
+from typing import ClassVar
+
+import jax
+from jaxtyping import Array, Float, Key
+from numpy import ndarray
+
+from mesalens.tasks.covariates.base import Covariates
+from mesalens.tasks.covariates.gaussian import square_root
+
+
+class CorrelatedGaussian(Covariates):
+    """Inputs of a prompt that are jointly Gaussian, with mean 0 and
+
+        E[x_i x_i^T] = E[x_q x_q^T] = Σ,    E[x_i x_j^T] = Σ_1,    E[x_i x_q^T] = Σ_2     for i ≠ j.
+
+    Subclasses state Σ (`second_moment`), Σ_1 (`between`) and Σ_2 (`with_query`), and draw prompts.
+    """
+
+    independent: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def between(self) -> Float[ndarray, "d d"]:
+        """Σ_1, the covariance of two examples, in float64."""
+
+    @abc.abstractmethod
+    def with_query(self) -> Float[ndarray, "d d"]:
+        """Σ_2, the covariance of an example and the query, in float64."""
+
+    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
+        """Inputs of different prompts: independent draws of N(0, Σ)."""
+        z = jax.random.normal(key, (*shape, self.dim))
+        return z @ square_root(self.second_moment())
+
+    def fourth_moment(self, weight: Float[ndarray, "d d"]) -> Float[ndarray, "d d"]:
+        sigma = self.second_moment()
+        return 2 * sigma @ weight @ sigma + (weight * sigma).sum() * sigma

@@ -1,0 +1,104 @@
+"""`Mixture`: each prompt comes from one of several tasks."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mesalens.checks import InputError, member
+from mesalens.prompt import AnyPrompt
+from mesalens.tasks.base import KeyArray, Targets, Task
+
+
+def _shares(values: Sequence[float] | Float[Array | np.ndarray, " K"] | None):
+    return None if values is None else np.asarray(values, np.float64)
+
+
+class Mixture(Task):
+    """A prompt of task k with probability π_k, the component that its examples and query share.
+
+    A learner does not see the component. Moments of prompts are linear in their law, so that those
+    of a mixture are `Σ_k π_k` times those of its components: optimum, certificate, exact risk and
+    population training hold for mixtures as for their components.
+
+    Args:
+        components: Tasks of the same sizes.
+        probabilities: π_k; uniform by default.
+
+    Raises:
+        ValueError: if there is no component, sizes differ, or the probabilities are not as many,
+            not positive, or do not add to 1.
+    """
+
+    components: tuple[Task, ...] = eqx.field(converter=tuple)
+    probabilities: Float[np.ndarray, " K"] = eqx.field(converter=_shares, default=None)  # pyright: ignore
+
+    def __post_init__(self):
+        if self.probabilities is None and self.components:
+            self.probabilities = np.full(len(self.components), 1 / len(self.components))
+
+    def __check_init__(self):
+        if not self.components:
+            raise InputError("components: a mixture needs one task or more; got none.")
+        for component in self.components:
+            sizes = member("components", component, Task).sizes
+            if sizes != self.components[0].sizes:
+                raise InputError(
+                    f"components must have the same sizes; got {self.components[0].sizes} and "
+                    f"{sizes}."
+                )
+        shares = self.probabilities
+        if shares.shape != (len(self.components),):
+            raise InputError(
+                f"probabilities must be {len(self.components)}, one for each component; got "
+                f"{shares.tolist()}."
+            )
+        if not (np.isfinite(shares).all() and (shares > 0).all() and abs(shares.sum() - 1) < 1e-9):
+            raise InputError(
+                f"probabilities must be positive and add to 1; got {shares.tolist()}, which add to "
+                f"{shares.sum():.6g}."
+            )
+
+    @property
+    def dim(self) -> int:
+        """d, the number of entries of a covariate."""
+        return self.components[0].dim
+
+    @property
+    def outputs(self) -> int:
+        """m, the number of entries of a label."""
+        return self.components[0].outputs
+
+    @property
+    def context_length(self) -> int:
+        """n, the number of examples in a prompt."""
+        return self.components[0].context_length
+
+    def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[AnyPrompt, Targets]:
+        """Independent prompts with leading axes `shape`, and the target of each; float32.
+
+        Every component draws all prompts, and one of each is taken.
+        """
+        choice_key, *keys = jax.random.split(key, 1 + len(self.components))
+        shares = jnp.asarray(self.probabilities, jnp.float32)
+        chosen = jax.random.choice(choice_key, len(keys), shape, p=shares)
+        drawn = [each.sample(k, shape) for each, k in zip(self.components, keys, strict=True)]
+
+        def choose(*leaves: Array) -> Array:
+            place = chosen.reshape(shape + (1,) * (leaves[0].ndim - len(shape)))
+            return jax.lax.select_n(jnp.broadcast_to(place, leaves[0].shape), *leaves)
+
+        return jax.tree.map(choose, *drawn)
+
+    @property
+    def sign_symmetric(self) -> bool:
+        """Whether all components are."""
+        return all(each.sign_symmetric for each in self.components)
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether all components are."""
+        return all(each.rotation_invariant for each in self.components)
