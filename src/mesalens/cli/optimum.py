@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from mesalens import random
 from mesalens.checks import InputError, positive
 from mesalens.cli.options import Command
 from mesalens.cli.output import print_json
-from mesalens.kinds import Member
+from mesalens.kinds import Member, checked, overlay
 from mesalens.progress import ProgressReport
 from mesalens.simulation import Estimate, plus_minus
 from mesalens.tasks import CondensedTask
@@ -31,6 +32,16 @@ class Optimum(Command):
 
     task: Annotated[Any, Member("task")] = "regression"
     """the task"""
+    pool: int | None = None
+    """functions from a pool of so many, drawn once"""
+    mixture: Path | None = None
+    """a JSON file with tasks, of which each prompt has one: [{"probability": 0.5, "dim": 5}, …]"""
+    mean_variance: float | None = None
+    """inputs around a mean of this variance that each prompt draws"""
+    descriptor: bool = False
+    """tokens state that mean, besides x"""
+    retrieval: float | None = None
+    """how much the inputs of a context are like its query, from 0 to 1"""
     relative_error: float = 1e-3
     """of risks that are simulated, where functions are not linear, and of the Bayes risk"""
     seed: int = 0
@@ -41,7 +52,7 @@ class Optimum(Command):
     def __call__(self) -> int:
         """Solves the task and prints the solution."""
         positive("relative_error", self.relative_error)
-        task: Any = self.task.build()
+        task: Any = checked(self._task).build()
         task = task.task if isinstance(task, CondensedTask) else task
         options: Any = {"key": random.key(self.seed), "relative_error": self.relative_error}
         with ProgressReport() as progress, warnings.catch_warnings(record=True) as messages:
@@ -58,6 +69,33 @@ class Optimum(Command):
         else:
             print(_text(best, bayes, task.context_length))
         return 0
+
+    def _task(self) -> Any:
+        """The settings of the task, with what the options of this command change in them."""
+        shown = {"mean_variance": self.mean_variance, "retrieval": self.retrieval}
+        given = [name for name, value in shown.items() if value is not None]
+        others = [] if self.pool is None else ["pool"]
+        if self.mixture is not None:
+            if clash := [*given, *others]:
+                raise InputError(
+                    f"give mixture or {clash[0]}, not both; tasks of a mixture say it."
+                )
+            return Member("task").read({"kind": "mixture", "components": str(self.mixture)})
+        if len(given) > 1 or (self.descriptor and given != ["mean_variance"]):
+            raise InputError("give mean_variance, with or without descriptor, or retrieval.")
+        changes: dict[str, Any] = {}
+        if self.pool is not None:
+            changes["functions"] = {"kind": "pool", "size": self.pool}
+        if self.retrieval is not None:
+            changes["covariates"] = {"kind": "retrieved", "relevance": self.retrieval}
+        if self.mean_variance is not None:
+            mean = {"mean_variance": self.mean_variance, "descriptor": self.descriptor}
+            changes["covariates"] = {"kind": "random-mean", **mean}
+        if self.descriptor:
+            d = self.task.dim  # the functions read x, and not its mean
+            prior = np.diag([1.0] * d + [0.0] * d).tolist()
+            changes |= {"dim": 2 * d, "functions": {"kind": "linear", "covariance": prior}}
+        return Member("task").read(overlay(self.task.model_dump(), changes))
 
 
 def _plain(best: OptimalLsa, bayes: Estimate | None, context_length: int) -> dict[str, Any]:

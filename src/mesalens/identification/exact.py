@@ -30,13 +30,15 @@ def exact_distances(learner: Any, task: Task, fits: Mapping[str, Fitted]) -> dic
     """
     if not isinstance(learner, LinearTransformer) or learner.layers != 1:
         return {}
-    if learner.initial_weights is not None or learner.activation_clip is not None:
+    if learner.start is not None or learner.activation_clip is not None:
         return {}
     if not isinstance(task, RegressionTask):
         return {}
     if not has_exact_moments(task):
         return {}
     moments = task_moments(task)
+    if moments.joint is not None:
+        return {}
     no_targets = dataclasses.replace(
         moments, target=0 * moments.target, cross=0 * moments.cross, null_risk=0.0, replicates=()
     )

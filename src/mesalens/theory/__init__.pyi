@@ -4,7 +4,10 @@ from ._layer_risk import distances as distances
 from ._layer_risk import layer_risk as layer_risk
 from ._layer_risk import layer_risks as layer_risks
 from ._layer_risk import population_risk as population_risk
+from ._linear_moments import linear_moments as linear_moments
+from ._mixture_moments import mixture_moments as mixture_moments
 from ._preconditioned_risk import preconditioned_risk as preconditioned_risk
+from ._shared_moments import shared_moments as shared_moments
 from ._simulated_moments import simulated_moments as simulated_moments
 from ._task_moments import ConditionWarning as ConditionWarning
 from ._task_moments import task_moments as task_moments
@@ -16,6 +19,7 @@ from .construction import gradient_descent_transformer as gradient_descent_trans
 from .context_blind import context_blind_risk as context_blind_risk
 from .copying_construction import copying_transformer as copying_transformer
 from .descent import best_descent as best_descent
+from .descriptor import no_descriptor_limit as no_descriptor_limit
 from .gaussian_step import gaussian_preconditioner as gaussian_preconditioner
 from .gaussian_step import isotropic_step_size as isotropic_step_size
 from .gaussian_step import simulated_step_size as simulated_step_size
@@ -24,6 +28,7 @@ from .logistic_step import best_logistic_step as best_logistic_step
 from .many_steps import DescentSteps as DescentSteps
 from .many_steps import best_steps as best_steps
 from .moments import ContextMoments as ContextMoments
+from .moments import Joint as Joint
 from .moments import estimate as estimate
 from .one_step import OneStepRisk as OneStepRisk
 from .one_step import best_step_size as best_step_size
@@ -32,5 +37,10 @@ from .one_step import one_step_risk_from as one_step_risk_from
 from .optimum import OptimalLsa as OptimalLsa
 from .optimum import certify as certify
 from .optimum import optimal_lsa as optimal_lsa
+from .other_length import risk_at_length as risk_at_length
+from .retrieval import retrieval_risk as retrieval_risk
 from .saddle import best_rank_one_step as best_rank_one_step
 from .softmax_construction import softmax_descent_transformer as softmax_descent_transformer
+from .started_step import StartedStep as StartedStep
+from .started_step import best_started_step as best_started_step
+from .started_step import mean_weights as mean_weights

@@ -23,7 +23,9 @@ def population_risk(layer: LinearTransformer, moments: ContextMoments) -> Float[
     `ŷ_k = (W_0 x_q)_k + Γ_k · (S ⊗ x_q)`, and, in the notation of `ContextMoments`,
 
         R = E‖y_q - W_0 x_q‖² - 2 Σ_k Γ_k · (cross - mean ⊗ E[z_q (W_0 x_q)^T])_k
-          + Σ_k tr(Γ_k^T second Γ_k query).
+          + Σ_k tr(Γ_k^T second Γ_k query),
+
+    the last term with `joint` in place of `second ⊗ query` if there is one.
 
     It has the precision of the weights: give them in float64, inside `jax.enable_x64(True)`, where
     small differences matter.
@@ -48,17 +50,23 @@ def population_risk(layer: LinearTransformer, moments: ContextMoments) -> Float[
 
     inputs, query, cross = cast(moments.inputs), cast(moments.query), cast(moments.cross)
     read, null = A[:, :, :d] @ inputs, cast(moments.null_risk)
-    if layer.initial_weights is not None:
-        start = layer.initial_weights @ inputs
+    if layer.start is not None:
+        start = layer.start @ inputs
         read = read - A[:, :, d:] @ start
         null = null - 2 * jnp.sum(start.T * cast(moments.target))
         null = null + jnp.sum((start @ query) * start)
-        cross = cross - jnp.multiply.outer(cast(moments.mean), query @ start.T)
+        if moments.joint is None:
+            cross = cross - jnp.multiply.outer(cast(moments.mean), query @ start.T)
+        else:
+            cross = cross - cast(moments.joint.mean) @ start.T
     # In the coordinates z: x = R z, so S = T S_z T^T with T = diag(R, I)
     T = jax.scipy.linalg.block_diag(inputs, jnp.eye(m, dtype=A.dtype))
     rows, columns = B[:, d:] @ T, (T.T @ read).swapaxes(1, 2)
     gamma = -jnp.moveaxis(jnp.sum(bilinear(rows[:, None], columns[:, :, None]), axis=0), -1, 0)
-    explained = jnp.einsum("pq,qrk,rs->psk", cast(moments.second), gamma, query)
+    if moments.joint is None:
+        explained = jnp.einsum("pq,qrk,rs->psk", cast(moments.second), gamma, query)
+    else:
+        explained = jnp.einsum("prqs,qsk->prk", cast(moments.joint.second), gamma)
     return null + jnp.sum(gamma * (explained - 2 * cross))
 
 
@@ -99,7 +107,7 @@ def distances(
     Raises:
         ValueError: if layers have initial weights, or as `population_risk`.
     """
-    if layers.initial_weights is not None or others.initial_weights is not None:
+    if layers.start is not None or others.start is not None:
         raise InputError("initial_weights must be None in both layers whose distance is asked for.")
     no_targets = dataclasses.replace(
         moments, target=0 * moments.target, cross=0 * moments.cross, null_risk=0.0, replicates=()

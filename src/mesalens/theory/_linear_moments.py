@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mesalens.checks import InputError
-from mesalens.tasks import LinearFunctions, RegressionTask
+from mesalens.tasks import Covariates, RegressionTask
 from mesalens.theory._requirements import linear_regression
 from mesalens.theory.moments import ContextMoments
 from mesalens.theory.symmetric import svec
@@ -15,21 +15,7 @@ from mesalens.theory.symmetric import svec
 LARGEST = 80
 
 
-def has_exact_moments(task: RegressionTask) -> bool:
-    """Whether `exact_moments` knows the task.
-
-    It does if functions are linear, covariates and noise state their moments, and the noise is
-    symmetric.
-    """
-    return (
-        isinstance(task.functions, LinearFunctions)
-        and task.covariates.knows_moments
-        and task.noise.knows_moments
-        and task.noise.symmetric
-    )
-
-
-def exact_moments(task: RegressionTask) -> ContextMoments:
+def linear_moments(task: RegressionTask) -> ContextMoments:
     """The moments of a task with linear functions and symmetric noise, exactly.
 
     They follow from `M = E[z z^T]` and `F(G) = E[(z^T G z) z z^T]` of the covariates, and from the
@@ -79,7 +65,7 @@ def exact_moments(task: RegressionTask) -> ContextMoments:
     distractor = _Label(0 * W, 0 * prior, float(task.distractors.variance), 0.0)
     k, n = int(task.distractors.count), task.context_length
     c = n - k
-    M, X = covariates.second_moment(), _fourth_moments(covariates)
+    M, X = covariates.second_moment(), fourth_moments(covariates)
 
     mean, covariance = _token(M, X, label)
     other_mean, other_covariance = _token(M, X, distractor)
@@ -112,7 +98,7 @@ class _Label(NamedTuple):
     fourth_cumulant: float
 
 
-def _fourth_moments(covariates) -> Float[np.ndarray, "d d d d"]:
+def fourth_moments(covariates: Covariates) -> Float[np.ndarray, "d d d d"]:
     """E[z ⊗ z ⊗ z ⊗ z], from the contraction F(G) that covariates state."""
     d = covariates.dim
     eye, tensor = np.eye(d), np.empty((d, d, d, d))
@@ -134,14 +120,14 @@ def _token(M, X, label: _Label) -> tuple[Float[np.ndarray, "D D"], Float[np.ndar
     for _ in range(4):  # J on every axis
         tensor = np.tensordot(tensor, J, axes=(0, 1))
     inner = J @ (weighted + constant * M) @ J.T
-    tensor = tensor + _placements(inner + squared / 2 * NN, NN)
+    tensor = tensor + placements(inner + squared / 2 * NN, NN)
     outputs = np.arange(d, d + m)
     tensor[outputs, outputs, outputs, outputs] += label.fourth_cumulant
     mean = J @ M @ J.T + (grown + constant) * NN
     return mean, tensor - np.multiply.outer(mean, mean)
 
 
-def _placements(first, second) -> Float[np.ndarray, "D D D D"]:
+def placements(first, second) -> Float[np.ndarray, "D D D D"]:
     """Σ_6, over the ways to give two of the four places to each factor."""
     outer = np.multiply.outer(first, second)
     return outer + outer.transpose(2, 3, 0, 1) + _across(first, second)

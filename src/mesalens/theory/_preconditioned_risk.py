@@ -11,13 +11,21 @@ def preconditioned_risk(P: Float[np.ndarray, "d d"], moments: ContextMoments) ->
 
         R = E‖y_q‖² - 2 tr(P Σ_k E[s_k y_qk x_q^T]) + tr(P Σ_k E[s_k s_k^T] P^T E[x x^T]),
 
-    with `s_k = Σ_i y_ik x_i`. `best_descent` gives the P for which it is least.
+    with `s_k = Σ_i y_ik x_i`, where context and query share only f. `best_descent` gives the P for
+    which it is least.
 
     Args:
         P: The preconditioner, which includes the step size on `1/2 Σ_i ‖W x_i - y_i‖²`.
         moments: Of the task.
     """
-    squares, labels = moments.of_labels()
     step = moments.inputs.T @ P @ moments.inputs  # in the coordinates z of the moments
-    explained = 2 * np.trace(step @ labels) - np.trace(step @ squares @ step.T @ moments.query)
-    return float(moments.null_risk - explained)
+    gain = np.trace(step @ moments.of_labels()[1])
+    return float(moments.null_risk - 2 * gain + step_mean_square(step, moments))
+
+
+def step_mean_square(step: Float[np.ndarray, "r r"], moments: ContextMoments) -> float:
+    """E‖ŷ‖² of `ŷ_k = z_q^T P s_k` in the coordinates z of the moments."""
+    squares, joint = moments.mean_square(moments.labels())
+    if joint is None:
+        return float(np.trace(step @ squares @ step.T @ moments.query))
+    return float(np.einsum("ra,arbs,sb->", step, joint, step))

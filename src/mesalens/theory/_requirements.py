@@ -8,8 +8,18 @@ def regression(task: Task) -> RegressionTask:
     """The task, which must be a `RegressionTask`."""
     if not isinstance(task, RegressionTask):
         raise InputError(
-            "task must be a RegressionTask, whose query and context are independent given f; got "
-            f"{type(task).__name__}."
+            f"task must be a RegressionTask for this result; got {type(task).__name__}."
+        )
+    return task
+
+
+def independent(task: Task) -> RegressionTask:
+    """The task, whose inputs must be independent."""
+    task = regression(task)
+    if not task.covariates.independent:
+        raise InputError(
+            f"covariates must be independent for this result; got {type(task.covariates).__name__}:"
+            " use task_moments, which knows them with linear functions or a pool."
         )
     return task
 
@@ -20,10 +30,10 @@ def linear_regression(
     """The task and its functions, which must be linear.
 
     Raises:
-        ValueError: if the task is of another kind, the functions are not linear, or there are
-            distractors that are not allowed.
+        ValueError: if the task is of another kind, the functions are not linear, inputs are not
+            independent, or there are distractors that are not allowed.
     """
-    task = regression(task)
+    task = independent(task)
     if not isinstance(task.functions, LinearFunctions):
         raise InputError(
             "functions must be LinearFunctions for an exact result; got "

@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 from mesalens import random
 from mesalens.checks import InputError, positive
 from mesalens.tasks import Covariates, RegressionTask
-from mesalens.theory._requirements import regression
+from mesalens.theory._requirements import independent
 from mesalens.theory.certificate import lower_bound
 from mesalens.theory.descent import best_descent
 from mesalens.theory.moments import ContextMoments, estimate
@@ -56,7 +56,7 @@ def simulated_moments(
             precision (heavy tails).
     """
     positive("relative_error", relative_error)
-    covariates, R = regression(task).covariates.standardised()
+    covariates, R = independent(task).covariates.standardised()
     r, m, k = R.shape[1], task.outputs, int(task.distractors.count)
     if r + m > LARGEST:
         raise InputError(f"d + m must be at most {LARGEST} for simulated moments; got {r + m}.")

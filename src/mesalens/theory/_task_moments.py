@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from mesalens.tasks import RegressionTask, require_moments
+from mesalens.tasks import Mixture, Task, require_moments
 from mesalens.theory._exact_moments import exact_moments, has_exact_moments
+from mesalens.theory._mixture_moments import mixture_moments
 from mesalens.theory._requirements import regression
 from mesalens.theory._simulated_moments import simulated_moments
 from mesalens.theory.moments import ContextMoments
@@ -18,8 +19,10 @@ class ConditionWarning(UserWarning):
     """The covariance of the covariates is nearly singular; the message has its condition number."""
 
 
-def task_moments(task: RegressionTask, **simulation: Any) -> ContextMoments:
+def task_moments(task: Task, **simulation: Any) -> ContextMoments:
     """The exact moments of a task if they are known (`has_exact_moments`), else simulated ones.
+
+    Those of a `Mixture` are the means of its components' (`mixture_moments`).
 
     Warns (`ConditionWarning`) if the covariance of the inputs is so nearly singular that a
     preconditioner has few correct digits.
@@ -30,9 +33,12 @@ def task_moments(task: RegressionTask, **simulation: Any) -> ContextMoments:
 
     Raises:
         ValueError: if inputs or noise have no finite fourth moments, or the task is not a
-            `RegressionTask`.
+            `RegressionTask` or a `Mixture` of them.
     """
-    regression(task)
+    if isinstance(task, Mixture):
+        parts = [task_moments(component, **simulation) for component in task.components]
+        return mixture_moments(parts, task.probabilities)
+    task = regression(task)
     for law in (task.covariates, task.noise):
         require_moments(law)
     exact = has_exact_moments(task)

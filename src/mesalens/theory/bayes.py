@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 from mesalens import random
 from mesalens.checks import InputError, positive
 from mesalens.simulation import Estimate
-from mesalens.tasks import Covariates, Gaussian, RegressionTask
+from mesalens.tasks import Covariates, Gaussian, Task
 from mesalens.theory._requirements import linear_regression
 
 CONTEXTS = 1024
@@ -21,7 +21,7 @@ MOST_NUMBERS = 2**24
 
 
 def bayes_risk(
-    task: RegressionTask, *, key: Key[Array, ""] | None = None, relative_error: float = 1e-3
+    task: Task, *, key: Key[Array, ""] | None = None, relative_error: float = 1e-3
 ) -> Estimate:
     """E‖E[y_q | prompt] - y_q‖² for linear functions with a Gaussian prior and Gaussian noise.
 

@@ -59,4 +59,5 @@ def lower_bound(moments: ContextMoments) -> float:
     Args:
         moments: of the task.
     """
-    return moments.null_risk - best_linear(moments.second, moments.cross, moments.query)[1]
+    joint = None if moments.joint is None else moments.joint.second
+    return moments.null_risk - best_linear(moments.second, moments.cross, moments.query, joint)[1]

@@ -17,7 +17,8 @@ def best_descent(
         P* = E[x x^T]^-1 (Σ_k E[x_q y_qk s_k^T]) (Σ_k E[s_k s_k^T])^-1,
         R  = E‖y_q‖² - tr(P* Σ_k E[s_k y_qk x_q^T]).
 
-    If inputs never point in some direction, P* is 0 on it.
+    where context and query share only f; else P* solves the normal equations of `best_linear`. If
+    inputs never point in some direction, P* is 0 on it.
 
     Args:
         moments: of the task.
@@ -26,11 +27,11 @@ def best_descent(
 
     Source: shared by the proofs of Mahankali et al. (2024), Theorems 1 to 3.
     """
-    r = moments.rank
+    r, joint = moments.rank, moments.mean_square(moments.labels())[1]
     expectations = [*moments.of_labels(), moments.query]
     if isotropic:
         expectations = [np.eye(r) * np.trace(matrix) / r for matrix in expectations]
     squares, labels, query = expectations
-    weights, explained = best_linear(squares, labels[:, :, None], query)
+    weights, explained = best_linear(squares, labels[:, :, None], query, joint)
     back = np.linalg.pinv(moments.inputs)
     return back.T @ weights[:, :, 0].T @ back, moments.null_risk - explained

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from mesalens.theory.linear_prediction import best_linear
 from mesalens.theory.moments import ContextMoments
-from mesalens.theory.symmetric import smat
+from mesalens.theory.symmetric import bilinear, smat
 
 
 class SearchedLayer(NamedTuple):
@@ -40,22 +40,31 @@ def search(moments: ContextMoments, start: Float[np.ndarray, "m D"]) -> Searched
     theorem): that gradient is a quadratic form in the moments. The scale of the rows does not
     matter.
     """
-    size = moments.rank + moments.outputs
-    second = moments.second_tensor().transpose(0, 2, 1, 3).reshape(size**2, size**2)
-    cross = moments.cross_tensor()
+    r, size = moments.rank, moments.rank + moments.outputs
+    cross, eye = moments.cross_tensor(), np.eye(moments.rank + moments.outputs)
+    if moments.joint is None:
+        second = moments.second_tensor().transpose(0, 2, 1, 3).reshape(size**2, size**2)
+    else:
+        entries = bilinear(eye[:, None], eye)  # S_ab = entries_ab · s
+        second = np.einsum("abp,prqs->abrqs", entries, moments.joint.second)
+        second = np.einsum("abrqs,cdq->acbrds", second, entries).reshape(size**2, -1)
 
     def best(rows: Float[np.ndarray, "m D"]) -> SearchedLayer:
+        square = (rows.T @ rows).ravel()  # of b in b^T S A z, summed over outputs
+        of_rows = (square @ second).reshape((size, r, size, r) if moments.joint else (size, size))
         weights, explained = best_linear(
-            (second @ (rows.T @ rows).ravel()).reshape(size, size),
+            np.einsum("arbr->ab", of_rows) if moments.joint else of_rows,
             np.einsum("abrk,kb->ar", cross, rows)[:, :, None],
             moments.query,
+            of_rows if moments.joint else None,
         )
         return SearchedLayer(rows, -weights[:, :, 0], moments.null_risk - explained)
 
     def risk(flat):
         length = np.linalg.norm(flat)
         rows, A, value = best(flat.reshape(start.shape) / length)
-        quadratic = ((A @ moments.query @ A.T).ravel() @ second).reshape(size, size)
+        of_columns = np.multiply.outer(A, A) if moments.joint else A @ moments.query @ A.T
+        quadratic = (second @ of_columns.ravel()).reshape(size, size)
         slope = 2 * (rows @ quadratic + np.einsum("abrk,ar->kb", cross, A))
         return value, slope.ravel() / length
 
@@ -74,7 +83,8 @@ def best_layer(moments: ContextMoments, starts: int) -> SearchedLayer:
     """
     m, size = moments.outputs, moments.rank + moments.outputs
     descent = -np.eye(m, size, moments.rank)  # the rows that write minus the labels
-    unconstrained, _ = best_linear(moments.second, moments.cross, moments.query)
+    joint = None if moments.joint is None else moments.joint.second
+    unconstrained, _ = best_linear(moments.second, moments.cross, moments.query, joint)
     stacked = smat(unconstrained.T, size).reshape(m, -1, size)
     leading = np.linalg.svd(stacked, full_matrices=False)[2][:, 0]
     rng = np.random.default_rng(0)

@@ -11,20 +11,28 @@ def best_linear(
     second: Float[np.ndarray, "p p"],
     cross: Float[np.ndarray, "p r m"],
     query: Float[np.ndarray, "r r"],
+    joint: Float[np.ndarray, "p r p r"] | None = None,
 ) -> tuple[Float[np.ndarray, "p r m"], float]:
     """Least squares: the weights Γ of least risk in `ŷ_k = Γ_k · (φ ⊗ z_q)`, and what they explain.
 
         Γ = E[φ φ^T]^+ E[φ ⊗ z_q ⊗ y_q] E[z z^T]^+,      R = E‖y‖² - explained,
         explained = Γ · cross
 
-    for features φ that are independent of z_q. Features, or inputs, that depend on each other
-    linearly get the weights of least norm, after each is scaled to unit variance.
+    for features φ that are independent of z_q; for others the products φ ⊗ z_q are the features.
+    Features, or inputs, that depend on each other linearly get the weights of least norm, after
+    each is scaled to unit variance.
 
     Args:
         second: E[φ φ^T].
         cross: E[φ ⊗ z_q ⊗ y_q].
         query: E[z z^T].
+        joint: E[φ φ^T ⊗ z z^T], if it is not `second ⊗ query`.
     """
+    if joint is not None:
+        shape, products = cross.shape, cross.shape[0] * cross.shape[1]
+        of_products = whitening(joint.reshape(products, products))
+        whitened = of_products @ cross.reshape(products, -1)
+        return (of_products.T @ whitened).reshape(shape), float(np.sum(whitened**2))
     of_features, of_query = whitening(second), whitening(query)
     whitened = np.einsum("ap,prk,br->abk", of_features, cross, of_query, optimize=True)
     weights = np.einsum("ap,abk,br->prk", of_features, whitened, of_query, optimize=True)

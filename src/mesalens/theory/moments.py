@@ -7,20 +7,31 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from mesalens.theory.symmetric import smat
+from mesalens.theory.symmetric import bilinear, smat
+
+
+class Joint(eqx.Module):
+    """Moments of contexts together with their queries: E[s ⊗ z ⊗ s ⊗ z] and E[s ⊗ z ⊗ z]."""
+
+    second: Float[np.ndarray, "p r p r"]
+    mean: Float[np.ndarray, "p r r"]
 
 
 class ContextMoments(eqx.Module):
     """Moments on which the risk of every one-layer linear self-attention depends, in float64.
 
     A layer reads the context through `S = Σ_i e_i e_i^T`, `e_i = (z_i, y_i)`, and is linear in
-    `S ⊗ z_q`; context and query share only the function f. The coordinates z are those in which
-    `E[z z^T]` is well conditioned: `x = R z`. A layer in x is one in z with other weights, so
-    nothing is lost but directions in which x never points. With `s = svec(S)`:
+    `S ⊗ z_q`. The coordinates z are those in which `E[z z^T]` is well conditioned: `x = R z`. A
+    layer in x is one in z with other weights, so nothing is lost but directions in which x never
+    points. With `s = svec(S)`:
 
         inputs   R                    second   E[s s^T]
         query    E[z z^T]             cross    E[s ⊗ z_q ⊗ y_q]
         target   E[z_q y_q^T]         mean     E[s]                   null_risk   E‖y_q‖²
+
+    The mean square of a prediction needs `E[s ⊗ z_q ⊗ s ⊗ z_q]`. Where context and query share only
+    the function f that is `second ⊗ query`, and `joint` is None. Where they share more (the
+    component of a mixture, a mean, the query itself) `joint` has it.
 
     `replicates` is empty for exact moments. For simulated ones it holds those of the jackknife: the
     same moments without one of G groups of prompts.
@@ -33,6 +44,7 @@ class ContextMoments(eqx.Module):
     second: Float[np.ndarray, "p p"]
     cross: Float[np.ndarray, "p r m"]
     null_risk: float
+    joint: Joint | None = None
     replicates: tuple["ContextMoments", ...] = ()
 
     @property
@@ -58,6 +70,27 @@ class ContextMoments(eqx.Module):
     def cross_tensor(self) -> Float[np.ndarray, "D D r m"]:
         """E[S ⊗ z_q ⊗ y_q] with all four indices."""
         return smat(self.cross.T, self.rank + self.outputs).T
+
+    def mean_square(
+        self, features: Float[np.ndarray, "k q p"]
+    ) -> tuple[Float[np.ndarray, "q q"], Float[np.ndarray, "q r q r"] | None]:
+        """`Σ_k E[φ_k φ_k^T]` of features `φ_k = F_k s`, and `Σ_k E[φ_k φ_k^T ⊗ z z^T]` if `joint`.
+
+        They are what `best_linear` takes.
+        """
+        second = np.einsum("kap,pq,kbq->ab", features, self.second, features, optimize=True)
+        if self.joint is None:
+            return second, None
+        joint = np.einsum(
+            "kap,prqs,kbq->arbs", features, self.joint.second, features, optimize=True
+        )
+        return second, joint
+
+    def labels(self) -> Float[np.ndarray, "m r p"]:
+        """F_k of the features `s_k = Σ_i y_ik z_i`: `s_k = F_k s`."""
+        r, size = self.rank, self.rank + self.outputs
+        eye = np.eye(size)
+        return bilinear(eye[None, :r], eye[r:, None])
 
     def of_labels(self) -> tuple[Float[np.ndarray, "r r"], Float[np.ndarray, "r r"]]:
         """Σ_k E[s_k s_k^T] and Σ_k E[s_k y_qk z_q^T] with `s_k = Σ_i y_ik z_i`.

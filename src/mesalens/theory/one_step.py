@@ -6,6 +6,7 @@ from jaxtyping import Float
 
 from mesalens.checks import matrix
 from mesalens.tasks import RegressionTask, Task
+from mesalens.theory._preconditioned_risk import step_mean_square
 from mesalens.theory._requirements import linear_regression
 from mesalens.theory.moments import ContextMoments
 
@@ -104,14 +105,13 @@ def noise_moments(task: RegressionTask) -> tuple[float, Float[np.ndarray, "d d"]
 def one_step_risk_from(moments: ContextMoments, context_length: int) -> OneStepRisk:
     """The risk of one step from zero on any task, from its moments, exact or simulated.
 
-    gain = Σ_k tr(E[x_q y_qk s_k^T]),    cost = Σ_k tr(E[x x^T] E[s_k s_k^T]),    s_k = Σ_i y_ik x_i
+    gain = Σ_k tr(E[x_q y_qk s_k^T]),    cost = Σ_k E[(x_q · s_k)²],    s_k = Σ_i y_ik x_i
     """
     metric = moments.inputs.T @ moments.inputs  # x^T x' in the coordinates z
-    squares, labels = moments.of_labels()
     return OneStepRisk(
         null_risk=moments.null_risk,
-        gain=float(np.trace(metric @ labels)),
-        cost=float(np.trace(metric @ squares @ metric @ moments.query)),
+        gain=float(np.trace(metric @ moments.of_labels()[1])),
+        cost=step_mean_square(metric, moments),
         context_length=context_length,
     )
 

@@ -9,8 +9,7 @@ from jaxtyping import Float
 
 from mesalens.checks import InputError
 from mesalens.models import LinearTransformer
-from mesalens.tasks import RegressionTask
-from mesalens.theory._requirements import regression
+from mesalens.tasks import Task
 from mesalens.theory._task_moments import task_moments
 from mesalens.theory.certificate import Certificate, lower_bound
 from mesalens.theory.descent import best_descent
@@ -53,7 +52,7 @@ class OptimalLsa(eqx.Module):
 
 
 def optimal_lsa(
-    task: RegressionTask,
+    task: Task,
     moments: ContextMoments | None = None,
     *,
     starts: int = 8,
@@ -66,7 +65,7 @@ def optimal_lsa(
     result is then the best layer found, and the certificate says how far it may be from the best.
 
     Args:
-        task: a regression task.
+        task: a regression task, or a mixture of them.
         moments: of the task, `task_moments(task, **simulation)` by default.
         starts: random starts of the search, beside those that the theory suggests.
         **simulation: `key`, `relative_error` and `progress`, as in `simulated_moments`.
@@ -79,7 +78,7 @@ def optimal_lsa(
     """
     moments = task_moments(task, **simulation) if moments is None else moments
     simulated = moments.method == "simulation"
-    isotropic = simulated and regression(task).rotation_invariant
+    isotropic = simulated and task.rotation_invariant
 
     def measured(moments: ContextMoments, rows=None) -> dict[str, Any]:
         """Descent, the bound, and the best layer: descent, or near the rows if given."""
@@ -114,8 +113,9 @@ def optimal_lsa(
     if values["gap"] > _tolerance("gap", values, errors):
         # With several outputs each may need a P of its own, which no layer with one head has
         if simulated and task.sign_symmetric and task.outputs == 1:
+            functions = getattr(task, "functions", task)
             raise InputError(
-                f"sign_symmetric must be False for {type(task.functions).__name__}: if f and -f "
+                f"sign_symmetric must be False for {type(functions).__name__}: if f and -f "
                 "were equally likely, a step of descent would be the best layer, but its risk is "
                 f"{values['gap']:.3g} ± {errors['gap']:.2g} above the bound."
             )
@@ -141,9 +141,7 @@ def optimal_lsa(
     return OptimalLsa(**numbers, implements=implements, certificate=certificate, A=A, B=B)
 
 
-def certify(
-    task: RegressionTask, moments: ContextMoments | None = None, **options: Any
-) -> Certificate:
+def certify(task: Task, moments: ContextMoments | None = None, **options: Any) -> Certificate:
     """The certificate alone, with the arguments of `optimal_lsa`."""
     return optimal_lsa(task, moments, **options).certificate
 

@@ -1,0 +1,28 @@
+"""What a layer loses that does not read the mean of a prompt's inputs."""
+
+from mesalens.checks import count, non_negative
+
+
+def no_descriptor_limit(dim: int, mean_variance: float) -> float:
+    """The risk of the best layer on x ~ N(μ, I), μ ~ N(0, τ I) drawn per prompt, as n → ∞.
+
+    Without noise and for w ~ N(0, I). The context then gives `T = I + μ μ^T` exactly and the layer
+    predicts `η x_q^T T w`. With `E_k = E[x_q^T T^k x_q] = d - 1 + E[(1 + ‖μ‖²)^(k+1)]`, as
+    `E[x_q x_q^T | μ] = T`,
+
+        R = d (1 + τ) - E_1² / E_2,     at η = E_1 / E_2.
+
+    A layer that reads μ in its tokens subtracts it, `ŷ = x_q^T 1/n Σ_i y_i (x_i - μ)`, and has risk
+    0 in that limit. Moments of ‖μ‖² = τ χ²_d are τ d, τ² d (d+2) and τ³ d (d+2) (d+4).
+
+    Args:
+        dim: d.
+        mean_variance: τ.
+
+    Source: the setting of Huang and Ge (ICLR 2025); derived here.
+    """
+    d, t = count("dim", dim), non_negative("mean_variance", mean_variance)
+    first, second, third = t * d, t**2 * d * (d + 2), t**3 * d * (d + 2) * (d + 4)
+    gain = d - 1 + 1 + 2 * first + second
+    cost = d - 1 + 1 + 3 * first + 3 * second + third
+    return d * (1 + t) - gain**2 / cost

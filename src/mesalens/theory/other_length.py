@@ -1,0 +1,38 @@
+"""A step on contexts of another length than that for which it is best."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from mesalens.checks import count
+from mesalens.tasks import RegressionTask
+from mesalens.theory._preconditioned_risk import preconditioned_risk
+from mesalens.theory._requirements import regression
+from mesalens.theory._task_moments import task_moments
+from mesalens.theory.descent import best_descent
+
+
+def risk_at_length(
+    task: RegressionTask, context_length: int, P: Float[np.ndarray, "d d"] | None = None
+) -> float:
+    """The risk on contexts of M examples of a step that was made for N, those of the task.
+
+    The layer averages over the context: `ŷ = x_q^T Γ 1/M Σ_i y_i x_i`, `Γ = N P`. For
+    x ~ N(0, H), w ~ N(0, ψ² I) and noise σ²
+
+        R = ψ² tr H + σ² - 2 ψ² tr(H Γ H) + tr(Γ^T H Γ K_M),
+        K_M = ψ² ((M+1)/M H² + (tr H + σ²/ψ²)/M H).
+
+    Args:
+        task: A regression task with contexts of N examples.
+        context_length: M.
+        P: The preconditioner of the step, with its step size on the sum over N examples;
+            `best_descent` of the task by default.
+
+    Source: Wu et al. (2024), arXiv 2310.08391; derived here.
+    """
+    N, M = regression(task).context_length, count("context_length", context_length)
+    P = best_descent(task_moments(task))[0] if P is None else P
+    other = dataclasses.replace(task, context_length=M)
+    return preconditioned_risk(P * N / M, task_moments(other))

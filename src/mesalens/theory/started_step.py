@@ -1,0 +1,79 @@
+"""The best step of preconditioned descent whose start is free."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from mesalens.checks import InputError
+from mesalens.tasks import FinitePool, LinearFunctions, Mixture, Task
+from mesalens.theory._requirements import independent
+from mesalens.theory._task_moments import task_moments
+from mesalens.theory.descent import best_descent
+
+
+class StartedStep(NamedTuple):
+    """`ŷ = W_0 x_q + x_q^T P Σ_i (y_i - W_0 x_i) x_i`, and its risk.
+
+    P includes the step size, on `1/2 Σ_i ‖W x_i - y_i‖²`.
+    """
+
+    initial_weights: Float[np.ndarray, "m d"]
+    preconditioner: Float[np.ndarray, "d d"]
+    risk: float
+
+
+def best_started_step(task: Task) -> StartedStep:
+    """The best step of preconditioned descent from any start: W_0 = E[W], and the best P there.
+
+    With `w = E[w] + v` the error of a step from W_0 is that of a step from 0 for the weights v,
+    plus a linear function of `E[w] - W_0` that v does not enter; as E[v] = 0 their product has mean
+    0. So W_0 = E[W] is best for every P, and P is `best_descent` for the weights less their mean.
+    For x ~ N(0, H), w ~ N(β, Ψ) and noise σ², on the mean loss over the context,
+
+        P n = Ψ ((n+1)/n H Ψ + (tr(HΨ) + σ²)/n I)^-1,    R = σ² + tr(HΨ) - tr(P n H Ψ H).
+
+    Args:
+        task: Regression with functions that are linear or from a pool, on independent inputs, or a
+            mixture of such tasks. (The inputs of a mixture have one law.)
+
+    Raises:
+        ValueError: for other functions.
+
+    Source: Zhang, Wu and Bartlett (2024), arXiv 2402.14951, where it is the optimal "GD-β"; derived
+    here.
+    """
+    mean = mean_weights(task)
+    P, risk = best_descent(task_moments(without_mean(task, mean)))
+    return StartedStep(mean, P, risk)
+
+
+def mean_weights(task: Task) -> Float[np.ndarray, "m d"]:
+    """E[W] of a task with functions that are linear or from a pool, or of a mixture of them."""
+    if isinstance(task, Mixture):
+        pairs = zip(task.probabilities, task.components, strict=True)
+        return sum(share * mean_weights(each) for share, each in pairs)  # pyright: ignore
+    functions = independent(task).functions
+    if isinstance(functions, LinearFunctions):
+        return functions.weight_mean()
+    if isinstance(functions, FinitePool):
+        return functions.matrices().mean(axis=0)
+    raise InputError(
+        f"functions must be linear, or a pool, for a mean of W; got {type(functions).__name__}."
+    )
+
+
+def without_mean(task: Task, mean: Float[np.ndarray, "m d"]) -> Task:
+    """The task of the labels `y - mean x`: its weights are less by `mean`."""
+    if isinstance(task, Mixture):
+        components = tuple(without_mean(each, mean) for each in task.components)
+        return dataclasses.replace(task, components=components)
+    task = independent(task)
+    functions = task.functions
+    if isinstance(functions, LinearFunctions):
+        shifted = functions.weight_mean() - mean
+        moved = dataclasses.replace(functions, mean=shifted / float(functions.scale))
+    else:
+        moved = FinitePool.of(functions.matrices() - mean)  # pyright: ignore
+    return dataclasses.replace(task, functions=moved)
