@@ -338,12 +338,26 @@ class Part:
             _require_evidence(claim)
             self.study.require_new(claim.name, claim.function)
             claim.require_complete()
+            self._require_another(claim)
             if must_fail_on is not None:
                 claim.falsified()
             self.claims.append(claim)
             return claim
 
         return declare
+
+    def _require_another(self, claim: Claim) -> None:
+        """Raises `ValueError` if another claim is the same function to all who look at its name.
+
+        Functions that another one makes have one name; what differs between them has to be among
+        their arguments, or they would share evidence.
+        """
+        for other in self.study.claims:
+            if other.identity == claim.identity and other.function is not claim.function:
+                raise InputError(
+                    f"{place_of(claim.function)}: {claim.name} and {other.name} have the same "
+                    "function and arguments; give what differs as an argument."
+                )
 
     def figure(
         self, function: Callable[..., Any] | None = None, *, shows: Iterable[Claim] = ()

@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import numpy as np
 
 from mesalens.theory.linear_prediction import best_linear
 from mesalens.theory.moments import ContextMoments
@@ -47,8 +48,8 @@ class Certificate(eqx.Module):
         )
 
 
-def lower_bound(moments: ContextMoments) -> float:
-    """The risk of the best predictor linear in all of `S ⊗ x_query`.
+def lower_bound(moments: ContextMoments, *, start: bool = False) -> float:
+    """The risk of the best predictor linear in all of `S ⊗ x_q`.
 
         min_Γ E‖y_q - Γ · (S ⊗ x_q)‖²
 
@@ -58,6 +59,17 @@ def lower_bound(moments: ContextMoments) -> float:
 
     Args:
         moments: of the task.
+        start: whether layers may have a start W_0, and so any linear function of the query as well:
+            `W_0 x_q + Γ · (S ⊗ x_q)`.
     """
+    second, cross, mean = moments.second, moments.cross, moments.mean
     joint = None if moments.joint is None else moments.joint.second
-    return moments.null_risk - best_linear(moments.second, moments.cross, moments.query, joint)[1]
+    if start:  # the feature 1 beside those of S
+        second = np.block([[second, mean[:, None]], [mean, 1.0]])
+        cross = np.concatenate([cross, moments.target[None]])
+        if moments.joint is not None:
+            p, r = moments.joint.mean.shape[:2]
+            joint = np.zeros((p + 1, r, p + 1, r))
+            joint[:p, :, :p], joint[p, :, p] = moments.joint.second, moments.query
+            joint[:p, :, p], joint[p, :, :p] = moments.joint.mean, moments.joint.mean.swapaxes(0, 1)
+    return moments.null_risk - best_linear(second, cross, moments.query, joint)[1]

@@ -1,0 +1,192 @@
+"""Wu, Zou, Chen, Braverman, Gu and Bartlett (2024): how many tasks one layer has to see."""
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from mesalens import analysis, atlas, models, tasks, theory, training
+from mesalens.atlas import above, below, every_seed_below, figures, settings_of, within
+
+STUDY = atlas.Study(
+    "wu-2024",
+    title="How Many Pretraining Tasks Are Needed for In-Context Learning of Linear Regression?",
+    citation="Wu, Zou, Chen, Braverman, Gu and Bartlett, ICLR 2024, arXiv 2310.08391",
+    system="x ~ N(0, H), w ~ N(0, ψ² I), noise σ²; one matrix, ŷ = ⟨x, Γ 1/N Σ yᵢxᵢ⟩, by one pass "
+    "of SGD over T prompts, a task in each, from Γ = 0, with a rate that is halved log T times.",
+    note="Places are those of the abstract: the text was not at hand. Formulas are derived here. "
+    "Γ is N times P of the package, which is trained. The first rate is a share of "
+    "1 / (tr H tr H̃), H̃ = E[s sᵀ]/N² for s = Σ yᵢxᵢ; squared errors are not halved.",
+    unchecked={
+        "the effective dimension": "the excess falls like an effective dimension over T; that of a "
+        "power law grows with T, and its constants are not known to us. What follows without them "
+        "is checked: the slope where it does not grow, and that d does not matter."
+    },
+    settings={"seeds": (6, 12, 24), "noise": 0.1, "length": 20, "share": 0.1, "others": (5, 100)}
+    | {"flat": (6, 8), "power_law": (10, 40), "tasks": (2**13, 2**14, 2**15), "bayes": (2, 5, 10)},
+    quick={"seeds": (6, 12), "flat": (8,), "tasks": (2**13, 2**15)},
+    full={},
+    paper={"flat": (10, 20), "tasks": (2**14, 2**15, 2**16), "power_law": (10, 20, 40)},
+    small={"flat": (3,), "power_law": (4, 16), "tasks": (2**11, 2**13), "length": 10},
+)
+ABSTRACT = "Abstract"
+moments_of = atlas.remembered(theory.task_moments)
+
+
+def law(H, length, noise, functions=None):
+    """Prompts with x ~ N(0, H) and w ~ N(0, I), or with other functions."""
+    d, noise = len(H), tasks.GaussianNoise(noise)
+    factors = tasks.Gaussian(d, covariance=H), functions or tasks.LinearFunctions(d)
+    return tasks.RegressionTask(*factors, noise=noise, context_length=length)
+
+
+def drawn(lab, length):
+    """The task of a covariance that the seed draws, with ψ² = 2 in every other seed."""
+    factor = lab.rng().normal(size=(5, 10))
+    functions = tasks.LinearFunctions(5, scale=float(np.sqrt(1 + lab.seed % 2)))
+    return law(factor @ factor.T / 10, length, lab.settings.noise, functions)
+
+
+def moments_by_formula(task, noise=1.0):
+    """H, and E[s sᵀ]/N² = ψ² ((N+1)/N H² + (tr H + σ²/ψ²)/N H)."""
+    H, psi, N = task.covariates.second_moment(), task.functions.scale**2, task.context_length
+    spread = np.trace(H) + noise * task.noise.variance / psi
+    return H, psi * ((N + 1) / N * H @ H + spread / N * H)
+
+
+@STUDY.experiment
+def one_pass(s, slower=1.0, power=2.0):
+    """One pass from Γ = 0, for H = I and for eigenvalues i⁻², several d, and several T."""
+    spectra = {f"H = I, d = {d}": np.ones(d) for d in s.flat}
+    spectra |= {f"i⁻², d = {d}": np.arange(1.0, d + 1) ** -power for d in s.power_law}
+
+    def of(spectrum, steps):
+        task, d = law(np.diag(spectrum), s.length, s.noise), len(spectrum)
+        H, K = moments_by_formula(task)
+        share = s.share if np.ptp(spectrum) == 0 else s.share / 2  # heavier tails
+        rate = share / slower / (np.trace(H) * np.trace(K)) / s.length**2  # for P, which is Γ/N
+        zero = models.DescentStep(jnp.zeros((1, 1, d, d)))
+        layer = models.LinearTransformer(zero, layers=1)
+        sgd = training.SGD(rate, schedule="geometric")
+        return atlas.Experiment(
+            task=task, model=lambda key: layer, optimiser=sgd, steps=steps, batch_size=1
+        )
+
+    return {f"{name}, T = {T}": of(each, T) for name, each in spectra.items() for T in s.tasks}
+
+
+@STUDY.measurement
+def excess(lab, trained=one_pass):
+    """R(Γ) - R(Γ*), exactly, for each spectrum and each T."""
+
+    def of(run):
+        P, moments = analysis.learned_preconditioner(run.learner)[0], moments_of(run.task)
+        return theory.preconditioned_risk(P, moments) - theory.best_descent(moments)[1]
+
+    laws = list(dict.fromkeys(label.rpartition(",")[0] for label in trained))
+    values = [[of(trained[f"{each}, T = {T}"]) for T in lab.settings.tasks] for each in laws]
+    return xr.Dataset(
+        {"excess": (("law", "tasks"), values)}, {"law": laws, "tasks": list(lab.settings.tasks)}
+    )
+
+
+@STUDY.claim(ABSTRACT, every_seed_below(1e-9), headline=True, must_fail_on={"noise": 0.0})
+def best_matrix(lab, noise=1.0):
+    """The best matrix is ((N+1)/N H + (tr H + σ²/ψ²)/N I)⁻¹.
+
+    Measured: ‖Γ* - formula‖_F / ‖formula‖_F, Γ* from exact moments; a random H in each seed.
+    """
+    task = drawn(lab, lab.settings.length)
+    H, K = moments_by_formula(task, noise)
+    formula = np.linalg.inv(np.linalg.solve(H, K) / task.functions.scale**2)
+    away = task.context_length * theory.best_descent(moments_of(task))[0] - formula
+    return np.linalg.norm(away) / np.linalg.norm(formula)
+
+
+@STUDY.claim(ABSTRACT, every_seed_below(1e-9), headline=True, must_fail_on={"noise": 0.0})
+def excess_formula(lab, noise=1.0):
+    """The excess of any Γ is ⟨H, (Γ - Γ*) H̃ (Γ - Γ*)ᵀ⟩, on contexts of the length N and others.
+
+    Measured: R_M(Γ) over the formula, minus 1, for a random Γ, M = N and other lengths.
+    """
+    task, gamma = drawn(lab, lab.settings.length), lab.rng("matrix").normal(size=(5, 5))
+
+    def away(M):
+        other = drawn(lab, M)
+        H, K = moments_by_formula(other, noise)
+        change = gamma - task.functions.scale**2 * np.linalg.solve(K, H).T
+        formula = theory.best_descent(moments_of(other))[1] + np.trace(H @ change @ K @ change.T)
+        return abs(theory.risk_at_length(task, M, gamma / task.context_length) / formula - 1)
+
+    return settings_of(away, (lab.settings.length, *lab.settings.others), "examples")
+
+
+SLOWER = excess.given(trained=one_pass.given(slower=1e4))
+
+
+@STUDY.claim(ABSTRACT, within(0.2), headline=True, must_fail_on={"measured": SLOWER})
+def tasks_needed(lab, measured=excess):
+    """For H = I the excess falls like 1/T in the number of tasks.
+
+    Measured: slope of log excess in log T over the last two T, plus 1, for each d; exact excess.
+    """
+    last = np.log(measured.excess).isel(tasks=slice(-2, None), law=slice(len(lab.settings.flat)))
+    return last.diff("tasks").isel(tasks=0, drop=True) / np.diff(np.log(last.tasks)).item() + 1
+
+
+ALL_ALIKE = excess.given(trained=one_pass.given(power=0.0))
+
+
+@STUDY.claim(ABSTRACT, below(1.2), headline=True, must_fail_on={"measured": ALL_ALIKE})
+def dimension_free(lab, measured=excess):
+    """For eigenvalues i⁻² the excess after a fixed number of tasks does not grow with d.
+
+    Measured: excess at the largest d over that at the smallest, four times less, at the first T.
+    """
+    of_laws = measured.excess.isel(tasks=0).values[len(lab.settings.flat) :]
+    return of_laws[-1] / of_laws[0]
+
+
+@STUDY.claim(ABSTRACT, below(2.0), headline=True, must_fail_on={"noise": 0.01, "longer": 10})
+def near_bayes_at_own_length(lab, noise=1.0, longer=1):
+    """With noise, and no more examples than dimensions, the excess of the best layer over the noise
+    is within a factor of two of that of Bayes.
+
+    Measured: (R - σ²) / (R_Bayes - σ²), H = I, d = 10, for several n; R exact, R_Bayes simulated.
+    """
+
+    def ratio(n):
+        task = law(np.eye(10), longer * n, noise)
+        bayes = theory.bayes_risk(task, key=lab.key(str(n))).value
+        return (theory.best_descent(moments_of(task))[1] - noise) / (bayes - noise)
+
+    return settings_of(ratio, lab.settings.bayes, "examples")
+
+
+@STUDY.claim(ABSTRACT, above(1.25), headline=True, must_fail_on={"same": True})
+def other_length_hurts(lab, same=False):
+    """On contexts of a quarter, or five times, the length the excess over the noise is a quarter
+    above that of the layer for that length, and more.
+
+    Measured: (R_M(Γ_N) - σ²) / (R_M(Γ_M) - σ²), eigenvalues 1/i, d = 10, σ² from 0.05 to 0.15.
+    """
+    noise, H = lab.rng().uniform(0.05, 0.15), np.diag(1 / np.arange(1.0, 11))
+
+    def ratio(M):
+        risks = (theory.risk_at_length(law(H, N, noise), M) for N in (M if same else 20, M))
+        return np.divide(*(risk - noise for risk in risks))
+
+    return settings_of(ratio, lab.settings.others, "examples")
+
+
+@STUDY.figure(shows=[tasks_needed, dimension_free])
+def excess_over_tasks(lab, measured=excess):
+    """Excess risk, exact, against the number of tasks seen, a dot for each seed. The lines fall
+    like 1/T, as is claimed where all eigenvalues are 1.
+    """
+    points = {str(law): measured.excess.sel(law=law, drop=True) for law in measured.law.values}
+    lines = {}
+    for law in measured.law.values[: len(lab.settings.flat)]:
+        level = float(points[law].isel(tasks=-1).mean() * points[law].tasks[-1])
+        lines[f"{law}: 1/T"] = points[law].tasks, level / points[law].tasks
+    options = {"ylabel": "excess risk", "yscale": "log", "xscale": "log"}
+    return figures.risk_against("tasks T", lines, points, **options)
