@@ -161,6 +161,8 @@ def _study(report: StudyReport) -> dict[str, Any]:
         "title": report.study.title,
         "citation": report.study.citation,
         "note": report.study.note,
+        "system": report.study.system,
+        "unchecked": report.study.unchecked,
         "settings": dict(report.values),
         "changed": dict(report.changes),
         "parts": [_part(report, part) for part in parts],

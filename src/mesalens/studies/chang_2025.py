@@ -1,6 +1,7 @@
 """Chang, Li, Kara, Oymak and Roy-Chowdhury (2025): a prompt, and a head, for each kind of task."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -61,7 +62,7 @@ def less_constant(moments):
 def losses(lab, spread=1.0):
     """The least losses of all ways, and the matrices that have them."""
     each, shares = components(lab.settings, lab.rng(), spread)
-    priors = [task.functions for task in each]
+    priors: list[Any] = [task.functions for task in each]
     plain = theory.mixture_moments([theory.task_moments(task) for task in each], shares)
     prompts = [less_constant(theory.task_moments(task)) for task in each]
     prompts = theory.mixture_moments(prompts, shares)
@@ -80,8 +81,8 @@ def losses(lab, spread=1.0):
     ways["a layer for each kind"] = shares @ [risk for _, risk in known]
 
     def spread_of(mean):
-        each = (f.row_covariance() + mean * f.weight_mean().T @ f.weight_mean() for f in priors)
-        return sum(share * covariance for share, covariance in zip(shares, each, strict=True))
+        each = [f.row_covariance() + mean * f.weight_mean().T @ f.weight_mean() for f in priors]
+        return np.einsum("k,kab->ab", shares, np.stack(each))
 
     def away(P, mean):
         prior = tasks.LinearFunctions(lab.settings.dim, covariance=spread_of(mean))

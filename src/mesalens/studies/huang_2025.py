@@ -1,5 +1,7 @@
 """Huang and Ge (2025): tokens that state the mean of a prompt's inputs."""
 
+from typing import Any
+
 import numpy as np
 
 from mesalens import atlas, tasks, theory
@@ -103,7 +105,7 @@ def helps_at_every_length(lab, beside=True):
 
     def gain(n):
         risks = (optimum(law(d, n, variance, with_mean)).risk for with_mean in (beside, False))
-        return np.divide(*risks) - 1
+        return next(risks) / next(risks) - 1
 
     return settings_of(gain, lab.settings.lengths, "examples")
 
@@ -148,11 +150,11 @@ def risk_over_length(lab, trained=layer):
     the descriptor; without it long contexts help no further than the limit. Dots: trained layers.
     """
     d, lengths = lab.settings.dim, np.unique(np.geomspace(1, 1000, 13).astype(int))
-    lines = {
+    lines: dict[str, Any] = {
         label: (lengths, [optimum(law(d, int(n), descriptor=reads)).risk for n in lengths])
         for label, reads in {"without descriptor": False, "with descriptor": True}.items()
     }
     lines["limit without"] = lengths, np.full(len(lengths), theory.no_descriptor_limit(d, 1.0))
     last = trained.metrics.risk.isel(step=-1).expand_dims(n=[lab.settings.length])
-    options = {"xscale": "log", "yscale": "log"}
+    options: Any = {"xscale": "log", "yscale": "log"}
     return figures.risk_against("examples", lines, {"trained on the risk": last}, **options)

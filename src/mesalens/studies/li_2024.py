@@ -1,5 +1,7 @@
 """Li, Rawat and Oymak (2024): low-rank attention, retrieved contexts, low-rank adaptation."""
 
+from typing import Any
+
 import numpy as np
 
 from mesalens import atlas, tasks, theory
@@ -77,7 +79,7 @@ def low_rank_risk(lab, trained=low_rank):
     return over(trained, away, "rank").away
 
 
-def retrieved(lab, relevance, length=None):
+def retrieved(lab, relevance, length=None) -> Any:
     """A context of that relevance."""
     s = lab.settings
     factors = tasks.Retrieved(s.dim, relevance=relevance), tasks.LinearFunctions(s.dim)

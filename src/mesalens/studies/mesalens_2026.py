@@ -1,6 +1,7 @@
 """Claims of mesalens: what one layer can know of a finite pool, or of a mixture of tasks."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -148,7 +149,7 @@ def memorisation(lab, measured=pools):
     """
     sizes = measured.tasks.values
     level = float(measured.pays.isel(tasks=-1).mean()) * sizes[-1]
-    options = {"ylabel": "R_new / R_new* − 1", "xscale": "log", "yscale": "log"}
+    options: Any = {"ylabel": "R_new / R_new* − 1", "xscale": "log", "yscale": "log"}
     points = {"best layers of pools": measured.pays}
     return figures.risk_against("tasks M", {"1/M": (sizes, level / sizes)}, points, **options)
 

@@ -1,5 +1,7 @@
 """Wu, Zou, Chen, Braverman, Gu and Bartlett (2024): how many tasks one layer has to see."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -188,5 +190,5 @@ def excess_over_tasks(lab, measured=excess):
     for law in measured.law.values[: len(lab.settings.flat)]:
         level = float(points[law].isel(tasks=-1).mean() * points[law].tasks[-1])
         lines[f"{law}: 1/T"] = points[law].tasks, level / points[law].tasks
-    options = {"ylabel": "excess risk", "yscale": "log", "xscale": "log"}
+    options: Any = {"ylabel": "excess risk", "yscale": "log", "xscale": "log"}
     return figures.risk_against("tasks T", lines, points, **options)

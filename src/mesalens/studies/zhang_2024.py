@@ -1,8 +1,11 @@
 """Zhang, Wu and Bartlett (2024): attention followed by a linear MLP is descent from a start."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mesalens import atlas, learners, models, tasks, theory, training
@@ -32,7 +35,7 @@ moments_of = atlas.remembered(theory.task_moments)
 best_step = atlas.remembered(theory.best_started_step)
 
 
-def law(s, rng, mean=None, length=None, noise=None):
+def law(s, rng, mean=None, length=None, noise=None) -> Any:
     """A random H and Ψ; ‖β‖_H is the length of the mean."""
     d = s.dim
     H, Psi = (factor @ factor.T / (8 * d) for factor in rng.normal(size=(2, d, 8 * d)))
@@ -69,8 +72,8 @@ def block(s):
 def gd_beta(trained):
     """The best GD-β."""
     best, n = best_step(trained.task), trained.task.context_length
-    start = np.asarray(best.initial_weights, np.float32)
-    P = np.asarray(n * best.preconditioner.T, np.float32)
+    start = jnp.asarray(best.initial_weights, jnp.float32)
+    P = jnp.asarray(n * best.preconditioner.T, jnp.float32)
     return learners.GradientDescent(1.0, preconditioner=P, initial_weights=start)
 
 
@@ -158,9 +161,9 @@ def flow_converges(lab, until=40.0):
     task = law(lab.settings, lab.rng())
 
     def step(key):
-        structure = models.DescentStep.initialise
-        options = {"structure": lambda sizes, **given: structure(sizes, start=True, **given)}
-        return models.LinearTransformer.initialise(task.dim, **options, init_scale=0.1, key=key)
+        structure = functools.partial(models.DescentStep.initialise, start=True)
+        options: Any = {"structure": structure, "init_scale": 0.1}
+        return models.LinearTransformer.initialise(task.dim, **options, key=key)
 
     flow = training.gradient_flow(step, task, [0, until], key=lab.key("start"), rtol=1e-5)
     return float(flow.metrics.risk[0, -1]) / best_step(task).risk - 1
