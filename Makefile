@@ -27,6 +27,7 @@ benchmark: setup
 	.venv/bin/python benchmarks/generators.py
 	.venv/bin/python benchmarks/transformers.py
 	.venv/bin/python benchmarks/identify_speed.py
+	.venv/bin/python benchmarks/pools.py
 
 setup: .venv/up-to-date
 
