@@ -27,6 +27,7 @@ from mesalens.tasks import (
     CondensedTask,
     Constants,
     Distractors,
+    FinitePool,
     Gaussian,
     GaussianNoise,
     HeteroscedasticNoise,
@@ -239,6 +240,24 @@ def test_the_direct_draw_has_the_law_of_examples(options):
     assert (
         least_p_value(functionals(CondensedTask(task_of(11, **options)), 3), direct) < 1e-20
     )  # the tests see an example more or less
+
+
+def test_the_direct_draw_for_a_pool_has_the_law_of_examples():
+    def pool_of(seed):
+        functions = FinitePool(3, 2, size=4, scale=0.7, pool_seed=seed)
+        return RegressionTask(GAUSSIAN, functions, context_length=12, noise=GaussianNoise(0.3))
+
+    direct = functionals(CondensedTask(pool_of(1)), 1)
+    assert least_p_value(functionals(pool_of(1), 2), direct) > 1e-4
+    assert least_p_value(functionals(pool_of(2), 3), direct) < 1e-20
+
+
+def test_a_second_draw_outside_a_jitted_function_compiles_nothing(caplog):
+    task = CondensedTask(task_of(12))
+    task.sample(random.key(0), (5,))
+    with jax.log_compiles():
+        task.sample(random.key(1), (5,))
+    assert not [each for each in caplog.messages if "Compiling" in each]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ STUDIES = {
     "huang-2025": "huang_2025",
     "li-2024": "li_2024",
     "mesalens-2026": "mesalens_2026",
+    "lu-2025": "lu_2025",
 }
 """The studies of the package, by name, and their modules."""
 

@@ -1,5 +1,7 @@
 """`CondensedTask`: linear regression on Gaussian covariates, with S drawn directly."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from mesalens.prompt import CondensedPrompt
 from mesalens.random import chi_squared
 from mesalens.tasks.base import KeyArray, Targets, Task
 from mesalens.tasks.covariates.gaussian import Gaussian
+from mesalens.tasks.functions.finite_pool import FinitePool
 from mesalens.tasks.functions.linear import LinearFunctions
 from mesalens.tasks.regression import RegressionTask
 
@@ -28,8 +31,8 @@ class CondensedTask(Task):
     without noise; where n is no larger, the rows are the examples themselves.
 
     Raises:
-        ValueError: if the covariates are not `Gaussian`, the functions not `LinearFunctions`, the
-            noise depends on x or is not Gaussian, or there are distractors.
+        ValueError: if the covariates are not `Gaussian`, the functions neither `LinearFunctions`
+            nor a `FinitePool`, the noise depends on x or is not Gaussian, or there are distractors.
 
     Source: Bartlett, Proceedings of the Royal Society of Edinburgh 53 (1933).
     """
@@ -39,7 +42,11 @@ class CondensedTask(Task):
     def __check_init__(self):
         task = member("task", self.task, RegressionTask)
         member("covariates", task.covariates, Gaussian)
-        member("functions", task.functions, LinearFunctions)
+        if not isinstance(task.functions, LinearFunctions | FinitePool):
+            raise InputError(
+                "functions must be LinearFunctions or a FinitePool for a condensed task; got "
+                f"{type(task.functions).__name__}."
+            )
         if not (task.noise.gaussian and task.noise.homoscedastic):
             raise InputError(
                 f"noise must be Gaussian and independent of x for a condensed task; got "
@@ -84,6 +91,8 @@ class CondensedTask(Task):
         return CondensedPrompt(xs[..., :-1, :], ys, query[..., 0, :], n), target[..., 0, :]
 
 
+# Outside a jitted function JAX would compile the loop of the χ² draw at every call
+@functools.partial(jax.jit, static_argnames=("degrees_of_freedom", "size", "shape"), inline=True)
 def bartlett_root(
     key: KeyArray, degrees_of_freedom: int, size: int, shape: tuple[int, ...] = ()
 ) -> Float[Array, "*shape size size"]:

@@ -11,6 +11,8 @@ from ._shared_moments import shared_moments as shared_moments
 from ._simulated_moments import simulated_moments as simulated_moments
 from ._task_moments import ConditionWarning as ConditionWarning
 from ._task_moments import task_moments as task_moments
+from .asymptotics import AsymptoticRisk as AsymptoticRisk
+from .asymptotics import asymptotic_risk as asymptotic_risk
 from .bayes import bayes_risk as bayes_risk
 from .centred_step import centred_step_risk as centred_step_risk
 from .certificate import Certificate as Certificate

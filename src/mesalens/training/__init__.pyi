@@ -1,3 +1,4 @@
+from ._fit_layer import fit_layer as fit_layer
 from ._gradient_flow import gradient_flow as gradient_flow
 from ._train import train as train
 from .objectives.base import Objective as Objective
