@@ -29,7 +29,7 @@ def _axis(package: str, base: str, members: str) -> Axis:
 
 
 COVARIATES = """gaussian=Gaussian uniform=Uniform sphere=Sphere laplace=Laplace
-    exponential=Exponential student-t=StudentT cauchy=Cauchy"""
+    exponential=Exponential student-t=StudentT cauchy=Cauchy gamma-directions=GammaDirections"""
 FUNCTIONS = """linear=LinearFunctions network=TwoLayerNetworks monomial=Monomials cosine=Cosines
     sine=SineWaves polynomial=RotatedPolynomials constant=Constants pool=FinitePool
     own=OwnFunctions"""

@@ -7,6 +7,7 @@ from .condensed import CondensedTask as CondensedTask
 from .covariates.base import Covariates as Covariates
 from .covariates.base import IndependentCovariates as IndependentCovariates
 from .covariates.exponential import Exponential as Exponential
+from .covariates.gamma_directions import GammaDirections as GammaDirections
 from .covariates.gaussian import Gaussian as Gaussian
 from .covariates.laplace import Laplace as Laplace
 from .covariates.sphere import Sphere as Sphere
