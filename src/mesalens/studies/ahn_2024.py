@@ -107,7 +107,8 @@ def gap(lab, trained, law, order=("Adam", "SGD")):
 def adam_below_sgd(lab, trained=trained, order=("Adam", "SGD")):
     """After equally many steps Adam has less loss than SGD with momentum, for every law.
 
-    Measured: log(L_Adam / L_SGD), the median over the second half: rare prompts dominate means.
+    Measured: log(L_Adam / L_SGD), the median over the second half of the training. For gamma a mean
+    would say the opposite: on some 1000 prompts Adam's loss is above 10⁴, that of SGD below 2.
     """
     return atlas.settings_of(lambda law: gap(lab, trained, law, order), lab.settings.laws, "law")
 
@@ -182,9 +183,8 @@ def smoothness_follows_the_gradient(lab, ordered=True):
     s, task, adam = lab.settings, LAWS[MAIN]["task"], LAWS[MAIN]["Adam"]
     on = eqx.Partial(at_step, *task.sample(lab.key("prompts"), (s.hessian_prompts,)))
     given = LAWS[MAIN]["start"](key=lab.key("start")), task, adam, on, lab.key("steps")
-    norms, curvatures = training.along_steps(*given, steps=s.path, batch_size=s.batch_size)
-    curvatures = curvatures if ordered else lab.rng().permutation(curvatures)
-    return scipy.stats.spearmanr(norms, curvatures)[0]
+    norms, curved = training.along_steps(*given, steps=s.path, batch_size=s.batch_size)
+    return scipy.stats.spearmanr(norms, curved if ordered else lab.rng().permutation(curved))[0]
 
 
 @STUDY.figure(shows=[adam_below_sgd, light_tails_keep_the_gap])
