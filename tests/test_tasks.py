@@ -18,6 +18,7 @@ from mesalens.tasks import (
     Covariates,
     Distractors,
     Exponential,
+    GammaDirections,
     Gaussian,
     GaussianNoise,
     HeteroscedasticNoise,
@@ -87,6 +88,8 @@ def test_moments_of_independent_covariates_against_enumeration(name):
         Gaussian(3, 0.5, covariance=SIGMA),
         Sphere(3, 0.7),
         Sphere(1, 0.7),
+        GammaDirections(3, 0.7, shape=1.5),
+        GammaDirections(1, 0.7, shape=3.0),
     ],
 )
 def test_samples_have_the_stated_moments(covariates):
@@ -133,6 +136,30 @@ def test_coordinates_of_student_t_are_independent():
     assert abs(np.corrcoef(ranks.T)[0, 1]) < 5 / np.sqrt(len(x))
 
 
+@pytest.mark.parametrize(("dim", "shape"), [(1, 0.1), (3, 0.1), (4, 2.5)])
+def test_gamma_directions_have_gamma_squared_lengths_and_moments_from_them(dim, shape):
+    covariates = GammaDirections(dim, 0.7, shape=shape)
+    squares = scipy.stats.gamma(shape, scale=dim * 0.7**2 / shape)
+    x = np.asarray(covariates.sample(jax.random.key(16), (100_000,)), np.float64)
+    lengths = np.linalg.norm(x, axis=1)
+    # In float32 the shortest are 0
+    assert scipy.stats.kstest(lengths[:20_000], lambda r: squares.cdf(r**2)).pvalue > 1e-4
+    np.testing.assert_allclose(covariates.second_moment().trace(), squares.moment(1), rtol=1e-12)
+    fourth = covariates.fourth_moment(np.eye(dim))  # E[|x|² x x^T]
+    np.testing.assert_allclose(fourth.trace(), squares.moment(2), rtol=1e-12)
+    np.testing.assert_allclose(fourth, fourth[0, 0] * np.eye(dim), rtol=1e-12)
+
+
+def test_gamma_directions_are_normal_at_half_the_dimension_and_near_a_sphere_at_large_shapes():
+    for near, reference in ((1.5, Gaussian(3, 0.7)), (1e12, Sphere(3, 0.7))):
+        covariates = GammaDirections(3, 0.7, shape=near)
+        np.testing.assert_allclose(covariates.second_moment(), reference.second_moment())
+        exact = reference.fourth_moment(WEIGHT)
+        np.testing.assert_allclose(covariates.fourth_moment(WEIGHT), exact, rtol=1e-9)
+    with pytest.raises(InputError, match="shape"):
+        GammaDirections(3, shape=0.0)
+
+
 @pytest.mark.parametrize("dim", [1, 4])
 def test_sphere_has_one_radius(dim):
     x = Sphere(dim, 0.7).sample(jax.random.key(14), (1000,))
@@ -147,6 +174,7 @@ def test_sphere_has_one_radius(dim):
         (Gaussian(3, covariance=SIGMA), False),
         slow(Gaussian(3, covariance=np.diag([2.0, 1.0, 1.0])), False),
         (Sphere(3), True),
+        slow(GammaDirections(3, shape=2.0), True),
         (FAMILIES["uniform"][0], False),
         *(slow(FAMILIES[name][0], False) for name in ("exponential", "laplace", "student")),
     ],
@@ -177,7 +205,10 @@ def test_covariates_with_only_a_sample_know_no_moments():
             moment()
 
 
-@pytest.mark.parametrize("covariates", [*(family for family, _ in FAMILIES.values()), Sphere(3)])
+@pytest.mark.parametrize(
+    "covariates",
+    [*(family for family, _ in FAMILIES.values()), Sphere(3), GammaDirections(3)],
+)
 def test_covariates_of_the_library_know_their_moments(covariates):
     assert covariates.knows_moments
     assert covariates.finite_moments == (12 if isinstance(covariates, StudentT) else np.inf)

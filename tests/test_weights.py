@@ -303,6 +303,21 @@ def test_preconditioned_descent_fits_into_sparse_weights_without_covariates():
     exactly(Sparse(A[..., :2, :2], B[..., 2:, 2:]).effective(), (A, B))
 
 
+def test_sparse_weights_may_be_those_of_the_papers():
+    layers = {"layers": 2, "structure": partial(Sparse.initialise, **PAPERS)}
+    model = LinearTransformer.initialise(3, 2, init_scale=0.5, key=random.key(6), **layers)
+    assert len(jax.tree.leaves(model)) == 2  # A_xx and B_xx
+    A, B = compiled(model.effective)
+    exactly(A[..., :3, :3], model.weights.A_xx / 7)
+    exactly(B[..., :3, :3], model.weights.B_xx)
+    exactly(B[..., 3:, 3:], np.broadcast_to(np.eye(2), (2, 1, 2, 2)))
+    for zero in (A[..., 3:, :], A[..., 3:], B[..., 3:, :3], B[..., :3, 3:]):
+        exactly(zero, 0)
+
+
+PAPERS = {"covariates": True, "labels": False, "examples": 7}
+
+
 def test_a_structure_is_an_abstract_class():
     with pytest.raises(TypeError):
         LinearWeights()

@@ -29,8 +29,8 @@ def _axis(package: str, base: str, members: str) -> Axis:
 
 
 COVARIATES = """gaussian=Gaussian uniform=Uniform sphere=Sphere laplace=Laplace
-    exponential=Exponential student-t=StudentT cauchy=Cauchy random-mean=RandomMean
-    retrieved=Retrieved"""
+    exponential=Exponential student-t=StudentT cauchy=Cauchy gamma-directions=GammaDirections
+    random-mean=RandomMean retrieved=Retrieved"""
 FUNCTIONS = """linear=LinearFunctions network=TwoLayerNetworks monomial=Monomials cosine=Cosines
     sine=SineWaves polynomial=RotatedPolynomials constant=Constants pool=FinitePool
     own=OwnFunctions"""

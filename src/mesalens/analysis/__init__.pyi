@@ -13,6 +13,9 @@ from ._copying import copying_at as copying_at
 from ._curvature import curvature as curvature
 from ._damping import largest_stable_damping as largest_stable_damping
 from ._damping import risk_by_depth as risk_by_depth
+from ._gradient_noise import gradient_noise as gradient_noise
+from ._hessian import directional_smoothness as directional_smoothness
+from ._hessian import robust_condition_number as robust_condition_number
 from ._interpolation import interpolate as interpolate
 from ._interpolation import normalised as normalised
 from ._odd_signs import odd_signs as odd_signs

@@ -18,6 +18,7 @@ STUDIES = {
     "li-2024": "li_2024",
     "mesalens-2026": "mesalens_2026",
     "lu-2025": "lu_2025",
+    "ahn-2024": "ahn_2024",
 }
 """The studies of the package, by name, and their modules."""
 

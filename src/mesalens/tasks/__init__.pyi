@@ -8,6 +8,7 @@ from .covariates.base import Covariates as Covariates
 from .covariates.base import IndependentCovariates as IndependentCovariates
 from .covariates.correlated import CorrelatedGaussian as CorrelatedGaussian
 from .covariates.exponential import Exponential as Exponential
+from .covariates.gamma_directions import GammaDirections as GammaDirections
 from .covariates.gaussian import Gaussian as Gaussian
 from .covariates.laplace import Laplace as Laplace
 from .covariates.random_mean import RandomMean as RandomMean

@@ -1,0 +1,54 @@
+"""Second derivatives of a loss by the weights that training changes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from mesalens.learners import Learner
+
+Loss = Callable[[Any], Float[Array, ""]]
+"""A loss of a learner, twice differentiable in it."""
+
+
+def robust_condition_number(loss: Loss, learner: Learner) -> Float[Array, ""]:
+    """`max_i |H_ii| / median_i |H_ii|`, H the Hessian of a loss by the trained weights.
+
+    Diagonal entries are exact: one product of H with each unit vector. Weights without effect have
+    H_ii = 0 and count in the median.
+
+    Source: the code of Ahn et al. (2024), arXiv 2310.01082.
+    """
+    function, weights = at_weights(loss, learner)
+    units = jnp.eye(weights.size, dtype=weights.dtype)
+    # In batches: all products at once would need the memory of as many batches of prompts
+    diagonal = jax.lax.map(lambda u: _along(u, function, weights), units, batch_size=16)
+    return jnp.abs(diagonal).max() / jnp.median(jnp.abs(diagonal))
+
+
+def directional_smoothness(loss: Loss, before: Learner, after: Learner) -> Float[Array, ""]:
+    """`u^T ∇²L(w) u` along a step from the trained weights w to w': u = (w' - w) / ‖w' - w‖.
+
+    For a quadratic loss it is ⟨∇L(w') - ∇L(w), w' - w⟩ / ‖w' - w‖². NaN for a step of length 0.
+
+    Source: the code of Ahn et al. (2024), arXiv 2310.01082.
+    """
+    function, weights = at_weights(loss, before)
+    step = at_weights(loss, after)[1] - weights
+    return _along(step / jnp.linalg.norm(step), function, weights)
+
+
+def at_weights(loss: Loss, learner: Learner) -> tuple[Loss, Float[Array, " weights"]]:
+    """The loss as a function of all trained weights in one vector, and the vector."""
+    trained, rest = eqx.partition(learner, learner.trainable())
+    weights, as_learner = ravel_pytree(trained)
+    return lambda vector: loss(eqx.combine(as_learner(vector), rest)), weights
+
+
+def _along(u: Float[Array, " weights"], function: Loss, weights: Float[Array, " weights"]):
+    # Twice backwards: models may have derivatives of their own, which JAX cannot take forwards
+    return u @ jax.grad(lambda vector: u @ jax.grad(function)(vector))(weights)

@@ -1,0 +1,45 @@
+"""What consecutive learners of a training are like."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Key, PyTree
+
+from mesalens import kinds
+from mesalens.learners import Learner
+from mesalens.tasks import Task
+from mesalens.training.objectives.squared_error import SquaredError
+from mesalens.training.optimisers.base import Optimiser
+
+
+@eqx.filter_jit
+def along_steps(
+    learner: Learner,
+    task: Task,
+    optimiser: Optimiser | str | Mapping[str, Any],
+    measure: Callable[[Any, Any], PyTree],
+    key: Key[Array, ""],
+    *,
+    steps: int,
+    batch_size: int,
+) -> PyTree[Array]:
+    """`measure(before, after)` of the learners before and after each step, along a first axis.
+
+    Steps are those of a short training by the squared error of fresh prompts; what `train` measures
+    knows one learner at a time. `measure` may be an `equinox.Partial`: a new function is compiled.
+    """
+    trained, rest = eqx.partition(learner, learner.trainable())
+    rule = kinds.build("optimiser", optimiser).transformation(steps)
+    sampled = SquaredError().loss(task, batch_size)
+
+    def step(state, key):
+        before, memory = state
+        gradient = jax.grad(lambda part: sampled(eqx.combine(part, rest), key))(before)
+        updates, memory = rule.update(gradient, memory, before)
+        after = eqx.apply_updates(before, updates)
+        measured = measure(eqx.combine(before, rest), eqx.combine(after, rest))
+        return (after, memory), measured
+
+    return jax.lax.scan(step, (trained, rule.init(trained)), jax.random.split(key, steps))[1]
