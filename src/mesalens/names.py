@@ -47,7 +47,7 @@ ATTENTION = """softmax=SoftmaxAttention linear=LinearAttention relu=ReLUAttentio
     kernel=KernelAttention"""
 OBJECTIVES = "sampled=SquaredError population=Population cross-entropy=CrossEntropy"
 STOPS = "never=Never near-optimum=NearOptimum near-risk=NearRisk flat=Flat"
-STRUCTURES = "factors=Factors merged=Merged sparse=Sparse scalars=Scalars"
+STRUCTURES = "factors=Factors merged=Merged sparse=Sparse low-rank=LowRank scalars=Scalars"
 TASKS = "regression=RegressionSettings classification=ClassificationSettings"
 VISIBILITY = "context=ContextOnly causal=Causal all=AllRows"
 

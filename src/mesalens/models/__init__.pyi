@@ -22,6 +22,7 @@ from .visibility.context_only import ContextOnly as ContextOnly
 from .weights.base import LinearWeights as LinearWeights
 from .weights.base import Sizes as Sizes
 from .weights.factors import Factors as Factors
+from .weights.low_rank import LowRank as LowRank
 from .weights.merged import Merged as Merged
 from .weights.scalars import Scalars as Scalars
 from .weights.sparse import Sparse as Sparse
