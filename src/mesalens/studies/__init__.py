@@ -11,6 +11,7 @@ STUDIES = {
     "von-oswald-2023": "von_oswald_2023",
     "mahankali-2023": "mahankali_2023",
     "ahn-2023": "ahn_2023",
+    "zhang-2025": "zhang_2025",
 }
 """The studies of the package, by name, and their modules."""
 
