@@ -10,7 +10,7 @@ from mesalens.analysis import expectation, learned_preconditioner
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
 from mesalens.theory import (
     best_descent,
-    best_rank_one_step,
+    best_rank_step,
     distances,
     exact_moments,
     gradient_descent_transformer,
@@ -94,7 +94,7 @@ def test_distances_are_those_of_predictions_on_prompts():
 @pytest.mark.slow
 def test_the_best_step_of_rank_one_is_between_the_best_step_and_none_and_has_the_stated_risk():
     moments = exact_moments(TASK)
-    P, risk = best_rank_one_step(moments)
+    P, risk = best_rank_step(moments, 1)
     assert np.linalg.matrix_rank(P) == 1
     assert best_descent(moments)[1] < risk < moments.null_risk
     with jax.enable_x64(True):

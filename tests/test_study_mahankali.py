@@ -21,7 +21,7 @@ from mesalens.studies.mahankali_2023.study import (
 )
 from mesalens.theory import (
     best_descent,
-    best_rank_one_step,
+    best_rank_step,
     best_step_size,
     gradient_descent_transformer,
     layer_risk,
@@ -93,7 +93,7 @@ def test_the_prior_mean_has_its_length():
 
 
 def test_a_layer_at_the_saddle_does_not_count_and_one_at_the_best_step_does():
-    P, risk = best_rank_one_step(moments_of(TASK))
+    P, risk = best_rank_step(moments_of(TASK), 1)
     A, B = jnp.asarray(np.pad(P.T, (0, 1))), jnp.diag(jnp.array([0.0, 0, 0, -1]))
     saddle = LinearTransformer.from_effective(A[None, None], B[None, None], layers=1)
     assert layer_risk(saddle, moments_of(TASK)) == pytest.approx(risk, rel=1e-5)

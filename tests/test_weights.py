@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from mesalens import GradientDescent, InputError, LinearTransformer, Prompt, random, train
 from mesalens.analysis import risk
-from mesalens.models import Factors, LinearWeights, Merged, Scalars, Sizes, Sparse
+from mesalens.models import Factors, LinearWeights, LowRank, Merged, Scalars, Sizes, Sparse
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask, Uniform
 from mesalens.theory import (
     gradient_descent_transformer,
@@ -32,6 +32,7 @@ STRUCTURES = {
     "merged": Merged.initialise,
     "sparse": Sparse.initialise,
     "sparse with covariates": partial(Sparse.initialise, covariates=True),
+    "low-rank": partial(LowRank.initialise, rank=2),
     "scalars": Scalars.initialise,
 }
 
@@ -69,6 +70,10 @@ def by_hand(weights, layer, head, d, m):
         A[:d, :d], B[d:, d:] = weights.A_xx[layer, head], weights.B_yy[layer, head]
         if weights.B_xx is not None:
             B[:d, :d] = weights.B_xx[layer, head]
+        return A, B
+    if isinstance(weights, LowRank):
+        A[:d, :d] = weights.W_K[layer, head].T @ weights.W_Q[layer, head]
+        B[d:, d:] = weights.B_yy[layer, head]
         return A, B
     a_x, a_y, b_x, b_y = np.asarray(weights.scalars[layer, head])
     return np.diag([a_x] * d + [a_y] * m), np.diag([b_x] * d + [b_y] * m)
@@ -120,6 +125,7 @@ PARAMETERS = {
     "merged": {"A": (3, 2, 5, 5), "B": (3, 2, 5, 5)},
     "sparse": {"A_xx": (3, 2, 3, 3), "B_yy": (3, 2, 2, 2)},
     "sparse with covariates": {"A_xx": (3, 2, 3, 3), "B_yy": (3, 2, 2, 2), "B_xx": (3, 2, 3, 3)},
+    "low-rank": {"W_Q": (3, 2, 2, 3), "W_K": (3, 2, 2, 3), "B_yy": (3, 2, 2, 2)},
     "scalars": {"scalars": (3, 2, 4)},
 }
 
@@ -147,6 +153,7 @@ def test_what_is_trained_is_exactly_the_parameters(name):
     [
         ("merged", {"A": 41, "B": 41}),
         ("sparse with covariates", {"A_xx": 40, "B_yy": 1, "B_xx": 40}),
+        ("low-rank", {"W_Q": 40, "W_K": 40, "B_yy": 1}),
         ("scalars", {"scalars": 1}),
     ],
 )

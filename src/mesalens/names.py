@@ -49,7 +49,7 @@ ATTENTION = """softmax=SoftmaxAttention linear=LinearAttention relu=ReLUAttentio
 OBJECTIVES = """sampled=SquaredError population=Population cross-entropy=CrossEntropy
     dataset=Dataset"""
 STOPS = "never=Never near-optimum=NearOptimum near-risk=NearRisk flat=Flat"
-STRUCTURES = """factors=Factors merged=Merged sparse=Sparse scalars=Scalars
+STRUCTURES = """factors=Factors merged=Merged sparse=Sparse low-rank=LowRank scalars=Scalars
     descent-step=DescentStep linear-block=LinearBlock"""
 TASKS = """regression=RegressionSettings classification=ClassificationSettings
     mixture=MixtureSettings"""

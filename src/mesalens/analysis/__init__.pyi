@@ -19,6 +19,8 @@ from ._hessian import robust_condition_number as robust_condition_number
 from ._interpolation import interpolate as interpolate
 from ._interpolation import normalised as normalised
 from ._odd_signs import odd_signs as odd_signs
+from ._plateaus import Plateaus as Plateaus
+from ._plateaus import plateaus as plateaus
 from ._preconditioner import learned_preconditioner as learned_preconditioner
 from ._risk import Estimate as Estimate
 from ._risk import expectation as expectation

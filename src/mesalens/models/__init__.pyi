@@ -24,6 +24,7 @@ from .weights.base import Sizes as Sizes
 from .weights.block import LinearBlock as LinearBlock
 from .weights.descent_step import DescentStep as DescentStep
 from .weights.factors import Factors as Factors
+from .weights.low_rank import LowRank as LowRank
 from .weights.merged import Merged as Merged
 from .weights.scalars import Scalars as Scalars
 from .weights.sparse import Sparse as Sparse

@@ -12,13 +12,14 @@ STUDIES = {
     "mahankali-2023": "mahankali_2023",
     "ahn-2023": "ahn_2023",
     "wu-2024": "wu_2024",
+    "ahn-2024": "ahn_2024",
     "zhang-2024": "zhang_2024",
+    "li-2024": "li_2024",
+    "zhang-2025": "zhang_2025",
+    "lu-2025": "lu_2025",
     "chang-2025": "chang_2025",
     "huang-2025": "huang_2025",
-    "li-2024": "li_2024",
     "mesalens-2026": "mesalens_2026",
-    "lu-2025": "lu_2025",
-    "ahn-2024": "ahn_2024",
 }
 """The studies of the package, by name, and their modules."""
 

@@ -22,6 +22,9 @@ from .context_blind import context_blind_risk as context_blind_risk
 from .copying_construction import copying_transformer as copying_transformer
 from .descent import best_descent as best_descent
 from .descriptor import no_descriptor_limit as no_descriptor_limit
+from .dynamics import escape_time_course as escape_time_course
+from .dynamics import fixed_point as fixed_point
+from .dynamics import merged_time_course as merged_time_course
 from .gaussian_step import gaussian_preconditioner as gaussian_preconditioner
 from .gaussian_step import isotropic_step_size as isotropic_step_size
 from .gaussian_step import simulated_step_size as simulated_step_size
@@ -41,7 +44,10 @@ from .optimum import certify as certify
 from .optimum import optimal_lsa as optimal_lsa
 from .other_length import risk_at_length as risk_at_length
 from .retrieval import retrieval_risk as retrieval_risk
-from .saddle import best_rank_one_step as best_rank_one_step
+from .rank_step import best_rank_step as best_rank_step
+from .rank_step import directions as directions
+from .rank_step import plateau_risks as plateau_risks
+from .rank_step import step_along as step_along
 from .softmax_construction import softmax_descent_transformer as softmax_descent_transformer
 from .started_step import StartedStep as StartedStep
 from .started_step import best_started_step as best_started_step

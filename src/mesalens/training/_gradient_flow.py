@@ -1,6 +1,7 @@
 """Gradient flow: training with infinite batches and infinitely small steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import diffrax
 import equinox as eqx
@@ -14,9 +15,11 @@ from jaxtyping import Array, Float, Key
 from mesalens._precision import in_precision
 from mesalens.checks import InputError, count
 from mesalens.learners import Learner
+from mesalens.learners.base import require
+from mesalens.models import LinearTransformer
 from mesalens.random import unroll
-from mesalens.tasks import Task
-from mesalens.training.objectives.population import Population
+from mesalens.tasks import RegressionTask, Task
+from mesalens.theory import population_risk, task_moments
 from mesalens.training.training import Training
 
 MOST_STEPS = 100_000
@@ -32,6 +35,7 @@ def gradient_flow(
     *,
     seeds: int = 1,
     key: Key[Array, ""],
+    measure: Callable[[Any], Mapping[str, Any]] | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-9,
 ) -> Training:
@@ -48,12 +52,13 @@ def gradient_flow(
         times: Two or more times, which increase from 0 or above.
         seeds: The number of runs.
         key: A random key.
+        measure: What of a layer is kept at each of the times, numbers or arrays by name.
         rtol: The relative tolerance of a step.
         atol: The absolute tolerance of a step.
 
     Returns:
         The result of `train` with the population objective, with the dimension `time` in place of
-        `step`: `risk` at each of the times, and the learners at the last.
+        `step`: `risk` at each of the times and what is measured, and the learners at the last.
 
     Raises:
         ValueError: if the times do not increase from 0 or above, the risk is not known exactly, or
@@ -64,14 +69,35 @@ def gradient_flow(
     rising = times.ndim == 1 and len(times) > 1 and times[0] >= 0 and (np.diff(times) > 0).all()
     if not (rising and np.isfinite(times[-1])):
         raise InputError("times must be two or more that increase from 0 or above.")
-    loss = Population().loss(task, 1)
+    moments = task_moments(cast(RegressionTask, task))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(unroll(key), jnp.arange(seeds))
     start = eqx.filter_jit(eqx.filter_vmap(lambda key: initialise(jax.random.split(key, 3)[0])))
-    learners = start(keys)
+    learners = require(start(keys), LinearTransformer, "objective")
+    with jax.enable_x64(True):
+        learners = in_precision(learners, jnp.float64)
+        numbers = jax.tree.map(jnp.asarray, (moments, times, rtol, atol))
+        values, learners = _integrate(learners, numbers, measure)
+    if not np.isfinite(values["risk"]).all():
+        raise InputError(
+            f"the flow needs more than {MOST_STEPS} steps to reach time {times[-1]:g}; give "
+            "earlier times, or a smaller scale of the task."
+        )
+    metrics = xr.Dataset(
+        {name: (_dims(name, value.ndim), np.asarray(value)) for name, value in values.items()},
+        {"seed": np.arange(seeds), "time": times},
+    )
+    return Training(in_precision(learners, jnp.float32), metrics)
 
-    def integrate(parameters, frozen):
+
+@eqx.filter_jit
+def _integrate(learners, numbers, measure):
+    """What is kept at each time, and the last learners; compiled once for tasks of one size."""
+    moments, times, rtol, atol = numbers
+    parameters, frozen = eqx.partition(learners, learners.trainable())
+
+    def run(parameters, frozen):
         def risk(parameters):
-            return loss(eqx.combine(parameters, frozen), jax.random.key(0))
+            return population_risk(eqx.combine(parameters, frozen), moments)
 
         def velocity(time, parameters, _):
             return jax.tree.map(jnp.negative, jax.grad(risk)(parameters))
@@ -79,7 +105,11 @@ def gradient_flow(
         def arrived(time, parameters, _, **options):
             return optax.tree.norm(jax.grad(risk)(parameters)) < STATIONARY
 
-        at_times = diffrax.SubSaveAt(ts=jnp.asarray(times), fn=lambda t, y, _: risk(y))
+        def kept(parameters):
+            measured = {} if measure is None else measure(eqx.combine(parameters, frozen))
+            return {"risk": risk(parameters), **measured}
+
+        at_times = diffrax.SubSaveAt(ts=times, fn=lambda t, y, _: kept(y))
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(velocity),
             diffrax.Tsit5(),
@@ -94,24 +124,18 @@ def gradient_flow(
             throw=False,
         )
         assert solution.ys is not None
-        risks, last = solution.ys
+        values, last = solution.ys
         last = jax.tree.map(lambda leaf: leaf[0], last)
         # Diffrax leaves infinity at times after the event, where nothing moves any more
         ended = solution.result == diffrax.RESULTS.event_occurred
-        return jnp.where(ended & jnp.isinf(risks), risk(last), risks), last
+        after = ended & jnp.isinf(values["risk"])
+        held = jax.vmap(lambda over, value, end: jnp.where(over, end, value), (0, 0, None))
+        return jax.tree.map(lambda *leaves: held(after, *leaves), values, kept(last)), last
 
-    with jax.enable_x64(True):
-        learners = in_precision(learners, jnp.float64)
-        parameters, frozen = eqx.partition(learners, learners.trainable())
-        # One seed after the other: in a vmap all would take as many steps as the slowest
-        each = eqx.filter_jit(lambda p, f: jax.lax.map(lambda run: integrate(*run), (p, f)))
-        risks, parameters = each(parameters, frozen)
-    if not np.isfinite(risks).all():
-        raise InputError(
-            f"the flow needs more than {MOST_STEPS} steps to reach time {times[-1]:g}; give "
-            "earlier times, or a smaller scale of the task."
-        )
-    metrics = xr.Dataset(
-        {"risk": (("seed", "time"), np.asarray(risks))}, {"seed": np.arange(seeds), "time": times}
-    )
-    return Training(in_precision(eqx.combine(parameters, frozen), jnp.float32), metrics)
+    # One seed after the other: in a vmap all would take as many steps as the slowest
+    values, last = jax.lax.map(lambda each: run(*each), (parameters, frozen))
+    return values, eqx.combine(last, frozen)
+
+
+def _dims(name: str, dimensions: int) -> tuple[str, ...]:
+    return ("seed", "time", *(f"{name}_{axis}" for axis in range(dimensions - 2)))

@@ -22,11 +22,27 @@ class Factors(LinearWeights):
 
     @classmethod
     def initialise(
-        cls, sizes: Sizes, *, key_size: int | None = None, scale: Scale, key: Key[Array, ""]
+        cls,
+        sizes: Sizes,
+        *,
+        key_size: int | None = None,
+        aligned: bool = False,
+        scale: Scale,
+        key: Key[Array, ""],
     ) -> "Factors":
-        """Truncated normals; K = `key_size`, the width D by default."""
+        """Truncated normals; K = `key_size`, the width D by default.
+
+        With `aligned` the columns of W_K that read labels and those of W_V that read covariates are
+        0. If the labels of a task have a symmetric law given the inputs, training on the risk of
+        one layer leaves them 0: then A_yx = 0 and B_yx = 0, ŷ is odd in the labels, and the slopes
+        of both blocks are means of `y_q - ŷ` times sums that are even in the labels.
+        """
         width = sizes.dim + sizes.outputs
-        return cls(*draw_factors(key, (sizes.stored, sizes.heads), width, key_size, scale))
+        stack = sizes.stored, sizes.heads
+        W_Q, W_K, W_V, P = draw_factors(key, stack, width, key_size, scale)
+        if aligned:
+            W_K, W_V = W_K.at[..., sizes.dim :].set(0), W_V.at[..., : sizes.dim].set(0)
+        return cls(W_Q, W_K, W_V, P)
 
     def effective(self) -> Effective:
         return jnp.swapaxes(self.W_K, -1, -2) @ self.W_Q, self.P @ self.W_V

@@ -79,7 +79,7 @@ def trained_layer(s, task, objective: str, start=0):
     def saddle(run):
         moments = moments_of(run.task, s.relative_error)
         # For d = 1 every step has rank one
-        return moments.null_risk if task.dim == 1 else theory.best_rank_one_step(moments)[1]
+        return moments.null_risk if task.dim == 1 else theory.best_rank_step(moments, 1)[1]
 
     def best(run):
         return theory.best_descent(moments_of(run.task, s.relative_error))[1]

@@ -1,0 +1,117 @@
+"""Plateaus and drops of the risk."""
+
+from functools import partial
+
+import numpy as np
+import xarray as xr
+
+from mesalens import analysis, plots
+from mesalens.atlas import above, below, figures, within
+from mesalens.studies.zhang_2025.study import STUDY, flow, predicted
+
+
+@STUDY.measurement
+def stairs(lab, flow=flow, examples=1.0):
+    """How far off risk and P are on plateaus; a level counts where the flow has a plateau near."""
+    risks, sizes = predicted(lab.settings, examples)
+    found = analysis.plateaus(flow.time.values, flow.risk.values)
+    distance = np.abs(found.losses[:, None] - risks)
+    nearest = distance.argmin(0)
+    counted = "level", distance.argmin(1)[nearest] == np.arange(len(risks))
+    P = np.tri(len(risks), len(sizes), -1)[:, None] * np.diag(sizes)  # of m components
+    off = np.linalg.norm(flow.P.sel(time=found.times[nearest]) - P, axis=(1, 2))
+    off[1:] /= np.linalg.norm(P[1:], axis=(1, 2))
+    values = {"risk": ("level", found.losses[nearest] / risks - 1), "P": ("level", off)}
+    return xr.Dataset(values | {"drops": len(found.drops)}).assign_coords(counted=counted)
+
+
+@STUDY.measurement
+def left(lab, flow=flow):
+    """When each plateau is left: the risk is then as near to the next one."""
+    risks = predicted(lab.settings)[0]
+    halfway = (risks[1:] + risks[:-1]) / 2
+    return xr.Dataset({"time": ("level", np.interp(-halfway, -flow.risk, flow.time))})
+
+
+headline = partial(STUDY.claim, headline=True)
+merged = flow.given(rank=0, heads="merged_heads", until=0.01)
+merged_stairs, shorter = stairs.given(flow=merged), stairs.given(examples=1 / 3)
+ranks = {rank: left.given(flow=flow.given(rank=rank)) for rank in (2, 4)}
+larger = left.given(flow=flow.given(larger=True))
+
+
+@headline("Abstract", within(0.01), every_seed=True, must_fail_on={"stairs": stairs})
+def one_drop(lab, stairs=merged_stairs):
+    """With keys and queries merged the loss has one abrupt drop, from E y² to the least risk.
+
+    Measured: the number of drops - 1, and R / R_m - 1 on both plateaus, m = 0 and m = d.
+    """
+    ends = [stairs.drops - 1, *stairs.risk[[0, -1]]]
+    return xr.DataArray(ends, {"of": ["drops", "first plateau", "last plateau"]})
+
+
+@headline("Abstract", within(1.0), every_seed=True, must_fail_on={"stairs": merged_stairs})
+def a_drop_for_each_direction(lab, stairs=stairs):
+    """With rank 1 the loss has d drops. (Two may coincide by chance.)
+
+    Measured: the number of drops - d.
+    """
+    return stairs.drops - len(lab.settings.spectrum)
+
+
+@headline("Abstract", within(0.02), must_fail_on={"stairs": shorter})
+def plateau_risks(lab, stairs=stairs):
+    """The plateaus between them are at R_m = tr Σ - Σ λ_j / (1 + (1 + tr Σ/λ_j)/n) over j ≤ m, the
+    largest eigenvalues λ_j of Σ.
+
+    Measured: R / R_m - 1 on each plateau, where |dR/d log t| is least between two drops; a seed
+    that skips R_m does not count there.
+    """
+    return stairs.risk
+
+
+@headline("Abstract", below(0.1), must_fail_on={"stairs": shorter})
+def principal_components(lab, stairs=stairs):
+    """On plateau m the layer regresses in context on m principal components u_j: n P is P_m, the
+    sum of u_j u_j^T / (λ_j (1 + 1/n) + tr Σ/n) over j ≤ m.
+
+    Measured: ‖n P - P_m‖_F / ‖P_m‖_F on each plateau but the first.
+    """
+    return stairs.P[1:]
+
+
+@STUDY.claim("Section 4", above(0.0), must_fail_on={"left": dict.fromkeys((2, 4), left)})
+def rank_sets_plateaus(lab, left=ranks):
+    """With keys and queries of rank R the conspicuous plateaus are those at R_m where R divides m.
+
+    Measured: the mean log10 of how long the risk is nearest to R_m, over these m, minus that over
+    all others but d.
+    """
+    stays = {rank: np.log10(np.diff([0, *each.time])) for rank, each in left.items()}
+    longer = [s[::rank].mean() - np.delete(s, np.s_[::rank]).mean() for rank, s in stays.items()]
+    return xr.DataArray(longer, {"rank": list(left)})
+
+
+@STUDY.claim("Section 4", below(0.0), must_fail_on={"left": larger, "larger": left})
+def larger_weights_leave_sooner(lab, left=left, larger=larger):
+    """Larger initial weights shorten all plateaus.
+
+    Measured: log10 of the time at which each is left, for weights ten times as large, over that for
+    small ones; the escape equation gives -1 for long plateaus.
+    """
+    return np.log10(larger.time / left.time)
+
+
+@STUDY.figure(shows=[one_drop, a_drop_for_each_direction, plateau_risks, principal_components])
+def staircase(lab, flow=flow, merged=merged):
+    """Risk over time, a line a seed, between the risks of regression on 0, 1, … components."""
+    figure = figures.Figure((figures.WIDE, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = "keys and queries of rank 1", "keys and queries merged"
+    for axes, title, flows in zip(panels, titles, (flow, merged), strict=True):
+        axes.semilogx(flows.time, flows.risk.T, color=plots.TRAINED, lw=1, label="gradient flow")
+        for risk in predicted(lab.settings)[0]:
+            axes.axhline(risk, color=plots.REFERENCE, ls="--", lw=1, label="predicted plateaus")
+        axes.set(title=title, xlabel="time t of the flow", xlim=(flows.time[-1] / 1e4, None))
+    panels[0].set_ylabel("risk  E(ŷ − y)²")
+    return figures.legend_below(panels[0])

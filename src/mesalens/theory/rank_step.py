@@ -1,0 +1,83 @@
+"""Steps of descent whose preconditioner has a given rank: where layers stop on their way."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from mesalens.checks import InputError, count
+from mesalens.theory.linear_prediction import whitening
+from mesalens.theory.moments import ContextMoments
+
+Directions = tuple[Float[np.ndarray, " r"], Float[np.ndarray, "r d"], Float[np.ndarray, "r d"]]
+
+
+def directions(moments: ContextMoments) -> Directions:
+    """σ, l and r of the best step `P* = Σ_i σ_i l_i r_i^T` in `ŷ = x_q^T P Σ_i y_i x_i`.
+
+    With `L = E[x_q y_q s^T]`, `K = E[s s^T]`, `M = E[x x^T]` and the singular values
+    σ_1 ≥ σ_2 ≥ … and vectors u_i and v_i of `M^-1/2 L K^-1/2` they are `l_i = M^-1/2 u_i` and
+    `r_i = K^-1/2 v_i`, one in each row. Any sum over a subset is stationary for factors of P.
+    """
+    squares, labels = moments.of_labels()
+    of_query, of_context = whitening(moments.query), whitening(squares)
+    left, singular, right = np.linalg.svd(of_query @ labels.T @ of_context.T, full_matrices=False)
+    back = np.linalg.pinv(moments.inputs)
+    return singular, left.T @ of_query @ back, right @ of_context @ back
+
+
+def step_along(
+    moments: ContextMoments, subset: Sequence[int]
+) -> tuple[Float[np.ndarray, "d d"], float]:
+    """P and the risk of the step `P = Σ_{i in subset} σ_i l_i r_i^T`, R = E‖y_q‖² - Σ σ_i².
+
+    Args:
+        moments: Of the task.
+        subset: Different places from 0 among the `directions`.
+
+    Raises:
+        ValueError: if a place does not exist or stands there twice.
+    """
+    singular, left, right = directions(moments)
+    chosen = [count("subset", i, at_least=0, at_most=len(singular) - 1) for i in subset]
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"subset must have different places; got {[*subset]}.")
+    P = (singular[chosen] * left[chosen].T) @ right[chosen]
+    return P, moments.null_risk - float(np.sum(singular[chosen] ** 2))
+
+
+def best_rank_step(moments: ContextMoments, rank: int) -> tuple[Float[np.ndarray, "d d"], float]:
+    """P of the given rank and the risk of the best `ŷ = x_q^T P Σ_i y_i x_i` with such a P.
+
+        P = Σ_{i ≤ rank} σ_i l_i r_i^T,      R = E‖y_q‖² - Σ_{i ≤ rank} σ_i²
+
+    in the notation of `directions`: Eckart and Young's theorem for the whitened P.
+
+    The one of rank 1 is a saddle at which layers with one head may stop. They can read the block of
+    S in which labels meet inputs with x in the keys and y in the values, which gives any P; or with
+    y in the keys and x in the values, which gives `P = v u^T`. To add a direction to the best of
+    the second kind three factors have to grow that are all 0 there, so that it has neither slope
+    nor negative curvature (docs/plateau.md).
+
+    Args:
+        moments: Of the task.
+        rank: From 0, which predicts 0, to d, the best step.
+
+    Raises:
+        ValueError: if there is no such rank.
+    """
+    rank = count("rank", rank, at_least=0, at_most=len(directions(moments)[0]))
+    return step_along(moments, range(rank))
+
+
+def plateau_risks(moments: ContextMoments) -> Float[np.ndarray, " ranks"]:
+    """The risks of the best steps of rank 0, 1, …, d: `E‖y_q‖² - Σ_{i ≤ rank} σ_i²`.
+
+    For x ~ N(0, Σ) with eigenvalues λ_i, w ~ N(0, I) and noise of variance σ²
+
+        σ_i² = λ_i / (1 + (1 + (tr Σ + σ²) / λ_i) / n).
+
+    Source of the case of Gaussian inputs: Zhang, Singh, Latham and Saxe (2025), arXiv 2501.16265.
+    """
+    singular = directions(moments)[0]
+    return moments.null_risk - np.concatenate([[0.0], np.cumsum(singular**2)])
