@@ -34,7 +34,7 @@ def steps_on(task):
         layer = LinearTransformer.initialise(task.dim, key=jax.random.key(0))
         layer = jax.tree.map(lambda leaf: leaf.astype(np.float64), layer)
         problem = Problem(lambda key: layer, task, optax.adam(1e-3))
-        zero = np.int32(0)
+        zero = np.zeros((), np.int32)
         parameters, rest = eqx.partition(layer, layer.trainable())
         frozen, static = eqx.partition(rest, eqx.is_array)
         state = State(parameters, frozen, problem.optimiser.init(parameters), zero, zero)

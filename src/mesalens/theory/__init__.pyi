@@ -43,11 +43,11 @@ from .optimum import OptimalLsa as OptimalLsa
 from .optimum import certify as certify
 from .optimum import optimal_lsa as optimal_lsa
 from .other_length import risk_at_length as risk_at_length
-from .retrieval import retrieval_risk as retrieval_risk
 from .rank_step import best_rank_step as best_rank_step
 from .rank_step import directions as directions
 from .rank_step import plateau_risks as plateau_risks
 from .rank_step import step_along as step_along
+from .retrieval import retrieval_risk as retrieval_risk
 from .softmax_construction import softmax_descent_transformer as softmax_descent_transformer
 from .started_step import StartedStep as StartedStep
 from .started_step import best_started_step as best_started_step

@@ -18,7 +18,15 @@ def directions(moments: ContextMoments) -> Directions:
     With `L = E[x_q y_q s^T]`, `K = E[s s^T]`, `M = E[x x^T]` and the singular values
     σ_1 ≥ σ_2 ≥ … and vectors u_i and v_i of `M^-1/2 L K^-1/2` they are `l_i = M^-1/2 u_i` and
     `r_i = K^-1/2 v_i`, one in each row. Any sum over a subset is stationary for factors of P.
+
+    Raises:
+        ValueError: if context and query share more than the function.
     """
+    if moments.joint is not None:
+        raise InputError(
+            "moments must be of a task whose context and query share the function alone, as K and "
+            "M do not say the mean square of a prediction otherwise."
+        )
     squares, labels = moments.of_labels()
     of_query, of_context = whitening(moments.query), whitening(squares)
     left, singular, right = np.linalg.svd(of_query @ labels.T @ of_context.T, full_matrices=False)

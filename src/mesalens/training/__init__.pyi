@@ -1,5 +1,5 @@
-from ._fit_layer import fit_layer as fit_layer
 from ._along_steps import along_steps as along_steps
+from ._fit_layer import fit_layer as fit_layer
 from ._gradient_flow import gradient_flow as gradient_flow
 from ._train import train as train
 from .objectives.base import Objective as Objective
