@@ -1,13 +1,15 @@
 """Plateaus and drops of the risk."""
 
+import dataclasses
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from mesalens import analysis, plots
+from mesalens import analysis, plots, tasks, theory
 from mesalens.atlas import above, below, figures, within
-from mesalens.studies.zhang_2025.study import STUDY, flow, predicted
+from mesalens.models import Sparse
+from mesalens.studies.zhang_2025.study import LAYER, STUDY, flow, flow_from, law, predicted
 
 
 @STUDY.measurement
@@ -100,6 +102,31 @@ def larger_weights_leave_sooner(lab, left=left, larger=larger):
     small ones; the escape equation gives -1 for long plateaus.
     """
     return np.log10(larger.time / left.time)
+
+
+@headline("Appendix", below(-0.5), must_fail_on={"shares": (1e-6,)})
+def in_weight_mix(lab, shares=(0.2, 0.5, 0.8)):
+    """Where some prompts have one fixed w, ‖w‖ = √d, and a share of them tasks of their own, the
+    loss on both kinds falls by more than a half: layers learn in their weights and in context.
+
+    Measured: R / R_0 - 1 at the end of the flow for both, R_0 of predicting 0; Σ = I/d, keys and
+    queries merged. The code has shares from 0 to 1.
+    """
+    s, d = lab.settings, len(lab.settings.spectrum)
+    own = law(s, np.eye(d) / d)
+    fixed = dataclasses.replace(own, functions=tasks.FinitePool.of(np.ones((1, d))))
+    options = {"heads": s.merged_heads, "structure": Sparse.initialise, "key": lab.key("weights")}
+    layer = LAYER(d, init_scale=s.init_scale, **options)
+
+    def falls(share):
+        mixed = tasks.Mixture((fixed, own), np.array([1 - share, share]))
+        P = flow_from(layer, mixed, [0.0, 0.02 * s.until], lab.key()).P.values[-1]
+        kinds = map(theory.task_moments, (fixed, own))
+        return [theory.preconditioned_risk(P, kind) / kind.null_risk - 1 for kind in kinds]
+
+    found = [falls(share) for share in shares]
+    labels = {"share": list(shares), "prompts": ["fixed", "of their own"]}
+    return xr.DataArray(found, labels, tuple(labels))
 
 
 @STUDY.figure(shows=[one_drop, a_drop_for_each_direction, plateau_risks, principal_components])
