@@ -302,9 +302,9 @@ def test_the_blocks_have_no_slope_where_labels_have_a_symmetric_law_and_one_wher
 
 @pytest.mark.slow
 def test_gradient_flow_leaves_the_blocks_zero_and_arrives_where_the_usual_weights_may_not():
-    task = general(2, 4)
+    task = gaussian((1.2, 0.5), 4, 0.3, seed=1, prior=np.array([[1.0, 0.5], [0.5, 2.0]]))
     start = partial(aligned, d=2, heads=1, scale=0.05)
-    flow = gradient_flow(start, task, [0.0, 200.0], seeds=3, key=random.key(1))
+    flow = gradient_flow(start, task, [0.0, 400.0], seeds=3, key=random.key(1))
     weights = flow.learners.weights
     assert not weights.W_K[..., 2:].any() and not weights.W_V[..., :2].any()
     np.testing.assert_allclose(
