@@ -216,7 +216,7 @@ def test_tasks_without_these_time_courses_get_a_sentence():
 def test_the_flow_keeps_what_is_measured_at_each_time_also_after_it_has_arrived():
     task, times = gaussian((1.0,), 2), [0.0, 0.5, 300.0, 500.0]
     start = partial(LinearTransformer.initialise, 1, structure=LowRank.initialise, init_scale=0.3)
-    flow = gradient_flow(lambda key: start(key=key), task, times, seeds=2, key=KEY, rtol=1e-9, atol=1e-13, measure=lambda layer: {"Q": layer.weights.W_Q[0]})  # fmt: skip
+    flow = gradient_flow(lambda key: start(key=key), task, times, seeds=2, key=KEY, rtol=1e-12, atol=1e-14, measure=lambda layer: {"Q": layer.weights.W_Q[0]})  # fmt: skip
     Q = flow.metrics.Q
     assert Q.shape == (2, 4, 1, 1, 1) and Q.dims[:2] == ("seed", "time")
     np.testing.assert_allclose(Q[:, -1], flow.learners.weights.W_Q[:, 0], rtol=1e-6)
