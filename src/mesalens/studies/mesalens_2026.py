@@ -156,12 +156,10 @@ def memorisation(lab, measured=pools):
 
 @STUDY.figure(shows=[component_matters])
 def price_of_not_knowing(lab, measured=price):
-    """Risk against the distance of the two means of a mixture, exact: of the best layer that has to
-    serve both components, and of layers that are told the component. A dot for each seed.
+    """How much more risk the best layer has that serves both components of a mixture than layers
+    that are told the component, exactly, against the distance of the two means; and the bound of
+    that for any number of heads, which know the component with one. A dot for each seed.
     """
-    names = {
-        "serves the mixture": measured.serves,
-        "serves it, bound for any heads": measured.bound,
-        "knows the component": measured.knows,
-    }
-    return figures.risk_against("distance of the means", {}, names)
+    names = {"one head": measured.serves, "any number of heads, bound": measured.bound}
+    paid = {name: risk / measured.knows - 1 for name, risk in names.items()}
+    return figures.risk_against("distance of the means", {}, paid, ylabel="R / Σ_k π_k R_k − 1")
