@@ -80,6 +80,8 @@ def content() -> dict:
         "title": "Transformers learn in-context by gradient descent",
         "citation": "Somebody et al. (2023). Venue. arXiv:2212.07677.",
         "note": "Risk is not halved here.",
+        "system": "One layer on prompts.",
+        "unchecked": {"depth": "Nothing is said of it."},
         "settings": {"dim": 10, "seeds": [5, 10, 20], "stop": None},
         "changed": {"dim": 10},
         "parts": [
