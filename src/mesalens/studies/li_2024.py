@@ -20,7 +20,7 @@ STUDY = atlas.Study(
         "H3 and its sample weighting": "the package has no state space models yet",
         "task-feature alignment": "the law that correlates tasks with queries is not known to us",
     },
-    settings={"seeds": (5, 10, 20), "dim": 4, "length": 12, "noise": 0.1, "steps": 3000}
+    settings={"seeds": (10, 20, 40), "dim": 4, "length": 12, "noise": 0.1, "steps": 3000}
     | {"relevance": (0.0, 0.25, 0.5, 0.75, 1.0), "large": 400, "lengths": (100, 400, 1600)},
     quick={},
     full={"dim": 6, "length": 20, "steps": 5000},
