@@ -24,7 +24,7 @@ from mesalens.analysis._compare import MEASURES
 from mesalens.models import Sinusoidal
 from mesalens.storage import save_arrays
 from mesalens.studies import STUDIES, study
-from mesalens.theory import copying_transformer, one_step_risk
+from mesalens.theory import copying_transformer, one_step_risk, one_step_risk_from, task_moments
 from mesalens.training import TrainingSettings, load_run
 
 pytest_plugins = ["small_training"]
@@ -102,6 +102,27 @@ def test_compare_prints_the_exact_risk_and_the_alignment(trained, capsys):
     assert len(descent["sensitivity_cosine"]["value"]) == 2
     best = result["best_descent"]["gradient_descent"]
     assert best["risk"] < best["null_risk"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--dim 2 --covariates retrieved",
+        "--dim 2 --functions pool --task.functions.size 3",
+        "--task mixture --task.components tasks.json",
+    ],
+)
+def test_compare_knows_the_best_step_where_prompts_share_more(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tasks.json").write_text('[{"dim": 2}, {"dim": 2, "covariates": "uniform"}]')
+    few = "--steps", 2, "--every", 1, "--batch-size", 4, "--out", "run"
+    code, _, err = run(capsys, "train", *words.split(), *few)
+    assert code == 0, err
+    _, out, _ = run(capsys, "compare", "run", "--prompts", 200, "--json")
+    task = load_run(Path("run"))[0].sampled_task()
+    expected = one_step_risk_from(task_moments(task), task.context_length).best_risk
+    found = json.loads(out)["best_descent"]["gradient_descent"]["risk"]
+    assert found == pytest.approx(expected)
 
 
 def test_compare_takes_any_learner_by_name_and_parameters(trained, capsys):

@@ -12,7 +12,14 @@ from scipy.optimize import minimize
 from mesalens import InputError, LinearTransformer, kinds, random
 from mesalens.analysis import learned_preconditioner, plateaus
 from mesalens.models import Factors, LowRank, Sizes, Sparse
-from mesalens.tasks import Exponential, Gaussian, GaussianNoise, LinearFunctions, RegressionTask
+from mesalens.tasks import (
+    Exponential,
+    Gaussian,
+    GaussianNoise,
+    LinearFunctions,
+    RegressionTask,
+    Retrieved,
+)
 from mesalens.theory import (
     best_descent,
     best_rank_step,
@@ -225,6 +232,36 @@ def test_the_flow_keeps_what_is_measured_at_each_time_also_after_it_has_arrived(
 
 
 # Structures and initial weights
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.03])
+def test_a_flow_does_not_arrive_at_a_saddle(scale):
+    """From small weights, or for small inputs, the gradient is below every threshold at first."""
+    covariates = Gaussian(2, scale=scale)
+    task = RegressionTask(covariates, LinearFunctions(2, scale=scale), context_length=8)
+
+    def initialise(key):
+        return LinearTransformer.initialise(
+            2, heads=2, structure=Sparse.initialise, init_scale=1e-9, key=key
+        )
+
+    flow = gradient_flow(initialise, task, [0.0, 40.0 / scale**6], key=random.key(0))
+    best = best_descent(task_moments(task))[1]
+    assert float(flow.metrics.risk[0, -1]) == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_time_courses_are_not_stated_for_joint_moments_or_several_outputs(outputs):
+    covariates = Retrieved(3) if outputs == 1 else Gaussian(3)
+    task = RegressionTask(covariates, LinearFunctions(3, outputs), context_length=5)
+    moments = task_moments(task)
+    for result in (
+        lambda: merged_time_course(moments, 0.1, [0.0, 1.0]),
+        lambda: escape_time_course(moments, 0, 0.1, [0.0, 1.0]),
+        lambda: fixed_point(moments, [0]),
+    ):
+        with pytest.raises(InputError, match="share the function" if outputs == 1 else "outputs"):
+            result()
 
 
 def test_low_rank_keys_read_covariates_alone_and_have_the_rank():

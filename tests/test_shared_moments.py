@@ -16,6 +16,8 @@ from mesalens.analysis import risk
 from mesalens.cli import main
 from mesalens.models import DescentStep, Factors, LinearBlock
 from mesalens.tasks import (
+    CondensedTask,
+    Distractors,
     Exponential,
     FinitePool,
     Gaussian,
@@ -32,7 +34,6 @@ from mesalens.tasks import (
 from mesalens.theory import (
     best_descent,
     best_started_step,
-    exact_moments,
     has_exact_moments,
     layer_risk,
     linear_moments,
@@ -435,7 +436,43 @@ def test_results_for_independent_inputs_refuse_correlated_ones():
         with pytest.raises(InputError, match=r"independent.*Retrieved"):
             result(task)
     with pytest.raises(InputError, match=r"d \+ m.*17.*21"):
-        exact_moments(regression(Retrieved(20), LinearFunctions(20)))
+        shared_moments(regression(Retrieved(20), LinearFunctions(20)))
+    for task in (
+        regression(Retrieved(20), LinearFunctions(20)),
+        regression(Retrieved(2), LinearFunctions(2), noise=LaplaceNoise(0.1)),
+        regression(Retrieved(2), TwoLayerNetworks(2)),
+    ):
+        assert not has_exact_moments(task)
+        with pytest.raises(InputError, match=r"Retrieved.*d \+ m up to 17"):
+            task_moments(task)
+
+
+def test_a_best_start_is_not_stated_where_it_would_be_wrong():
+    distracted = RegressionTask(
+        Gaussian(2), LinearFunctions(2), context_length=4, distractors=Distractors(2)
+    )
+    with pytest.raises(InputError, match="distractors"):
+        best_started_step(distracted)
+    laws = [Gaussian(2, covariance=np.diag(each)) for each in ([2.0, 0.2], [0.2, 2.0])]
+    means = [LinearFunctions(2, mean=[each]) for each in ([2.0, 0.0], [-2.0, 1.0])]
+    pairs = zip(laws, means, strict=True)
+    with pytest.raises(InputError, match="one law of inputs"):
+        best_started_step(Mixture([regression(*pair) for pair in pairs]))
+
+
+def test_a_mixture_is_warned_about_as_a_whole(recwarn):
+    halves = [Gaussian(2, covariance=np.diag(each)) for each in ([1.0, 0.0], [0.0, 1.0])]
+    best = optimal_lsa(Mixture([regression(half, LinearFunctions(2)) for half in halves]))
+    assert best.implements == "gradient-descent"
+    assert not recwarn.list
+
+
+def test_components_of_a_mixture_draw_prompts_of_one_kind():
+    plain = regression(Gaussian(2), LinearFunctions(2), 9)
+    with pytest.raises(InputError, match="one kind"):
+        Mixture((plain, CondensedTask(plain)))
+    both = Mixture((CondensedTask(plain), CondensedTask(plain)))
+    assert both.sample(KEY, (3,))[1].shape == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -486,6 +523,10 @@ def test_optimum_knows_the_tasks(tmp_path, capsys):
         ("--mixture none.json", "none.json"),
         ("--mixture mixture.json --pool 3", "mixture or pool"),
         ("--mixture empty.json", "one task"),
+        ("--mixture empty.json --task.dim 7", "mixture or options"),
+        ("--pool 4 --mean-variance 1 --descriptor", "descriptor"),
+        ("--functions sine --mean-variance 1 --descriptor", "descriptor"),
+        ("--task mixture --task.components pair.json --pool 4", "pool.*mixture"),
         ("--mixture sizes.json", "same sizes"),
         ("--mixture shares.json", "add to 1"),
         ("--mixture words.json", "not JSON"),
@@ -495,6 +536,7 @@ def test_optimum_refuses_what_is_no_such_task(words, keywords, tmp_path, capsys,
     monkeypatch.chdir(tmp_path)
     contents = {
         "empty": "[]",
+        "pair": '[{"dim": 2}, {"dim": 2}]',
         "sizes": '[{"dim": 2}, {"dim": 3}]',
         "shares": '[{"dim": 2, "probability": 0.3}, {"dim": 2, "probability": 0.3}]',
         "words": "mixture",

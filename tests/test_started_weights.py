@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mesalens import GradientDescent, InputError, LinearTransformer, random, train
+from mesalens.analysis import interpolate
 from mesalens.models import DescentStep, LinearBlock, Sizes
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
 from mesalens.training import Dataset, schedule
@@ -58,10 +59,24 @@ def test_a_linear_block_is_attention_and_then_the_mlp_on_each_token():
 
 
 def test_what_structures_with_a_start_are_not():
-    with pytest.raises(InputError, match=r"layers must be 1.*2"):
-        LinearBlock.initialise(Sizes(2, 1, 3, 1), scale=1.0, key=KEY)
+    for looped in (False, True):
+        options = {"structure": LinearBlock.initialise, "layers": 2, "looped": looped}
+        with pytest.raises(InputError, match=r"layers must be 1.*2"):
+            LinearTransformer.initialise(3, **options, key=KEY)
+    block = LinearTransformer.initialise(3, structure=LinearBlock.initialise, key=KEY)
+    prompt = jax.tree.map(lambda leaf: leaf[..., :1], TASK.sample(KEY)[0])
+    for use in (lambda: block.repeated(2), lambda: block.residual_stream(prompt)):
+        with pytest.raises(InputError, match="LinearBlock"):
+            use()
     with pytest.raises(InputError, match="initial_weights must be None"):
         LinearTransformer(step(), layers=1, outputs=2, initial_weights=jnp.ones((2, 3)))
+
+
+def test_interpolation_is_between_starts_too():
+    zero, one = (LinearTransformer(step(start), layers=1, outputs=2) for start in (False, True))
+    middle = interpolate(zero, one, 0.25)
+    np.testing.assert_allclose(middle.start, 0.25 * one.start)
+    assert interpolate(zero, zero).start is None
 
 
 def test_all_parameters_of_a_start_are_trained():

@@ -34,7 +34,7 @@ def interpolate(
 ) -> LinearTransformer:
     """The transformer with the effective matrices `(1 - weight) · first + weight · second`.
 
-    Both are `normalised` first.
+    So is its start W_0 that of theirs. Both are `normalised` first.
 
     Raises:
         ValueError: if the two differ in depth, looping or size, or have more than one head.
@@ -46,6 +46,11 @@ def interpolate(
     if size != other:
         raise InputError(f"(layers, looped, d, m) must be the same; got {size} and {other}.")
     A, B = (((1 - weight) * one + weight * two)[:, None] for one, two in pairs)
+    starts = [m.start for m in (first, second)]
+    start = None
+    if any(each is not None for each in starts):
+        one, two = (jnp.zeros((first.outputs, first.dim)) if s is None else s for s in starts)
+        start = (1 - weight) * one + weight * two
     return LinearTransformer.from_effective(
-        A, B, layers=first.layers, outputs=first.outputs, initial_weights=first.start
+        A, B, layers=first.layers, outputs=first.outputs, initial_weights=start
     )

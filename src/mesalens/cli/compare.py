@@ -17,7 +17,7 @@ from mesalens.learners import GradientDescent
 from mesalens.models import Interleaved
 from mesalens.progress import ProgressReport
 from mesalens.simulation import Estimate, plus_minus
-from mesalens.tasks import LinearFunctions, RegressionTask
+from mesalens.tasks import LinearFunctions, Mixture, RegressionTask
 from mesalens.training import TrainingSettings, load_run
 
 Descent = theory.OneStepRisk | theory.DescentSteps
@@ -90,7 +90,7 @@ def _split(words: tuple[str, ...]) -> list[list[str]]:
 def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[str, Descent]:
     """The best rates of as many steps as there are layers left to descend, by name."""
     task, start = settings.exact_task(), _start(learner)
-    if not isinstance(task, RegressionTask):
+    if not isinstance(task, RegressionTask | Mixture):
         given = type(task).__name__
         raise InputError(f"{BEST} needs a RegressionTask; got {given}: give another --reference.")
     layers = getattr(learner, "layers", 1)
@@ -99,10 +99,11 @@ def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[st
     with ProgressReport() as progress:
         if interleaved:
             progress.say("the first layer on interleaved tokens copies: steps are one fewer")
-        if steps == 1 and isinstance(task.functions, LinearFunctions):
+        linear = isinstance(getattr(task, "functions", None), LinearFunctions)
+        if steps == 1 and linear and task.covariates.independent:  # pyright: ignore
             return {"gradient_descent": theory.one_step_risk(task, start)}
         if steps == 1 and start is None:
-            moments = theory.simulated_moments(task, key=key, relative_error=0.01)
+            moments = theory.task_moments(task, key=key, relative_error=0.01)
             return {"gradient_descent": theory.one_step_risk_from(moments, task.context_length)}
         shared = steps == 1 or getattr(learner, "looped", False)
         options: dict[str, Any] = {"gradient_descent": {"shared": shared}}

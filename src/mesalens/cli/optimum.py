@@ -80,9 +80,19 @@ class Optimum(Command):
                 raise InputError(
                     f"give mixture or {clash[0]}, not both; tasks of a mixture say it."
                 )
+            if self.task != Member("task").read("regression"):
+                raise InputError("give mixture or options of a task, not both; its file says them.")
             return Member("task").read({"kind": "mixture", "components": str(self.mixture)})
         if len(given) > 1 or (self.descriptor and given != ["mean_variance"]):
             raise InputError("give mean_variance, with or without descriptor, or retrieval.")
+        if (given or others) and self.task.kind != "regression":
+            raise InputError(
+                f"{(given or others)[0]} is for a regression task; got {self.task.kind}."
+            )
+        if self.descriptor and (
+            others or self.task.functions != Member("functions").read("linear")
+        ):
+            raise InputError("descriptor is for linear functions with the default prior.")
         changes: dict[str, Any] = {}
         if self.pool is not None:
             changes["functions"] = {"kind": "pool", "size": self.pool}

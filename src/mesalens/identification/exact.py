@@ -34,11 +34,9 @@ def exact_distances(learner: Any, task: Task, fits: Mapping[str, Fitted]) -> dic
         return {}
     if not isinstance(task, RegressionTask):
         return {}
-    if not has_exact_moments(task):
+    if not (has_exact_moments(task) and task.covariates.independent):
         return {}
     moments = task_moments(task)
-    if moments.joint is not None:
-        return {}
     no_targets = dataclasses.replace(
         moments, target=0 * moments.target, cross=0 * moments.cross, null_risk=0.0, replicates=()
     )

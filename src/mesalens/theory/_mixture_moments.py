@@ -16,7 +16,7 @@ from mesalens.theory.symmetric import bilinear, svec
 def mixture_moments(
     parts: Sequence[ContextMoments], probabilities: Float[np.ndarray, " K"]
 ) -> ContextMoments:
-    """The moments of prompts that have those of part k with probability π_k.
+    """The moments of a mixture that draws a prompt from part k with probability π_k.
 
     Every moment is linear in the law of a prompt, and so `Σ_k π_k` times that of part k. That holds
     for `E[s ⊗ z ⊗ s ⊗ z]`, but not for its factors: where the covariances of queries differ, the

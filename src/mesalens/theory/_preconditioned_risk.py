@@ -11,8 +11,8 @@ def preconditioned_risk(P: Float[np.ndarray, "d d"], moments: ContextMoments) ->
 
         R = E‖y_q‖² - 2 tr(P Σ_k E[s_k y_qk x_q^T]) + tr(P Σ_k E[s_k s_k^T] P^T E[x x^T]),
 
-    with `s_k = Σ_i y_ik x_i`, where context and query share only f. `best_descent` gives the P for
-    which it is least.
+    with `s_k = Σ_i y_ik x_i`; the last term is `Σ_k E[(x_q^T P s_k)²]` where context and query
+    share more than f. `best_descent` gives the P for which it is least.
 
     Args:
         P: The preconditioner, which includes the step size on `1/2 Σ_i ‖W x_i - y_i‖²`.

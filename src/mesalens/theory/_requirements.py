@@ -19,7 +19,8 @@ def independent(task: Task) -> RegressionTask:
     if not task.covariates.independent:
         raise InputError(
             f"covariates must be independent for this result; got {type(task.covariates).__name__}:"
-            " use task_moments, which knows them with linear functions or a pool."
+            " task_moments knows them, with linear functions or a pool, Gaussian noise of one "
+            "variance, no distractors, and d + m up to 17."
         )
     return task
 

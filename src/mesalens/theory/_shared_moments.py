@@ -25,8 +25,8 @@ def has_shared_moments(task: RegressionTask) -> bool:
     """Whether `shared_moments` knows the task.
 
     Functions are a pool, or linear with correlated inputs; inputs and noise state their moments,
-    the noise is symmetric and has one variance, Gaussian beside correlated inputs; and there are no
-    distractors.
+    the noise is symmetric and has one variance, Gaussian beside correlated inputs; there are no
+    distractors; and d + m is not above `LARGEST`.
     """
     correlated = isinstance(task.covariates, CorrelatedGaussian)
     linear = isinstance(task.functions, LinearFunctions)
@@ -38,6 +38,7 @@ def has_shared_moments(task: RegressionTask) -> bool:
         and task.noise.homoscedastic
         and (task.noise.gaussian or not correlated)
         and int(task.distractors.count) == 0
+        and task.dim + task.outputs <= LARGEST[correlated]
     )
 
 

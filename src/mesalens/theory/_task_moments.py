@@ -35,14 +35,7 @@ def task_moments(task: Task, **simulation: Any) -> ContextMoments:
         ValueError: if inputs or noise have no finite fourth moments, or the task is not a
             `RegressionTask` or a `Mixture` of them.
     """
-    if isinstance(task, Mixture):
-        parts = [task_moments(component, **simulation) for component in task.components]
-        return mixture_moments(parts, task.probabilities)
-    task = regression(task)
-    for law in (task.covariates, task.noise):
-        require_moments(law)
-    exact = has_exact_moments(task)
-    moments = exact_moments(task) if exact else simulated_moments(task, **simulation)
+    moments = _moments(task, simulation)
     spread = np.linalg.eigvalsh(moments.inputs @ moments.query @ moments.inputs.T)
     spread = spread[spread > task.dim * np.finfo(float).eps * spread[-1]]
     rank, condition = len(spread), spread[-1] / spread[0]
@@ -55,3 +48,14 @@ def task_moments(task: Task, **simulation: Any) -> ContextMoments:
             stacklevel=2,
         )
     return moments
+
+
+def _moments(task: Task, simulation: dict[str, Any]) -> ContextMoments:
+    if isinstance(task, Mixture):
+        parts = [_moments(component, simulation) for component in task.components]
+        return mixture_moments(parts, task.probabilities)
+    task = regression(task)
+    for law in (task.covariates, task.noise):
+        require_moments(law)
+    exact = has_exact_moments(task)
+    return exact_moments(task) if exact else simulated_moments(task, **simulation)

@@ -41,8 +41,9 @@ def asymptotic_risk(
         pool       E_K = (ρ + z - z² m - ν t) / (1 - (1 - 2 ν m - ν² m') / τ)
         new tasks  E   = 1 + ρ - 2 (1 - z m) + (1 + x*) (t + E_K (m + ν m') / τ)
 
-    and `t = tr R² (R + z)^-2 / d = 1 - 2 z m - z² m'`. Without a ridge ν = 0 from τ = 1 on, where
-    both risks are infinite. As τ → ∞ and then α → ∞ the gap is 1 - κ below κ = 1, and 0 above.
+    and `t = tr R² (R + z)^-2 / d = 1 - 2 z m - z² m'`. Without a ridge ν = 0 for τ ≥ 1; at
+    τ = 1 both risks are infinite. As τ → ∞ and then α → ∞ the gap is 1 - κ below κ = 1, and 0
+    above.
 
     Args:
         context: α, positive.

@@ -39,14 +39,18 @@ def best_started_step(task: Task) -> StartedStep:
             mixture of such tasks. (The inputs of a mixture have one law.)
 
     Raises:
-        ValueError: for other functions.
+        ValueError: for other functions, distractors, or a mixture whose inputs have several laws.
 
     Source: Zhang, Wu and Bartlett (2024), arXiv 2402.14951, where it is the optimal "GD-β"; derived
     here.
     """
     mean = mean_weights(task)
-    P, risk = best_descent(task_moments(without_mean(task, mean)))
-    return StartedStep(mean, P, risk)
+    moments = task_moments(without_mean(task, mean))
+    if moments.joint is not None:
+        raise InputError(
+            "components must have one law of inputs, for W_0 = E[W] to be the best start."
+        )
+    return StartedStep(mean, *best_descent(moments))
 
 
 def mean_weights(task: Task) -> Float[np.ndarray, "m d"]:
@@ -55,6 +59,8 @@ def mean_weights(task: Task) -> Float[np.ndarray, "m d"]:
         pairs = zip(task.probabilities, task.components, strict=True)
         return sum(share * mean_weights(each) for share, each in pairs)  # pyright: ignore
     functions = independent(task).functions
+    if int(independent(task).distractors.count):
+        raise InputError("distractors must be 0 for the mean of W, which their labels do not have.")
     if isinstance(functions, LinearFunctions):
         return functions.weight_mean()
     if isinstance(functions, FinitePool):
@@ -65,7 +71,7 @@ def mean_weights(task: Task) -> Float[np.ndarray, "m d"]:
 
 
 def without_mean(task: Task, mean: Float[np.ndarray, "m d"]) -> Task:
-    """The task of the labels `y - mean x`: its weights are less by `mean`."""
+    """The task of the labels `y - mean x`: `mean` is subtracted from its weights."""
     if isinstance(task, Mixture):
         components = tuple(without_mean(each, mean) for each in task.components)
         return dataclasses.replace(task, components=components)

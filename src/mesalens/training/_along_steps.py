@@ -1,4 +1,4 @@
-"""What consecutive learners of a training are like."""
+"""Measures pairs of consecutive learners of a training."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,8 +27,8 @@ def along_steps(
 ) -> PyTree[Array]:
     """`measure(before, after)` of the learners before and after each step, along a first axis.
 
-    Steps are those of a short training by the squared error of fresh prompts; what `train` measures
-    knows one learner at a time. `measure` may be an `equinox.Partial`: a new function is compiled.
+    Steps are those of a short training by the squared error of fresh prompts; `train` can measure
+    one learner at a time only. `measure` may be an `equinox.Partial`: a new function is compiled.
     """
     trained, rest = eqx.partition(learner, learner.trainable())
     rule = kinds.build("optimiser", optimiser).transformation(steps)

@@ -1,7 +1,7 @@
 """Gradient flow: training with infinite batches and infinitely small steps."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -18,14 +18,14 @@ from mesalens.learners import Learner
 from mesalens.learners.base import require
 from mesalens.models import LinearTransformer
 from mesalens.random import unroll
-from mesalens.tasks import RegressionTask, Task
-from mesalens.theory import population_risk, task_moments
+from mesalens.tasks import Task
+from mesalens.theory import best_descent, population_risk, task_moments
 from mesalens.training.training import Training
 
 MOST_STEPS = 100_000
 STATIONARY = 1e-9
-"""The norm of the gradient below which the flow has arrived. Near usual initial weights, which are
-near a saddle, it is 1e-6 and more."""
+"""The norm of the gradient below which the flow has arrived, if the risk is that of the best step
+of descent or below: at saddles, and for small weights, the gradient is as small."""
 
 
 def gradient_flow(
@@ -69,13 +69,15 @@ def gradient_flow(
     rising = times.ndim == 1 and len(times) > 1 and times[0] >= 0 and (np.diff(times) > 0).all()
     if not (rising and np.isfinite(times[-1])):
         raise InputError("times must be two or more that increase from 0 or above.")
-    moments = task_moments(cast(RegressionTask, task))
+    moments = task_moments(task)
+    step = best_descent(moments)[1]
+    near = step + 1e-6 * (moments.null_risk - step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(unroll(key), jnp.arange(seeds))
     start = eqx.filter_jit(eqx.filter_vmap(lambda key: initialise(jax.random.split(key, 3)[0])))
     learners = require(start(keys), LinearTransformer, "objective")
     with jax.enable_x64(True):
         learners = in_precision(learners, jnp.float64)
-        numbers = jax.tree.map(jnp.asarray, (moments, times, rtol, atol))
+        numbers = jax.tree.map(jnp.asarray, (moments, near, times, rtol, atol))
         values, learners = _integrate(learners, numbers, measure)
     if not np.isfinite(values["risk"]).all():
         raise InputError(
@@ -92,7 +94,7 @@ def gradient_flow(
 @eqx.filter_jit
 def _integrate(learners, numbers, measure):
     """What is kept at each time, and the last learners; compiled once for tasks of one size."""
-    moments, times, rtol, atol = numbers
+    moments, near, times, rtol, atol = numbers
     parameters, frozen = eqx.partition(learners, learners.trainable())
 
     def run(parameters, frozen):
@@ -103,7 +105,8 @@ def _integrate(learners, numbers, measure):
             return jax.tree.map(jnp.negative, jax.grad(risk)(parameters))
 
         def arrived(time, parameters, _, **options):
-            return optax.tree.norm(jax.grad(risk)(parameters)) < STATIONARY
+            value, slope = jax.value_and_grad(risk)(parameters)
+            return (optax.tree.norm(slope) < STATIONARY) & (value <= near)
 
         def kept(parameters):
             measured = {} if measure is None else measure(eqx.combine(parameters, frozen))

@@ -1,7 +1,7 @@
 """`LinearWeights`: the free parameters of linear self-attention."""
 
 import abc
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 from jaxtyping import Array, Float, Key
@@ -28,7 +28,12 @@ class LinearWeights(eqx.Module):
     training and the fast path read weights through `effective` alone, so that they hold for any
     structure. A structure may have the start W_0 among its parameters. Arrays have a leading axis
     of stored layers, then one of heads.
+
+    A structure that stands for more than attention, so that a layer is not `e + B S A e` for every
+    token, says `one_layer`: its prediction is right, and there is no second layer.
     """
+
+    one_layer: ClassVar[bool] = False
 
     @classmethod
     @abc.abstractmethod

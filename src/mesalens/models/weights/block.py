@@ -1,11 +1,12 @@
 """Linear self-attention followed by a linear MLP."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import InputError
 from mesalens.models.initial_weights import Scale, draw_factors, truncated_normal
 from mesalens.models.weights.base import Effective, LinearWeights, Sizes
 from mesalens.models.weights.factors import Factors
@@ -22,6 +23,8 @@ class LinearBlock(LinearWeights):
     Source: Zhang, Wu and Bartlett (2024), arXiv 2402.14951: "linear transformer block".
     """
 
+    one_layer: ClassVar[bool] = True
+
     attention: Factors
     W_1: Float[Array, "h D"]
     W_2: Float[Array, "h D"]
@@ -37,16 +40,12 @@ class LinearBlock(LinearWeights):
         scale: Scale,
         key: Key[Array, ""],
     ) -> "LinearBlock":
-        """Truncated normals; K = `key_size` and h = `hidden`, both the width D by default.
-
-        Raises:
-            ValueError: for several layers, between which an MLP would change the context too.
-        """
-        if sizes.stored != 1:
-            raise InputError(f"layers must be 1 for a linear block; got {sizes.stored}.")
+        """Truncated normals; K = `key_size` and h = `hidden`, both the width D by default."""
         width, keys = sizes.dim + sizes.outputs, jax.random.split(key, 3)
         h = width if hidden is None else hidden
-        factors = Factors(*draw_factors(keys[0], (1, sizes.heads), width, key_size, scale))
+        factors = Factors(
+            *draw_factors(keys[0], (sizes.stored, sizes.heads), width, key_size, scale)
+        )
         first = truncated_normal(keys[1], (h, width), width, scale)
         return cls(factors, first, truncated_normal(keys[2], (h, width), h, scale), sizes.outputs)
 

@@ -52,8 +52,8 @@ def two_layer_network(lab, pairs=1):
 
 @headline("Abstract", every_seed_below(0.5), must_fail_on={"swapped": True})
 def fixed_points(lab, swapped=False):
-    """The flow has 2^d fixed points with rank 1, one for each subset of the eigenvectors, and two
-    with keys and queries merged: predicting 0, and the optimum.
+    """With rank 1 the step along each of the 2^d subsets of the eigenvectors is a fixed point of
+    the flow; with keys and queries merged only two of them are, predicting 0 and the optimum.
 
     Measured: by how many subsets both are missed, counting ‖∂R/∂θ‖ < 10⁻⁹ at constructed weights.
     """

@@ -54,7 +54,7 @@ def one_drop(lab, stairs=merged_stairs):
 
 @headline("Abstract", within(1.0), every_seed=True, must_fail_on={"stairs": merged_stairs})
 def a_drop_for_each_direction(lab, stairs=stairs):
-    """With rank 1 the loss has d drops. (Two may coincide by chance.)
+    """With rank 1 the loss has d drops, give or take one, on average: two may coincide by chance.
 
     Measured: the number of drops - d.
     """

@@ -23,7 +23,12 @@ STUDY = atlas.Study(
         "plateaus would last many thousand steps of large batches.",
         "lazy": "Very large weights let the risk fall exponentially: no scale is stated.",
     },
-    settings={"seeds": (5, 10, 20), "spectrum": (0.4, 0.3, 0.2, 0.1), "examples": 31, "heads": 5}
+    settings={
+        "seeds": (5, 10, 20, 40),
+        "spectrum": (0.4, 0.3, 0.2, 0.1),
+        "examples": 31,
+        "heads": 5,
+    }
     | {"merged_heads": 8, "init_scale": 1.6e-5, "larger": 100.0, "until": 4000.0, "steps": 3000},
     quick={"seeds": (5, 10)},
     full={},

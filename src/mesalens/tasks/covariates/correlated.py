@@ -1,4 +1,4 @@
-"""`CorrelatedGaussian`: Gaussian inputs that the examples of a prompt do not have independently."""
+"""`CorrelatedGaussian`: Gaussian inputs that are correlated within a prompt."""
 
 import abc
 from typing import ClassVar

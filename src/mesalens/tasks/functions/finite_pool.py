@@ -29,7 +29,7 @@ class FinitePool(Functions):
     grows the prior comes to that of `LinearFunctions`. With Gaussian noise the Bayes predictor is
     `mesalens.learners.DiscreteBayes` with this pool.
 
-    Neither sign-symmetric nor rotation-invariant: -W_j is not in the pool.
+    It states no symmetry: -W_j need not be in the pool.
 
     Args:
         size: M.
