@@ -30,7 +30,7 @@ STUDY = atlas.Study(
         "heads": 5,
     }
     | {"merged_heads": 8, "init_scale": 1.6e-5, "larger": 100.0, "until": 4000.0, "steps": 3000},
-    quick={"seeds": (5, 10)},
+    quick={},
     full={},
     paper={"until": 8000.0},
     small={"init_scale": 1e-3, "until": 600.0, "larger": 10.0, "steps": 1000, "seeds": (4, 8)},
