@@ -330,3 +330,36 @@ def test_programs_are_compiled_once_for_each_machine(processes, tmp_path):
     kept = [key for key in kept if key.strip("'").startswith(programs)]
     users = [log for log in logs if "jit_advance" in log]
     assert 2 <= len(kept) == len(set(kept)) and len(users) == 4
+
+
+class Lost:
+    """A future of Dask that was done, and whose worker goes before its result has come."""
+
+    key, status, timeouts = "a key", "finished", 0
+
+    def __init__(self, comes):
+        self.comes, self.callbacks = comes, []
+
+    def result(self, timeout=None):
+        assert timeout is not None  # or it would be waited for without end
+        self.timeouts += 1
+        if self.comes and self.timeouts > 1:
+            return "the result"
+        self.status = "finished" if self.comes else "lost"
+        raise TimeoutError
+
+    def add_done_callback(self, callback):
+        self.callbacks.append(callback)
+
+
+def test_a_result_whose_worker_goes_before_it_comes_is_not_waited_for():
+    run = object.__new__(clusters._Run)
+    run.futures, run.local, run.finished, run.jobs = {}, {}, None, {7: "a job"}
+    run.finished = type("Queue", (), {"put": print})()
+    gone, member = Lost(comes=False), object()
+    run.futures[gone.key] = gone, ("a job", 7, member)
+    run._take(gone)
+    assert run.futures[gone.key] == (gone, ("a job", 7, member)) and run.jobs == {7: "a job"}
+    assert len(gone.callbacks) == 1  # it is taken when it is done again, or `look` takes it away
+    slow = Lost(comes=True)
+    assert run._result(slow, None)() == "the result" and slow.timeouts == 2

@@ -61,6 +61,9 @@ SHORT = 5.0
 STOPS_WITHIN = 20.0
 """Seconds in which units that are asked to stop have to give back what they have."""
 
+TRANSFER = 5.0
+"""Seconds after which it is looked whether the worker that has a result is still there."""
+
 VERSIONS = ("mesalens", "code", "JAX", "jaxlib", "Equinox", "Optax", "NumPy")
 """What has to be the same here and on a worker."""
 
@@ -540,8 +543,10 @@ class _Run:
         if isinstance(what, Member):
             if future.status in ("cancelled", "lost"):
                 return
+            if (about := self._result(future, what)) is None:
+                return
             try:
-                self._joined(what, future.result())
+                self._joined(what, about())
             except InputError:
                 raise
             except Exception as error:
@@ -552,17 +557,36 @@ class _Run:
                 )
             return
         job, number, member = what
+        lost = future.status in ("cancelled", "lost")  # with the scheduler, or by somebody else
+        done = None if lost else self._result(future, what)
+        if done is None and not lost:
+            return
         del self.jobs[number]
         self.places.pop(job, None)
         member.running.remove(job)
-        if future.status in ("cancelled", "lost"):  # with the scheduler, or by somebody else
+        if done is None:
             self.cluster._changed.set()
             self.queue.later(job)
             return
         try:
-            self._receive(job, future.result())
+            self._receive(job, done())
         except BusyError:
             self.queue.later(job)
+
+    def _result(self, future: Any, what: Any) -> Callable[[], Any] | None:
+        """What gives the result of a future that is done, or raises its error.
+
+        None if its worker went before the result came, for which Dask would wait: `look` will hear
+        of that, and until then the future is expected again.
+        """
+        while future.status == "finished":
+            with contextlib.suppress(TimeoutError):
+                value = future.result(timeout=TRANSFER)
+                return lambda: value
+        if future.status == "error":
+            return future.result
+        self._expect(future, what)
+        return None
 
     def _receive(self, job: Job, done: workers.Done) -> None:
         unit = job.unit
