@@ -167,7 +167,7 @@ def flow_converges(lab, until=40.0):
         W_0 = jax.random.normal(key, (1, task.dim))
         return eqx.tree_at(lambda layer: layer.weights.W_0, layer, W_0)
 
-    flow = training.gradient_flow(step, task, [0, until], key=lab.key("start"), rtol=1e-5)
+    flow = training.gradient_flow(step, task, [0.0, until], key=lab.key("start"), rtol=1e-5)
     return float(flow.metrics.risk[0, -1]) / best_step(task).risk - 1
 
 
