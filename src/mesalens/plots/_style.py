@@ -4,8 +4,15 @@ from contextlib import AbstractContextManager
 
 import matplotlib as mpl
 
-TRAINED, REFERENCE, INTERPOLATED, NEUTRAL = "#0072b2", "#d55e00", "#009e73", "#555555"
-"""Colours that are distinct with any colour vision (Okabe and Ito)."""
+# These are distinct with any colour vision (Okabe and Ito)
+TRAINED = "#0072b2"
+"""The colour of a trained model."""
+REFERENCE = "#d55e00"
+"""The colour of the learner that a model is compared with."""
+INTERPOLATED = "#009e73"
+"""The colour of a model interpolated between two others."""
+NEUTRAL = "#555555"
+"""The colour of lines that stand for no learner."""
 
 _STYLE: dict = {
     "figure.dpi": 100,
