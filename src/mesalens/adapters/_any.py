@@ -29,29 +29,33 @@ def as_learner(
     layout: Any = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> Learner:
-    """The learner that a subject is, or that one of the adapters makes of it.
+    """The learner that an object is, or that an adapter makes of it.
 
     | subject | learner | adapter |
     | --- | --- | --- |
-    | a `Learner` | itself | |
+    | a [`Learner`][mesalens.learners.Learner] | itself | |
     | a `torch.nn.Module` | `from_torch` | `"torch"` |
     | an object with `fit` and `predict` | `from_sklearn` | `"sklearn"` |
     | a function of three arguments, `(xs, ys, queries)` | `NumpyLearner` | `"numpy"` |
     | a function of one argument, a `Prompt` | `PromptFunction` | `"jax"` |
 
-    A class is called with the parameters to get the object, and so is a function that needs no
-    argument. A string names any of these by its place, `"file.py:name"` or `"module:name"`.
+    A class, or a function that needs no argument, is called with the parameters to get the object.
+    A string names any of these by its place, `"file.py:name"` or `"module:name"`.
 
     Args:
-        subject: one of the above.
-        adapter: which adapter to use, where the subject does not tell.
-        layout: how prompts become the tokens of a `torch.nn.Module`, interleaved by default; see
+        subject: One of the above.
+        adapter: The adapter to use, if the subject alone does not determine it.
+        layout: How prompts become the tokens of a `torch.nn.Module`, interleaved by default; see
             `from_torch`. A string with a colon names a function by its place.
-        parameters: what to set of an estimator, and the keyword arguments of a class or function.
+        parameters: The parameters to set in an estimator, or the keyword arguments of a class or
+            function.
+
+    Returns:
+        The learner.
 
     Raises:
-        ValueError: if it is none of the above, cannot be imported or made, does not fit the
-            adapter, or has a layout and is no `torch.nn.Module`.
+        ValueError: If the subject is none of the above, cannot be imported or created, does not fit
+            the adapter, or has a layout although it is not a `torch.nn.Module`.
     """
     if adapter is not None:
         one_of("adapter", adapter, ADAPTERS)
