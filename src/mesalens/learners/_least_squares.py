@@ -17,8 +17,9 @@ class LeastSquares(Learner):
 
     Examples:
         >>> from mesalens import LeastSquares, Prompt
-        >>> print(LeastSquares()(Prompt([[1.0], [2.0]], [[2.0], [4.0]], [3.0])).round(3))
-        [6.]
+        >>> prediction = LeastSquares()(Prompt([[1.0], [2.0]], [[2.0], [4.0]], [3.0]))
+        >>> print(f"{prediction[0]:.3f}")
+        6.000
     """
 
     sees_only_sum = True

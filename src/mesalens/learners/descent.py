@@ -64,7 +64,7 @@ class Descent(IterativeLearner):
         return self._descend(prompt, self._start(prompt))[0]
 
     def trajectory(self, prompt: AnyPrompt) -> Float[Array, "iterates m d"]:
-        """W_0, …, W_k, the weights before the first and after every step, of shape (steps + 1, m, d).
+        """The weights W_0, …, W_k before and after every step, of shape (steps + 1, m, d).
 
         Args:
             prompt: One prompt.
