@@ -252,7 +252,7 @@ def test_with_simulated_components_a_mixture_has_standard_errors():
 @pytest.mark.parametrize(
     ("components", "probabilities", "keywords"),
     [
-        ((), None, "one task or more"),
+        ((), None, "at least one task"),
         (
             (
                 regression(Gaussian(2), LinearFunctions(2)),
@@ -456,7 +456,7 @@ def test_a_best_start_is_not_stated_where_it_would_be_wrong():
     laws = [Gaussian(2, covariance=np.diag(each)) for each in ([2.0, 0.2], [0.2, 2.0])]
     means = [LinearFunctions(2, mean=[each]) for each in ([2.0, 0.0], [-2.0, 1.0])]
     pairs = zip(laws, means, strict=True)
-    with pytest.raises(InputError, match="one law of inputs"):
+    with pytest.raises(InputError, match="same law of inputs"):
         best_started_step(Mixture([regression(*pair) for pair in pairs]))
 
 

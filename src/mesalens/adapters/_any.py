@@ -68,13 +68,13 @@ def as_learner(
     if _makes_the_subject(subject):
         made = _make(subject, name, parameters or {})
         if isinstance(made, type) or _makes_the_subject(made):
-            raise InputError(f"{name} returned {_name(made)}, which is not something that learns.")
+            raise InputError(f"{name} returned {_name(made)}, which is not a learner.")
         return as_learner(made, adapter=adapter, layout=layout)
     adapter = adapter or _adapter_for(subject)
     if layout is not None and adapter != "torch":
-        makes = "; a function that makes a module needs no argument but those that are set"
+        makes = "; a function that returns a module takes no arguments except those that are set"
         raise InputError(
-            f"layout is for a torch.nn.Module; {name} is read as {adapter}"
+            f"layout is only for a torch.nn.Module; {name} is read as {adapter}"
             f"{makes if inspect.isfunction(subject) else ''}."
         )
     if isinstance(layout, str) and ":" in layout:
@@ -82,15 +82,15 @@ def as_learner(
     if adapter == "sklearn":
         return from_sklearn(subject, parameters=parameters)
     if parameters:
-        raise InputError(f"{name} takes no parameters here; got {', '.join(parameters)}.")
+        raise InputError(f"{name} takes no parameters; got {', '.join(parameters)}.")
     if isinstance(subject, Learner):
         if adapter != "jax":
-            raise InputError(f"{name} is a Learner, for which there is no adapter {adapter!r}.")
+            raise InputError(f"{name} is already a Learner and needs no adapter; got {adapter!r}.")
         return subject
     if adapter == "torch":
         return from_torch(subject, layout or "interleaved")
     if not callable(subject):
-        raise InputError(f"{name} cannot be called, as the adapter {adapter!r} asks.")
+        raise InputError(f"{name} cannot be called, as the adapter {adapter!r} requires.")
     return NumpyLearner(subject) if adapter == "numpy" else PromptFunction(subject)
 
 
@@ -141,7 +141,8 @@ def _adapter_for(subject: Any) -> str:
     if needed not in (1, 3):
         raise InputError(
             f"{_name(subject)} is not a Learner, a torch.nn.Module, an estimator with fit and "
-            "predict, or a function of (xs, ys, queries) or of a Prompt; give an adapter if it is."
+            "predict, or a function of (xs, ys, queries) or of a Prompt; if it is one, give the "
+            "adapter."
         )
     return "jax" if needed == 1 else "numpy"
 

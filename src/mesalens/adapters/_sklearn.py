@@ -174,12 +174,12 @@ def _estimator(estimator: Any, parameters: Mapping[str, Any]) -> Any:
         try:
             estimator = estimator(**own)
         except Exception as error:
-            raise InputError(f"{name} cannot be made ({_fit.reason_of(error)}).") from error
+            raise InputError(f"{name} could not be created ({_fit.reason_of(error)}).") from error
     else:
         try:
             estimator = _fit.fresh(estimator)
         except Exception as error:
-            raise InputError(f"{name} cannot be copied ({_fit.reason_of(error)}).") from error
+            raise InputError(f"{name} could not be copied ({_fit.reason_of(error)}).") from error
     if not hasattr(estimator, "get_params"):
         if parameters:
             names = ", ".join(parameters)

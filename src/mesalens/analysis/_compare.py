@@ -146,7 +146,9 @@ def compare(
     sizes = tuple(len(values) for values in labels.values())
     for leaf in filter(eqx.is_array, jax.tree.leaves(learner)):
         if leaf.shape[: len(sizes)] != sizes:
-            raise InputError(f"axes have sizes {sizes}; an array of the learner has {leaf.shape}.")
+            raise InputError(
+                f"axes have sizes {sizes}, but an array of the learner has shape {leaf.shape}."
+            )
     means = _over_axes(comparison, learner, key, tuple(zip(labels, sizes, strict=True)))
 
     dims = tuple(labels)

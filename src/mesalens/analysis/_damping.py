@@ -111,9 +111,9 @@ def largest_stable_damping(
         return bool(table.risk[0, -1] <= table.risk[0, 0])
 
     if not stable(low):
-        raise InputError(f"between: the layer diverges at damping {low:g}; start lower.")
+        raise InputError(f"between must start lower: the layer diverges at damping {low:g}.")
     if stable(high):
-        raise InputError(f"between: the layer is stable at damping {high:g}; end higher.")
+        raise InputError(f"between must end higher: the layer is stable at damping {high:g}.")
     while high > low * (1 + precision):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if stable(middle) else (low, middle)

@@ -44,7 +44,9 @@ def interpolate(
     pairs = zip(normalised(first), normalised(second), strict=True)
     size, other = ((m.layers, m.looped, m.dim, m.outputs) for m in (first, second))
     if size != other:
-        raise InputError(f"(layers, looped, d, m) must be the same; got {size} and {other}.")
+        raise InputError(
+            f"both models must have the same (layers, looped, d, m); got {size} and {other}."
+        )
     A, B = (((1 - weight) * one + weight * two)[:, None] for one, two in pairs)
     starts = [m.start for m in (first, second)]
     start = None

@@ -44,7 +44,7 @@ def plateaus(
     share("least", least)
     times, losses = np.asarray(times, float), np.asarray(losses, float)
     if times.ndim != 1 or len(times) < 3 or times[0] <= 0 or not (np.diff(times) > 0).all():
-        raise InputError("times must be three or more that increase from above 0.")
+        raise InputError("times must be at least three increasing numbers above 0.")
     if losses.shape != times.shape or not np.isfinite(losses).all():
         raise InputError(f"losses must be {len(times)} finite numbers, one for each of the times.")
     slope = -np.gradient(losses, np.log(times))

@@ -67,7 +67,7 @@ class GradientDescent(Descent):
 
     def spectral_filter(self, eigenvalues: np.ndarray, context_length: int) -> np.ndarray:
         if self.preconditioner is not None:
-            raise InputError("GradientDescent with a preconditioner states no spectral filter.")
+            raise InputError("GradientDescent with a preconditioner has no spectral filter.")
         # A rate may have the axes of the eigenvalues behind its own, one number for each
         several = (1, eigenvalues.ndim + 1)
 

@@ -42,7 +42,9 @@ class OnlineDescent(IterativeLearner):
     def __check_init__(self):
         require_shape("step_size", self.step_size, ())
         if self.initial_weights is not None and self.initial_weights.ndim != 2:
-            raise InputError(f"initial_weights must be m × d; got {self.initial_weights.shape}.")
+            raise InputError(
+                f"initial_weights must have shape (m, d); got {self.initial_weights.shape}."
+            )
 
     def iterates(self, prompt: Prompt) -> Float[Array, "iterates m"]:
         def step(weights, example):

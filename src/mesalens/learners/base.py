@@ -94,7 +94,7 @@ class Learner(eqx.Module):
         Raises:
             ValueError: If the class, or this learner, has no filter.
         """
-        raise InputError(f"{type(self).__name__} states no spectral filter.")
+        raise InputError(f"{type(self).__name__} has no spectral filter.")
 
     def trainable(self) -> PyTree[bool]:
         """Which leaves training changes: float arrays that do not belong to a `fixed` field.
@@ -209,7 +209,7 @@ def require(learner: Any, kind: type[Offer], name: str) -> Offer:
     """
     if not isinstance(learner, kind):
         given = type(learner).__name__
-        raise InputError(f"{name} is defined for a {kind.__name__}; got a {given}.")
+        raise InputError(f"{name} needs a learner of class {kind.__name__}; got {given}.")
     return learner
 
 

@@ -47,7 +47,9 @@ class Descent(IterativeLearner):
                 shorter = [(self.steps - 1,)] if name in self.may_end_before else []
                 require_shape(name, rate, (), (self.steps,), *shorter)
         if self.initial_weights is not None and self.initial_weights.ndim != 2:
-            raise InputError(f"initial_weights must be m × d; got {self.initial_weights.shape}.")
+            raise InputError(
+                f"initial_weights must have shape (m, d); got {self.initial_weights.shape}."
+            )
 
     def __call__(self, prompt: AnyPrompt) -> Float[Array, " m"]:
         return self.weights(prompt) @ prompt.query

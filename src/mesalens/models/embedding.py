@@ -62,7 +62,7 @@ class Embedding(eqx.Module):
         if self.combination == "concatenate":
             return width + size
         if size != width:
-            raise InputError(f"positions of size {size} cannot be added to rows {width} wide.")
+            raise InputError(f"positions of size {size} cannot be added to rows of width {width}.")
         return width
 
     def __call__(self, rows: Float[Array, "rows D"]) -> Float[Array, "rows width"]:

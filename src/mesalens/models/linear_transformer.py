@@ -84,7 +84,7 @@ class LinearTransformer(IterativeLearner):
             )
         if self.initial_weights is not None and self.weights.start() is not None:
             raise InputError(
-                f"initial_weights must be None, as {type(self.weights).__name__} has a start."
+                f"initial_weights must be None, as {type(self.weights).__name__} has its own W_0."
             )
 
     @classmethod
@@ -255,7 +255,8 @@ class LinearTransformer(IterativeLearner):
         self._require_stream("repeated")
         if self.stored != 1:
             raise InputError(
-                f"the {self.layers} layers have weights of their own; give a looped transformer."
+                f"repeated needs a looped transformer; the {self.layers} layers of this one have "
+                "separate weights."
             )
         A, B = self.effective()
         weights = Merged(A, damping * B)
@@ -291,7 +292,7 @@ class LinearTransformer(IterativeLearner):
         if self.weights.one_layer:
             given = type(self.weights).__name__
             raise InputError(
-                f"{name} is not known for {given}: its tokens are not those of attention."
+                f"{name} is not defined for {given}, whose tokens are not those of attention."
             )
 
     def _each_layer(self) -> list[tuple[Float[Array, "H D D"], Float[Array, "H D D"]]]:
@@ -311,7 +312,9 @@ class LinearTransformer(IterativeLearner):
 def require_layers(layers: int, stored: int) -> None:
     """Raises `ValueError` unless weights are stored for all layers, or for one of them."""
     if stored not in (1, count("layers", layers)):
-        raise InputError(f"weights are of {stored} layers; give those of all {layers}, or of one.")
+        raise InputError(
+            f"weights are stored for {stored} layers; give them for all {layers} or for one."
+        )
 
 
 def _attend(context, A, B, token):

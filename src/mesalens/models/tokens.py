@@ -149,5 +149,7 @@ def require_sizes(prompt: AnyPrompt, dim: int, outputs: int) -> None:
 def _covariate_entries(rows: Float[Array, "rows D"], outputs: int) -> int:
     """d: the width less the entries of the labels."""
     if not 0 < count("outputs", outputs) < rows.shape[1]:
-        raise InputError(f"outputs={outputs} leaves no covariates in rows {rows.shape[1]} wide.")
+        raise InputError(
+            f"outputs={outputs} leaves no covariates in rows of width {rows.shape[1]}."
+        )
     return rows.shape[1] - outputs

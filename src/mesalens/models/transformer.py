@@ -178,7 +178,9 @@ class Transformer(IterativeLearner):
         count("layers", layers, at_most=MOST_LAYERS)
         count("heads", heads, at_most=MOST_LAYERS)
         if looped and layers > 1 and first_attention is not None:
-            raise InputError("first_attention needs layers of their own; leave out looped.")
+            raise InputError(
+                "first_attention and looped cannot be combined, as all layers are the same."
+            )
         scale = positive("init_scale", init_scale) / layers
         stored = 1 if looped else layers
         token_key, mlp_key, readout_key, *layer_keys = jax.random.split(key, 3 + stored)
@@ -316,7 +318,9 @@ class Transformer(IterativeLearner):
     def _require_equal_heads(self) -> None:
         heads = [layer.attention.W_Q.shape[-3] for layer in self.stored_layers]
         if len(set(heads)) > 1:
-            raise InputError(f"layers have {heads} heads; ask each of stored_layers by itself.")
+            raise InputError(
+                f"layers have different numbers of heads, {heads}; use each of stored_layers."
+            )
 
     def _stream(self, rows: Float[Array, "rows D"]) -> Float[Array, "layers_and_input rows D"]:
         stream = [rows]

@@ -108,7 +108,7 @@ def distances(
         ValueError: if layers have initial weights, or as `population_risk`.
     """
     if layers.start is not None or others.start is not None:
-        raise InputError("initial_weights must be None in both layers whose distance is asked for.")
+        raise InputError("initial_weights must be None in all layers to compare.")
     no_targets = dataclasses.replace(
         moments, target=0 * moments.target, cross=0 * moments.cross, null_risk=0.0, replicates=()
     )

@@ -50,8 +50,8 @@ def linear_moments(task: RegressionTask) -> ContextMoments:
     task, functions = linear_regression(task)
     if not task.noise.symmetric:
         raise InputError(
-            f"noise must be symmetric for exact moments; {type(task.noise).__name__} does not say "
-            "that it is: state symmetric in the class, or simulate them instead."
+            f"noise must be symmetric for exact moments; {type(task.noise).__name__} does not set "
+            "symmetric: set it in the class if it is, or simulate the moments instead."
         )
     covariates, R = task.covariates.standardised()
     d, m = R.shape[1], task.outputs

@@ -99,8 +99,8 @@ def simulated_moments(
         if max(wanted, needed / 10) * GROUPS * chunk > MOST_PROMPTS:
             raise InputError(
                 f"relative_error={relative_error:g} needs more than {MOST_PROMPTS:,} prompts (it "
-                f"is {share * relative_error:.2g} after {rounds * GROUPS * chunk:,}); ask for less "
-                "precision, or choose lighter tails."
+                f"was {share * relative_error:.2g} after {rounds * GROUPS * chunk:,}); ask for "
+                "less precision, or choose lighter tails."
             )
 
 

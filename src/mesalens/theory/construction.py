@@ -52,8 +52,8 @@ def gradient_descent_transformer(
     corrections, start = learner.data_correction, learner.initial_weights
     if corrections is not None and start is not None and learner.steps > 1:
         raise InputError(
-            "initial_weights and data_correction exclude each other for several steps, as the "
-            "changed covariates do not give W_0 x_i back; leave one of them out."
+            "initial_weights and data_correction cannot be combined for several steps, as W_0 x_i "
+            "cannot be computed from transformed covariates; give one of the two."
         )
     for name, size in (("dim", dim), ("outputs", outputs), ("context_length", context_length)):
         count(name, size)

@@ -44,7 +44,7 @@ def context_blind_risk(task: RegressionTask, null_risk: float) -> float:
     ):
         raise InputError(
             "functions must be sign-symmetric, or noiseless sine waves with phases from 0 to π and "
-            f"uniform inputs; E[y | x] of {type(waves).__name__} is not known here."
+            f"uniform inputs; E[y | x] of {type(waves).__name__} is not known."
         )
     low, high = waves.amplitude
     reach = float(task.covariates.scale)

@@ -102,7 +102,7 @@ def copying_transformer(
         if nearness[0] <= nearness[1:].max():
             raise InputError(
                 "positions must have more entries, so that the row of the query is the nearest to "
-                f"the one after it; got {positions.entries}, wave lengths to {positions.longest:g}."
+                f"the one after it; got {positions.entries} with longest={positions.longest:g}."
             )
 
     spare = outputs if several else 0

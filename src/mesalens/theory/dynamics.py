@@ -85,7 +85,7 @@ def merged_time_course(
     curvature = float(np.sum(direction * (squares @ direction @ query)))
     if not _parallel(squares @ direction @ query, direction):
         raise InputError(
-            "the time course is known where K L^T M is a multiple of L^T, as on isotropic tasks."
+            "K L^T M must be a multiple of L^T for this time course, as on isotropic tasks."
         )
     decay = np.exp(-4 * size * np.asarray(times, float))
     return 1 / (1 + (size / curvature / start - 1) * decay)
@@ -123,8 +123,8 @@ def escape_time_course(
     squares, labels, query = _expectations(moments)
     if not (_parallel(squares @ u, u) and _parallel(query @ v, v) and _parallel(labels @ v, u)):
         raise InputError(
-            f"the escape along direction {place} is known where it is an eigenvector of K and of "
-            "M, as where the covariances of inputs and weights commute."
+            f"direction {place} must be an eigenvector of K and of M for this time course, as "
+            "it is if the covariances of inputs and weights commute."
         )
     gain, cost = u @ labels @ v, (u @ squares @ u) * (v @ query @ v)
     times = np.asarray(times, float)

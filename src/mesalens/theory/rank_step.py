@@ -24,8 +24,8 @@ def directions(moments: ContextMoments) -> Directions:
     """
     if moments.joint is not None:
         raise InputError(
-            "moments must be of a task whose context and query share the function alone, as K and "
-            "M do not say the mean square of a prediction otherwise."
+            "moments must be of a task whose context and query share the function only: otherwise "
+            "K and M do not determine the mean square of a prediction."
         )
     squares, labels = moments.of_labels()
     of_query, of_context = whitening(moments.query), whitening(squares)
@@ -49,7 +49,7 @@ def step_along(
     singular, left, right = directions(moments)
     chosen = [count("subset", i, at_least=0, at_most=len(singular) - 1) for i in subset]
     if len(set(chosen)) < len(chosen):
-        raise InputError(f"subset must have different places; got {[*subset]}.")
+        raise InputError(f"subset must have distinct places; got {[*subset]}.")
     P = (singular[chosen] * left[chosen].T) @ right[chosen]
     return P, moments.null_risk - float(np.sum(singular[chosen] ** 2))
 

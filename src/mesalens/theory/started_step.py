@@ -48,7 +48,7 @@ def best_started_step(task: Task) -> StartedStep:
     moments = task_moments(without_mean(task, mean))
     if moments.joint is not None:
         raise InputError(
-            "components must have one law of inputs, for W_0 = E[W] to be the best start."
+            "components must have the same law of inputs, or W_0 = E[W] is not the best start."
         )
     return StartedStep(mean, *best_descent(moments))
 
@@ -60,7 +60,7 @@ def mean_weights(task: Task) -> Float[np.ndarray, "m d"]:
         return sum(share * mean_weights(each) for share, each in pairs)  # pyright: ignore
     functions = independent(task).functions
     if int(independent(task).distractors.count):
-        raise InputError("distractors must be 0 for the mean of W, which their labels do not have.")
+        raise InputError("distractors must be 0, as their labels do not depend on W.")
     if isinstance(functions, LinearFunctions):
         return functions.weight_mean()
     if isinstance(functions, FinitePool):

@@ -62,7 +62,7 @@ class Attention(eqx.Module):
         for name, shape in shapes.items():
             array = getattr(self, name)
             if array is not None and array.shape != shape:
-                raise InputError(f"{name} must have shape {shape}, as W_Q asks; got {array.shape}.")
+                raise InputError(f"{name} must have shape {shape} to match W_Q; got {array.shape}.")
 
     @classmethod
     def initialise(
