@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 from public_names import names_of, source_of, value_of
 
-CHECKED = ("prompt", "random", "tasks", "learners", "models", "adapters")
+CHECKED = (
+    "prompt",
+    "random",
+    "tasks",
+    "learners",
+    "models",
+    "adapters",
+    "theory",
+    "analysis",
+    "plots",
+)
 """The rooms whose docstrings are complete; "" is the package itself."""
 
 SECTIONS = {"Args": "parameters", "Attributes": "attributes", "Returns": "returns"}

@@ -29,5 +29,16 @@ _STYLE: dict = {
 
 
 def style() -> AbstractContextManager[None]:
-    """A context with the style of the reports. Figures made outside it follow the rcParams."""
+    """The Matplotlib style of the reports, as a context.
+
+    Returns:
+        A context manager. Figures made outside it follow the user's rcParams.
+
+    Examples:
+        >>> from mesalens import plots
+        >>> import matplotlib.pyplot as plt
+        >>> with plots.style():
+        ...     figure, axes = plt.subplots()
+        >>> plt.close(figure)
+    """
     return mpl.rc_context(_STYLE)

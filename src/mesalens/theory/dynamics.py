@@ -26,20 +26,24 @@ Times = Sequence[float] | Float[np.ndarray, " times"]
 
 
 def fixed_point(moments: ContextMoments, subset: Sequence[int]) -> LinearTransformer:
-    """A layer with heads of rank 1 at which flow stands still: the step along some directions.
+    """A stationary layer of gradient flow with heads of rank 1: the step along some directions.
 
     Head i has `W_K = t r_i/‖r_i‖`, `W_Q = t l_i/‖l_i‖` and `B_yy = -t`, `t³ = σ_i ‖l_i‖ ‖r_i‖`, or
-    zeros where i is not in the subset; σ, l and r are the `directions` of the best step. With
-    `G = E[s (y_q - ŷ) x_q^T]` a head has the slopes `2 k^T G q`, `2 b G q` and `2 b G^T k`, and G
-    is 0 on the directions in the subset. If the σ_i differ, no other functions of such layers are
-    stationary. Heads of zeros have no curvature: R changes along them by `2 b k^T G q`.
+    zeros if i is not in the subset; σ, l and r are the [`directions`][mesalens.theory.directions]
+    of the best step. With `G = E[s (y_q - ŷ) x_q^T]` the gradients of a head are `2 k^T G q`, `2 b
+    G q` and `2 b G^T k`, and G is 0 on the directions in the subset. If the σ_i differ, no other
+    functions of such layers are stationary. Heads of zeros have no curvature: R changes along them
+    by `2 b k^T G q`.
 
     Args:
-        moments: Of a task with one output.
-        subset: Different places from 0 among the directions.
+        moments: The moments of a task with one output.
+        subset: Distinct indices of directions, from 0.
+
+    Returns:
+        The layer, with one head for each direction, in float64.
 
     Raises:
-        ValueError: if a place does not exist or stands there twice.
+        ValueError: If an index does not exist or is given twice.
 
     Source: Zhang, Singh, Latham and Saxe (2025), arXiv 2501.16265.
     """
@@ -58,23 +62,28 @@ def fixed_point(moments: ContextMoments, subset: Sequence[int]) -> LinearTransfo
 def merged_time_course(
     moments: ContextMoments, start: float, times: Times
 ) -> Float[np.ndarray, " times"]:
-    """m(t)/m(∞), with which the step of a balanced layer with free A_xx is `m(t)/m(∞) P*`.
+    r"""The time course m(t)/m(∞) of a balanced layer with a free A_xx; its step is `m(t)/m(∞) P*`.
 
-    Balanced are `A_h = -b_h Z` with `Z = L^T/‖L‖_F`, and `m = Σ_h b_h²`. If the flow stays on Z,
-    `K Z M = κ Z`, as on tasks that are the same in every rotated frame, then `ṁ = 4 m (‖L‖ - κ m)`:
+    Balanced means `A_h = -b_h Z` with `Z = L^T/‖L‖_F`, and `m = Σ_h b_h²`. If the flow stays on Z,
+    `K Z M = κ Z`, as on tasks that are the same in every rotated frame, then
+    `dm/dt = 4 m (‖L‖ - κ m)` and
 
-        m(t)/m(∞) = 1 / (1 + (m(∞)/m(0) - 1) exp(-4 ‖L‖ t)),      m(∞) = ‖L‖/κ
+    $$\frac{m(t)}{m(\infty)} = \frac{1}{1 + (m(\infty)/m(0) - 1) \exp(-4 \|L\| t)}, \qquad
+    m(\infty) = \frac{\|L\|}{\kappa}$$
 
-    in the notation of `directions`. For x ~ N(0, I), w ~ N(0, I) `‖L‖ = n √d` and
-    `m(∞) = √d/(n + d + 1)`.
+    in the notation of [`directions`][mesalens.theory.directions]. For x ~ N(0, I), w ~ N(0, I),
+    `‖L‖ = n √d` and `m(∞) = √d/(n + d + 1)`.
 
     Args:
-        moments: Of the task.
+        moments: The moments of the task.
         start: m(0), the sum of the squares of B_yy over heads.
-        times: From 0.
+        times: Times t from 0, of shape (times,).
+
+    Returns:
+        The ratio at each time, of shape (times,).
 
     Raises:
-        ValueError: if the flow does not stay on Z, or m(0) is not positive.
+        ValueError: If the flow does not stay on Z, or m(0) is not positive.
 
     Source: Zhang, Singh, Latham and Saxe (2025), arXiv 2501.16265.
     """
@@ -94,25 +103,28 @@ def merged_time_course(
 def escape_time_course(
     moments: ContextMoments, place: int, start: float, times: Times
 ) -> Float[np.ndarray, " times"]:
-    """a(t), the size of each of the three factors of a head of rank 1 that learns a direction.
+    r"""The size a(t) of each of the three factors of a head of rank 1 that learns a direction.
 
     From a plateau a balanced head `W_K = a u`, `W_Q = a v`, `B_yy = -a` grows, where u and v are
-    the directions r_i and l_i at the length 1. If these are eigenvectors, `K u = k u` and
-    `M v = μ v`, and `L^T v = c u`, then what other heads have learned does not matter and
+    r_i and l_i scaled to length 1. If these are eigenvectors, `K u = k u` and `M v = μ v`, and
+    `L^T v = c u`, then what other heads have learned does not matter and
 
-        da/dt = 2 a² (c - k μ a³),      a(∞)³ = c/(k μ),
+    $$\frac{da}{dt} = 2 a^2 (c - k \mu a^3), \qquad a(\infty)^3 = \frac{c}{k \mu}$$
 
-    in the notation of `directions`. For x ~ N(0, Σ) with the eigenvalue λ and w ~ N(0, I) this is
-    `c = n λ²` and `k μ = n² λ³ (1 + (1 + tr Σ/λ)/n)`.
+    in the notation of [`directions`][mesalens.theory.directions]. For x ~ N(0, Σ) with the
+    eigenvalue λ and w ~ N(0, I) this is `c = n λ²` and `k μ = n² λ³ (1 + (1 + tr Σ/λ)/n)`.
 
     Args:
-        moments: Of the task.
-        place: i, from 0.
+        moments: The moments of the task.
+        place: The index i of the direction, from 0.
         start: a(0).
-        times: Increasing from 0.
+        times: Times t, increasing from 0, of shape (times,).
+
+    Returns:
+        a(t) at each time, of shape (times,).
 
     Raises:
-        ValueError: if there is no such direction, or they are not eigenvectors.
+        ValueError: If there is no such direction, or u and v are not eigenvectors.
 
     Source: Zhang, Singh, Latham and Saxe (2025), arXiv 2501.16265.
     """
