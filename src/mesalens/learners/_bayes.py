@@ -10,9 +10,9 @@ from mesalens.prompt import AnyPrompt
 
 
 class BayesianRegression(Learner):
-    r"""The Bayes predictor `ŷ = E[W | context] x_query` of linear functions with a Gaussian prior.
+    r"""The Bayes predictor of linear functions with a Gaussian prior.
 
-    The m rows of W are independent, each N(w̄_k, Λ), and labels are `y = W x + ε` with noise
+    It is `ŷ = E[W | context] x_query`. The m rows of W are independent, each N(w̄_k, Λ), and labels are `y = W x + ε` with noise
     ε ~ N(0, σ² I). Then
 
     $$E[W \mid \text{context}]^T = \bar W^T

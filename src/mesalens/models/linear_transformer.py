@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -137,7 +138,7 @@ class LinearTransformer(IterativeLearner):
         )
 
     @classmethod
-    def from_effective(cls, A: Matrices, B: Matrices, **options) -> "LinearTransformer":
+    def from_effective(cls, A: Matrices, B: Matrices, **options: Any) -> "LinearTransformer":
         """A transformer with the given effective matrices, in the structure `Merged`.
 
         Args:

@@ -1,11 +1,13 @@
 """`curve`: a curve with a band over seeds."""
 
+from typing import Any
+
 import xarray as xr
 from matplotlib.axes import Axes
 
 
 def curve(
-    axes: Axes, values: xr.DataArray, *, color: str, label: str | None = None, **line
+    axes: Axes, values: xr.DataArray, *, color: str, label: str | None = None, **line: Any
 ) -> None:
     """Draws the mean over `seed` as a line, with a band from the smallest to the largest value.
 

@@ -23,9 +23,9 @@ MOST_NUMBERS = 2**24
 def bayes_risk(
     task: Task, *, key: Key[Array, ""] | None = None, relative_error: float = 1e-3
 ) -> Estimate:
-    r"""The Bayes risk E‖E[y_q | prompt] - y_q‖², a lower bound for every learner.
+    r"""The Bayes risk of a task, the smallest risk that a learner can have.
 
-    It is known for linear functions with a Gaussian prior and Gaussian noise. Given the inputs of a
+    It is that of the posterior mean, `E‖E[y_q | prompt] - y_q‖²`, and known for linear functions with a Gaussian prior and Gaussian noise. Given the inputs of a
     context, everything else is integrated exactly. With `Z = X L`, Λ = L L^T, the noise variances
     `D = diag(v(x_1), …, v(x_n))` and `M = E[x x^T]`,
 

@@ -7,9 +7,9 @@ from mesalens.tasks import RegressionTask, SineWaves, Uniform
 
 
 def context_blind_risk(task: RegressionTask, null_risk: float) -> float:
-    r"""The risk of E[y | x], the best function of the query alone.
+    r"""The risk of the best prediction from the query alone.
 
-    A learner with a lower risk uses the context.
+    That prediction is `E[y | x]`. A learner with a lower risk uses the context.
 
     If the task is sign-symmetric, E[y | x] = 0 and the risk is that of predicting 0. For
     `f(x) = scale · a sin(x + φ)` with a ~ U(l, h), φ ~ U(0, π) and x ~ U(-r, r), without noise,
