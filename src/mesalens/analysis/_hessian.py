@@ -18,8 +18,9 @@ Loss = Callable[[Any], Float[Array, ""]]
 def robust_condition_number(loss: Loss, learner: Learner) -> Float[Array, ""]:
     """A robust condition number of the Hessian H of a loss.
 
-    It is `max_i |H_ii| / median_i |H_ii|`. H is the Hessian with respect to the trained weights. Its diagonal is exact: one product of H
-    with each unit vector. Weights without effect have H_ii = 0 and count in the median.
+    It is `max_i |H_ii| / median_i |H_ii|`. H is the Hessian with respect to the trained weights.
+    Its diagonal is exact: one product of H with each unit vector. Weights without effect have H_ii
+    = 0 and count in the median.
 
     Args:
         loss: A loss of a learner, twice differentiable.

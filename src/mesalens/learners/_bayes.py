@@ -12,8 +12,8 @@ from mesalens.prompt import AnyPrompt
 class BayesianRegression(Learner):
     r"""The Bayes predictor of linear functions with a Gaussian prior.
 
-    It is `ŷ = E[W | context] x_query`. The m rows of W are independent, each N(w̄_k, Λ), and labels are `y = W x + ε` with noise
-    ε ~ N(0, σ² I). Then
+    It is `ŷ = E[W | context] x_query`. The m rows of W are independent, each N(w̄_k, Λ), and labels
+    are `y = W x + ε` with noise ε ~ N(0, σ² I). Then
 
     $$E[W \mid \text{context}]^T = \bar W^T
     + (\Lambda X^T X + \sigma^2 I)^{-1} \Lambda X^T (Y - X \bar W^T).$$

@@ -25,9 +25,10 @@ def bayes_risk(
 ) -> Estimate:
     r"""The Bayes risk of a task, the smallest risk that a learner can have.
 
-    It is that of the posterior mean, `E‖E[y_q | prompt] - y_q‖²`, and known for linear functions with a Gaussian prior and Gaussian noise. Given the inputs of a
-    context, everything else is integrated exactly. With `Z = X L`, Λ = L L^T, the noise variances
-    `D = diag(v(x_1), …, v(x_n))` and `M = E[x x^T]`,
+    It is that of the posterior mean, `E‖E[y_q | prompt] - y_q‖²`, and known for linear functions
+    with a Gaussian prior and Gaussian noise. Given the inputs of a context, everything else is
+    integrated exactly. With `Z = X L`, Λ = L L^T, the noise variances `D = diag(v(x_1), …, v(x_n))`
+    and `M = E[x x^T]`,
 
     $$R = E_X[m \operatorname{tr}(M \Lambda_X)] + m E[v(x)], \qquad
     \Lambda_X = L (I - Z^T (Z Z^T + D)^+ Z) L^T,$$
