@@ -1,4 +1,4 @@
-"""`as_learner`: whatever learns in context, as a learner."""
+"""`as_learner`: a learner made of anything that learns in context."""
 
 import functools
 import importlib.util
@@ -129,7 +129,7 @@ def _known(function: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[
 
 
 def _adapter_for(subject: Any) -> str:
-    """The adapter of a subject, by what it offers and by how many arguments it needs."""
+    """The adapter of a subject, from its methods and the number of arguments it needs."""
     if isinstance(subject, Learner):
         return "jax"
     torch = sys.modules.get("torch")  # not imported: then nothing can be one of its modules

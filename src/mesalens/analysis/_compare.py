@@ -1,4 +1,4 @@
-"""Learners beside each other: the measures of a learner against references, with labels."""
+"""Comparison of a learner with references."""
 
 from collections.abc import Mapping
 from typing import Any

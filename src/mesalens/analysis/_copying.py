@@ -1,4 +1,4 @@
-"""Copying: whether the first layer puts each y beside its x, as an induction-like head does."""
+"""Copying: whether the first layer copies each y to its x, as induction heads do."""
 
 import equinox as eqx
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The noise of stochastic gradients beside normal noise."""
+"""The noise of stochastic gradients, compared with normal noise."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A learner that stops on its way."""
+"""An iterative learner that stops early."""
 
 from typing import Any
 

@@ -13,7 +13,7 @@ from mesalens.prompt import AnyPrompt
 class NewtonSchulz(IterativeLearner):
     r"""k steps of Newton's iteration for the inverse of `G = X^T X`: `ŷ = Y^T X M_k x_query`.
 
-    $$M_{k+1} = 2 M_k - M_k G M_k, \qquad M_0 = \frac{a \, G}{\lambda_\max(G)^2}$$
+    $$M_{k+1} = 2 M_k - M_k G M_k, \qquad M_0 = \frac{a \, G}{\lambda_{\max}(G)^2}$$
 
     On an eigenvalue λ of G where M_k is μ_k, `1 - λ μ_{k+1} = (1 - λ μ_k)²`, hence
     `1 - λ μ_k = (1 - a λ² / λ_max²)^(2^k)`: every step squares the error. M_k converges to the

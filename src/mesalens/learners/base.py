@@ -202,10 +202,10 @@ def optional_array() -> Any:
 
 
 def require(learner: Any, kind: type[Offer], name: str) -> Offer:
-    """The learner, if it is of a class that has what is asked for.
+    """The learner, if it is an instance of a class.
 
     Raises:
-        ValueError: if it is not; `name` is what asks for it.
+        ValueError: if it is not; `name` is what needs it.
     """
     if not isinstance(learner, kind):
         given = type(learner).__name__

@@ -26,7 +26,7 @@ class FeatureDescent(IterativeLearner):
     Attributes:
         embedding: Computes the features.
         descent: Gradient descent on the features.
-        outputs: m.
+        outputs: m, the number of entries of a label.
 
     Raises:
         ValueError: On a call, if the prompt has another number of outputs.

@@ -47,7 +47,7 @@ class LinearTransformer(IterativeLearner):
     Attributes:
         weights: The parameters, in a [structure][mesalens.models.LinearWeights] of your choice.
         layers: Number of layers L.
-        outputs: m.
+        outputs: m, the number of entries of a label.
         initial_weights: W_0, of shape (m, d). Zero by default. Training does not change it. A
             structure that trains a W_0 (`DescentStep`, `LinearBlock`) needs None.
         activation_clip: If given, the entries of all tokens are clipped to ± this after each layer.
@@ -106,8 +106,8 @@ class LinearTransformer(IterativeLearner):
         """A transformer before training, with weights of variance `init_scale / (layers · fan-in)`.
 
         Args:
-            dim: d.
-            outputs: m.
+            dim: d, the number of entries of a covariate.
+            outputs: m, the number of entries of a label.
             layers: Number of layers L.
             heads: Number of heads H.
             looped: Whether all layers share the weights of one.
@@ -151,7 +151,7 @@ class LinearTransformer(IterativeLearner):
 
     @property
     def stored(self) -> int:
-        """The number of layers with weights of their own."""
+        """The number of layers with separate weights."""
         return jax.eval_shape(self.effective)[0].shape[0]
 
     @property

@@ -50,7 +50,7 @@ class Tokens(eqx.Module):
         """The number of rows of a context of n examples and a query.
 
         Args:
-            context_length: n.
+            context_length: n, the number of examples in a prompt.
         """
 
     @abc.abstractmethod
@@ -59,7 +59,7 @@ class Tokens(eqx.Module):
 
         Args:
             rows: Token rows, of shape (rows, d + m).
-            outputs: m.
+            outputs: m, the number of entries of a label.
 
         Raises:
             ValueError: If the rows are not those of a prompt.
@@ -90,8 +90,8 @@ class Joint(Tokens):
         """W_0 as an array, or None.
 
         Args:
-            dim: d.
-            outputs: m.
+            dim: d, the number of entries of a covariate.
+            outputs: m, the number of entries of a label.
 
         Raises:
             ValueError: If W_0 is not m × d.

@@ -85,8 +85,8 @@ class Transformer(IterativeLearner):
         stored_layers: The layers that have weights, all L or a single one.
         readout: A linear map from the query's row to the prediction, or None.
         layers: Number of layers L.
-        dim: d.
-        outputs: m.
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
         visibility: Which rows each row sees. By default those of the context.
 
     Source: von Oswald et al. (2023), Sections 2 to 5; Vaswani et al. (2017); norms come first as in
@@ -146,8 +146,8 @@ class Transformer(IterativeLearner):
         `eqx.nn.Linear`.
 
         Args:
-            dim: d.
-            outputs: m.
+            dim: d, the number of entries of a covariate.
+            outputs: m, the number of entries of a label.
             layers: Number of layers L.
             heads: Number of heads H of every layer.
             looped: Whether all layers share the weights of one.

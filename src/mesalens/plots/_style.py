@@ -12,7 +12,7 @@ REFERENCE = "#d55e00"
 INTERPOLATED = "#009e73"
 """The colour of a model interpolated between two others."""
 NEUTRAL = "#555555"
-"""The colour of lines that stand for no learner."""
+"""The colour of lines that show no learner."""
 
 _STYLE: dict = {
     "figure.dpi": 100,

@@ -1,4 +1,4 @@
-"""`Law`: what covariates and noise say about their moments."""
+"""`Law`: what covariates and noise have in common."""
 
 import math
 from typing import ClassVar
@@ -9,7 +9,7 @@ from mesalens.checks import InputError
 
 
 class Law(eqx.Module):
-    """A law that may state its moments: the methods of the abstract class listed in `_moments`."""
+    """A law that may define its moments, the methods listed in `_moments`."""
 
     _moments: ClassVar[tuple[str, ...]]
 
@@ -24,7 +24,7 @@ class Law(eqx.Module):
 
     @property
     def knows_moments(self) -> bool:
-        """Whether the class states all of its moments."""
+        """Whether the class defines all of its moments."""
         family = type(self)
         abstract = next(base for base in family.__mro__ if "_moments" in vars(base))
         return all(getattr(family, name) is not getattr(abstract, name) for name in self._moments)

@@ -109,7 +109,7 @@ class _Label(NamedTuple):
 
 
 def fourth_moments(covariates: Covariates) -> Float[np.ndarray, "d d d d"]:
-    """E[z ⊗ z ⊗ z ⊗ z], from the contraction F(G) that covariates state."""
+    """E[z ⊗ z ⊗ z ⊗ z], from the contraction F(G) of the covariates."""
     d = covariates.dim
     eye, tensor = np.eye(d), np.empty((d, d, d, d))
     for a, b in itertools.combinations_with_replacement(range(d), 2):

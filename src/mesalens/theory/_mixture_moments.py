@@ -24,7 +24,7 @@ def mixture_moments(
 
     Args:
         parts: Moments of the components. Simulated ones have equally many groups.
-        probabilities: π_k.
+        probabilities: π_k, of shape (K,).
 
     Returns:
         The moments of the mixture.

@@ -24,8 +24,8 @@ AT_ONCE = 4096
 def has_shared_moments(task: RegressionTask) -> bool:
     """Whether `shared_moments` knows the task.
 
-    Functions are a pool, or linear with correlated inputs; inputs and noise state their moments,
-    the noise is symmetric and has one variance, Gaussian beside correlated inputs; there are no
+    Functions are a pool, or linear with correlated inputs; inputs and noise define their moments,
+    the noise is symmetric, independent of x, and Gaussian if inputs are correlated; there are no
     distractors; and d + m is not above `LARGEST`.
     """
     correlated = isinstance(task.covariates, CorrelatedGaussian)

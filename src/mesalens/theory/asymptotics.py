@@ -61,7 +61,7 @@ def asymptotic_risk(
         diversity: κ, positive; infinite if each prompt has a task of its own.
         prompts: τ, positive; infinite for the best layer for the pool.
         noise: ρ, the variance of the label noise.
-        ridge: λ.
+        ridge: λ, at least 0.
 
     Returns:
         The limits of both risks.

@@ -1,4 +1,4 @@
-"""The Bayes risk of linear functions: what no learner goes below."""
+"""The Bayes risk of linear functions."""
 
 import itertools
 from collections.abc import Callable, Iterator

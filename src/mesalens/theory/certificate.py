@@ -70,7 +70,7 @@ def lower_bound(moments: ContextMoments, *, start: bool = False) -> float:
     """
     second, cross, mean = moments.second, moments.cross, moments.mean
     joint = None if moments.joint is None else moments.joint.second
-    if start:  # the feature 1 beside those of S
+    if start:  # the feature 1 in addition to those of S
         second = np.block([[second, mean[:, None]], [mean, 1.0]])
         cross = np.concatenate([cross, moments.target[None]])
         if moments.joint is not None:

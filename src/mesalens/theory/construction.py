@@ -38,8 +38,8 @@ def gradient_descent_transformer(
 
     Args:
         learner: The gradient descent.
-        dim: d.
-        outputs: m.
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
         context_length: n, the number of examples of the prompts.
 
     Returns:
@@ -103,7 +103,7 @@ def inputs_only(P: Any, dim: int, outputs: int, dtype: Any = float) -> Float[Arr
 def require_from_zero(learner: Descent, why: str, *, steps: bool = False) -> None:
     """Raises `ValueError` for initial weights other than 0, and for several steps if not allowed.
 
-    `why` says why there is no construction for such a learner.
+    `why` is the reason given in the error.
     """
     if learner.steps > 1 and not steps:
         raise InputError(f"steps must be 1 for this construction, as {why}; got {learner.steps}.")

@@ -66,11 +66,11 @@ def copying_transformer(
 
     Args:
         learner: Gradient descent from zero.
-        dim: d.
-        outputs: m.
-        context_length: n.
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
+        context_length: n, the number of examples in a prompt.
         positions: The encoding c of rows.
-        sharpness: β.
+        sharpness: β, positive.
         visibility: Which rows each row sees. `ContextOnly` by default.
 
     Returns:

@@ -16,8 +16,8 @@ def no_descriptor_limit(dim: int, mean_variance: float) -> float:
     0 in that limit. Moments of ‖μ‖² = τ χ²_d are τ d, τ² d (d+2) and τ³ d (d+2) (d+4).
 
     Args:
-        dim: d.
-        mean_variance: τ.
+        dim: d, the number of entries of a covariate.
+        mean_variance: τ, the variance of an entry of μ.
 
     Returns:
         The risk R.

@@ -47,8 +47,8 @@ def fixed_point(moments: ContextMoments, subset: Sequence[int]) -> LinearTransfo
 
     Source: Zhang, Singh, Latham and Saxe (2025), arXiv 2501.16265.
     """
-    _expectations(moments)  # refuses what is not known
-    step_along(moments, subset)  # refuses what is not a subset
+    _expectations(moments)  # raises for unsupported moments
+    step_along(moments, subset)  # raises for an invalid subset
     singular, left, right = directions(moments)
     lengths = np.linalg.norm(left, axis=1, keepdims=True), np.linalg.norm(right, axis=1)[:, None]
     size = np.zeros((len(singular), 1))
@@ -154,7 +154,7 @@ def escape_time_course(
 
 def _expectations(moments: ContextMoments) -> tuple[Float[np.ndarray, "d d"], ...]:
     """K, L^T and M in the coordinates of the inputs, in which the weights are."""
-    directions(moments)  # refuses joint moments
+    directions(moments)  # raises for joint moments
     if moments.outputs != 1:
         raise InputError(f"outputs must be 1 for gradient flow; got {moments.outputs}.")
     R, (squares, labels) = moments.inputs, moments.of_labels()

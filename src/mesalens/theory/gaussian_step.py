@@ -19,9 +19,9 @@ def isotropic_step_size(dim: int, context_length: int, noise_variance: float = 0
     A step of size p on this sum is one of size n p on the mean loss, that of `GradientDescent`.
 
     Args:
-        dim: d.
-        context_length: n.
-        noise_variance: σ².
+        dim: d, the number of entries of a covariate.
+        context_length: n, the number of examples in a prompt.
+        noise_variance: σ², the variance of the label noise.
 
     Returns:
         p.
@@ -83,9 +83,9 @@ def simulated_step_size(
     limit of ridge regression.
 
     Args:
-        dim: d.
-        context_length: n.
-        noise_variance: σ².
+        dim: d, the number of entries of a covariate.
+        context_length: n, the number of examples in a prompt.
+        noise_variance: σ², the variance of the label noise.
         rng: A NumPy generator for the prompts.
         prompts: The number of prompts, rounded up to chunks of 10 000.
 

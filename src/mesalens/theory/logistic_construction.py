@@ -30,7 +30,7 @@ def logistic_descent_transformer(
 
     Args:
         learner: One step of descent from zero.
-        dim: d.
+        dim: d, the number of entries of a covariate.
         outputs: m, the number of classes.
         context_length: n, the number of one-hot labels of the prompts.
 

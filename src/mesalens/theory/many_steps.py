@@ -95,12 +95,12 @@ def best_steps(
 
     Args:
         task: Any task.
-        steps: k.
+        steps: Number of steps k.
         initial_weights: W_0, of shape (m, d). Zero by default.
         shared: Whether all steps have the same rates.
         data_correction: Whether to fit GD++, its corrections γ together with η.
         key: A random key for the prompts. By default `mesalens.random.key(0)`.
-        prompts: N.
+        prompts: The number of prompts N.
 
     Returns:
         The rates, with standard errors, and their risk.

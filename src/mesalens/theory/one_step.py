@@ -23,7 +23,7 @@ class OneStepRisk(eqx.Module):
         null_risk: The risk of W_0, without a step.
         gain: `E[(y_q - W_0 x_q) · G x_q]`.
         cost: `E‖G x_q‖²`.
-        context_length: n.
+        context_length: n, the number of examples in a prompt.
     """
 
     null_risk: float
@@ -133,7 +133,7 @@ def one_step_risk_from(moments: ContextMoments, context_length: int) -> OneStepR
 
     Args:
         moments: The moments of the task.
-        context_length: n.
+        context_length: n, the number of examples in a prompt.
 
     Returns:
         The risk as a function of the step size.

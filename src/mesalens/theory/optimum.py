@@ -135,7 +135,7 @@ def optimal_lsa(
         if not simulated:  # without rounding, and the same where inputs never point
             values["preconditioner"] = step_size * np.eye(task.dim)
     if values["gap"] > _tolerance("gap", values, errors):
-        # With several outputs each may need a P of its own, which no layer with one head has
+        # With several outputs each may need its own P, which no layer with one head has
         if simulated and task.sign_symmetric and task.outputs == 1:
             functions = getattr(task, "functions", task)
             raise InputError(

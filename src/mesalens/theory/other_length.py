@@ -29,7 +29,7 @@ def risk_at_length(
 
     Args:
         task: A regression task with contexts of N examples.
-        context_length: M.
+        context_length: M, the number of examples.
         P: The preconditioner of the step, of shape (d, d), with its step size on the sum over N
             examples. By default that of `best_descent` for the task.
 

@@ -23,10 +23,10 @@ def retrieval_risk(
     multiple of s · x_q is optimal among all that is linear in S ⊗ x_q.
 
     Args:
-        dim: d.
-        context_length: n.
+        dim: d, the number of entries of a covariate.
+        context_length: n, the number of examples in a prompt.
         relevance: α, from 0 to 1.
-        noise_variance: σ².
+        noise_variance: σ², the variance of the label noise.
 
     Returns:
         The risk as a function of the step size.

@@ -47,9 +47,9 @@ def softmax_descent_transformer(
 
     Args:
         learner: One step of descent from zero.
-        dim: d.
-        outputs: m.
-        scale: κ.
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
+        scale: κ, positive and small.
 
     Returns:
         The transformer, with one layer.

@@ -17,9 +17,9 @@ class Sizes(NamedTuple):
 
     Attributes:
         stored: The number of layers with their own weights.
-        heads: H.
-        dim: d.
-        outputs: m.
+        heads: Number of heads H.
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
     """
 
     stored: int

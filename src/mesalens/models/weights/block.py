@@ -20,13 +20,13 @@ class LinearBlock(LinearWeights):
     $$\hat y = -M_{yx} x_q - [M B S A e_q]_y.$$
 
     This is a layer without MLP that has `M B` in place of B and starts from `W_0 = -M_yx`, of which
-    A reads nothing. So the MLP adds what such a layer lacks, a linear function of the query.
+    A reads nothing. Hence the MLP adds a linear function of the query.
 
     Attributes:
         attention: The factors of the attention.
         W_1: First matrix of the MLP, of shape (h, D).
         W_2: Second matrix of the MLP, of shape (h, D).
-        outputs: m.
+        outputs: m, the number of entries of a label.
 
     Source: Zhang, Wu and Bartlett (2024), arXiv 2402.14951: "linear transformer block".
     """

@@ -20,7 +20,7 @@ class DescentStep(LinearWeights):
     Attributes:
         preconditioner: Γ of each head, of shape (stored layers, H, d, d).
         W_0: The start, of shape (m, d), which is trained with Γ. None means that it is 0.
-        outputs: m.
+        outputs: m, the number of entries of a label.
 
     Source: Wu et al. (2024), arXiv 2310.08391, without W_0; Zhang, Wu and Bartlett (2024), arXiv
     2402.14951, with it: there "GD-β", with β = W_0.

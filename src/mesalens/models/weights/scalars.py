@@ -17,8 +17,8 @@ class Scalars(LinearWeights):
 
     Attributes:
         scalars: (a_x, a_y, b_x, b_y), of shape (stored layers, H, 4).
-        dim: d.
-        outputs: m.
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
 
     Source: Vladymyrov et al. (2024), arXiv 2402.14180, whose diagonal layers have this form.
     """

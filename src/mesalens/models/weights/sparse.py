@@ -24,7 +24,7 @@ class Sparse(LinearWeights):
         B_yy: Of shape (stored layers, H, m, m). None means the identity.
         B_xx: Of shape (stored layers, H, d, d). None means 0.
         examples: A_xx is divided by this number.
-        outputs: m.
+        outputs: m, the number of entries of a label.
 
     Source: Ahn et al. (2023), arXiv 2306.00297, who have both forms, with B_yy = 1 for one output.
     """

@@ -1,4 +1,4 @@
-"""Gaussian inputs around a mean that each prompt draws, which tokens may state."""
+"""Gaussian inputs around a mean that is drawn once per prompt."""
 
 import equinox as eqx
 import jax
@@ -24,7 +24,7 @@ class RandomMean(CorrelatedGaussian):
     Attributes:
         dim: d, even with a descriptor.
         scale: A factor of every draw.
-        mean_variance: τ.
+        mean_variance: τ, the variance of an entry of μ.
         descriptor: Whether inputs state μ.
 
     Raises:

@@ -35,7 +35,7 @@ class FinitePool(Functions):
         dim: d, the number of entries of an input.
         outputs: m, the number of entries of a value.
         scale: A factor of every matrix.
-        size: M.
+        size: M, the number of matrices.
         pool_seed: The seed of the pool, from 0 to 2³² - 1. The pool depends only on it, the sizes
             and `scale`.
         weights: W_1, …, W_M before scaling, of shape (M, m, d), or (M, d) for one output. By
