@@ -38,6 +38,21 @@ def risks_under_shift(
 
     Returns:
         For each learner an estimate of shape (values,).
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from mesalens import GradientDescent, LeastSquares, analysis, random, tasks
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(3), tasks.LinearFunctions(3), context_length=10
+        ... )
+        >>> descent, exact = analysis.risks_under_shift(
+        ...     [GradientDescent(0.7), LeastSquares()],
+        ...     analysis.scaled_inputs(task),
+        ...     jnp.array([0.5, 1.0, 2.0]),
+        ...     random.key(0),
+        ... )
+        >>> descent.value.shape
+        (3,)
     """
 
     def at(value):

@@ -52,6 +52,21 @@ def similarity(
 
     Source: the cosine of errors is that of Fu et al. (2023), arXiv 2310.17086, with prompts in
     place of the positions of a sequence.
+
+    Examples:
+        Each layer of this transformer is a step of gradient descent:
+
+        >>> from mesalens import GradientDescent, analysis, random, tasks, theory
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(3), tasks.LinearFunctions(3), context_length=10
+        ... )
+        >>> model = theory.gradient_descent_transformer(
+        ...     GradientDescent(0.3, steps=3), dim=3, context_length=10
+        ... )
+        >>> descent = GradientDescent(0.3, steps=5)
+        >>> table = analysis.similarity(model, descent, task, random.key(0), prompts=500)
+        >>> print(table.nearest.values)
+        [0 1 2 3]
     """
     return similarities(first, {"second": second}, task, key, prompts=prompts)["second"]
 

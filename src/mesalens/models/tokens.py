@@ -73,6 +73,13 @@ class Joint(Tokens):
         initial_weights: W_0, of shape (m, d). Zero by default.
 
     Source: von Oswald et al. (2023), Section 2.
+
+    Examples:
+        >>> from mesalens import Prompt, models
+        >>> print(models.Joint()(Prompt([[1.0], [2.0]], [[3.0], [5.0]], [1.5])))
+        [[1.  3. ]
+         [2.  5. ]
+         [1.5 0. ]]
     """
 
     initial_weights: Float[Array, "m d"] | None = None
@@ -120,6 +127,15 @@ class Interleaved(Tokens):
     Source: von Oswald et al. (2023), Section 5. (Their released code gives both kinds d entries and
     puts y into the last of them. Here x and y have separate entries, so that rows can be read
     back.)
+
+    Examples:
+        >>> from mesalens import Prompt, models
+        >>> print(models.Interleaved()(Prompt([[1.0], [2.0]], [[3.0], [5.0]], [1.5])))
+        [[1.  0. ]
+         [0.  3. ]
+         [2.  0. ]
+         [0.  5. ]
+         [1.5 0. ]]
     """
 
     def context(self, prompt: Prompt) -> Float[Array, "twice_n D"]:

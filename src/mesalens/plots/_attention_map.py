@@ -9,7 +9,8 @@ from matplotlib.image import AxesImage
 
 from mesalens.plots._heat_map import heat_map
 
-# The half of `heat_map`'s colours above 0: equal weights have equal colours in maps with and without negative weights
+# The half of `heat_map`'s colours above 0, so that equal weights have equal colours in maps with
+# and without negative weights
 _POSITIVE = ListedColormap(mpl.colormaps["RdBu_r"](np.linspace(0.5, 1, 256)))
 
 

@@ -30,6 +30,15 @@ class ClassificationTask(FactoredTask):
     Raises:
         ValueError: If there are fewer than two outputs, a factor is of the wrong kind, sizes
             differ, or the temperature is not a finite number of at least 0.
+
+    Examples:
+        >>> from mesalens import random, tasks
+        >>> task = tasks.ClassificationTask(
+        ...     tasks.Gaussian(2), tasks.LinearFunctions(2, 3), context_length=4
+        ... )
+        >>> prompt, target = task.sample(random.key(0))
+        >>> prompt.ys.shape, float(target.sum())
+        ((4, 3), 1.0)
     """
 
     temperature: float | Float[Array, ""] = eqx.field(default=0.0, kw_only=True)

@@ -39,6 +39,19 @@ class CondensedTask(Task):
             nor a `FinitePool`, the noise depends on x or is not Gaussian, or there are distractors.
 
     Source: Bartlett, Proceedings of the Royal Society of Edinburgh 53 (1933).
+
+    Examples:
+        A context of a million examples, in rows of size d:
+
+        >>> from mesalens import LeastSquares, random, tasks
+        >>> task = tasks.CondensedTask(
+        ...     tasks.RegressionTask(
+        ...         tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=1_000_000
+        ...     )
+        ... )
+        >>> prompt, target = task.sample(random.key(0))
+        >>> prompt.context_length, prompt.x_rows.shape, LeastSquares()(prompt).shape
+        (1000000, (5, 5), (1,))
     """
 
     task: RegressionTask

@@ -32,6 +32,20 @@ class Mixture(Task):
     Raises:
         ValueError: If there is no component, sizes differ, or there is not one positive
             probability per component with sum 1.
+
+    Examples:
+        Three quarters of the prompts have inputs at scale 1, and the others at scale 2:
+
+        >>> from mesalens import random, tasks
+        >>> functions = tasks.LinearFunctions(3)
+        >>> parts = [
+        ...     tasks.RegressionTask(tasks.Gaussian(3, scale), functions, context_length=8)
+        ...     for scale in (1.0, 2.0)
+        ... ]
+        >>> task = tasks.Mixture(parts, [0.75, 0.25])
+        >>> prompts, targets = task.sample(random.key(0), (100,))
+        >>> prompts.xs.shape
+        (100, 8, 3)
     """
 
     components: tuple[Task, ...] = eqx.field(converter=tuple)

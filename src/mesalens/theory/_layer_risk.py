@@ -87,6 +87,16 @@ def layer_risk(layer: LinearTransformer, moments: ContextMoments) -> float:
 
     Raises:
         ValueError: As `population_risk`.
+
+    Examples:
+        >>> from mesalens import tasks, theory
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=14
+        ... )
+        >>> moments = theory.task_moments(task)
+        >>> best = theory.optimal_lsa(task, moments)
+        >>> print(f"{theory.layer_risk(best.layer(), moments):.6f}")
+        1.500000
     """
     with jax.enable_x64(True):
         return float(population_risk(in_precision(layer, jnp.float64), moments))

@@ -50,6 +50,16 @@ def bayes_risk(
 
     Raises:
         ValueError: If functions are not linear, noise is not Gaussian, or there are distractors.
+
+    Examples:
+        With three examples in five dimensions and no noise, two directions remain unknown:
+
+        >>> from mesalens import tasks, theory
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=3
+        ... )
+        >>> print(f"{theory.bayes_risk(task).value:.3f}")
+        2.000
     """
     positive("relative_error", relative_error)
     task, functions = linear_regression(task, distractors=False)

@@ -27,6 +27,13 @@ class Sparse(LinearWeights):
         outputs: m, the number of entries of a label.
 
     Source: Ahn et al. (2023), arXiv 2306.00297, who have both forms, with B_yy = 1 for one output.
+
+    Examples:
+        >>> from mesalens import LinearTransformer, models, random
+        >>> structure = models.Sparse.initialise
+        >>> model = LinearTransformer.initialise(3, structure=structure, key=random.key(0))
+        >>> model.weights.A_xx.shape
+        (1, 1, 3, 3)
     """
 
     A_xx: Float[Array, "stored H d d"]

@@ -46,6 +46,13 @@ class FinitePool(Functions):
             range; or the weights have another shape or are not finite.
 
     Source: Raventós, Paul, Chen and Ganguli (2023), arXiv 2306.15063 (m = 1).
+
+    Examples:
+        >>> from mesalens import tasks
+        >>> tasks.FinitePool(5, size=64).pool.shape
+        (64, 1, 5)
+        >>> tasks.FinitePool.of([[1.0, 0.0], [0.0, 1.0]]).size
+        2
     """
 
     size: int = eqx.field(static=True, kw_only=True)
