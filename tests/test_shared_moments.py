@@ -469,7 +469,7 @@ def test_a_mixture_is_warned_about_as_a_whole(recwarn):
 
 def test_components_of_a_mixture_draw_prompts_of_one_kind():
     plain = regression(Gaussian(2), LinearFunctions(2), 9)
-    with pytest.raises(InputError, match="one kind"):
+    with pytest.raises(InputError, match="same kind"):
         Mixture((plain, CondensedTask(plain)))
     both = Mixture((CondensedTask(plain), CondensedTask(plain)))
     assert both.sample(KEY, (3,))[1].shape == (3, 1)

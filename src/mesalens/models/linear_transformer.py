@@ -256,8 +256,8 @@ class LinearTransformer(IterativeLearner):
         self._require_stream("repeated")
         if self.stored != 1:
             raise InputError(
-                f"repeated needs a looped transformer; the {self.layers} layers of this one have "
-                "separate weights."
+                f"{self.layers} layers with separate weights cannot be repeated; give a looped "
+                "transformer."
             )
         A, B = self.effective()
         weights = Merged(A, damping * B)

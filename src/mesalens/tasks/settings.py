@@ -76,7 +76,7 @@ class ClassificationSettings(FactoredSettings):
     kind: Literal["classification"] = "classification"
     outputs: int = 2
     temperature: float = 0.0
-    """of the softmax from which classes are drawn; at 0 the largest logit is the class"""
+    """temperature of the softmax that draws the classes; at 0 the largest logit gives the class"""
 
     def build(self, **context: Any) -> Task:
         """The task.
