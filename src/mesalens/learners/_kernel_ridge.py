@@ -13,8 +13,9 @@ from mesalens.prompt import Prompt
 class KernelRidge(Learner):
     r"""Kernel ridge regression with the Gaussian kernel.
 
-    $$k(x, x') = \exp\left(-\frac{\|x - x'\|^2}{2 h^2}\right), \qquad K_{ij} = k(x_i, x_j), \qquad
-    \hat y = Y^T (K + \text{penalty} \cdot I)^{-1} k(X, x_\text{query})$$
+    $$k(x, x') = \exp\left(-\frac{\|x - x'\|^2}{2 h^2}\right), \qquad K_{ij} = k(x_i, x_j)$$
+
+    $$\hat y = Y^T (K + \text{penalty} \cdot I)^{-1} k(X, x_\text{query})$$
 
     It minimises `Σ_i ‖f(x_i) - y_i‖² + penalty ‖f‖²` with the norm of the kernel's Hilbert space.
     If functions are drawn from the Gaussian process with covariance τ² k and the noise variance is

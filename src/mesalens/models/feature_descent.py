@@ -15,7 +15,9 @@ class FeatureDescent(IterativeLearner):
     r"""Gradient descent on the features that an embedding computes from joint tokens.
 
     $$h_i = \text{Embedding}(x_i, y_i) = (\varphi_i, t_i), \qquad
-    h_q = \text{Embedding}(x_q, 0) = (\varphi_q, t_q), \qquad \hat y = W_k \varphi_q - t_q$$
+    h_q = \text{Embedding}(x_q, 0) = (\varphi_q, t_q)$$
+
+    $$\hat y = W_k \varphi_q - t_q$$
 
     where W_k is the result of k steps on `1/(2n) Σ_i ‖W φ_i - t_i‖²` from W_0, and t is the y-part
     of a row. If descent starts at 0, the prediction before the first step is `-t_q`, that of the

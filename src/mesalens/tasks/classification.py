@@ -13,8 +13,9 @@ from mesalens.tasks.base import FactoredTask, KeyArray, Targets
 class ClassificationTask(FactoredTask):
     r"""In-context classification: the m entries of f(x) are the logits of m classes.
 
-    $$x_i \sim \text{covariates}, \quad f \sim \text{functions}, \quad
-    c_i \sim \operatorname{softmax}(f(x_i) / \text{temperature}), \quad
+    $$x_i \sim \text{covariates}, \quad f \sim \text{functions}$$
+
+    $$c_i \sim \operatorname{softmax}(f(x_i) / \text{temperature}), \quad
     i = 1, \dots, n \text{ and the query}$$
 
     Labels and the target are one-hot, `y_i = e_{c_i}`. At temperature 0 the class is that of the

@@ -23,8 +23,9 @@ class CondensedTask(Task):
     An example is `x = R z`, `y = W x + σ ζ` with (z, ζ) ~ N(0, I), of size d + m. The sum over n
     examples is therefore Wishart, and has Bartlett's decomposition:
 
-    $$\sum_i (z_i, \zeta_i) (z_i, \zeta_i)^T = T T^T \text{ in law, } T \text{ lower triangular,}
-    \qquad T_{kk}^2 \sim \chi^2(n - k) \text{ for } k = 0, 1, \dots, \qquad
+    $$\sum_i (z_i, \zeta_i) (z_i, \zeta_i)^T = T T^T \text{ in law, } T \text{ lower triangular}$$
+
+    $$T_{kk}^2 \sim \chi^2(n - k) \text{ for } k = 0, 1, \dots, \qquad
     T_{jk} \sim N(0, 1) \text{ for } j > k,$$
 
     all independent. The rows of the prompt are `x'_k = R t_k`, `y'_k = W x'_k + σ τ_k` with

@@ -33,13 +33,15 @@ def linear_moments(task: RegressionTask) -> ContextMoments:
     + \textstyle\sum_6 (J E[v z z^T] J^T) \otimes NN + E[v^2] \sum_3 NN \otimes NN
     + \kappa_4 \sum_k n_k^{\otimes 4}$$
 
-    $$E[v] = s + \operatorname{tr}(Q M), \qquad E[v z z^T] = s M + F(Q), \qquad
-    E[v^2] = s^2 + 2 s \operatorname{tr}(Q M) + \operatorname{tr}(Q F(Q)).$$
+    $$E[v] = s + \operatorname{tr}(Q M), \qquad E[v z z^T] = s M + F(Q)$$
+
+    $$E[v^2] = s^2 + 2 s \operatorname{tr}(Q M) + \operatorname{tr}(Q F(Q)).$$
 
     For two examples of one prompt, which share W but no noise,
 
-    $$E[e e^T \otimes e' e'^T] = \mu \otimes \mu + C, \qquad
-    C = \textstyle\sum_4 NN \otimes (J M \Lambda M J^T)
+    $$E[e e^T \otimes e' e'^T] = \mu \otimes \mu + C$$
+
+    $$C = \textstyle\sum_4 NN \otimes (J M \Lambda M J^T)
     + \operatorname{tr}(M \Lambda M \Lambda) \sum_2 NN \otimes NN,$$
 
     the sums over the ways in which each factor takes one place of e and one of e'. A distractor is

@@ -34,8 +34,9 @@ def asymptotic_risk(
     y = w \cdot x + \text{noise}, \quad \ell \text{ examples},$$
 
     $$H = x_q h^T, \qquad
-    h = \Big(\frac{d}{\ell} \sum_i y_i x_i, \; \frac{1}{\ell} \sum_i y_i^2\Big), \qquad
-    \Gamma = \operatorname{argmin} \frac{1}{N} \sum (\operatorname{tr}(\Gamma H^T) - y_q)^2
+    h = \Big(\frac{d}{\ell} \sum_i y_i x_i, \; \frac{1}{\ell} \sum_i y_i^2\Big)$$
+
+    $$\Gamma = \operatorname{argmin} \frac{1}{N} \sum (\operatorname{tr}(\Gamma H^T) - y_q)^2
     + \frac{\lambda}{d} \|\Gamma\|^2$$
 
     as d → ∞ with α = ℓ/d, κ = K/d and τ = N/d² fixed. In this limit only the mean square of the

@@ -26,8 +26,9 @@ def centred_step_risk(task: Task) -> OneStepRisk:
     and the coefficients of the risk are
 
     $$\text{null\_risk} = \operatorname{tr}(M V) + m E[v(x)], \quad
-    \text{gain} = (n-1) \operatorname{tr}(M V M), \quad
-    \text{cost} = \operatorname{tr}(M (E[C V C] + m N)).$$
+    \text{gain} = (n-1) \operatorname{tr}(M V M)$$
+
+    $$\text{cost} = \operatorname{tr}(M (E[C V C] + m N)).$$
 
     For x ~ N(0, Σ), C is Wishart with n - 1 degrees of freedom and `E[C V C] = n (n-1) M V M +
     (n-1) tr(V M) M`. With noise of constant variance the best risk is then exactly that of a step

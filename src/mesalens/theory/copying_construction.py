@@ -38,8 +38,9 @@ def copying_transformer(
     It reads interleaved tokens. With R one step along the rows and c(p) the encoding of row p, the
     logits of the first layer are those of one offset s = ±1,
 
-    $$W_K = (0 \mid I), \qquad W_Q = \beta \sqrt K (0 \mid R^s), \qquad
-    a_{ji} = \operatorname{softmax}_i \, \beta f(p_i - p_j - s), \qquad
+    $$W_K = (0 \mid I), \qquad W_Q = \beta \sqrt K (0 \mid R^s)$$
+
+    $$a_{ji} = \operatorname{softmax}_i \, \beta f(p_i - p_j - s), \qquad
     f(\Delta) = \sum_k \cos(\omega_k \Delta),$$
 
     with β = `sharpness`, so that row j reads row p_j + s. With the gap `g = f(0) - max f(Δ)` over Δ

@@ -14,8 +14,9 @@ def best_descent(
 
     It is a step on `1/2 Σ_i ‖W x_i - y_i‖²`. With `s_k = Σ_i y_ik x_i`,
 
-    $$P^* = E[x x^T]^{-1} \Big(\sum_k E[x_q y_{qk} s_k^T]\Big) \Big(\sum_k E[s_k s_k^T]\Big)^{-1},
-    \qquad R = E\|y_q\|^2 - \operatorname{tr}\Big(P^* \sum_k E[s_k y_{qk} x_q^T]\Big)$$
+    $$P^* = E[x x^T]^{-1} \Big(\sum_k E[x_q y_{qk} s_k^T]\Big) \Big(\sum_k E[s_k s_k^T]\Big)^{-1}$$
+
+    $$R = E\|y_q\|^2 - \operatorname{tr}\Big(P^* \sum_k E[s_k y_{qk} x_q^T]\Big)$$
 
     if context and query share only f; otherwise P* solves the normal equations of least squares on
     the joint moments. If inputs never point in some direction, P* is 0 on it.
