@@ -319,8 +319,8 @@ class Transformer(IterativeLearner):
         heads = [layer.attention.W_Q.shape[-3] for layer in self.stored_layers]
         if len(set(heads)) > 1:
             raise InputError(
-                f"layers must have equally many heads, not {heads} heads; use each of stored_layers "
-                "instead."
+                f"layers must have equally many heads, not {heads} heads; use each of "
+                "stored_layers instead."
             )
 
     def _stream(self, rows: Float[Array, "rows D"]) -> Float[Array, "layers_and_input rows D"]:

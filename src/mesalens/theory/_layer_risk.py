@@ -25,7 +25,8 @@ def population_risk(layer: LinearTransformer, moments: ContextMoments) -> Float[
 
     $$\begin{aligned} R = & \; E\|y_q - W_0 x_q\|^2
     - 2 \sum_k \Gamma_k \cdot (\text{cross} - \text{mean} \otimes E[z_q (W_0 x_q)^T])_k \\
-    & + \sum_k \operatorname{tr}(\Gamma_k^T \, \text{second} \, \Gamma_k \, \text{query}). \end{aligned}$$
+    & + \sum_k \operatorname{tr}(\Gamma_k^T \, \text{second} \, \Gamma_k \, \text{query}).
+    \end{aligned}$$
 
     The last term has `joint` in place of `second ⊗ query` if there is one.
 
