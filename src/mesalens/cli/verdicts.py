@@ -37,7 +37,7 @@ class Verdicts(Command):
         if self.data:
             text = record_text(contents)
         else:
-            text = guide(contents, "mesalens verdicts --guide") if self.guide else table(contents)
+            text = guide(contents) if self.guide else table(contents)
         if self.out is None:
             print(text)
             return 0
