@@ -26,6 +26,7 @@ PAGES, SITE = ROOT / "build" / "pages", ROOT / "build" / "site"
 
 
 def main() -> None:
+    """Builds the site, or says what is wrong and exits with 1."""
     start = time.perf_counter()
     for folder in (PAGES, SITE):
         shutil.rmtree(folder, ignore_errors=True)
@@ -40,7 +41,7 @@ def main() -> None:
     _explorer(PAGES / "explorer")
     for process in drawing:
         if process.wait():
-            sys.exit(f"a figure could not be drawn: {' '.join(process.args[3:])}")
+            sys.exit("A figure could not be drawn; the error is above.")
     _render()
     if faults := checks.faults(SITE):
         sys.exit("\n".join([*faults, f"{len(faults)} faults"]))

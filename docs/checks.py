@@ -54,8 +54,8 @@ def _dead(file: Path, page: BeautifulSoup, anchors: dict[Path, set]) -> Iterator
         target = (file.parent / unquote(address.path)).resolve() if address.path else file
         target = target / "index.html" if target.is_dir() else target
         fragment = unquote(address.fragment)
+        drawn = fragment.startswith(("__", "tab="))  # by scripts
         if not target.exists():
             yield f"links to {address.path}, which is not there"
-        elif fragment and target in anchors and fragment not in anchors[target]:
-            if not fragment.startswith(("__", "tab=")):  # drawn by scripts
-                yield f"links to {address.path}#{fragment}, which is not there"
+        elif fragment and not drawn and fragment not in anchors.get(target, {fragment}):
+            yield f"links to {address.path}#{fragment}, which is not there"
