@@ -34,7 +34,8 @@ def main() -> None:
     shutil.copytree(ROOT / "docs" / "assets", PAGES / "assets")
     _formulas(PAGES / "assets" / "katex")
     drawing = _drawing(PAGES / "figures", gallery.names())
-    notebooks.write_all(PAGES / "notebooks")
+    for page in notebooks.pages():
+        page.write(PAGES / "notebooks")
     (PAGES / "gallery.md").write_text(gallery.page(), encoding="utf-8")
     reference.write(PAGES / "api")
     _atlas(PAGES / "atlas")
