@@ -94,10 +94,17 @@ def test_the_version_is_the_same_wherever_it_stands():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     date = re.search(r"^date-released: (\d{4}-\d\d-\d\d)$", citation, re.MULTILINE)[1]
     assert re.search(rf"^version: {version}$", citation, re.MULTILINE)
-    changes = re.findall(
-        r"^## \[(.*)\] - (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert changes[0] == (version, date)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[(.*)\] - (.*)$", changes, re.MULTILINE)[0] == (version, date)
+    assert re.findall(r"^## \[(.*)\]", changes, re.MULTILINE)[:2] == ["Unreleased", version]
+
+
+def test_the_changelog_has_the_sections_of_its_format():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for release in changes.split("\n## ")[1:]:
+        sections = re.findall(r"^### (.*)$", release, re.MULTILINE)
+        known = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+        assert sections == [each for each in known if each in sections]
 
 
 def test_the_hooks_before_a_commit_are_the_linters_of_make_lint():
