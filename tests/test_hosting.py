@@ -42,7 +42,9 @@ def test_a_workflow_is_written_as_the_host_wants_it(file):
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_a_workflow_calls_targets_of_make(file):
-    made = [step["run"].split()[1] for step in steps(file) if step.get("run", "").startswith("make")]
+    made = [
+        step["run"].split()[1] for step in steps(file) if step.get("run", "").startswith("make")
+    ]
     assert made and set(made) <= TARGETS
     others = [step["run"] for step in steps(file) if not step.get("run", "make").startswith("make")]
     assert all(command.startswith("test -f") for command in others)
