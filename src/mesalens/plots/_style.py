@@ -4,15 +4,15 @@ from contextlib import AbstractContextManager
 
 import matplotlib as mpl
 
-# These are distinct with any colour vision (Okabe and Ito)
+# Colours that are distinct with any colour vision (Okabe and Ito)
 TRAINED = "#0072b2"
-"""The colour of a trained model."""
+"""The colour of a trained model, blue."""
 REFERENCE = "#d55e00"
-"""The colour of the learner that a model is compared with."""
+"""The colour of what it is compared with, vermilion."""
 INTERPOLATED = "#009e73"
-"""The colour of a model interpolated between two others."""
+"""The colour of a model interpolated between two others, green."""
 NEUTRAL = "#555555"
-"""The colour of lines that show no learner."""
+"""The colour of everything else, grey."""
 
 _STYLE: dict = {
     "figure.dpi": 100,
