@@ -46,9 +46,12 @@ def faults_of_function(function: Any, inherited: frozenset[str] = frozenset()) -
     told = described(function.docstring, "Args")
     faults = [f"{function.path}: {name} is not described" for name in names - told - inherited]
     faults += [f"{function.path}: {name} is not an argument" for name in told - names]
+    returned = sections(function.docstring)["Returns"]
+    if len(returned) > 1 and not all(item.name for item in returned):
+        faults.append(f"{function.path}: continuation lines of Returns must be indented")
     silent = str(function.returns) in ("None", "NoReturn", "typing.NoReturn")
     # The first line of a method's docstring says what it returns, as that of a property does
-    if not (silent or function.parent.is_class or sections(function.docstring)["Returns"]):
+    if not (silent or function.parent.is_class or returned):
         faults.append(f"{function.path}: what it returns is not described")
     return faults
 

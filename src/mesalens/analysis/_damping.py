@@ -102,7 +102,7 @@ def largest_stable_damping(
 
     Returns:
         The stable end of the last interval. If larger dampings beyond an unstable one are stable
-        again, it is one of the ends of stability.
+            again, it is one of the ends of stability.
 
     Raises:
         ValueError: If the layer diverges at the low end of the interval, or is stable at the high

@@ -46,9 +46,10 @@ def similarity(
         prompts: The number of prompts.
 
     Returns:
-        `difference`, `difference_standard_error` (of the mean in the numerator), `cosine` and
-        `error_cosine` over (layer, iterate); `nearest`, the iterate with the smallest difference
-        from each layer; `layer_risk` and `iterate_risk`, E‖e_l‖² and E‖e_k‖².
+        A dataset of `difference`, `difference_standard_error` (of the mean in the numerator),
+            `cosine` and `error_cosine` over (layer, iterate); of `nearest`, the iterate with the
+            smallest difference from each layer; of `layer_risk` and `iterate_risk`, E‖e_l‖² and
+            E‖e_k‖².
 
     Source: the cosine of errors is that of Fu et al. (2023), arXiv 2310.17086, with prompts in
     place of the positions of a sequence.
@@ -108,9 +109,9 @@ def nearest_learners(alike: Mapping[str, xr.Dataset]) -> xr.Dataset:
         alike: The `similarities` of the model with the learners.
 
     Returns:
-        Over (learner, layer): `iterate`, the learner's nearest to the layer, with its `difference`,
-        `difference_standard_error` and `cosine`. Over layer: `nearest`, the name of the learner
-        with the smallest difference, the first of them if several have it.
+        A dataset. Over (learner, layer): `iterate`, the learner's nearest to the layer, with its
+            `difference`, `difference_standard_error` and `cosine`. Over layer: `nearest`, the name
+            of the learner with the smallest difference, the first of them if several have it.
     """
     measures = ["difference", "difference_standard_error", "cosine"]
     rows = [
