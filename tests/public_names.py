@@ -10,6 +10,27 @@ import griffe
 
 import mesalens
 
+ROOMS = (
+    "",
+    "prompt",
+    "random",
+    "tasks",
+    "learners",
+    "models",
+    "adapters",
+    "theory",
+    "analysis",
+    "plots",
+    "training",
+    "atlas",
+    "studies",
+    "identification",
+    "execution",
+    "progress",
+    "program_cache",
+)
+"""The package itself, and its modules with public names."""
+
 
 @functools.cache
 def package() -> Any:

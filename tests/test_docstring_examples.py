@@ -4,24 +4,7 @@ import doctest
 from collections.abc import Iterator
 
 import pytest
-from public_names import names_of, source_of
-
-ROOMS = (
-    "",
-    "prompt",
-    "random",
-    "tasks",
-    "learners",
-    "models",
-    "adapters",
-    "theory",
-    "analysis",
-    "plots",
-    "training",
-    "atlas",
-    "identification",
-    "execution",
-)
+from public_names import ROOMS, names_of, source_of
 
 
 def examples(room: str) -> Iterator[doctest.DocTest]:
