@@ -192,7 +192,7 @@ def test_what_a_worker_sends_stays_in_its_folder(tmp_path):
     part = sweeps.Part(0, 0, [0], "program-1-of-2/run-0-0", "a run")
     unit = sweeps._job(programs, part, tmp_path / "state").unit
     for path in ("../000.safetensors", "program-1-of-2/run-0-1/000.safetensors", "/tmp/000"):
-        with pytest.raises(InputError, match="which is no state of a run"):
+        with pytest.raises(InputError, match="which is not a state of a run"):
             unit.keep({path: b"x"})
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -11,19 +11,22 @@ from mesalens.files import replace_file, writing
 
 
 class Verdicts(Command):
-    """Makes one Markdown document of the verdicts in several reports."""
+    """Writes the verdicts of several reports as one Markdown document.
+
+    If a claim is in several reports with the same budget, its latest verdict is used.
+    """
 
     reports: Annotated[tuple[str, ...], POSITIONAL, WORDS] = ()
-    """folders that `mesalens reproduce` wrote, or their verdicts.json; later ones win"""
+    """folders that `mesalens reproduce` wrote, or their verdicts.json"""
     guide: bool = False
-    """say also what the studies are about, what they claim, and what they do not check"""
+    """include what each study is about, what its paper claims, and what is not checked"""
     out: Folder | None = None
-    """a file for the table (standard output by default)"""
+    """file to write; by default standard output"""
 
     def __call__(self) -> int:
         """Writes the table."""
         if not self.reports:
-            raise InputError("give the folders of reports, as mesalens reproduce wrote them.")
+            raise InputError("give one or more folders that `mesalens reproduce` wrote.")
         files = [Path(name) for name in self.reports]
         contents = [read(f / "verdicts.json" if f.is_dir() else f) for f in files]
         text = guide(contents, "mesalens verdicts --guide") if self.guide else table(contents)
