@@ -199,7 +199,7 @@ def test_a_training_that_diverges_does_not_count_and_the_others_go_on(tmp_path):
     said = Said()
     report = Session(tmp_path / "store", say=said).reproduce(broken, seeds=2)
     assert report["other"].judgement.outcome == "PASS"
-    assert "No seed counts, of 2" in report["finite"].judgement.why
+    assert "No seed counts (2 computed)" in report["finite"].judgement.why
     assert any("diverged" in line for line in said)
 
 

@@ -186,7 +186,7 @@ def test_the_page_says_why_how_many_and_whether_it_was_computed(elements):
         assert each["why"] in text
     assert "5 of 5 seeds, decided at look 1 of 3 (5, 10, 20 seeds)" in text
     assert "not decided at look 3 of 3" in text
-    assert "Taken from the store, made 2026-01-02 10:00 UTC (12 s)" in text
+    assert "Reused from the store; computed on 2026-01-02 10:00 UTC in 12 s" in text
     assert "2 of 3 layers left the plateau." in text and "were not verified" in text
     assert verdicts.tally([c for *_, c in verdicts.claims_of(content())]) + "." in text
 

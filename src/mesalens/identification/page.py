@@ -1,4 +1,4 @@
-"""`page`: an identification as one HTML file that loads nothing from elsewhere."""
+"""`page`: an identification as one HTML file that loads no other files."""
 
 import base64
 from typing import Any
@@ -11,8 +11,8 @@ def page(text: str, content: dict[str, Any], figure: bytes) -> str:
 
     Args:
         text: The answer in words.
-        content: What is in `identification.json`.
-        figure: A PNG.
+        content: The content of `identification.json`.
+        figure: The figure as PNG.
     """
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("mesalens.identification", "."),

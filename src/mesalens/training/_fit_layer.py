@@ -37,8 +37,13 @@ def fit_layer(
             does not fit in memory.
 
     Example:
-        >>> prompts, targets = task.sample(key, (500,))
-        >>> layer = fit_layer(prompts, targets, ridge=0.1)
+        >>> from mesalens import random, tasks, training
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(2), tasks.LinearFunctions(2), context_length=8
+        ... )
+        >>> prompts, targets = task.sample(random.key(0), (100,))
+        >>> training.fit_layer(prompts, targets).layers
+        1
 
     Source: Lu, Letey, Zavatone-Veth, Maiti and Pehlevan (2025), arXiv 2405.11751, for m = 1.
     """

@@ -120,15 +120,21 @@ def train(
             training.
 
     Example:
-        >>> train(initialise, task, optax.adam(1e-3), steps=1000, seeds=5, key=key)
-        >>> train(
-        ...     initialise,
-        ...     lambda noise: dataclasses.replace(task, noise=GaussianNoise(noise)),
-        ...     lambda rate: optax.adam(rate),
-        ...     vary={"rate": [1e-3, 3e-3], "noise": [0.0, 0.1]},
-        ...     steps=1000,
-        ...     key=key,
+        >>> import mesalens as ml
+        >>> task = ml.tasks.RegressionTask(
+        ...     ml.tasks.Gaussian(2), ml.tasks.LinearFunctions(2), context_length=4
         ... )
+        >>> def initialise(key):
+        ...     return ml.LinearTransformer.initialise(2, key=key)
+        >>> options = {"steps": 20, "batch_size": 16, "every": 10, "key": ml.random.key(0)}
+        >>> run = ml.train(initialise, task, ml.training.Adam(1e-3), seeds=2, **options)
+        >>> run.metrics.loss.shape
+        (2, 3)
+
+        With two learning rates, in one program:
+
+        >>> rates = {"rate": [1e-3, 3e-3]}
+        >>> run = ml.train(initialise, task, ml.training.Adam, vary=rates, **options)
     """
     engine, runs = prepared(
         initialise,

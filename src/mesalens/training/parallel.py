@@ -157,7 +157,7 @@ class OverRuns:
         if needed <= free:
             self.say(
                 f"{wanted} runs at once need {needed * wanted / GB:.3g} {limit}; "
-                f"training them in groups of {fitting}."
+                f"training {fitting} at a time."
             )
         else:
             self.say(

@@ -171,13 +171,11 @@ def load_run(folder: Path | str) -> tuple[TrainingSettings, Training]:
     Args:
         folder: A folder that `save_run`, `mesalens train` or `mesalens sweep` wrote.
 
+    Returns:
+        The `TrainingSettings` and the `Training`.
+
     Raises:
         ValueError: if the folder is incomplete or damaged, or the training is not finished.
-
-    Example:
-        >>> settings, run = load_run("runs/d5")
-        >>> run.metrics.loss.dims
-        ('seed', 'step')
     """
     from mesalens.training.sweeps import steps_of  # which needs these settings
 

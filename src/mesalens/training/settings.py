@@ -47,9 +47,11 @@ class TrainingSettings(Settings):
     that part; a different `kind` replaces them.
 
     Example:
-        >>> settings = TrainingSettings(task={"dim": 5}, model={"layers": 2}, seeds=8)
+        >>> from mesalens.training import TrainingSettings
+        >>> settings = TrainingSettings(task={"dim": 2}, steps=20, batch_size=16, every=10)
         >>> run = settings.train()
-        >>> save_run("runs/two-layers", settings, run)
+        >>> run.metrics.loss.dims
+        ('seed', 'step')
     """
 
     task: Annotated[Any, Member("task")] = DEFAULT_TASK
@@ -103,7 +105,11 @@ class TrainingSettings(Settings):
         return task.task if isinstance(task, CondensedTask) else task
 
     def initialise(self, key: Key[Array, ""]) -> Learner:
-        """The learner before training."""
+        """The learner before training.
+
+        Args:
+            key: A random key.
+        """
         task = self.sampled_task()
         return self.model.build(dim=task.dim, outputs=task.outputs, key=key)
 
@@ -137,7 +143,10 @@ class TrainingSettings(Settings):
         return sweep(self, measure=measure, **options)
 
     def value(self, path: str) -> Any:
-        """The setting at a path such as `task.noise.variance`, or with a short name.
+        """The setting at a path.
+
+        Args:
+            path: A path such as `task.noise.variance`, or a short name such as `noise_variance`.
 
         Raises:
             ValueError: if there is no such setting.
@@ -149,7 +158,11 @@ class TrainingSettings(Settings):
         return value
 
     def replaced(self, path: str, value: Any) -> "TrainingSettings":
-        """The settings with another value at a path; the value is checked.
+        """The settings with another value at a path.
+
+        Args:
+            path: A path such as `task.noise.variance`, or a short name such as `noise_variance`.
+            value: The value, which is checked.
 
         Raises:
             ValueError: if there is no such setting, or the value is invalid.
@@ -159,7 +172,12 @@ class TrainingSettings(Settings):
         return type(self).read(overlay(self.model_dump(), changes))
 
     def updated(self, path: str, value: Any) -> "TrainingSettings":
-        """The settings with another value at a path, which is not checked, and may be traced."""
+        """The settings with another value at a path, which is not checked.
+
+        Args:
+            path: A path such as `task.noise.variance`, or a short name such as `noise_variance`.
+            value: The value, which JAX may trace.
+        """
         return _updated(self, full_path(path).split("."), value)
 
 

@@ -48,7 +48,7 @@ class Training:
             ValueError: if there is no such seed or value, or an axis is missing or unknown.
 
         Example:
-            >>> run.learner(2, rate=1e-3)
+            A training with `vary={"rate": [1e-3, 3e-3]}` has `run.learner(2, rate=1e-3)`.
         """
         dims = self.metrics["ending"].dims if "ending" in self.metrics.coords else ("seed",)
         axes = [axis for axis in dims if axis != "seed"]

@@ -51,7 +51,12 @@ class SampledObjective(Objective):
     def terms(
         self, predictions: Float[Array, "batch m"], targets: Float[Array, "batch m"]
     ) -> Float[Array, " batch"]:
-        """The loss of each prompt, of shape (batch,), from predictions and targets (batch, m)."""
+        """The loss of each prompt, of shape (batch,).
+
+        Args:
+            predictions: The predictions ŷ, of shape (batch, m).
+            targets: The labels y_query, of shape (batch, m).
+        """
 
     def loss(self, task: Task, batch_size: int) -> Loss:
         def mean(learner: Learner, key: Key[Array, ""]) -> Float[Array, ""]:

@@ -61,6 +61,9 @@ def clipped_adam(
         b2: The decay of the second moment, in [0, 1).
         epsilon: The number ε that is added to the denominator, positive.
 
+    Returns:
+        The optimiser of Optax.
+
     Raises:
         ValueError: if a number is out of range, or `clip` is not above ε, which would then
             outweigh every gradient.

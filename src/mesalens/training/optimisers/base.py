@@ -25,7 +25,10 @@ class Optimiser(eqx.Module):
 
     @abc.abstractmethod
     def transformation(self, steps: int) -> optax.GradientTransformation:
-        """The optimiser of Optax for a training with this number of steps.
+        """The optimiser of Optax for a training.
+
+        Args:
+            steps: The number of training steps, on which schedules depend.
 
         Raises:
             ValueError: if a number is out of range, or does not fit the number of steps.
@@ -45,7 +48,7 @@ def schedule(
         warmup: The number of steps in which the rate first rises linearly from 0.
 
     Returns:
-        The learning rate itself if it is constant without a warm-up, else a schedule.
+        The learning rate itself if it is constant without a warm-up, otherwise a schedule.
 
     Raises:
         ValueError: if the name is unknown, the rate is not positive, or the warm-up is not shorter

@@ -16,7 +16,11 @@ class StoppingRule(abc.ABC):
     """
 
     def measures(self, learner: Any) -> dict[str, Float[Array, ""]]:
-        """Numbers by name that the rule needs besides the loss; JAX compiles this function."""
+        """Numbers that the rule needs besides the loss, by name; none by default.
+
+        Args:
+            learner: The learner of one run; JAX compiles this function.
+        """
         return {}
 
     @abc.abstractmethod

@@ -17,8 +17,8 @@ class NearOptimum(StoppingRule):
 
     The condition is `R ≤ (1 + tolerance) R*`, where R is the exact risk of the layer (see
     `mesalens.theory.population_risk`) and R* that of the best layer (see
-    `mesalens.theory.optimal_lsa`). The metric `excess_risk` is R / R* - 1, computed in the precision
-    of the weights.
+    `mesalens.theory.optimal_lsa`). The metric `excess_risk` is R / R* - 1, in the precision of the
+    weights.
 
     Args:
         task: The task of the training; it may be condensed.
