@@ -236,10 +236,10 @@ def test_control_c_stops_a_cluster_and_the_rest_goes_on(cluster_of_two, tmp_path
 @pytest.mark.parametrize(
     ("cluster", "sentence"),
     [
-        ("local:0", "local:0: give a number of processes of at least 1, such as"),
-        ("local:two", "local:two: give a number"),
-        ("local", "local: give a number"),
-        ("nowhere", "'nowhere' is not a cluster, and there is no such file: give"),
+        ("local:0", "processes must be at least 1, as in local:4; got local:0"),
+        ("local:two", "processes.*got local:two"),
+        ("local", "processes.*got local\\."),
+        ("nowhere", "'nowhere' is not a cluster, and there is no file of that name; give"),
         ("", "'' is not a cluster"),
         ("FILE", r"no-scheduler.json is not a scheduler file"),
         ("LIST", r"list.json is not a scheduler file"),

@@ -22,7 +22,9 @@ LEAST_SECONDS = 0.05
 
 
 P = ParamSpec("P")
+"""The parameters of a function."""
 R = TypeVar("R")
+"""The result of a function."""
 
 
 def seldom() -> dict[str, Any]:

@@ -133,8 +133,10 @@ def train(
 
         With two learning rates, in one program:
 
-        >>> rates = {"rate": [1e-3, 3e-3]}
+        >>> rates = {"learning_rate": [1e-3, 3e-3]}
         >>> run = ml.train(initialise, task, ml.training.Adam, vary=rates, **options)
+        >>> run.metrics.loss.dims
+        ('learning_rate', 'seed', 'step')
     """
     engine, runs = prepared(
         initialise,
