@@ -100,7 +100,7 @@ class Criterion:
         bounds = self.low, self.high
         if any(map(math.isnan, bounds)) or not self.low < self.high or bounds == (-np.inf, np.inf):
             raise InputError(
-                f"a criterion needs low < high, at least one of them finite; got {self.words}."
+                f"the bounds of a criterion must be low < high, and not both infinite; got {self.words}."
             )
 
     def judge(self, evidence: Evidence, error: float = ERROR) -> Judgement:
@@ -192,7 +192,7 @@ class Criterion:
         if judged.outcome == "FAIL":
             return f"The interval {ends} lies outside the criterion, {self.words}{shown}."
         if judged.seeds < 2:
-            return f"Only one of {judged.seeds_run} seeds counts, and an interval needs two{shown}."
+            return f"One seed counts ({judged.seeds_run} computed); an interval needs two{shown}."
         advice = f" About {needed} seeds would probably decide it." if needed else ""
         return f"The interval {ends} contains a bound{shown}.{advice}"
 
