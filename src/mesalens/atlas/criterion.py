@@ -100,7 +100,8 @@ class Criterion:
         bounds = self.low, self.high
         if any(map(math.isnan, bounds)) or not self.low < self.high or bounds == (-np.inf, np.inf):
             raise InputError(
-                f"the bounds of a criterion must be low < high, and not both infinite; got {self.words}."
+                "the bounds of a criterion must be low < high, and not both infinite; got "
+                f"{self.words}."
             )
 
     def judge(self, evidence: Evidence, error: float = ERROR) -> Judgement:
