@@ -344,7 +344,7 @@ def test_all_families_on_tasks_of_all_kinds(of, tmp_path):
     [
         (("nowhere",), ("folder nowhere",)),
         (("",), ("empty",)),
-        ((), ("learner",)),
+        ((), ("LEARNER",)),
         (("nowhere.py:predict", *SMALL), ("no file nowhere.py",)),
         (("my_model.py:nothing", *SMALL), ("my_model.py has no 'nothing'",)),
         (("my_model.py:number", *SMALL), ("int",)),

@@ -69,7 +69,7 @@ def some_claims(prefix: str) -> list[dict]:
         claim(f"{prefix}-small", within(0.001), 1e-7 * rng.normal(size=5)),
         claim(f"{prefix}-order", below(0.0), 0.1 * np.arange(20.0) - 3.0, look=3,
               outcome="INCONCLUSIVE", interval=[-2.3, 0.2], seeds_to_decide=30,
-              why="The interval [−2.3, 0.2] reaches across a bound."),
+              why="The interval [−2.3, 0.2] contains a bound."),
         claim(f"{prefix}-every", every_seed_below(1e-5), [1.2e-6, 3.4e-6, 7.7e-5]),
         claim(f"{prefix}-lonely", within(0.02), [0.0012345678]),
         claim(f"{prefix}-infinite", below(0.5), [0.1, 0.2, np.inf]),
@@ -191,8 +191,8 @@ def test_the_page_says_why_how_many_and_whether_it_was_computed(elements):
         assert each["why"] in text
     assert "5 of 5 seeds, decided at look 1 of 3 (5, 10, 20 seeds)" in text
     assert "not decided at look 3 of 3" in text
-    assert "Taken from the store, made 2026-01-02 10:00 UTC (12 s)" in text
-    assert "2 of 3 layers left the plateau." in text and "were not verified" in text
+    assert "Reused from the store; computed on 2026-01-02 10:00 UTC in 12 s" in text
+    assert "2 of 3 layers left the plateau." in text and "were not checked" in text
     assert verdicts.tally([c for *_, c in verdicts.claims_of(content())]) + "." in text
 
 

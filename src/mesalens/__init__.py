@@ -7,9 +7,9 @@ import os
 
 import lazy_loader
 
-# XLA on CPUs has as many threads as NPROC says, or one a core. A batched LAPACK call occupies one
-# and waits for the others, so that two programs at once, on two cores, can wait for each other
-# for ever (seen with jaxlib 0.10.2 in `ParallelBatchMap`). More threads than callers cannot.
+# On CPUs, XLA has NPROC threads, by default one per core. A batched LAPACK call occupies one thread
+# and waits for others, so two programs on two cores can deadlock (seen with jaxlib 0.10.2 in
+# `ParallelBatchMap`). With more threads than callers they cannot.
 os.environ.setdefault("NPROC", str(4 * (os.cpu_count() or 1)))
 
 # `__init__.pyi` lists the public names. Each is imported when it is first used, so that a command

@@ -19,7 +19,7 @@ from mesalens.tasks import Task
 MOST_PROMPTS = 10**9
 
 CHUNK_BYTES = 2**28
-"""The largest size of the prompts that are drawn at once."""
+"""The largest size in bytes of the prompts that are drawn at once."""
 
 
 class Estimate(eqx.Module):

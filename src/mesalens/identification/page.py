@@ -1,4 +1,4 @@
-"""`page`: an identification as one HTML file that loads nothing from elsewhere."""
+"""`page`: an identification as one HTML file that loads no other files."""
 
 import base64
 from typing import Any
@@ -11,9 +11,9 @@ def page(text: str, content: dict[str, Any], figure: bytes, bibtex: str) -> str:
 
     Args:
         text: The answer in words.
-        content: What is in `identification.json`.
-        figure: A PNG.
-        bibtex: What to cite.
+        content: The content of `identification.json`.
+        figure: The figure as PNG.
+        bibtex: BibTeX of what the report uses.
     """
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("mesalens.identification", "."),
