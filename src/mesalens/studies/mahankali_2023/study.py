@@ -69,7 +69,7 @@ def trained_layer(s, task, objective: str, start=0):
     """One layer, trained on the risk itself ("population") or on fresh prompts ("sampled").
 
     `start` numbers the initial weights of a seed. Seeds count that end nearer to the risk of the
-    best step than to that of the best step of rank one, a saddle (docs/plateau.md).
+    best step than to that of the best step of rank one, a saddle (docs/pages/theory/plateaus.md).
     """
     sampled = objective == "sampled"
 

@@ -2,7 +2,7 @@
 
 GD++ is trained, as in the paper, from plain gradient descent on, in an experiment of its own: each
 seed of a transformer is compared with the GD++ of its seed. The best GD++ with rates of its own for
-each of five steps is a different matter (docs/deep.md).
+each of five steps is a different matter (docs/pages/theory/several-layers.md).
 """
 
 import functools

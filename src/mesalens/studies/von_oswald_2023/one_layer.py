@@ -4,8 +4,8 @@ Not every initialisation trains at once. Labels meet inputs in one block of S, w
 read in two ways: with x in the keys and y in the values, which gives a step of gradient descent; or
 with y in the keys and x in the values, which gives the step along one direction. A layer that falls
 into the second gains 1/d of what it could, and stays on that plateau for hundreds to thousands of
-steps (docs/plateau.md). The claim `training` counts such seeds; the others are about layers that
-left the plateau, by a rule that is far coarser than their margins (`LeftPlateau`).
+steps (docs/pages/theory/plateaus.md). The claim `training` counts such seeds; the others are about
+layers that left the plateau, by a rule that is far coarser than their margins (`LeftPlateau`).
 """
 
 import functools

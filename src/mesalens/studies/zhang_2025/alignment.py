@@ -1,4 +1,4 @@
-"""A claim of our own: the paper's first weights have no path to the saddle of docs/plateau.md."""
+"""A claim of our own: the paper's first weights have no path to the other saddle of rank one."""
 
 from functools import partial
 
