@@ -775,7 +775,7 @@ def test_with_a_prior_mean_the_risk_lies_between_the_bound_and_the_best_step(n, 
     assert best.risk <= best.descent_risk * (1 + 1e-12) and best.descent_risk <= best.null_risk
 
 
-# The saddle of docs/plateau.md
+# The saddle of docs/pages/theory/plateaus.md
 
 
 @pytest.mark.parametrize("d", [2, 3])

@@ -70,7 +70,7 @@ def trained_layer(s, task, objective: str, start=0):
 
     `start` is the number of the initial weights of a seed. A seed counts if its final risk is
     nearer to that of the best step than to that of the best step of rank one, a saddle
-    (docs/plateau.md).
+    (docs/pages/theory/plateaus.md).
     """
     sampled = objective == "sampled"
 

@@ -2,7 +2,7 @@
 
 As in the paper, GD++ is trained, starting from plain gradient descent, in a separate experiment:
 each seed of a transformer is compared with the GD++ of that seed. The best GD++ with separate rates
-for each of five steps is something else (docs/deep.md).
+for each of five steps is something else (docs/pages/theory/several-layers.md).
 """
 
 import functools

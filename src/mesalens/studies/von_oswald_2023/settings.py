@@ -1,8 +1,7 @@
 """The settings of the study, and what its budgets change.
 
 A part has its own settings, with its name in front (`softmax_steps`), and shares all others.
-Learning rates, steps and initial weights were found with study seeds of 1000 and above
-(docs/plateau.md, docs/deep.md).
+Learning rates, steps and initial weights were found with study seeds of 1000 and above.
 """
 
 from typing import Any

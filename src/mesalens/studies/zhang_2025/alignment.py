@@ -1,4 +1,4 @@
-"""Claims of mesalens: the paper's initial weights avoid the saddle of docs/plateau.md."""
+"""Claims of mesalens: the paper's initial weights avoid the saddle of rank one."""
 
 from functools import partial
 
