@@ -68,7 +68,7 @@ Generator = Literal["threefry", "rbg", "unsafe_rbg"]
 
 FASTEST: dict[str, Generator] = {"cpu": "threefry"}
 """The generator with the fastest training step, by JAX backend, where it was measured
-(docs/benchmarks.md). Other backends use Threefry."""
+(docs/pages/benchmarks.md). Other backends use Threefry."""
 
 
 def key(seed: int, generator: Generator | None = None) -> Key[Array, ""]:

@@ -21,7 +21,7 @@ def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
     It links to `figures/STUDY/NAME.png` and `.pdf` beside it.
 
     Args:
-        content: What is in `verdicts.json`; see docs/verdicts-schema.md.
+        content: What is in `verdicts.json`; see docs/pages/guides/verdicts-schema.md.
         images: Figures as PNG by "STUDY/NAME".
     """
     templates = jinja2.Environment(

@@ -101,7 +101,9 @@ class Report:
         return " ".join(words)
 
     def content(self) -> dict[str, Any]:
-        """Everything but figures and weights, as in `verdicts.json` (docs/verdicts-schema.md).
+        """Everything but figures and weights, as in `verdicts.json`.
+
+        Its schema is in docs/pages/guides/verdicts-schema.md.
 
         Infinities and NaN, which JSON lacks, are None.
         """
@@ -248,7 +250,7 @@ def _experiment(name: str, seeds: Mapping[int, tuple[Entry, bool]]) -> dict[str,
 class SavedReport:
     """A report that was read from its folder.
 
-    `content` is that of `verdicts.json` (docs/verdicts-schema.md).
+    `content` is that of `verdicts.json` (docs/pages/guides/verdicts-schema.md).
     """
 
     folder: Path

@@ -1,6 +1,6 @@
 """Verdicts as files and as text: `verdicts.json` is read, and listed for terminals and documents.
 
-docs/verdicts-schema.md documents the schema.
+docs/pages/guides/verdicts-schema.md documents the schema.
 """
 
 import json
