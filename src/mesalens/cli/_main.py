@@ -35,6 +35,7 @@ HELP = "\n".join(
         "Build, train, solve and identify in-context learners, and check what is published.\n",
         *(f"  {name:<12}{purpose}" for name, (_, purpose) in COMMANDS.items()),
         "\nmesalens COMMAND --help lists the options of a command.",
+        "mesalens --print-completion bash|zsh|fish prints what completes it in a shell.",
     ]
 )
 
@@ -70,6 +71,11 @@ def _run(arguments: list[str]) -> int:
         from mesalens import __version__
 
         print(f"mesalens {__version__}")
+        return 0
+    if name == "--print-completion":
+        from mesalens.cli.completion import script
+
+        print(script(rest[0] if rest else "", COMMANDS))
         return 0
     from mesalens.checks import one_of
 
