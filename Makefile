@@ -4,7 +4,7 @@
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11 python,\
 	$(shell $(p) -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null && echo $(p))))
 
-.PHONY: setup reproduce test test-slow lint benchmark clean
+.PHONY: setup reproduce test test-slow lint docs benchmark clean
 
 # A claim that fails (exit code 1) is a result to read, and no failure of the command.
 reproduce: setup
@@ -22,6 +22,15 @@ lint: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 
+# The documentation, in build/site. KaTeX comes from a package that carries it, of which nothing else is used.
+docs: setup .venv/docs-up-to-date
+	.venv/bin/python docs/build.py
+
+.venv/docs-up-to-date: .venv/up-to-date
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps djangocms-katex
+	@touch $@
+
 benchmark: setup
 	.venv/bin/python benchmarks/training.py
 	.venv/bin/python benchmarks/generators.py
@@ -38,4 +47,4 @@ setup: .venv/up-to-date
 	@touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv build

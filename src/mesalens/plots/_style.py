@@ -4,8 +4,15 @@ from contextlib import AbstractContextManager
 
 import matplotlib as mpl
 
-TRAINED, REFERENCE, INTERPOLATED, NEUTRAL = "#0072b2", "#d55e00", "#009e73", "#555555"
-"""Colours that are distinct with any colour vision (Okabe and Ito)."""
+# Colours that are distinct with any colour vision (Okabe and Ito)
+TRAINED = "#0072b2"
+"""The colour of trained learners, blue."""
+REFERENCE = "#d55e00"
+"""The colour of what they are compared with, vermilion."""
+INTERPOLATED = "#009e73"
+"""The colour of weights between the two, green."""
+NEUTRAL = "#555555"
+"""The colour of everything else, grey."""
 
 _STYLE: dict = {
     "figure.dpi": 100,
