@@ -5,8 +5,8 @@
 Everything runs on this machine. `units` does a thousand units that sleep for a second, on two
 threads of one process and on two processes of a cluster. `sweep` times whole commands of 320 runs,
 in turns. `compiling` counts programs that are compiled with empty caches. `scaling` lets up to a
-thousand threads sleep, and simulates more of what it measured; `--figure` draws docs/clusters.png
-from the file that `--out` wrote.
+thousand threads sleep, and simulates more of what it measured; `--figure` draws
+docs/pages/images/clusters.png from the file that `--out` wrote.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import psutil
 from mesalens.environment import environment
 from mesalens.execution import Cluster, Cores, Job, Unit, connected
 
-FIGURE = Path(__file__).parent.parent / "docs" / "clusters.png"
+FIGURE = Path(__file__).parent.parent / "docs" / "pages" / "images" / "clusters.png"
 PARTS = ("units", "sweep", "compiling", "scaling")
 
 

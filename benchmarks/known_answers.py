@@ -1,10 +1,10 @@
 """A study of the instrument: what `identify` answers where the answer is known.
 
-    python benchmarks/known_answers.py --draws 208 --out docs/known-answers.json
+    python benchmarks/known_answers.py --draws 208 --out docs/data/known-answers.json
 
 draws tasks, algorithms and their parameters at random, and identifies each; identifies decoys that
 are none of the candidates; and counts how often intervals of level 95% contain the distance. The
-table of docs/identify.md is made from the file with `--table`.
+table of docs/pages/identify/known-answers.md is made from the file with `--table`.
 """
 
 import argparse
@@ -468,7 +468,7 @@ def coverage(replications: int = 1000, pairs: int = 512, seed: int = 1) -> dict[
 
 
 def table(files: list[Path]) -> str:
-    """The table of docs/identify.md, from the files of all parts."""
+    """The table of docs/pages/identify/known-answers.md, from the files of all parts."""
     results: dict[str, Any] = {"known": [], "decoys": [], "trained": [], "coverage": {}}
     for file in files:
         for name, rows in json.loads(file.read_text()).items():

@@ -9,7 +9,7 @@ import pytest
 
 from mesalens import cli
 from mesalens.cli import _main
-from mesalens.cli.options import _parser
+from mesalens.cli.options import parser_of
 
 SEED = 20261128
 CALLS, FAST = 300, 60
@@ -69,7 +69,7 @@ def options(command):
     """The options of a command that take a value."""
     module, _, name = _main.COMMANDS[command][0].partition(":")
     imported = __import__(f"mesalens.cli.{module}", fromlist=[name])
-    parser = _parser(getattr(imported, name), command, {})
+    parser = parser_of(getattr(imported, name), command)
     return sorted(
         option
         for option, action in parser._option_string_actions.items()

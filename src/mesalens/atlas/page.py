@@ -20,7 +20,7 @@ def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
     """The page, which links to the files `figures/STUDY/NAME.png` and `.pdf`.
 
     Args:
-        content: The content of `verdicts.json`; see docs/verdicts-schema.md.
+        content: The content of `verdicts.json`; see docs/pages/guides/verdicts-schema.md.
         images: Figures as PNG, by "STUDY/NAME".
     """
     templates = jinja2.Environment(

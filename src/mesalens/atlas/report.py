@@ -138,6 +138,8 @@ class Report:
     def content(self) -> dict[str, Any]:
         """The content of `verdicts.json`: everything except figures and weights.
 
+        Its schema is in docs/pages/guides/verdicts-schema.md.
+
         Infinite numbers and NaN, which JSON does not have, are None.
         """
         content = {

@@ -1,6 +1,6 @@
 """Verdicts as files and as text: reads `verdicts.json`, and formats it for terminals and documents.
 
-docs/verdicts-schema.md documents the schema.
+docs/pages/guides/verdicts-schema.md documents the schema.
 """
 
 import json

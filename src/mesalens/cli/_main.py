@@ -37,6 +37,7 @@ HELP = "\n".join(
         "about them.\n",
         *(f"  {name:<12}{purpose}" for name, (_, purpose) in COMMANDS.items()),
         "\nmesalens COMMAND --help describes a command and its options.",
+        "mesalens --print-completion bash|zsh|fish prints a completion script for a shell.",
     ]
 )
 
@@ -72,6 +73,11 @@ def _run(arguments: list[str]) -> int:
         from mesalens import __version__
 
         print(f"mesalens {__version__}")
+        return 0
+    if name == "--print-completion":
+        from mesalens.cli.completion import script
+
+        print(script(rest[0] if rest else "", COMMANDS))
         return 0
     from mesalens.checks import one_of
 

@@ -86,12 +86,12 @@ def read_options(command: type[Command], prog: str, arguments: list[str]) -> Com
     Raises:
         ValueError: if an option is unknown, or a value is invalid.
     """
-    parser = _parser(command, prog, {})
+    parser = parser_of(command, prog)
     given, rest = parser.parse_known_args(arguments)
     words = {path: word for path, word in vars(given).items() if isinstance(word, str)}
     foreign = {path: word for path, word in words.items() if ":" in word}
     if foreign:  # classes in the user's files have options too
-        parser = _parser(command, prog, foreign)
+        parser = parser_of(command, prog, foreign)
         given, rest = parser.parse_known_args(arguments)
     if rest:
         name = rest[0].partition("=")[0]
@@ -104,7 +104,13 @@ def read_options(command: type[Command], prog: str, arguments: list[str]) -> Com
     return command.read(nested(dict(sorted(vars(given).items()))))
 
 
-def _parser(command: type[Command], prog: str, foreign: Mapping[str, str]) -> _Parser:
+def parser_of(
+    command: type[Command], prog: str, foreign: Mapping[str, str] | None = None
+) -> argparse.ArgumentParser:
+    """The parser of a command's options, also of those of classes in the user's files, by path.
+
+    An action whose value is the name of a class has all `names` of its axis.
+    """
     arguments = [_usage(n, f) for n, f in command.model_fields.items() if POSITIONAL in f.metadata]
     parser = _Parser(
         prog=prog,
@@ -115,7 +121,7 @@ def _parser(command: type[Command], prog: str, foreign: Mapping[str, str]) -> _P
         formatter_class=_Help,
     )
     options: dict[str, list[Use]] = {}
-    for path, use in _fields(command, foreign):
+    for path, use in _fields(command, foreign or {}):
         uses = options.setdefault(path, [])
         if use[1] not in [owner for _, owner, _ in uses]:
             uses.append(use)
@@ -183,7 +189,8 @@ def _add(group: Any, path: str, uses: list[Use]) -> None:
         options["metavar"] = "KIND" if axis else path.rpartition(".")[2].upper()
     short = [name for name, full in SHORT.items() if full == path]
     names = [f"--{name.replace('_', '-')}" for name in (path.rstrip("_"), *short)]
-    group.add_argument(*names, dest=path, **options)
+    action = group.add_argument(*names, dest=path, **options)
+    action.names = list(AXES[axis].members) if axis else []
 
 
 def _help(uses: list[Use], axis: str | None) -> str:

@@ -1,0 +1,160 @@
+"""The examples of the README and of the site's pages run as written, and print what they say.
+
+A block marked `python` runs; where a block marked `text` follows, it prints that. The blocks of a
+page run in order, in one namespace and in an empty folder. One that begins with `# name.py` is
+written as that file. Commands are the lines of `bash` blocks that begin with `mesalens` (in the
+README, also indented lines).
+"""
+
+import contextlib
+import importlib
+import io
+import re
+import shlex
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from mesalens.cli import main
+from mesalens.cli._main import COMMANDS
+from mesalens.cli.options import read_options
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs" / "pages").rglob("*.md"))
+DOCUMENTS = ["README.md", *PAGES]
+SLOW = {
+    "README.md",
+    "docs/pages/guides/own-learner.md",
+    "docs/pages/guides/torch-and-sklearn.md",
+    "docs/pages/identify/method.md",
+    "docs/pages/start/first-identification.md",
+    "docs/pages/start/first-training.md",
+}
+"""Documents whose examples train, or run for more than some ten seconds."""
+
+FOLLOWED = {page for page in PAGES if "/start/first-" in page} | {
+    "docs/pages/guides/own-learner.md",
+    "docs/pages/guides/own-task.md",
+}
+"""Pages that a reader follows from an empty folder: their commands are run too."""
+
+BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", flags=re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+def text(document):
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def blocks(document):
+    """The language and the content of every fenced block."""
+    return [
+        (language, textwrap.dedent(code)) for _, language, code in BLOCK.findall(text(document))
+    ]
+
+
+def files(document):
+    """The names and contents of the Python files that a document shows."""
+    code = [code for language, code in blocks(document) if language == "python"]
+    return {match[1]: each for each in code if (match := re.match(r"# (\w+\.py)\n", each))}
+
+
+def commands(document):
+    """The words of every command of a document, without the program."""
+    shown = "".join(code for language, code in blocks(document) if language == "bash")
+    if document == "README.md":
+        shown += textwrap.dedent("".join(re.findall(r"^    .*\n", text(document), re.MULTILINE)))
+    lines = re.findall(
+        r"^(?:\.venv/bin/)?mesalens (.*)$", shown.replace("\\\n", " "), flags=re.MULTILINE
+    )
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def has_examples(document):
+    return any(
+        code not in files(document).values() for kind, code in blocks(document) if kind == "python"
+    )
+
+
+def parameters(documents):
+    return [pytest.param(d, marks=pytest.mark.slow) if d in SLOW else d for d in documents]
+
+
+@pytest.fixture
+def folder(request, tmp_path, monkeypatch):
+    """An empty folder with the files that the document shows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, code in files(request.getfixturevalue("document")).items():
+        Path(name).write_text(code, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", parameters(filter(has_examples, DOCUMENTS)))
+def test_the_examples_print_what_the_document_says(document, folder):
+    shown, names = blocks(document), {}
+    for (language, code), (follows, said) in zip(shown, [*shown[1:], ("", "")], strict=True):
+        if language != "python" or code in files(document).values():
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, document, "exec"), names)
+        if follows != "text":
+            continue
+        numbers, expected = (
+            [float(x) for x in NUMBER.findall(t)] for t in (printed.getvalue(), said)
+        )
+        assert NUMBER.sub("#", printed.getvalue()) == NUMBER.sub("#", said)
+        # Another machine rounds otherwise, and training amplifies that; it does not change what the lines say
+        assert all(abs(a - b) < 0.02 for a, b in zip(numbers, expected, strict=True)), (
+            numbers,
+            expected,
+        )
+
+
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS if commands(each)])
+def test_the_options_of_all_commands_exist(document, folder):
+    for name, *words in commands(document):
+        if name.startswith("--") or {"--help", "--resume", "--config"} & set(words):
+            continue  # help ends the program, and the others read folders
+        module, _, command = COMMANDS[name][0].partition(":")
+        kind = getattr(importlib.import_module(f"mesalens.cli.{module}"), command)
+        read_options(kind, name, words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", sorted(FOLLOWED))
+def test_a_reader_can_follow_the_commands(document, folder):
+    for words in commands(document):
+        assert main(words) in (0, 1), words  # 1 says that a claim failed, which is a result
+
+
+@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
+def test_what_a_document_points_to_is_there(document):
+    for target in re.findall(r"\]\(([^)]+)\)", text(document)):
+        if target.startswith("#"):  # a heading of the document, which are lower-case words here
+            assert f"\n## {target[1:]}\n" in text(document).lower(), target
+        elif not target.startswith(("https://", "http://")):
+            assert (ROOT / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("document", ["docs/pages/guides/own-study.md"])
+def test_the_guide_to_studies_runs_as_written(document, folder, capsys):
+    (file,) = files(document)
+    asked = ["reproduce", file, "--store", "store", "--set", "steps=200", "dim=2", "prompts=500"]
+    assert main([*asked, "--out", "report"]) in (0, 1)
+    assert "2 claims" in capsys.readouterr().out and Path("report/index.html").exists()
+    assert Path("report/figures/noise-study/loss.png").exists()
+    (claims,) = (
+        code
+        for language, code in blocks(document)
+        if code.startswith("from mesalens.atlas import Alike")
+    )
+    head = files(document)[file].split("@STUDY.claim")[0]
+    Path("own_study.py").write_text(head + claims, encoding="utf-8")
+    assert main(["list", "own_study.py"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name}\n" in printed for name in ("descends", "points-the-same-way", "trains"))
