@@ -199,7 +199,7 @@ def test_a_training_that_diverges_does_not_count_and_the_others_go_on(tmp_path):
     said = Said()
     report = Session(tmp_path / "store", say=said).reproduce(broken, seeds=2)
     assert report["other"].judgement.outcome == "PASS"
-    assert "No seed counts, of 2" in report["finite"].judgement.why
+    assert "No seed counts (2 computed)" in report["finite"].judgement.why
     assert any("diverged" in line for line in said)
 
 
@@ -273,18 +273,18 @@ def one(lab):
     ("claims", "line", "words"),
     [
         (GOOD.replace("return 0.0", "pass"), 5, "returns no evidence"),
-        (GOOD + "\n" + GOOD, 13, r"has one \(a part or claim\) already"),
+        (GOOD + "\n" + GOOD, 13, r"already has a part or claim called one"),
         (
             2 * "@STUDY.experiment\ndef two(s):\n    pass\n\n",
             9,
-            r"has two \(an experiment\) already",
+            r"already has an experiment called two",
         ),
-        (2 * "@STUDY.figure\ndef two(lab):\n    pass\n\n", 9, r"has two \(a figure\) already"),
+        (2 * "@STUDY.figure\ndef two(lab):\n    pass\n\n", 9, r"already has a figure called two"),
         (GOOD.replace("within(0.1)", "within(float('inf'))"), 5, "bound"),
         (GOOD.replace("Measured", "By"), 5, "Measured"),
         (GOOD.replace("(lab)", "(lab, x)"), 5, "x needs a default"),
         (GOOD.replace("0.1)", "0.1), must_fail_on={'y': 1}"), 5, "y"),
-        (2 * "Alike(STUDY, None, 'a', 'b')('two', 'risk', '1', within(0.1))\n", 6, "has two"),
+        (2 * "Alike(STUDY, None, 'a', 'b')('two', 'risk', '1', within(0.1))\n", 6, "called two"),
         ("import nothing_of_that_name", 5, "nothing_of_that_name"),
         ("x = = 1", 5, "syntax"),
     ],

@@ -207,7 +207,7 @@ def test_a_worker_with_another_version_gets_no_work(processes, tmp_path):
     with connected(processes.address, say=said) as cluster:
         cluster.run(jobs, check=check)
     line = next(line for line in said if "is not used" in line)
-    assert f"mesalens 9.9 instead of {ml.__version__}" in line and "Install the versions" in line
+    assert f"mesalens 9.9, not {ml.__version__}" in line and "Install the same versions" in line
     assert wrong.poll() is None and all(each.done for each in jobs)
 
 

@@ -49,7 +49,7 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
         (within(0.01), [0.1, 0.11, 0.12], "FAIL", "0.12"),
         (within(0.01), [-0.1, -0.11, -0.12], "FAIL", "−0.12"),
         (within(0.01), [0.0, 0.02, -0.02], "INCONCLUSIVE", "seeds would probably"),
-        (within(0.01), [0.0], "INCONCLUSIVE", "One seed counts, of 1"),
+        (within(0.01), [0.0], "INCONCLUSIVE", "One seed counts (1 computed)"),
         (within(0.01), [0.0, np.nan, 0.0], "FAIL", "not finite"),
         (within(0.01), [0.0, np.inf, 0.0], "FAIL", "not finite"),
         (above(0.99), [0.995, 0.996, 0.997], "PASS", ""),
@@ -88,7 +88,7 @@ def test_only_counted_seeds_count():
     none = within(0.01).judge(evidence([0.0, 0.0], counted=[False, False]))
     assert (none.outcome, none.seeds) == ("INCONCLUSIVE", 0)
     none = every_seed_below(1.0).judge(evidence([0.0], counted=[False]))
-    assert none.outcome == "INCONCLUSIVE" and "No seed counts, of 1" in none.why
+    assert none.outcome == "INCONCLUSIVE" and "No seed counts (1 computed)" in none.why
 
 
 @pytest.mark.parametrize(

@@ -1297,7 +1297,7 @@ def test_members_of_one_family_that_differ_are_said_to(task, monkeypatch):
     # Student's interval of the logarithms, with 2 degrees of freedom
     reach = 4.302653 * np.log([0.2, 5.0, 1.0]).std(ddof=1) / np.sqrt(3)
     assert np.log(high) == pytest.approx(reach, rel=1e-2)
-    assert "members of one family, and not one algorithm" in str(found)
+    assert "members of one family, but not one algorithm" in str(found)
     same = identified([Ridge(0.2), Ridge(0.2)], task)
     assert same.name == "ridge" and "not one algorithm" not in str(same)
 
@@ -1511,7 +1511,7 @@ def test_the_answer_says_what_is_open(task, monkeypatch):
     found = identified(random_step, task)
     assert not found.deterministic and found.content()["deterministic"] is False
     words = str(found)
-    assert "asked again, it differs by" in words
+    assert "predictions for the same prompt differ by" in words
     assert "regimes left out: labels-tripled (" in words and "labels are too large" in words
     undecided = [each.name for each in found.fingerprint.properties if each.holds is None]
     undecided = [name for name in undecided if not found.fingerprint[name].why]

@@ -204,10 +204,10 @@ def descents(vary, **others):
         ({"step_size": [Decimal("0.1"), Decimal("0.2")]}, "step_size.*Decimal"),
         (
             {"step_size": {"3": task(context_length=3), "4": task(context_length=4)}},
-            "step_size.*shapes or kinds",
+            "step_size.*shapes or types",
         ),
-        ({"step_size": {"a": np.ones(2), "b": np.ones(3)}}, "step_size.*shapes or kinds"),
-        ({"step_size": {"a": 0.1, "b": None}}, "step_size.*shapes or kinds"),
+        ({"step_size": {"a": np.ones(2), "b": np.ones(3)}}, "step_size.*shapes or types"),
+        ({"step_size": {"a": 0.1, "b": None}}, "step_size.*shapes or types"),
     ],
 )
 def test_axes_that_there_are_not_get_a_sentence(vary, keywords):
@@ -441,12 +441,12 @@ def test_each_task_has_a_program_if_its_risk_or_optimum_is_asked_for():
         ({"optimiser.b2": []}, r"optimiser.b2.*\[\]"),
         ({"optimiser.b2": [0.9, "0.9"]}, "optimiser.b2.*0.9"),
         ({"learning_rate": [1e-3], "optimiser.learning_rate": [1e-2]}, "learning_rate"),
-        *(({name: [1]}, f"share {name}") for name in ("seeds", "steps", "seed", "every")),
+        *(({name: [1]}, f"cannot have {name}") for name in ("seeds", "steps", "seed", "every")),
         *(
-            ({name: ["flat"]}, f"share {name}")
+            ({name: ["flat"]}, f"cannot have {name}")
             for name in ("stop", "objective", "generator", "vary")
         ),
-        ({"stop.tolerance": [0.1]}, "share stop"),
+        ({"stop.tolerance": [0.1]}, "cannot have stop"),
     ],
 )
 def test_settings_that_cannot_be_varied_get_a_sentence(vary, keywords):

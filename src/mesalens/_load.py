@@ -1,4 +1,4 @@
-"""`load`: what a folder of results holds."""
+"""`load`: reads a folder of results."""
 
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,17 @@ from mesalens.training import load_run
 
 
 def load(folder: Path | str) -> Any:
-    """What `mesalens train`, `sweep` or `reproduce` has written into a folder.
+    """Reads the folder of a training or of a report.
 
     Args:
-        folder: The folder.
+        folder: A folder that `mesalens train`, `mesalens sweep` or `mesalens reproduce` wrote (or
+            `mesalens.training.save_run`, or `Report.save`).
 
     Returns:
-        The settings and the `Training` of a run or a sweep; the `SavedReport` of studies.
+        For a training its `TrainingSettings` and `Training`; for a report a `SavedReport`.
 
     Raises:
-        ValueError: if it holds nothing of mesalens, or a file is damaged.
+        ValueError: if the folder has no results, or a file is damaged.
     """
     folder = Path(folder)
     manifest = read_manifest(folder) if folder.is_dir() else None

@@ -1,4 +1,4 @@
-"""Checks of input: each returns its value, or raises `InputError` saying what to fix."""
+"""Checks of input: each returns its value, or raises an `InputError` that says what to fix."""
 
 import difflib
 import math
@@ -12,14 +12,14 @@ from jaxtyping import Float
 T = TypeVar("T")
 
 LARGEST_COUNT = 2**31 - 1
-"""XLA indexes with 32 bits."""
+"""The largest integer, because XLA indexes with 32 bits."""
 
 SCALES = (1e-8, 1e8)
-"""Scales whose fourth powers, of which losses and moments consist, are float32 numbers."""
+"""The range of scales: their fourth powers, as in losses and moments, are float32 numbers."""
 
 
 class InputError(ValueError):
-    """A value that the user gave cannot be used; one sentence says what is wrong."""
+    """A value from the user cannot be used; the message says what is wrong and how to fix it."""
 
 
 def count(name: str, value: int, *, at_least: int = 1, at_most: int = LARGEST_COUNT) -> int:
@@ -73,7 +73,7 @@ def variance(name: str, value: Any) -> Any:
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a value is the number 0. A value that JAX is tracing may be any number."""
+    """Whether a value is the number 0; false for values that JAX is tracing."""
     return isinstance(value, float | int) and value == 0
 
 
@@ -90,7 +90,7 @@ def _number(name: str, value: Any, holds: Any, words: str) -> Any:
 
 
 def as_matrix(value: Any, name: str = "covariance") -> Float[np.ndarray, "..."] | None:
-    """The value in float64, or None as it is; lists of rows are welcome."""
+    """The value as a float64 array, for example from a list of rows; None stays None."""
     if value is None:
         return None
     try:
@@ -113,7 +113,7 @@ def matrix(name: str, value: Any, shape: tuple[int, int]) -> Float[np.ndarray, "
 
 
 def covariance(name: str, value: Any, size: int) -> Float[np.ndarray, "size size"]:
-    """A positive semi-definite matrix of the given size; returned symmetric to the bit."""
+    """A positive semi-definite matrix of the given size; the result is exactly symmetric."""
     array = matrix(name, value, (size, size))
     largest = np.abs(array).max()
     if largest and not SCALES[0] ** 2 <= largest <= SCALES[1] ** 2:
@@ -131,7 +131,7 @@ def covariance(name: str, value: Any, size: int) -> Float[np.ndarray, "size size
 
 
 def one_of(kind: str, name: str, known: Iterable[str]) -> str:
-    """A name among the known ones; the error names the nearest."""
+    """A name among the known ones; the error suggests similar names."""
     known = list(known)
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]

@@ -1,4 +1,4 @@
-"""What a result was computed with: versions and machine."""
+"""The environment of a computation: versions and machine."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from mesalens import __version__
 _LIBRARIES = ("JAX", "jaxlib", "Equinox", "Optax")
 
 NUMBERS = ("mesalens", *_LIBRARIES, "machine", "device", "cores", "XLA_FLAGS")
-"""The entries of `environment` that, besides its settings, determine the bits of a training."""
+"""The entries of `environment` on which the bits of a training depend, besides its settings."""
 
 _told: list[int] = []
 
@@ -39,7 +39,7 @@ def environment() -> dict[str, str]:
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the checkout that mesalens runs from, with "+" if files differ from it."""
+    """The commit of the checkout from which mesalens runs, with "+" if files were changed."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -56,7 +56,7 @@ def commit() -> str | None:
 
 
 def devices() -> list[Any]:
-    """The devices that JAX computes on: `jax_default_device` alone if it is set to a device."""
+    """The devices on which JAX computes; only `jax_default_device` if that is a device."""
     config: Any = jax.config
     default = config.jax_default_device
     if default is None or isinstance(default, str):
@@ -65,7 +65,7 @@ def devices() -> list[Any]:
 
 
 def is_one_cpu() -> bool:
-    """Whether JAX computes on one CPU alone, where each run can have a core of its own."""
+    """Whether JAX computes on one CPU only, so that each run can have its own core."""
     return len(devices()) == 1 and devices()[0].platform == "cpu"
 
 
@@ -73,13 +73,13 @@ def cores() -> int:
     """The number of CPU cores that this process may use."""
     if _told:
         return _told[0]
-    if hasattr(os, "sched_getaffinity"):  # respects taskset and containers, but is not everywhere
+    if hasattr(os, "sched_getaffinity"):  # respects taskset and containers, but is not portable
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def use_cores(number: int) -> None:
-    """Makes `cores` give a number: a worker of a cluster has one for each unit."""
+    """Makes `cores` return this number; a worker of a cluster has one core for each unit."""
     _told[:] = [number]
 
 

@@ -15,17 +15,18 @@ from mesalens.checks import InputError
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A context with a temporary folder, which is renamed to `folder` when the block succeeds.
+    """A context with a temporary folder, which is renamed to `folder` if the block succeeds.
 
-    If the block raises, the temporary folder is removed.
+    If the block raises an exception, the temporary folder is removed.
 
     Args:
-        folder: the final name; it must not exist, or be an empty folder. Missing parents are made.
+        folder: The final name; it must not exist, or be an empty folder. Missing parents are
+            created.
 
     Raises:
         InputError: before the block, if `folder` is a file, is not empty or cannot be written;
-            after it, if the folder can no longer be renamed. The results stay in the temporary
-            folder then, and the error names it.
+            after it, if the folder cannot be renamed. The results then stay in the temporary
+            folder, which the error names.
     """
     with writing(folder):
         folder = Path(folder).absolute()
@@ -43,12 +44,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
         remove_empty(missing)
         raise
     with writing(folder, f"the results are in {unfinished}"):
-        unfinished.chmod(0o755)  # mkdtemp gives access to the owner only
+        unfinished.chmod(0o755)  # mkdtemp gives access only to the owner
         unfinished.replace(folder)
 
 
 def require_new(folder: Path) -> None:
-    """Checks that `new_folder` could make a folder, and leaves no trace.
+    """Checks that `new_folder` could create a folder, and leaves no trace.
 
     Raises:
         InputError: if it could not.
@@ -67,7 +68,7 @@ def _require_new(folder: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes what processes that were killed have left of a folder that they were writing."""
+    """Removes the temporary folders of killed processes that were writing this folder."""
     for other in folder.parent.glob(f".{folder.name}-*-*"):
         pid = other.name.removeprefix(f".{folder.name}-").split("-")[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
@@ -75,7 +76,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Checks that files can be written into a folder, which need not exist, and leaves no trace.
+    """Checks that files can be written into a folder (it need not exist), and leaves no trace.
 
     Raises:
         InputError: if they cannot.
@@ -84,10 +85,13 @@ def require_writable(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Makes a folder into which files can be written; returns what was missing, innermost first.
+    """Creates a folder into which files can be written.
+
+    Returns:
+        The folders that were created, innermost first.
 
     Raises:
-        InputError: if it cannot be made or written.
+        InputError: if it cannot be created or written.
     """
     with writing(folder):
         folder = Path(folder).absolute()
@@ -106,7 +110,7 @@ def remove_empty(folders: list[Path]) -> None:
 
 @contextmanager
 def writing(folder: Path, advice: str = "give another folder") -> Iterator[None]:
-    """In the block an `OSError`, or netCDF's `RuntimeError`, becomes a sentence with advice."""
+    """A context in which an `OSError`, or netCDF's `RuntimeError`, becomes an `InputError`."""
     try:
         os.fspath(folder).encode()  # netCDF and JSON take only names that are valid UTF-8
         yield
@@ -120,7 +124,7 @@ def writing(folder: Path, advice: str = "give another folder") -> Iterator[None]
 def replace_file(file: Path, content: bytes) -> None:
     """Replaces the content of a file atomically.
 
-    Whenever the process or the machine stops, the file has either its old or its new content.
+    The file has either its old or its new content, even if the process or the machine stops.
     """
     with replacing(file) as temporary:
         temporary.write_bytes(content)
@@ -128,13 +132,13 @@ def replace_file(file: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A context with a temporary file, which replaces `file` when the block succeeds."""
-    # Of its own for each thread: two may write the same file
+    """A context with a temporary file, which replaces `file` if the block succeeds."""
+    # A different name for each thread, because two may write the same file
     temporary = file.with_name(f".{file.name}.{os.getpid()}{threading.get_ident()}")
     try:
         yield temporary
         with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())  # or a power failure could keep the new name but not the data
+            os.fsync(stream.fileno())  # a power failure could otherwise keep the name but no data
         temporary.replace(file)
         _sync_names(file.parent)
     finally:
@@ -152,7 +156,7 @@ def _sync_names(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes the temporary files of processes that were killed while they replaced a file.
+    """Removes the temporary files of processes that were killed while replacing a file.
 
     No other process may be writing into the folder.
     """

@@ -1,15 +1,16 @@
-"""Settings of what is chosen by name: a member of an open axis, and its parameters.
+"""Settings of parts that are chosen by name: a member of an axis, and its parameters.
 
-An axis, such as noise or attention, is an abstract class; a member is one class in one file. What
-can be set of a member is read from the signature of its constructor (`initialise`, if it has one),
-so that nothing is described twice, and a class from a user's own file is like one of ours.
-`mesalens.names` lists the axes and the names of their members.
+An axis, such as noise or attention, is an abstract class; a member is a subclass in a file of its
+own. The parameters of a member are read from the signature of its constructor (`initialise`, if it
+has one) and described by its docstring. So nothing is written twice, and a class in a user's file
+works like one of the package. `mesalens.names` lists the axes and the names of their members.
 """
 
 import functools
 import importlib
 import inspect
 import json
+import re
 import types
 import typing
 import zlib
@@ -28,11 +29,11 @@ from mesalens.names import AXES
 from mesalens.user_files import import_file, when_files_change
 
 CONTEXT = ("dim", "outputs", "key", "task", "sizes")
-"""Parameters of constructors that the surrounding settings give. Of a task they are settings."""
+"""Constructor parameters whose values come from the surrounding settings (except for tasks)."""
 
 
 class Settings(pydantic.BaseModel):
-    """Frozen settings, in which unknown names, NaN and infinity are refused."""
+    """Frozen settings that reject unknown names, NaN and infinity."""
 
     model_config = pydantic.ConfigDict(
         frozen=True,
@@ -44,22 +45,22 @@ class Settings(pydantic.BaseModel):
 
     @classmethod
     def read(cls, content: Any) -> Any:
-        """The settings with this content; raises `ValueError` with the path of what is wrong."""
+        """The settings with this content; raises `ValueError` with the path of an invalid value."""
         return checked(lambda: cls.model_validate(content))
 
 
 def checked(make: Callable[[], Any]) -> Any:
-    """What a function makes; a pydantic error becomes one sentence with the path of a value."""
+    """`make()`; an error of pydantic becomes an `InputError` with the path of the value."""
     try:
         return make()
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        # Types of unions stand in the location too; names that Python has end in an underscore
+        # The location contains types of unions too; names that clash with Python's end in "_"
         parts = [str(part).rstrip("_") for part in first["loc"] if str(part).isidentifier()]
         path = ".".join(part for part in parts if part not in ("float", "int", "str", "bool"))
         words = first["msg"].replace("Input should be", "must be")
         reason = first.get("ctx", {}).get("error", f"{words}; got {first['input']!r}")
-        own = {"extra_forbidden": "there is no such setting", "missing": "it has to be given"}
+        own = {"extra_forbidden": "there is no such setting", "missing": "a value is required"}
         reason = own.get(first["type"], reason)
         sentence = f"{path}: {reason}" if path else str(reason)
         raise InputError(f"{sentence.rstrip('.')}.") from None
@@ -68,25 +69,25 @@ def checked(make: Callable[[], Any]) -> Any:
 class KindSettings(Settings):
     """`kind`, the name of a member of an axis, and its parameters."""
 
-    # Those that are made from signatures have no source in which pydantic could find docstrings
+    # Classes made from signatures have no source in which pydantic could find docstrings
     model_config = pydantic.ConfigDict(use_attribute_docstrings=False)
 
     kind: Any
 
     member: ClassVar[Any] = None
-    """The class of the member, where the constructor makes it."""
+    """The class that `build` constructs."""
     converters: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
-    """What makes arrays and functions of parameters, by their names."""
+    """Functions that turn parameters into arrays or functions, by parameter name."""
 
     def build(self, **context: Any) -> Any:
         """The member that these settings describe.
 
         Args:
-            **context: What surrounds it (`dim`, `outputs`, `key`, …). Each is passed on to those
-                constructors that have a parameter of its name.
+            **context: Values from the surrounding settings (`dim`, `outputs`, `key`, …). Each is
+                passed to those constructors that have a parameter of that name.
 
         Raises:
-            ValueError: if a constructor refuses its parameters.
+            ValueError: if a constructor rejects its parameters.
         """
         constructor = constructor_of(self.member)
         known = inspect.signature(constructor).parameters
@@ -94,7 +95,7 @@ class KindSettings(Settings):
         for place, name in enumerate(name for name in type(self).model_fields if name != "kind"):
             value = getattr(self, name)
             if isinstance(value, KindSettings):
-                # What draws weights inside of something larger has keys of its own
+                # Inner members that draw weights have keys of their own
                 key = context.get("key")
                 own = {} if key is None else {"key": jax.random.fold_in(key, place)}
                 value = value.build(**context | own)
@@ -107,8 +108,8 @@ class KindSettings(Settings):
 class Member:
     """Annotates a field that holds a member of an axis: `Annotated[Any, Member("noise")]`.
 
-    The field takes a name, or a mapping of `kind` and parameters, or settings. The kind may be left
-    out: it is then the first that has all the parameters.
+    The field accepts a name, a mapping with `kind` and parameters, or settings. If `kind` is
+    missing, it is the first one that has all the parameters.
     """
 
     def __init__(self, axis: str):
@@ -119,15 +120,15 @@ class Member:
         return core_schema.no_info_plain_validator_function(self.read, serialization=dump)
 
     def read(self, value: Any) -> KindSettings:
-        """The settings of a member, from what the field takes."""
+        """The settings of a member, from a value that the field accepts."""
         if isinstance(value, KindSettings):
             return value
         content = {"kind": value} if isinstance(value, str) else value
         if not isinstance(content, Mapping):
-            raise InputError(f"give a name, or a mapping with a kind; got {value!r}.")
+            raise InputError(f"give a name, or a mapping with `kind`; got {value!r}.")
         kind = content.get("kind") or self._kind_with(content)
         file, _, name = str(kind).rpartition(":")
-        if file.endswith(".py"):  # a run folder may be read from somewhere else
+        if file.endswith(".py"):  # a run folder may be read from another working directory
             kind = f"{Path(file).resolve()}:{name}"
         return settings_class(self.axis, str(kind)).model_validate({**content, "kind": kind})
 
@@ -135,11 +136,11 @@ class Member:
         for kind in AXES[self.axis].members:
             if parameters.keys() <= settings_class(self.axis, kind).model_fields.keys():
                 return kind
-        raise InputError(f"no {self.axis} has all of: {', '.join(parameters)}.")
+        raise InputError(f"no {self.axis} has all of these parameters: {', '.join(parameters)}.")
 
 
 def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with changes: those of another kind take the place of what was there."""
+    """Nested settings with changes; a change of `kind` replaces all settings of that member."""
     merged = dict(base)
     for name, value in changes.items():
         before = base.get(name)
@@ -156,7 +157,7 @@ def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with these values at their paths; a kind comes before its parameters."""
+    """Nested settings from values by their paths; a kind must come before its parameters."""
     content: dict[str, Any] = {}
     for path, value in values.items():
         *parents, name = path.split(".")
@@ -170,7 +171,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(axis: str, kind: Any, **context: Any) -> Any:
-    """A member of an axis, from its name, a mapping of kind and parameters, or as it is.
+    """A member of an axis, from its name, a mapping of `kind` and parameters, or an instance.
 
     Raises:
         ValueError: if it is none of these.
@@ -180,15 +181,17 @@ def build(axis: str, kind: Any, **context: Any) -> Any:
     base = load(AXES[axis].place(AXES[axis].base))
     if not isinstance(kind, base):
         given = type(kind).__name__
-        raise InputError(f"{axis} must be a {base.__name__}, its name or a mapping; got {given}.")
+        raise InputError(
+            f"{axis} must be a {base.__name__}, a name, or a mapping with `kind`; got {given}."
+        )
     return kind
 
 
 def resolve(axis: str, kind: str) -> Any:
-    """The class of a member: one of ours by name, or `path/file.py:Name`, or `module:Name`.
+    """The class of a member, from its name, or from `path/file.py:Name` or `module:Name`.
 
     Raises:
-        ValueError: for an unknown name, a file that cannot be imported, or a class that is not a
+        ValueError: if the name is unknown, the file cannot be imported, or the class is not a
             member of the axis.
     """
     known = AXES[axis]
@@ -196,7 +199,7 @@ def resolve(axis: str, kind: str) -> Any:
         return load(known.place(known.members[one_of(f"kind of {axis}", kind, known.members)]))
     member = load(kind)
     if not (inspect.isclass(member) and issubclass(member, load(known.place(known.base)))):
-        raise InputError(f"{kind} is not a subclass of {known.base}, as {axis} asks.")
+        raise InputError(f"{kind} is not a subclass of {known.base}, which {axis} needs.")
     return member
 
 
@@ -204,7 +207,7 @@ def load(place: str) -> Any:
     """The object at `path/file.py:Name` or `module:Name`; raises `ValueError` if there is none."""
     module, _, name = place.rpartition(":")
     if not module:
-        raise InputError(f'{place!r} is not a place, such as "file.py:NAME" or "module:NAME".')
+        raise InputError(f'give "file.py:NAME" or "module:NAME"; got {place!r}.')
     try:
         loaded = _file(module) if module.endswith(".py") else importlib.import_module(module)
     except FileNotFoundError:
@@ -218,16 +221,16 @@ def load(place: str) -> Any:
 
 
 def _file(path: str) -> types.ModuleType:
-    # Two files may have the same name, in several folders
+    # Files in different folders may have the same name
     name = f"{Path(path).stem}_{zlib.crc32(str(Path(path).resolve()).encode()):08x}"
     return import_file(path, name)
 
 
 def constructor_of(member: Any) -> Callable[..., Any]:
-    """What makes a member: its `initialise`, if it has one, or the class.
+    """The function that constructs a member: its `initialise`, if it has one, or the class.
 
-    An `initialise` that takes the `sizes` of a larger whole is called by that whole: the member is
-    then the function itself, with the parameters filled in.
+    An `initialise` that takes the `sizes` of a model is called by that model. The member is then
+    the function itself, with its parameters filled in.
     """
     constructor = getattr(member, "initialise", member)
     if "sizes" not in inspect.signature(constructor).parameters:
@@ -242,10 +245,10 @@ def constructor_of(member: Any) -> Callable[..., Any]:
 
 @functools.cache
 def settings_class(axis: str, kind: str) -> type[KindSettings]:
-    """The settings of a member, made from the signature of its constructor.
+    """The class of the settings of a member, made from the signature of its constructor.
 
     Raises:
-        ValueError: for an unknown kind, or a constructor that needs what cannot be written down.
+        ValueError: if the kind is unknown, or a default cannot be written as text.
     """
     member = resolve(axis, kind)
     if issubclass(member, KindSettings):
@@ -256,6 +259,7 @@ def settings_class(axis: str, kind: str) -> type[KindSettings]:
         late = (*CONTEXT, "scale")
     fields: dict[str, Any] = {"kind": (Literal[kind], kind)}
     converters: dict[str, Any] = {}
+    described = _descriptions(member)
     # Equinox gives the parameters of fields with converters the types of the converters
     types_of_fields = {} if hasattr(member, "initialise") else typing.get_type_hints(member)
     for name, parameter in parameters.items():
@@ -263,10 +267,11 @@ def settings_class(axis: str, kind: str) -> type[KindSettings]:
         setting = None if name in late else _setting_type(annotation)
         if setting is not None:
             required = parameter.default is parameter.empty
-            fields[name] = (setting, ... if required else _plain(parameter.default))
+            default = ... if required else _plain(parameter.default)
+            fields[name] = (setting, pydantic.Field(default, description=described.get(name)))
         if array := next((arm for arm in _arms(annotation) if hasattr(arm, "dim_str")), None):
             converters[name] = np.asarray if array.array_type is np.ndarray else jnp.asarray
-        elif setting is str and annotation is not str:  # a function, by its place
+        elif setting is str and annotation is not str:  # a function, as file.py:name
             converters[name] = load
     model = pydantic.create_model(f"{axis} {kind}", __base__=KindSettings, **fields)
     model.__doc__ = inspect.getdoc(member)
@@ -278,6 +283,16 @@ def settings_class(axis: str, kind: str) -> type[KindSettings]:
 when_files_change(settings_class.cache_clear)
 
 
+def _descriptions(member: Any) -> dict[str, str]:
+    """The parameters that the docstrings of a member describe, under `Args` or `Attributes`."""
+    texts = (inspect.getdoc(each) for each in (member, constructor_of(member)))
+    sections = re.findall(
+        r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", "\n\n".join(map(str, texts)), re.M
+    )
+    entries = re.findall(r"^    (\w+): (.+(?:\n {5,}.+)*)", "\n".join(sections), re.M)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
 def _plain(default: Any) -> Any:
     """A default as settings hold it; members of axes by their names."""
     if default is None or isinstance(default, str | int | float | tuple):
@@ -287,7 +302,7 @@ def _plain(default: Any) -> Any:
         for kind, name in axis.members.items():
             if _is(member, axis.place(name)):
                 return kind
-    raise InputError(f"the default {default!r} cannot be written down; give it a name.")
+    raise InputError(f"the default {default!r} cannot be written as text; give it a name.")
 
 
 def _is(thing: Any, place: str) -> bool:
@@ -302,7 +317,7 @@ def _arms(annotation: Any) -> tuple[Any, ...]:
 
 
 def _setting_type(annotation: Any) -> Any:
-    """The type of a setting for a constructor's parameter; None if it cannot be written down."""
+    """The type of a setting for a constructor's parameter; None if it cannot be text."""
     origin, arms = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in (int, float, bool, str, type(None)):
         return annotation
@@ -314,7 +329,8 @@ def _setting_type(annotation: Any) -> Any:
     if hasattr(annotation, "dim_str"):  # jaxtyping's arrays
         dimensions = len(annotation.dim_str.split())
         return (float, tuple[float, ...], Matrix)[dimensions] if dimensions < 3 else None
-    target = arms[-1] if origin is Callable else annotation  # what makes a member will do for it
+    # A function that returns a member is set like the member
+    target = arms[-1] if origin is Callable else annotation
     for name, axis in AXES.items():
         if _is(target, axis.place(axis.base)):
             return Annotated[KindSettings, Member(name)]
@@ -322,12 +338,12 @@ def _setting_type(annotation: Any) -> Any:
 
 
 def _from_text(value: Any) -> Any:
-    """Lists come as JSON from the command line; words stay what they are."""
+    """A list, which the command line gives as JSON; anything else is returned unchanged."""
     return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
 
 
 def _matrix(value: Any) -> Any:
-    from mesalens.tasks import read_matrix  # a room above
+    from mesalens.tasks import read_matrix  # imported here, as tasks import this module
 
     return read_matrix(Path(value)).tolist() if isinstance(value, str | Path) else value
 

@@ -1,6 +1,6 @@
-"""What a folder of results holds: who made it and when, and a checksum of each file.
+"""The manifest of a folder of results: how and when it was made, and a checksum of each file.
 
-The manifest is written last: a folder that has one is complete.
+The manifest is written last, so a folder that has one is complete.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ FORMAT = 1
 
 
 class DamagedError(InputError):
-    """A file is missing, or its content is not what was written."""
+    """A file is missing, or its content has changed."""
 
 
 def write_manifest(
     folder: Path, kind: str, about: Mapping[str, Any], names: Iterable[str] | None = None
 ) -> dict[str, Any]:
-    """Writes the manifest of some files in a folder, by default all; returns its content."""
+    """Writes the manifest of some files in a folder, by default of all; returns its content."""
     names = sorted(_files(folder) if names is None else names)
     content = {
         "format": FORMAT,
@@ -55,7 +55,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DamagedError(f"{folder / MANIFEST} is damaged ({error}).") from None
     if not known:
-        raise InputError(f"{folder} was written by mesalens {writer}, which is newer; update.")
+        raise InputError(
+            f"{folder} was written by mesalens {writer}, which is newer; update mesalens."
+        )
     return content
 
 
@@ -63,7 +65,7 @@ def verify(folder: Path, manifest: Mapping[str, Any], names: Iterable[str] | Non
     """Checks files of a folder, by default all, against its manifest.
 
     Raises:
-        DamagedError: if one is missing or has another content.
+        DamagedError: if a file is missing or has changed.
     """
     for name in manifest["sha256"] if names is None else names:
         file = folder / name
@@ -81,6 +83,6 @@ def _digest(file: Path) -> str:
 
 
 def _files(folder: Path) -> list[str]:
-    """All files but the manifest, by their paths in the folder."""
+    """All files except the manifest, by their paths in the folder."""
     files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
     return [file.as_posix() for file in files if file != Path(MANIFEST)]

@@ -1,6 +1,6 @@
-"""The open axes, and the names of their members on the command line and in settings.
+"""The axes along which parts are chosen, and the names of their members in settings and commands.
 
-This is the one place where names are listed. A member that is not listed is given as
+This is the only place where these names are listed. A class that is not listed is given as
 `path/file.py:Name`.
 """
 
@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 
 class Axis(NamedTuple):
-    """An abstract class and its members by name, each a class that the package exports.
+    """An abstract class, and the classes that implement it, by name.
 
-    A class of another package is written "package:Class".
+    A class from another room is written "room:Class".
     """
 
     package: str
@@ -19,7 +19,7 @@ class Axis(NamedTuple):
     members: Mapping[str, str]
 
     def place(self, name: str) -> str:
-        """Where a class is, as "package:Class"."""
+        """The place of a class, as "package:Class"."""
         return f"mesalens.{name}" if ":" in name else f"mesalens.{self.package}:{name}"
 
 
@@ -85,4 +85,4 @@ SHORT = {
     "init_scale": "model.init_scale",
     "learning_rate": "optimiser.learning_rate",
 }
-"""Short forms of the settings that everybody gives."""
+"""Short names of common settings."""

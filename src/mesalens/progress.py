@@ -1,4 +1,4 @@
-"""`ProgressReport`: progress of long work, on standard error."""
+"""`ProgressReport`: shows the progress of long work on standard error."""
 
 import sys
 import time
@@ -28,14 +28,20 @@ class _Done(progress.MofNCompleteColumn):
 
 
 class ProgressReport:
-    """A context that shows the progress of work: bars on a terminal, plain lines elsewhere.
+    """A context manager that shows progress: bars on a terminal, plain lines elsewhere.
 
     Nothing is shown if standard error is closed.
 
     Args:
-        check: called after each report. It may raise an exception to stop the work, which can be
-            continued from there without loss.
-        seconds_between_lines: the time between plain lines, in seconds.
+        check: Called after each report; it may raise an exception to stop the work.
+        seconds_between_lines: The time between plain lines, in seconds.
+
+    Example:
+        ```python
+        with ProgressReport() as progress:
+            report = progress.start("training", 1000)
+            train(…, steps=1000, progress=report, say=progress.say)
+        ```
     """
 
     def __init__(
@@ -45,7 +51,7 @@ class ProgressReport:
         self._work_began: tuple[float, float] | None = None
         self._work_bar: progress.TaskID | None = None
         self._work_line = time.monotonic()
-        # Titles and lines have names that a user typed; Rich would read `[…]` in them as markup
+        # Titles and lines contain names from the user, in which Rich would read `[…]` as markup
         title = progress.TextColumn("{task.description}", markup=False)
         numbers = (_Done(), _Rate(), progress.TimeRemainingColumn())
         columns = (title, progress.BarColumn(), *numbers)
@@ -61,16 +67,24 @@ class ProgressReport:
         self.close()
 
     def say(self, line: str) -> None:
-        """Shows one line."""
+        """Shows a message.
+
+        Args:
+            line: One line of text.
+        """
         if self._bars is not None:
             self._bars.console.print(Text(line))
         elif sys.stderr is not None:  # print(file=None) would write to standard output
             print(line, file=sys.stderr, flush=True)
 
     def start(self, title: str, total: int) -> Callable[[int], None]:
-        """A function to call with the number of steps done, for work of `total` steps.
+        """A function to call with the number of steps done.
 
-        The rate is measured from the first report on, so that it does not include compilation.
+        The rate is measured from the first report, so that it does not include compilation.
+
+        Args:
+            title: What is being done.
+            total: The number of steps.
         """
         if self._bars is None:
             return self._lines(title, total)
@@ -85,8 +99,8 @@ class ProgressReport:
     def stages(self) -> Callable[[str, float], None]:
         """A function to call with what is being done, in words, and the share that is done.
 
-        On a terminal the words stand beside the bar. Elsewhere a line is printed when the words
-        change, at most one in `seconds_between_lines`.
+        On a terminal the words stand next to the bar. Elsewhere a line is printed if the words have
+        changed, at most one in `seconds_between_lines`.
         """
         if self._bars is None:
             return self._stage_lines()
@@ -99,14 +113,18 @@ class ProgressReport:
         return report
 
     def close(self) -> None:
-        """Gives the terminal back, as at the end of the context; for handlers of signals."""
+        """Restores the terminal, as at the end of the context; for signal handlers."""
         if self._bars is not None:
             self._bars.stop()
 
     def work(self, state: State) -> None:
-        """Shows how far jobs are: how many are done, running and waiting, and the time left."""
+        """Shows how many jobs are done, running and waiting, and the time left.
+
+        Args:
+            state: The progress of the work.
+        """
         now = time.monotonic()
-        # What has been taken from a store, or was quick, says nothing about the rest
+        # Stored or quick jobs at the beginning say nothing about the rest
         self._work_began = self._work_began or (now, state.share)
         began, before = self._work_began
         gained = state.share - before
@@ -147,7 +165,7 @@ class ProgressReport:
             nonlocal last_line, last_done, first
             self._check()
             now = time.monotonic()
-            # Steps of an earlier run, such as those of a resumed sweep, are counted below 0
+            # Steps of an earlier run, for example of a resumed sweep, are below 0
             if done <= last_done:
                 return
             first = first or (now, done)

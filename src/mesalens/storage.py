@@ -20,11 +20,11 @@ from mesalens.checks import InputError
 from mesalens.files import replace_file, replacing
 
 _NETCDF = threading.Lock()
-"""The library is not safe in several threads."""
+"""The netCDF library is not thread-safe."""
 
 
 def save_arrays(tree: PyTree, file: Path) -> None:
-    """Writes the arrays of a pytree to a safetensors file, named as by `named_arrays`."""
+    """Writes the arrays of a pytree to a safetensors file, with the names of `named_arrays`."""
     replace_file(file, safetensors.numpy.save(named_arrays(tree)))
 
 
@@ -32,23 +32,24 @@ def load_arrays(tree: PyTree, file: Path) -> PyTree:
     """The pytree with its arrays replaced by those of a safetensors file.
 
     Args:
-        tree: gives the structure and the shapes, for example by `eqx.filter_eval_shape`.
-        file: a file written by `save_arrays`.
+        tree: Structure and shapes, for example from `eqx.filter_eval_shape`.
+        file: A file written by `save_arrays`.
 
     Raises:
-        InputError: if the file is missing or damaged, or has other names or shapes than the tree.
+        InputError: if the file is missing or damaged, or its names or shapes differ from the tree.
     """
     arrays = _read(file, safetensors.numpy.load_file)
     try:
         return with_arrays(tree, arrays)
     except ValueError:
         raise InputError(
-            f"{file} has the weights of another model than its settings; restore it or train again."
+            f"{file} has the weights of another model than its settings; restore it, or train "
+            "again."
         ) from None
 
 
 def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
-    """The arrays of a pytree by their paths (`W_Q`, `layers.0.weight`); random keys as integers."""
+    """The arrays of a pytree by path (`W_Q`, `layers.0.weight`); random keys as integers."""
     return {name: np.asarray(_data(leaf), order="C") for name, leaf in _named_leaves(tree)}
 
 
@@ -69,7 +70,7 @@ def with_arrays(tree: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
 def save_dataset(dataset: xr.Dataset, file: Path) -> None:
     """Writes a labelled dataset as netCDF, replacing the file atomically."""
     with replacing(file) as temporary, _NETCDF:
-        # `to_netcdf` would lock the file through the cluster, where this process has one of Dask's
+        # In a process of a Dask cluster, `to_netcdf` would lock the file through the cluster
         store = NetCDF4DataStore.open(str(temporary), mode="w", lock=threading.RLock())
         try:
             dataset.dump_to_store(store)
@@ -102,7 +103,7 @@ def _read(file, reader):
     except FileNotFoundError:
         raise InputError(f"{file} is missing; its folder is not a finished run.") from None
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise InputError(f"{file} is damaged ({error}); restore it or run again.") from None
+        raise InputError(f"{file} is damaged ({error}); restore it, or run again.") from None
 
 
 def _is_array(leaf):

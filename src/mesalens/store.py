@@ -1,4 +1,4 @@
-"""`Store`: results by what was computed, so that nothing is computed twice."""
+"""`Store`: results, addressed by what was computed, so that nothing is computed twice."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from mesalens.files import make_folder, replace_file, writing
 from mesalens.manifest import DamagedError, read_manifest, verify, write_manifest
 
 FORMAT = 1
-ADVICE = "what was finished is kept; free space, or give another --store, and run it again"
+ADVICE = "finished results are kept; free space, or give another --store, and run it again"
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,18 @@ class Entry:
 
 
 class Store:
-    """A folder of results, each in a folder of its own, which appears whole or not at all.
+    """A folder of results, each in its own subfolder, which is written atomically.
 
-    An *address* is a digest of what is computed. A *name* is a digest of how that was asked for
+    An *address* is a digest of what is computed. A *name* is a digest of how it was requested
     (settings, code and versions), which is known without tracing a program; it points to an
     address. Several processes may use a store at the same time.
 
     Args:
         folder: By default `store` in the user's cache folder for mesalens.
-        say: Called with a line where a damaged result is removed.
+        say: Called with a message if a damaged result is removed.
 
     Raises:
-        ValueError: if the folder cannot be written, is not a store, or a newer version made it.
+        ValueError: if the folder cannot be written, is not a store, or is from a newer version.
     """
 
     def __init__(self, folder: Path | None = None, say: Callable[[str], object] = print):
@@ -60,10 +60,10 @@ class Store:
         about = self.folder / "store.json"
         if not about.exists():
             files = self.folder.iterdir() if self.folder.is_dir() else ()
-            # Another process may be making the store
+            # Another process may be creating the store
             other = any(not file.name.startswith(".") for file in files)
             if other and not about.exists():
-                raise InputError(f"{self.folder} is not a store and not empty; give a new folder.")
+                raise InputError(f"{self.folder} is not a store, and not empty; give a new folder.")
             make_folder(self.folder)
             with writing(self.folder):
                 replace_file(about, json.dumps({"format": FORMAT}).encode())
@@ -73,7 +73,8 @@ class Store:
             raise InputError(f"{about} is damaged ({error}); give another --store.") from None
         if version > FORMAT:
             raise InputError(
-                f"{self.folder} was made by a newer mesalens; update, or give another --store."
+                f"{self.folder} was made by a newer mesalens; update mesalens, or give another "
+                "--store."
             )
         for name in ("results", "names", "unfinished"):
             with writing(self.folder):
@@ -88,13 +89,13 @@ class Store:
         return None
 
     def address(self, name: str) -> str | None:
-        """The address that a name points to, or None; there may be states only."""
+        """The address that a name points to, or None; it may have only states."""
         with suppress(OSError, ValueError):
             return (self.folder / "names" / name).read_text().strip()
         return None
 
     def get(self, address: str) -> Entry | None:
-        """The result at an address, or None; one that is damaged is removed, with a line."""
+        """The result at an address, or None; a damaged result is removed, with a message."""
         folder = self._results(address)
         try:
             about = read_manifest(folder)
@@ -102,7 +103,7 @@ class Store:
                 return None
             verify(folder, about)
         except DamagedError as error:
-            self.say(f"{error} The result is made again.")
+            self.say(f"{error} The result will be computed again.")
             shutil.rmtree(folder, ignore_errors=True)
             return None
         return Entry(address, folder, about)
@@ -115,14 +116,14 @@ class Store:
         about: Mapping[str, Any],
         name: str | None = None,
     ) -> Entry:
-        """Keeps a result, whose files `write(folder)` writes.
+        """Stores a result.
 
         Args:
-            address: Where.
-            kind: What it is.
-            write: Writes the files into an empty folder.
-            about: Values for the manifest.
-            name: A name that is to point to it.
+            address: Its address.
+            kind: The kind of result.
+            write: `write(folder)` writes the files into an empty folder.
+            about: Further entries of the manifest.
+            name: A name that will point to it.
 
         Raises:
             ValueError: if it cannot be written.
@@ -139,7 +140,7 @@ class Store:
         return Entry(address, final, content)
 
     def adopt(self, address: str, files: Mapping[str, bytes]) -> None:
-        """Keeps a result of another store, with its manifest, from its files by their names.
+        """Stores a result from another store, given by its files (with the manifest) by name.
 
         Raises:
             ValueError: if it is damaged or cannot be written.
@@ -156,16 +157,16 @@ class Store:
         self._place(address, fill)
 
     def _place(self, address: str, fill: Callable[[Path], object]) -> Path:
-        """The folder of a result, which appears when a function has filled it."""
+        """The folder of a result, which is created once a function has written its files."""
         final = self._results(address)
         with writing(self.folder, ADVICE):
             prefix = f".{os.getpid()}@{socket.gethostname()}-"
             temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder))
             try:
                 fill(temporary)
-                temporary.chmod(0o755)  # mkdtemp gives access to the owner only
+                temporary.chmod(0o755)  # mkdtemp gives access only to the owner
                 final.parent.mkdir(exist_ok=True)
-                with suppress(OSError):  # another process has kept the same result
+                with suppress(OSError):  # another process has stored the same result
                     temporary.rename(final)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -179,11 +180,11 @@ class Store:
             replace_file(self.folder / "names" / name, address.encode())
 
     def unfinished(self, address: str) -> Path:
-        """Where work on an address keeps its states."""
+        """The folder for states of unfinished work on an address."""
         return self.folder / "unfinished" / address
 
     def keep_state(self, address: str, name: str, content: bytes) -> None:
-        """Keeps a state of work on an address that was done in another store."""
+        """Stores a state of unfinished work from another store."""
         folder = self.unfinished(Path(address).name)
         with writing(self.folder, ADVICE):
             folder.mkdir(exist_ok=True)
@@ -194,7 +195,7 @@ class Store:
         return frozenset(folder.name for folder in (self.folder / "results").glob("*/*"))
 
     def forget_unfinished(self, address: str) -> None:
-        """Removes the states of an address whose result is kept."""
+        """Removes the states of an address."""
         shutil.rmtree(self.unfinished(address), ignore_errors=True)
 
     def entries(self) -> Iterator[Entry]:
@@ -205,7 +206,7 @@ class Store:
                     yield Entry(folder.name, folder, about)
 
     def entry(self, start: str) -> Entry:
-        """The result whose address begins with some letters.
+        """The result whose address begins with the given letters.
 
         Raises:
             ValueError: if there is none, or more than one.
@@ -213,7 +214,9 @@ class Store:
         found = [entry for entry in self.entries() if entry.address.startswith(start)]
         if len(found) != 1:
             many = f"{len(found)} results have" if found else "no result has"
-            raise InputError(f"{many} an address that begins with {start!r}; see mesalens store.")
+            raise InputError(
+                f"{many} an address that begins with {start!r}; `mesalens store` lists them."
+            )
         return found[0]
 
     def remove(self, entry: Entry) -> None:
@@ -224,7 +227,7 @@ class Store:
         return self.folder / "results" / address[:2] / address
 
     def _remove_abandoned(self) -> None:
-        """Removes what processes of this machine that no longer run were writing."""
+        """Removes the temporary folders of processes of this machine that no longer exist."""
         for folder in self.folder.glob(f".*@{socket.gethostname()}-*"):
             pid = folder.name[1:].partition("@")[0]
             if pid.isdigit() and not psutil.pid_exists(int(pid)):
@@ -232,5 +235,5 @@ class Store:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value that JSON has."""
+    """SHA-256 of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

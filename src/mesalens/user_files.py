@@ -1,4 +1,4 @@
-"""Python files of users: imported by their place, and sent along to other machines."""
+"""Python files of users: imported by path, and sent to other machines with the work."""
 
 import hashlib
 import importlib.util
@@ -20,13 +20,13 @@ def import_file(path: str | Path, name: str) -> types.ModuleType:
     """The module in a file, imported once under a name.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is no such file.
         Exception: what the file raises; it can then be imported again.
     """
     path = str(Path(path).resolve())
     with _IMPORTING:
         if (path, name) not in _imported:
-            # What was sent goes before what lies in the same place on this machine
+            # A file that was sent has precedence over a local file with the same path
             spec = importlib.util.spec_from_file_location(name, _sent.get(path, path))
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
@@ -46,7 +46,7 @@ def is_there(path: str | Path) -> bool:
 
 
 class Source(NamedTuple):
-    """A file to be sent: where it is, the name of the module that it is, and its text."""
+    """A file to be sent: its path, the name of its module, and its text."""
 
     path: str
     module: str | None
@@ -60,7 +60,7 @@ def send(path: str | Path) -> None:
 
 
 def sources() -> list[Source]:
-    """The files that have been imported, to be sent along with work that may need them."""
+    """The files that have been imported, to be sent with work that may need them."""
     with _IMPORTING:
         modules: list[tuple[str, str | None]] = [*_imported, *((path, None) for path in _others)]
         return [
@@ -70,13 +70,14 @@ def sources() -> list[Source]:
 
 
 def receive(files: Iterable[Source], folder: Path) -> None:
-    """Takes files from another machine, and imports what was imported there under a name.
+    """Receives files from another machine, and imports those that were imported there.
 
-    Where a file that was imported before has changed, everything made of files is forgotten.
+    If a file that was imported before has changed, everything that was made from files is
+    forgotten.
 
     Args:
         files: The files.
-        folder: Where to keep them.
+        folder: The folder in which to keep them.
 
     Raises:
         Exception: what a file raises.
@@ -99,5 +100,5 @@ def receive(files: Iterable[Source], folder: Path) -> None:
 
 
 def when_files_change(forget: Callable[[], object]) -> None:
-    """Registers a function to be called when a file that was imported has changed."""
+    """Registers a function to call when an imported file has changed."""
     _forget.append(forget)

@@ -1,4 +1,8 @@
-"""The machinery of studies: experiments, claims, criteria, the session that carries them out."""
+"""Studies: experiments, claims and criteria, and the session that checks the claims.
+
+A `Study` declares what a paper claims and how it is measured. A `Session` trains, measures, and
+judges the claims by their criteria; the result is a `Report`.
+"""
 
 import lazy_loader
 

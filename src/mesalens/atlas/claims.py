@@ -1,4 +1,4 @@
-"""The standard claims of studies: that learners are alike, and that they left a plateau."""
+"""Standard claims of studies: that learners are alike, and that they leave a plateau."""
 
 from typing import Any, Literal
 
@@ -48,22 +48,22 @@ def gain(lab: Lab, trained: Trained) -> float:
     """Training leaves the plateau: averaged over initialisations, {subject} gain more than half of
     what {reference} gains over predicting 0.
 
-    Measured: (R_0 - R) / (R_0 - R_ref) after the last step, R_0 the risk of predicting 0; this
-    claim counts every seed.
+    Measured: (R_0 - R) / (R_0 - R_ref) after the last step, where R_0 is the risk of predicting 0;
+    every seed counts.
     """
     return (trained.experiment.counts or LeftPlateau()).gain(trained)
 
 
 class Alike:
-    """Declares claims about learners beside a reference, by the quantities of `compared`.
+    """Declares claims that learners and a reference are alike.
 
     Args:
-        part: The part of a study that has the claims.
-        compared: A measurement by `compared`, or by `compared_with_each`.
-        subject: Words for the learners.
-        reference: Words for the reference.
-        name: In front of a reference's values, where there are several, as "plus_plus_".
-        seeds: Which seeds count, in words, if not all that left the plateau.
+        part: The part or study that has the claims.
+        compared: A measurement, made by `compared` or `compared_with_each`.
+        subject: The learners in words.
+        reference: The reference in words.
+        name: The prefix of the reference's values, if there are several references.
+        seeds: Which seeds count, in words; by default nothing is said.
         **options: As for `Part.claim`.
     """
 
@@ -93,11 +93,11 @@ class Alike:
         """Declares a claim.
 
         Args:
-            name: Of the claim.
-            quantity: What of the two is compared.
-            place: Where the paper makes it.
+            name: The name of the claim.
+            quantity: What is compared: "risk", "predictions", "cosine" or "sensitivities".
+            place: Where the paper makes the claim.
             criterion: What confirms it.
-            fails: "untrained", or the same measurement of something else, of which it is false.
+            fails: "untrained", or the same measurement of other learners, of which it is false.
             **options: As for `Part.claim`.
         """
         value, statement, measured = _ALIKE[quantity]
@@ -121,17 +121,20 @@ def leaves_plateau(
     reference: str = "one step of gradient descent",
     **options: Any,
 ) -> Any:
-    """Declares the claim that trainings leave the plateau, which counts every seed.
+    """Declares the claim that training leaves the plateau; every seed counts.
 
     Args:
-        part: The part of a study that has the claim.
-        name: Of the claim.
-        place: Where the paper makes it.
-        criterion: What confirms it, about the share of the reference's gain.
+        part: The part or study that has the claim.
+        name: The name of the claim.
+        place: Where the paper makes the claim.
+        criterion: What confirms it, as a share of what the reference gains over predicting 0.
         trained: The experiment.
-        subject: Words for the learners.
-        reference: Words for the reference.
+        subject: The learners in words.
+        reference: The reference in words.
         **options: As for `Part.claim`.
+
+    Returns:
+        The claim.
     """
     options |= {"every_seed": True, "must_fail_on": "untrained"}
     options |= {"subject": subject, "reference": reference}

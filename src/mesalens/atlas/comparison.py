@@ -1,4 +1,4 @@
-"""A learner beside a reference: what most claims are about."""
+"""Comparisons of a learner with a reference: what most claims are about."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -26,23 +26,29 @@ def beside(
     prompts: int,
     prefix: str = "",
 ) -> dict[str, Float[Array, ""]]:
-    """A learner beside a reference on the same fresh prompts; JAX can trace it.
+    """Compares a learner with a reference on the same fresh prompts; JAX can trace it.
 
-        risk, reference_risk     R = E‖ŷ - y‖², R_ref
-        risk_difference          R / R_ref - 1
-        prediction_difference    E‖ŷ - ŷ_ref‖ / E‖ŷ_ref‖
-        cosine                   E[⟨J, J_ref⟩ / (‖J‖ ‖J_ref‖)],  J = ∂ŷ/∂x_query
-        sensitivity_difference   E‖J - J_ref‖ / E‖J_ref‖
+    | name | value |
+    |---|---|
+    | `risk`, `reference_risk` | R = E‖ŷ - y‖², and R_ref |
+    | `risk_difference` | R / R_ref - 1 |
+    | `prediction_difference` | E‖ŷ - ŷ_ref‖ / E‖ŷ_ref‖ |
+    | `cosine` | E[⟨J, J_ref⟩ / (‖J‖ ‖J_ref‖)], J = ∂ŷ/∂x_query |
+    | `sensitivity_difference` | E‖J - J_ref‖ / E‖J_ref‖ |
 
-    A learner that always predicts 0 has 1 in the two differences.
+    For a learner that always predicts 0, `prediction_difference` and `sensitivity_difference` are
+    1.
 
     Args:
         learner: The learner.
         reference: The reference.
-        task: What prompts are drawn from.
+        task: The distribution of prompts.
         key: A random key.
-        prompts: How many.
-        prefix: Put in front of all names but `risk`.
+        prompts: The number of prompts.
+        prefix: Put in front of all names except `risk`.
+
+    Returns:
+        The values by name.
     """
     mean = Comparison(reference, task, prompts)(learner, key)
     mean = {name.removeprefix("reference."): value for name, value in mean.items()}
@@ -57,11 +63,11 @@ def beside(
 
 
 compare = compiled_once(beside)
-"""`beside`, compiled once for all seeds of an experiment."""
+"""`beside`, compiled once, for all seeds of an experiment."""
 
 
 def own(trained: Trained, reference: AnyLearner) -> AnyLearner:
-    """What was trained."""
+    """The trained learner."""
     return trained.learner
 
 
@@ -73,11 +79,22 @@ def compared(
     learner: Callable[[Trained, AnyLearner], AnyLearner] = own,
     dimension: str = "setting",
 ) -> dict[str, Any] | xr.Dataset:
-    """Trained learners beside references, by the names of `beside`.
+    """Measurement: compares trained learners with a reference, with the values of `beside`.
 
-    A reference is another training, or what `reference(trained)` makes. Instead of what was trained
-    stands `learner(trained, reference)`. Several trainings by their labels, beside one reference or
-    one for each label, give values along a dimension.
+    The number of prompts is the setting `prompts` of the study. Use `compared.given(…)` to set the
+    arguments.
+
+    Args:
+        lab: The `Lab`.
+        trained: An experiment, or several by label.
+        reference: An experiment, a function of a trained seed that returns a learner, or a mapping
+            of the labels to such references.
+        learner: `learner(trained, reference)` returns the learner to compare; by default the
+            trained learner.
+        dimension: The name of the dimension of labels.
+
+    Returns:
+        The values by name; of several experiments a dataset along `dimension`.
     """
 
     def measure(run: Trained, made: Mapping[str, AnyLearner]) -> dict[str, Any]:
@@ -91,9 +108,18 @@ def compared(
 def compared_with_each(
     lab: Lab, trained: Any, references: Mapping[str, Any], dimension: str = "setting"
 ) -> dict[str, Any] | xr.Dataset:
-    """Trained learners beside several references on the same prompts, as for `compared`.
+    """Measurement: compares trained learners with several references on the same prompts.
 
-    The name of a reference stands in front of its values: `descent_risk_difference`.
+    The values of `beside` have the name of the reference in front: `descent_risk_difference`.
+
+    Args:
+        lab: The `Lab`.
+        trained: An experiment, or several by label.
+        references: References by name, each as in `compared`.
+        dimension: The name of the dimension of labels.
+
+    Returns:
+        The values by name; of several experiments a dataset along `dimension`.
     """
 
     def measure(run: Trained, made: Mapping[str, AnyLearner]) -> dict[str, Any]:
@@ -112,7 +138,7 @@ def _measured(
     references: Mapping[str, Any],
     dimension: str,
 ) -> dict[str, Any] | xr.Dataset:
-    """What is measured of one training, or of several by their labels, beside references."""
+    """Measures one training, or several by label, with the references."""
 
     def one(run: Trained, label: Any = None) -> dict[str, Any]:
         made = {}
@@ -131,7 +157,20 @@ def _measured(
 def largest_difference(
     learner: AnyLearner, reference: AnyLearner, task: Task, key: Key[Array, ""], prompts: int = 200
 ) -> Float[Array, ""]:
-    """The greatest ‖ŷ - ŷ_ref‖ over prompts, over the root mean square of ‖ŷ_ref‖."""
+    """The largest difference of predictions, relative to their size.
+
+    `max ‖ŷ - ŷ_ref‖ / (mean ‖ŷ_ref‖²)^½` over fresh prompts.
+
+    Args:
+        learner: The learner.
+        reference: The reference.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts.
+
+    Returns:
+        A number, 0 for equal predictions.
+    """
     drawn, _ = task.sample(key, (prompts,))
     expected = jax.vmap(reference)(drawn)
     differences = jnp.linalg.norm(jax.vmap(learner)(drawn) - expected, axis=-1)
@@ -143,9 +182,15 @@ def over(
     measure: Callable[[Trained], Mapping[str, Any]],
     dimension: str,
 ) -> xr.Dataset:
-    """What is measured of several experiments, along a dimension with their labels.
+    """Measures several experiments, along a dimension with their labels.
 
-    The coordinate `counted` says which of them count.
+    Args:
+        family: The trained seeds by label.
+        measure: A function of a trained seed that returns numbers or arrays by name.
+        dimension: The name of the dimension.
+
+    Returns:
+        A dataset, whose coordinate `counted` says which of the trained seeds count.
     """
     measured = [xr.Dataset(dict(measure(run))) for run in family.values()]
     labels = xr.DataArray(list(family), dims=dimension, name=dimension)
@@ -154,7 +199,16 @@ def over(
 
 
 def settings_of(function: Callable[[Any], Any], values: Any, dimension: str) -> xr.DataArray:
-    """`function(value)` for each value, along a dimension with the values as labels."""
+    """`function(value)` for each value, as a labelled array.
+
+    Args:
+        function: A function of a value that returns a number.
+        values: The values, which are also the labels.
+        dimension: The name of the dimension.
+
+    Returns:
+        The results, in float64.
+    """
     results = [np.asarray(function(value), np.float64) for value in values]
     return xr.DataArray(results, {dimension: list(map(_label, values))}, (dimension,))
 
@@ -164,7 +218,7 @@ def _label(value: Any) -> Any:
 
 
 def runs_of(results: Any) -> Iterator[Any]:
-    """The trained seeds among results, those of several experiments one after the other."""
+    """The trained seeds among results, also in tuples and mappings."""
     if isinstance(results, Trained):
         yield results
     elif isinstance(results, Mapping):

@@ -1,12 +1,12 @@
-"""`Criterion`: whether the evidence confirms a claim, and looks at the evidence as seeds are added.
+"""`Criterion`: whether the evidence confirms a claim, at each look as seeds are added.
 
-A claim is judged at looks that are fixed beforehand, each with more seeds than the one before. With
-two-sided intervals of level 1 - α_k at look k, the interval misses the mean at some look with a
-probability of at most Σ α_k (Boole), whatever the dependence between looks. A verdict is wrong only
-if an interval misses the mean. So Σ α_k = 0.05 bounds the probability of a wrong verdict, also
-where the number of looks that are taken depends on the values. A claim about several settings
-passes only if each interval lies inside, so that one interval has to miss for a wrong PASS; for a
-wrong FAIL any one of K may miss, and FAIL is decided with intervals of level 1 - α_k / K.
+A claim is judged at looks that are fixed in advance, each with more seeds than the one before. With
+two-sided intervals of level 1 - α_k at look k, the probability that the interval misses the mean at
+any look is at most Σ α_k (Boole), for any dependence between looks. A verdict is wrong only if an
+interval misses the mean. So Σ α_k = 0.05 bounds the probability of a wrong verdict, even if the
+number of looks depends on the values. A claim about several settings passes only if every interval
+lies inside, so a wrong PASS needs one particular interval to miss. For a wrong FAIL any one of K
+intervals may miss, so FAIL is decided with intervals of level 1 - α_k / K.
 """
 
 import math
@@ -30,9 +30,9 @@ MOST_SEEDS = 10**6
 
 
 class Evidence(NamedTuple):
-    """Measured values, with the dimension `seed` and one for each kind of setting.
+    """Measured values, with the dimension `seed` and perhaps dimensions of settings.
 
-    `counted` is boolean, over `seed` and perhaps settings, and says which values count.
+    `counted` is boolean, over `seed` and perhaps settings: whether a value counts.
     """
 
     values: xr.DataArray
@@ -41,12 +41,20 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True)
 class Judgement:
-    """An outcome and the setting that decides it.
+    """The outcome of a criterion, with the numbers of the setting that decides it.
 
-    `value` is the mean over seeds in that setting, [`low`, `high`] its interval of the given
-    `level` (the range over seeds for a universal claim), and `where` the setting. `seeds` of
-    `seeds_run` seeds counted there; `values` has each seed that counted. `why` says in words why
-    the outcome is not PASS, and `seeds_to_decide` how many seeds would probably decide it.
+    Attributes:
+        outcome: "PASS", "FAIL" or "INCONCLUSIVE".
+        value: The mean over seeds.
+        low: The lower end of its interval; for a universal claim, the least value.
+        high: The upper end of its interval; for a universal claim, the largest value.
+        level: The confidence level of the interval; 1 for a universal claim.
+        seeds: The number of seeds that count.
+        seeds_run: The number of seeds that were computed.
+        where: The setting, by dimension; empty if the claim has no settings.
+        values: The value of each seed that counts.
+        why: Why the outcome is not PASS, in words.
+        seeds_to_decide: The number of seeds that would probably decide an inconclusive claim.
     """
 
     outcome: Outcome
@@ -64,15 +72,23 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Criterion:
-    """The interval over seeds must lie inside (low, high) in every setting.
+    """What confirms a claim: the interval over seeds lies inside (low, high) in every setting.
 
-    PASS if it does; FAIL if the two do not overlap in some setting, or a value is not finite;
-    INCONCLUSIVE otherwise. A universal claim is about each seed instead of the mean: one seed
-    outside is a counterexample, and it FAILS. Among the settings with the outcome, the one whose
-    interval reaches farthest out decides.
+    The outcome is PASS if it does, FAIL if the interval lies outside in some setting or a value is
+    not finite, and INCONCLUSIVE otherwise. A universal claim is about every seed instead of the
+    mean: it passes if all values lie inside, and one value outside is a counterexample. Of several
+    settings with this outcome, the one whose interval reaches farthest out is reported.
+
+    Usually made by `within`, `above`, `below` or `every_seed_below`.
+
+    Attributes:
+        low: The lower bound.
+        high: The upper bound.
+        words: The criterion in words.
+        universal: Whether the claim is about every seed.
 
     Raises:
-        ValueError: for a criterion that no value could fail, or none could pass.
+        ValueError: if every value would pass, or none could.
     """
 
     low: float
@@ -83,10 +99,18 @@ class Criterion:
     def __post_init__(self):
         bounds = self.low, self.high
         if any(map(math.isnan, bounds)) or not self.low < self.high or bounds == (-np.inf, np.inf):
-            raise InputError(f"a criterion needs a bound that values can miss; got {self.words}.")
+            raise InputError(
+                "the bounds of a criterion must be low < high, and not both infinite; got "
+                f"{self.words}."
+            )
 
     def judge(self, evidence: Evidence, error: float = ERROR) -> Judgement:
-        """The judgement of the evidence with intervals of level 1 - error."""
+        """The judgement of the evidence.
+
+        Args:
+            evidence: The values, and which of them count.
+            error: Intervals have the level 1 - error.
+        """
         values, counted = xr.broadcast(*evidence)
         values = values.transpose("seed", ...)
         counted = counted.transpose(*values.dims).astype(bool)
@@ -139,8 +163,8 @@ class Criterion:
         return Judgement(**(vars(judged) | {"why": why, "seeds_to_decide": needed}))
 
     def _seeds_to_decide(self, values: np.ndarray, run: int, error: float) -> int | None:
-        """The seeds with which the interval would end at the nearest bound, were mean and standard
-        deviation what they are now.
+        """The number of seeds with which the interval would end at the nearest bound, if mean and
+        standard deviation stay the same.
         """
         if len(values) < 2:
             return None
@@ -157,7 +181,7 @@ class Criterion:
         more = f", and {judged.seeds - 12} more" if judged.seeds > 12 else ""
         shown = f" ({values}{more})" if values else ""
         if not judged.seeds:
-            return f"No seed counts, of {judged.seeds_run}."
+            return f"No seed counts ({judged.seeds_run} computed)."
         if not all(map(math.isfinite, judged.values.values())):
             return f"A value is not finite{shown}."
         if self.universal:
@@ -167,24 +191,24 @@ class Criterion:
             return f"Seed {seed} is a counterexample: {number(value)} is not {self.words}{others}."
         ends = f"[{number(judged.low)}, {number(judged.high)}]"
         if judged.outcome == "FAIL":
-            return f"The interval {ends} lies outside: {self.words}{shown}."
+            return f"The interval {ends} lies outside the criterion, {self.words}{shown}."
         if judged.seeds < 2:
-            return f"One seed counts, of {judged.seeds_run}, and an interval needs two{shown}."
+            return f"One seed counts ({judged.seeds_run} computed); an interval needs two{shown}."
         advice = f" About {needed} seeds would probably decide it." if needed else ""
-        return f"The interval {ends} reaches across a bound{shown}.{advice}"
+        return f"The interval {ends} contains a bound{shown}.{advice}"
 
     def _margin(self, judgement: Judgement) -> float:
-        """How far inside the criterion the interval ends; negative if it reaches out."""
-        # Where both ends are infinite, the difference is NaN: nothing reaches out there
+        """How far the interval is inside the bounds; negative if it reaches out."""
+        # If both are infinite, the difference is NaN, and nothing reaches out
         return np.nanmin([judgement.low - self.low, self.high - judgement.high])
 
 
 def interval(values: Float[np.ndarray, " seeds"], error: float = ERROR) -> tuple[float, float]:
-    """Student's interval of level 1 - error of the mean over independent seeds.
+    """Student's interval for the mean over independent seeds, of level 1 - error.
 
         mean ± t(n - 1, 1 - error / 2) · s / √n
 
-    It is the whole line for fewer than two seeds.
+    For fewer than two seeds it is the whole line.
     """
     if len(values) < 2:
         return -np.inf, np.inf
@@ -193,7 +217,7 @@ def interval(values: Float[np.ndarray, " seeds"], error: float = ERROR) -> tuple
 
 
 def _growing(first: int) -> list[int]:
-    """Numbers of seeds up to the largest, each a few percent above the one before."""
+    """Numbers of seeds up to the largest, each a few percent more than the one before."""
     return np.unique(np.geomspace(first, MOST_SEEDS, 400).astype(int)).tolist()
 
 
@@ -202,10 +226,10 @@ def _half(spread: float, seeds: int, error: float) -> float:
 
 
 def spending(looks: Sequence[int], error: float = ERROR) -> dict[int, float]:
-    """The share α_k of the error for each look, by its number of seeds.
+    """The error α_k of each look, by its number of seeds.
 
-    Each look takes half of what is left, and the last one all of it: most claims are decided at the
-    first look.
+    Each look spends half of what is left, and the last look all of it, because most claims are
+    decided at the first look.
     """
     shares, left = {}, error
     for seeds in looks[:-1]:
@@ -220,20 +244,53 @@ def number(value: float) -> str:
 
 
 def within(margin: float) -> Criterion:
-    """Equivalence: the interval lies inside ±margin."""
+    """Criterion of equivalence: the interval of the mean lies inside (-margin, margin).
+
+    Args:
+        margin: The largest difference that counts as equal, positive, in units of the estimator.
+
+    Returns:
+        The criterion.
+
+    Example:
+        >>> from mesalens.atlas import within
+        >>> within(0.01).words
+        'within ±0.01'
+    """
     return Criterion(-margin, margin, f"within ±{margin:g}")
 
 
 def above(threshold: float) -> Criterion:
-    """Order: the interval lies above a threshold."""
+    """Criterion of order: the interval of the mean lies above a threshold.
+
+    Args:
+        threshold: The threshold, in units of the estimator.
+
+    Returns:
+        The criterion.
+    """
     return Criterion(threshold, np.inf, f"above {threshold:g}")
 
 
 def below(threshold: float) -> Criterion:
-    """Order: the interval lies below a threshold."""
+    """Criterion of order: the interval of the mean lies below a threshold.
+
+    Args:
+        threshold: The threshold, in units of the estimator.
+
+    Returns:
+        The criterion.
+    """
     return Criterion(-np.inf, threshold, f"below {threshold:g}")
 
 
 def every_seed_below(threshold: float) -> Criterion:
-    """Universal: every seed is below a threshold."""
+    """Universal criterion: every seed is below a threshold; one counterexample is a FAIL.
+
+    Args:
+        threshold: The threshold, in units of the estimator.
+
+    Returns:
+        The criterion.
+    """
     return Criterion(-np.inf, threshold, f"below {threshold:g} for every seed", universal=True)

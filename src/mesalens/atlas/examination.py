@@ -1,4 +1,4 @@
-"""`Examination`: a study with the settings of a budget, as it is carried out in a session."""
+"""`Examination`: checks a study with the settings of a budget, in a session."""
 
 import functools
 import itertools
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Judged:
-    """A claim that is being judged: its looks, the jobs of its seeds, the verdict."""
+    """A claim that is being judged: its looks, the jobs of its seeds, and its judgement."""
 
     part: Part
     claim: Claim
@@ -37,7 +37,7 @@ class Judged:
 
 
 class Examination:
-    """A study with the settings of a budget, as it is carried out in a session."""
+    """Checks a study with the settings of a budget, in a session."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Examination:
         self.falsify = falsify
         self.changes = {name: value for name, value in changes.items() if name in study.settings}
         if unknown := [name for name in changes if name not in study.settings]:
-            study.values(budget, {unknown[0]: changes[unknown[0]]})  # raises, with the nearest
+            study.values(budget, {unknown[0]: changes[unknown[0]]})  # raises; suggests names
         self.values = study.values(budget, self.changes)
         self.jobs: dict[tuple[str, int | None], Job] = {}
         self.units: dict[str, Units] = {}
@@ -72,7 +72,7 @@ class Examination:
             if not falsify or claim.must_fail_on is not None
         ]
         if falsify and not self.claims:
-            raise InputError(f"{study.name} has no claim with must_fail_on among these.")
+            raise InputError(f"none of these claims of {study.name} has a must_fail_on.")
         self.drawn: dict[str, Job] = {}
         self._known = session.store.addresses()
         known = environment()
@@ -86,7 +86,7 @@ class Examination:
         return [job for claim in self.claims for job in self._look(claim)]
 
     def then(self, job: Job) -> list[Job]:
-        """What a finished job leads to: more seeds, or figures when all claims are judged."""
+        """The jobs that follow a finished one: more seeds, or figures if all claims are judged."""
         more: list[Job] = []
         waiting = [claim for claim in self.claims if claim.judgement is None]
         for claim in waiting:
@@ -101,7 +101,7 @@ class Examination:
         return list(claim.jobs.values())
 
     def kept(self, claim: Judged) -> Judgement | None:
-        """The judgement of a claim if all of its evidence is in the store."""
+        """The judgement of a claim, if all of its evidence is stored."""
         judged, store = None, self.session.store
         for look in claim.looks:
             found = [store.find(self.name(claim.claim.identity, seed)) for seed in range(look)]
@@ -114,7 +114,7 @@ class Examination:
         return judged
 
     def _judged(self, claim: Judged, tables: Mapping[int, xr.Dataset]) -> Judgement:
-        """The judgement with the error that the look at so many seeds may spend."""
+        """The judgement, with the error that a look at this many seeds may spend."""
         table = over_seeds(tables)
         share = spending(claim.looks)[len(tables)]
         return claim.claim.criterion.judge(Evidence(table["value"], table["counted"]), share)
@@ -128,7 +128,7 @@ class Examination:
         return []
 
     def _read(self, jobs: Mapping[int, Job]) -> dict[int, xr.Dataset]:
-        """What the jobs of seeds gave."""
+        """The results of the jobs of seeds."""
         return {seed: job.result.value(self.session.store) for seed, job in jobs.items()}
 
     def job(self, node: Node, seed: int | None, runs: int = 0) -> Job:
@@ -144,7 +144,7 @@ class Examination:
         else:
             needs = self._needs(node, [seed] if seed is not None else list(range(runs)))
             flat = [job for jobs in needs.values() for job in _jobs(jobs)]
-            if seed:  # seeds share programs, which the first one compiles
+            if seed:  # seeds share programs, and the first one compiles them
                 flat.append(self.job(node, 0))
             job = Job(
                 words,
@@ -157,7 +157,7 @@ class Examination:
         return job
 
     def _unit(self, node: Node, seed: int | None, needs: Mapping[str, Any], name: str) -> Unit:
-        """A function of the study, as what any machine can do when it has what is needed."""
+        """A function of the study as a unit, which any machine can do once it has its needs."""
         store = self.session.store
 
         def kept() -> dict[str, list[Any]]:
@@ -182,10 +182,10 @@ class Examination:
         return job
 
     def _keep(self, job: Job, name: str, made: Made, read: Any) -> Kept:
-        """Notes what a unit has put into the store."""
+        """Records what a unit has stored."""
         store = self.session.store
         entry = store.get(made.address)
-        if entry is None:  # it was damaged, and is made again
+        if entry is None:  # it was damaged, and is computed again
             self._known -= {made.address}
             raise BusyError
         store.name(name, made.address)
@@ -193,7 +193,7 @@ class Examination:
         return Kept(made.address, read)
 
     def _needs(self, node: Node, seeds: list[int]) -> dict[str, list[Any]]:
-        """The jobs of what a node needs, by name: for each seed one, or several by labels."""
+        """The jobs that a node needs, by argument: for each seed one, or several by label."""
         return {
             name: [
                 self.trainings(other, seed)
@@ -205,14 +205,14 @@ class Examination:
         }
 
     def trainings(self, node: ExperimentNode, seed: int) -> Job | dict[Any, Job]:
-        """The job of a unit, or the jobs of several experiments by their labels."""
+        """The job of a training, or the jobs of several experiments by label."""
         made = self.made(node)
         if isinstance(made, Experiment):
             return self._training(node, None, made, seed)
         return {label: self._training(node, label, made, seed) for label in made}
 
     def made(self, node: ExperimentNode) -> Experiment | dict[Any, Experiment]:
-        """What an experiment's function makes of the settings."""
+        """What the function of an experiment returns for the settings."""
         if node.identity not in self._made:
             self._made[node.identity] = node.call(self.values, {})
         return self._made[node.identity]
@@ -261,13 +261,13 @@ class Examination:
         return job
 
     def name(self, identity: str, seed: int | None, runs: int = 0) -> str:
-        """The name of a result in the store: everything that it depends on, as a digest."""
+        """The name of a result in the store: a digest of everything that it depends on."""
         return digest([self._made_with, self.session.seed, seed, runs, identity])
 
     def _draw(self) -> list[Job]:
-        """The jobs of the figures and remarks that need no further experiments.
+        """The jobs of those figures and remarks that need no further experiments.
 
-        Where not all claims of a part were asked for, they need no further measurements either.
+        If not all claims of a part were asked for, they must need no further measurements either.
         """
         known = {i for claim in self.claims for i in claim.claim.closure}
         least: dict[str, int] = {}
@@ -297,7 +297,7 @@ class Examination:
     # The report
 
     def report(self) -> StudyReport:
-        """What came out."""
+        """The verdicts, with figures, remarks and evidence."""
         nodes = {n.identity: n for n in all_nodes(claim.claim for claim in self.claims)}
         verdicts, store = [], self.session.store
         for claim in self.claims:
@@ -344,7 +344,7 @@ class Examination:
         )
 
     def _unit_entries(self, nodes: Mapping[str, Node]) -> dict[str, dict[int, tuple[Entry, bool]]]:
-        """The units behind the claims, by experiment and seed; of those that are in the store."""
+        """The stored trainings on which the claims rest, by experiment and seed."""
         found: dict[str, dict[int, tuple[Entry, bool]]] = {}
         runs = max((len(claim.jobs) for claim in self.claims), default=0)
         for node in nodes.values():
@@ -367,7 +367,7 @@ class Examination:
         return self.session.store.find(self.name(identity, seed))
 
     def _tables(self, nodes: Mapping[str, Node]) -> dict[str, xr.Dataset]:
-        """The evidence of all claims, and what was measured for them, by name."""
+        """The evidence of all claims, by name."""
         tables = {}
         for claim in self.claims:
             table = over_seeds(self._read(claim.jobs))
@@ -380,7 +380,7 @@ class Examination:
 def _looks(setting: Any) -> tuple[int, ...]:
     looks = tuple(setting) if isinstance(setting, tuple | list) else (setting,)
     if any(a >= b for a, b in itertools.pairwise(looks)) or looks[0] < 1:
-        raise InputError(f"numbers of seeds must grow from look to look; got {looks}.")
+        raise InputError(f"seeds must be positive and increase from look to look; got {looks}.")
     return looks
 
 

@@ -1,4 +1,4 @@
-"""`Experiment`: a training as a frozen value, and `Trained`, what one seed of it leaves."""
+"""`Experiment`: a training as a frozen value, and `Trained`, the result for one seed."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -18,20 +18,30 @@ from mesalens.theory import one_step_risk
 from mesalens.training.problem import Measure
 
 Seeded = Callable[[np.random.Generator], Task]
-"""Draws a task, one for each seed."""
+"""Draws the task of a seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What is trained, on which task, and how: everything but the seeds.
+    """A training in a study: what is trained, on which task, and how.
 
-    Members of open axes are given as objects, by name, or as a mapping of `kind` and parameters, as
-    in `TrainingSettings`; `model` may also be a function of a key that makes a learner, and `task`
-    a function of a NumPy generator, by which each seed draws a task of its own. Such tasks may
-    differ in numbers only.
+    Parts are given as objects, by name, or as a mapping of `kind` and parameters, as in
+    `mesalens.training.TrainingSettings`.
 
-    `measure(task)` gives what is measured during the training, a function of learner and key.
-    `counts` says which seeds claims count.
+    Attributes:
+        task: The distribution of prompts; or a function of a NumPy generator that draws the task of
+            a seed. The tasks of different seeds must differ in numbers only.
+        model: The learner; or a function of a key that returns it.
+        optimiser: The optimiser, by default Adam with its default settings.
+        objective: What is minimised.
+        stop: When a run has converged.
+        steps: The number of steps.
+        batch_size: The number of fresh prompts in a step.
+        microbatches: The number of equal parts of a batch; it must divide batch_size.
+        every: The number of steps between measurements; by default a twentieth of the steps.
+        measure: `measure(task)` returns a function of learner and key that returns more numbers to
+            measure, by name.
+        counts: Which seeds the claims count; by default all that have not diverged.
     """
 
     task: Task | Seeded | Mapping[str, Any]
@@ -47,15 +57,23 @@ class Experiment:
     counts: "LeftPlateau | None" = None
 
     def initialise(self, task: Task) -> Callable[..., Learner]:
-        """The function of a key that makes the learner before training."""
+        """The function of a key that returns the learner before training.
+
+        Args:
+            task: The task, which gives the sizes of the learner.
+        """
         if callable(self.model):
             return self.model
-        # Read once, because the maker is called while JAX traces
+        # Read once, because the function is called while JAX traces
         settings = kinds.checked(lambda: kinds.Member("learner").read(self.model))
         return lambda key: settings.build(dim=task.dim, outputs=task.outputs, key=key)
 
     def task_of(self, rng: np.random.Generator) -> Task:
-        """The task of a seed, from its generator."""
+        """The task of a seed.
+
+        Args:
+            rng: The NumPy generator of the seed.
+        """
         if isinstance(self.task, Task):
             return self.task
         if isinstance(self.task, Mapping):
@@ -63,7 +81,7 @@ class Experiment:
         return self.task(rng)
 
     def describe(self) -> dict[str, Any]:
-        """The experiment in plain values, for people."""
+        """The experiment as plain values, for reports."""
         shown = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for name in ("measure", "counts"):
             del shown[name]
@@ -82,10 +100,17 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Trained:
-    """One seed of an experiment: the learner, its task, and what was measured during training.
+    """One trained seed of an experiment: the learner, its task, and what was measured.
 
-    `metrics` has the dimension `step`; its attributes and the coordinates `ending` and
-    `steps_taken` are those of `Training`. `settings` are those of the study.
+    Attributes:
+        name: The name of the experiment.
+        experiment: The experiment.
+        seed: The number of the seed.
+        task: The task of the seed.
+        learner: The trained learner.
+        metrics: What was measured, with the dimension `step`; the coordinates `ending` and
+            `steps_taken` and the attributes are those of `mesalens.training.Training`.
+        settings: The settings of the study.
     """
 
     name: str
@@ -98,7 +123,7 @@ class Trained:
 
     @property
     def last(self) -> xr.Dataset:
-        """What was measured at the end."""
+        """The last measurements."""
         return self.metrics.isel(step=-1, drop=True)
 
     @property
@@ -108,17 +133,22 @@ class Trained:
 
     @functools.cached_property
     def counts(self) -> bool:
-        """Whether claims count the seed: it has not diverged, and its experiment's rule holds."""
+        """Whether claims count the seed: it has not diverged, and fulfils its experiment's rule."""
         rule = self.experiment.counts
         return not self.diverged and (rule is None or bool(rule(self)))
 
 
 class Runs(tuple[Trained, ...]):
-    """All seeds of an experiment, in order; iterable, `runs[i]` is one seed."""
+    """All trained seeds of an experiment: a tuple of `Trained`, in order of the seeds.
+
+    Args:
+        *args: An iterable of `Trained`, as for `tuple`.
+        **kwargs: None are accepted.
+    """
 
     @functools.cached_property
     def metrics(self) -> xr.Dataset:
-        """The metrics of all seeds; one that ended before others has NaN afterwards."""
+        """The metrics of all seeds, with the dimension `seed`; NaN after the end of a run."""
         return xr.concat(
             [run.metrics.expand_dims(seed=[run.seed]) for run in self],
             "seed",
@@ -138,7 +168,7 @@ class Runs(tuple[Trained, ...]):
 
     @property
     def shown(self) -> "Runs":
-        """The seeds that figures show: those that count, or all where none does."""
+        """The seeds that figures show: those that count, or all if none does."""
         return Runs(run for run in self if run.counts) or self
 
     @property
@@ -150,7 +180,7 @@ class Runs(tuple[Trained, ...]):
         )
 
     def words(self) -> str:
-        """How many seeds count, and how the trainings ended."""
+        """How many seeds count, and how the runs ended, in words."""
         run, first = len(self), self[0]
         rule = first.experiment.counts
         words = [] if rule is None else [f"{sum(r.counts for r in self)} of {run} {rule.words}"]
@@ -165,20 +195,21 @@ class Runs(tuple[Trained, ...]):
 
 @dataclass(frozen=True)
 class LeftPlateau:
-    """Which seeds count: those that gained more than a `share` of what a reference gains.
+    """Rule for which seeds count: those whose risk left the plateau near predicting 0.
 
-        (R_0 - R) / (R_0 - R_ref) > share
+    A seed counts if it gained more than a share of what a reference gains,
 
-    R is the risk `metric` at the end of training. By default R_0 is the risk of predicting 0 and
-    R_ref that of one step of gradient descent with the best step size, both exact: a seed that
-    stayed on a plateau near 0 does not count.
+        (R_0 - R) / (R_0 - R_ref) > share,
+
+    where R is its risk at the end of training. By default R_0 is the risk of predicting 0, and
+    R_ref that of one step of gradient descent with the best step size, both exact.
 
     Args:
-        null: R_0 of a trained seed.
-        reference: R_ref of a trained seed.
-        share: From which share on a seed counts.
-        metric: The name of the risk among the metrics.
-        words: What is true of a seed that counts.
+        null: A function of a trained seed that returns R_0.
+        reference: A function of a trained seed that returns R_ref.
+        share: The share above which a seed counts.
+        metric: The name of the risk in the metrics.
+        words: What is true of seeds that count, in words: "5 of 6 left the plateau".
     """
 
     null: Callable[[Trained], float] = lambda run: one_step_risk(run.task).null_risk
@@ -188,10 +219,18 @@ class LeftPlateau:
     words: str = "left the plateau"
 
     def gain(self, run: Trained) -> float:
-        """The share (R_0 - R) / (R_0 - R_ref) of a seed."""
+        """The share (R_0 - R) / (R_0 - R_ref).
+
+        Args:
+            run: A trained seed.
+        """
         null, risk = self.null(run), float(run.last[self.metric])
         return (null - risk) / (null - self.reference(run))
 
     def __call__(self, run: Trained) -> bool:
-        """Whether the seed counts."""
+        """Whether a seed counts.
+
+        Args:
+            run: The trained seed.
+        """
         return self.gain(run) > self.share

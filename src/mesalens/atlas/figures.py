@@ -1,8 +1,8 @@
-"""The standard figures of studies.
+"""Standard figures of studies.
 
 Figures are 6.5 to 9 inches wide, and the page shows each inch as 100 pixels, so that their text has
-one size. Seeds are drawn one by one: the mean of seeds that ended in different places lies where
-none of them is. Legends are below the axes, where they hide no data.
+the same size. Seeds are drawn one by one, because the mean of seeds that end in different places
+lies where none of them is. Legends are below the axes, where they hide no data.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ NARROW, WIDE = 6.5, 9.0
 """Widths in inches."""
 
 Grid = Mapping[str, Mapping[str, Any]]
-"""Matrices by the labels of their rows, then by their titles."""
+"""Matrices by the label of their row, then by their title."""
 
 _COLORS = (plots.TRAINED, plots.INTERPOLATED, "#cc79a7", "#e69f00", "#56b4e9", plots.NEUTRAL)
 _LINES = (
@@ -48,19 +48,21 @@ def risk_over_training(
     title: str | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """A metric over training, a thin line for each seed, beside horizontal lines of theory.
+    """Draws a metric over training, a thin line for each seed, with horizontal lines of theory.
 
-    Seeds that claims do not count are dash-dotted. A line ends where its training ended. Returns
-    the figure of the axes.
+    Seeds that do not count are dash-dotted. A line ends where its training ended.
 
     Args:
-        groups: The runs by their labels.
-        lines: Values by their labels; the first line is dashed, the second one dotted.
-        metric: The name among the metrics.
-        ylabel: What it is.
+        groups: Runs by label.
+        lines: Values of theory by label; the first line is dashed, the second dotted.
+        metric: The name of the metric.
+        ylabel: The label of the y axis.
         log: Whether the y axis is logarithmic.
-        title: Of the axes.
-        axes: Where to draw, instead of in a new figure.
+        title: The title of the axes.
+        axes: The axes to draw in; by default those of a new figure.
+
+    Returns:
+        The figure.
     """
     axes = _axes(axes)
     for label, runs in groups.items():
@@ -78,7 +80,7 @@ def risk_over_training(
         color, dashes = _line(axes, label)
         axes.axhline(float(value), color=color, linestyle=dashes, label=label)
     axes.set(xlabel="training step", ylabel=ylabel, title=title or "")
-    # The first values and the last ones are in sight; peaks of runs that diverge need not be
+    # The first and last values must be visible, but not the peaks of runs that diverge
     ends = [float(run.metrics[metric][end]) for run in runs for end in (0, -run.counts)]
     heights = [value for value in (*map(float, lines.values()), *ends) if np.isfinite(value)]
     if log:
@@ -89,14 +91,17 @@ def risk_over_training(
 
 
 def alignment_over_training(runs: Mapping[str, Runs], references: Mapping[str, str]) -> Figure:
-    """How alike trained learners and references are over training: a row for each group of runs.
+    """Draws how similar trained learners and references are during training.
 
-    Columns are the three measures of `compared`, and lines are the seeds that claims count. Dotted
-    lines are perfect agreement.
+    There is a row for each group of runs, and a column for each of the three measures of
+    `compared`. Lines are the seeds that count; dotted lines are perfect agreement.
 
     Args:
-        runs: The runs by their titles.
-        references: By their labels, what stands in front of the names of the measures.
+        runs: Runs by the title of their row.
+        references: The prefix of the names of the measures, by label.
+
+    Returns:
+        The figure.
     """
     figure = Figure((WIDE, 2.3 * len(runs) + 0.4), layout="constrained")
     grid = figure.subplots(len(runs), 3, squeeze=False, sharex="row")
@@ -122,13 +127,16 @@ def alignment_over_training(runs: Mapping[str, Runs], references: Mapping[str, s
 def matrices(
     rows: Grid, *, split: int | None = None, limits: Literal["row", "panel"] = "row"
 ) -> Figure:
-    """Matrices side by side in colours, white where an entry is 0.
+    """Draws matrices side by side as heat maps, white where an entry is 0.
 
     Args:
-        rows: The matrices.
-        split: The index of the first row and column of y, if they have parts x and y.
-        limits: Whether the matrices of a row share their colours, or each has its own, with the
-            largest absolute entry in its title.
+        rows: The matrices, by the label of their row, then by title.
+        split: If the matrices have blocks x and y, the index of the first row and column of y.
+        limits: "row" if the matrices of a row share a colour scale; "panel" if each has its own,
+            with its largest absolute entry in the title.
+
+    Returns:
+        The figure.
     """
     figure, grid = _grid(rows)
     for place, (label, panels) in enumerate(rows.items()):
@@ -151,7 +159,14 @@ def matrices(
 
 
 def attention_maps(rows: Grid) -> Figure:
-    """Attention weights, a colour scale for each row of maps."""
+    """Draws attention weights, with one colour scale for each row of maps.
+
+    Args:
+        rows: The attention weights, by the label of their row, then by title.
+
+    Returns:
+        The figure.
+    """
     figure, grid = _grid(rows)
     for place, (label, panels) in enumerate(rows.items()):
         limit = _largest(panels.values())
@@ -176,19 +191,22 @@ def risk_against(
     ylabel: str = "risk  E(ŷ − y)²",
     axes: Axes | None = None,
 ) -> Figure:
-    """Risks against a quantity that is varied: theory as lines, one dot for each seed.
+    """Draws risks against a varied quantity: theory as lines, one dot for each seed.
 
-    The quantity may also be words, as "d=5, n=10". Seeds that claims do not count (the coordinate
-    `counted`) are hollow. Returns the figure of the axes.
+    The quantity may be words, such as "d=5, n=10". Seeds that do not count (by the coordinate
+    `counted`) are hollow.
 
     Args:
-        xlabel: What is varied.
-        lines: x and y by their labels.
-        points: Values by their labels, over `seed` and the quantity, whose coordinate is x.
-        xscale: The scale of the x axis, as "log".
+        xlabel: The label of the x axis.
+        lines: x and y of each line, by label.
+        points: Values by label, with the dimension `seed` and one whose coordinate is x.
+        xscale: The scale of the x axis, such as "log".
         yscale: The scale of the y axis.
-        ylabel: What is shown.
-        axes: Where to draw, instead of in a new figure.
+        ylabel: The label of the y axis.
+        axes: The axes to draw in; by default those of a new figure.
+
+    Returns:
+        The figure.
     """
     axes = _axes(axes)
     every_x = [x for x, _ in lines.values()] + [_along(values) for values in points.values()]
@@ -213,7 +231,7 @@ def risk_against(
         shares = (np.arange(dots.sizes["seed"]) + 0.5) / dots.sizes["seed"]
         offsets = 0.5 * ((place + shares) / len(points) - 0.5) if words else 0 * shares
         x = places(_along(values)) + offsets[:, None]  # one row for each seed
-        # Where dots of several labels lie on each other, the first ones are larger
+        # The dots of the first labels are larger, so that dots that coincide are visible
         size = 4 if words else 4 + 3 * (len(points) - 1 - place)
         look: Any = {"color": _color(axes, label), "ls": "", "marker": "o", "markersize": size}
         filled = counted.transpose("seed", ...).values.astype(bool)
@@ -236,13 +254,16 @@ def risk_against(
 
 
 def spectra(panels: Mapping[str, xr.Dataset]) -> Figure:
-    """Eigenvalues of the inputs layer by layer, and the risk of one step on each layer's inputs.
+    """Draws the eigenvalues of the inputs after each layer, and the risk of one step on them.
 
-    Bars of the risks are two standard errors.
+    The bars of the risks are two standard errors.
 
     Args:
-        panels: Results of `mesalens.analysis.curvature` by their titles. Of several seeds (with the
+        panels: Results of `mesalens.analysis.curvature`, by title. If there are several seeds (the
             dimension `seed`), the eigenvalues of the first are drawn, and the risks of all.
+
+    Returns:
+        The figure.
     """
     figure = Figure((WIDE, 3.8), layout="constrained")
     *row, last = figure.subplots(1, len(panels) + 1)
@@ -262,10 +283,16 @@ def spectra(panels: Mapping[str, xr.Dataset]) -> Figure:
 
 
 def legend_below(axes: Axes) -> Figure:
-    """Gives the figure of the axes one legend, below all axes, and returns it.
+    """Gives a figure one legend, below all axes.
 
-    What has the same label in several axes has one entry. The legend has as many columns as fit,
-    and replaces the one before; the figure becomes higher by its height.
+    Artists with the same label in several axes have one entry. The legend has as many columns as
+    fit, and replaces an earlier one; the figure becomes taller by its height.
+
+    Args:
+        axes: One of the axes of the figure.
+
+    Returns:
+        The figure.
     """
     figure = _figure(axes)
     for legend in list(figure.legends):
@@ -297,7 +324,7 @@ def _axes(axes: Axes | None) -> Axes:
 
 
 def _color(axes: Axes, label: str) -> str:
-    """The colour of a label: the one that it has in another axes of the figure, or a new one."""
+    """The colour of a label: the one that it has in other axes of the figure, or a new one."""
     return _look(axes, label, _COLORS)
 
 
@@ -312,7 +339,7 @@ def _look(axes: Axes, label: str, looks: tuple) -> Any:
 
 
 def _grid(rows: Grid) -> tuple[Figure, np.ndarray]:
-    """A figure with axes for all matrices; a title is not repeated below another of the same."""
+    """A figure with axes for all matrices; a title is not repeated below the same title."""
     columns = max(map(len, rows.values()))
     side = min(2.6, (WIDE - 1) / columns)
     size = (max(NARROW, side * columns + 1), (side + 0.4) * len(rows))
@@ -329,7 +356,7 @@ def _grid(rows: Grid) -> tuple[Figure, np.ndarray]:
 
 
 def _largest(matrices: Any) -> float:
-    """The largest absolute finite entry, 1 if there is none above 0."""
+    """The largest absolute finite entry, or 1 if all are 0."""
     entries = np.concatenate([np.abs(np.asarray(each, float)).ravel() for each in matrices])
     return float(entries[np.isfinite(entries)].max(initial=0)) or 1.0
 

@@ -1,4 +1,4 @@
-"""`remembered`: results of expensive functions, computed once in a process."""
+"""`remembered`: results of expensive functions, computed once per process."""
 
 import functools
 import hashlib
@@ -16,10 +16,16 @@ R = TypeVar("R")
 
 
 def remembered(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which computes a result once for each value of its arguments.
+    """Decorator: the function computes its result once for each value of its arguments.
 
-    Arguments may be pytrees of arrays (tasks, learners, keys); they are compared by their values.
-    Where two threads ask for a result, one computes it and the other waits.
+    Unlike `functools.cache`, arguments may be pytrees of arrays (tasks, learners, keys), which are
+    compared by value. If two threads need the same result, one computes it and the other waits.
+
+    Args:
+        function: An expensive function.
+
+    Returns:
+        The function, which remembers its results until the process ends.
     """
     results: dict[str, Any] = {}
     locks: dict[str, threading.Lock] = {}

@@ -1,4 +1,4 @@
-"""`page`: verdicts and figures as one HTML file that loads nothing from elsewhere."""
+"""`page`: verdicts and figures as one HTML file that loads no other files."""
 
 import base64
 import math
@@ -9,20 +9,19 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from mesalens._citation import citation, study_reference
 from mesalens.atlas import verdicts
 
 PIXELS_PER_INCH = 100
-"""Of all figures on the page, so that their text has one size."""
+"""The scale of all figures on the page, so that their text has the same size."""
 
 
 def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
-    """The page.
-
-    It links to `figures/STUDY/NAME.png` and `.pdf` beside it.
+    """The page, which links to the files `figures/STUDY/NAME.png` and `.pdf`.
 
     Args:
-        content: What is in `verdicts.json`; see docs/verdicts-schema.md.
-        images: Figures as PNG by "STUDY/NAME".
+        content: The content of `verdicts.json`; see docs/verdicts-schema.md.
+        images: Figures as PNG, by "STUDY/NAME".
     """
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("mesalens.atlas", "."),
@@ -52,11 +51,12 @@ def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
         claims=[claim for *_, claim in verdicts.claims_of(content)],
         images={name: _image(png) for name, png in images.items()},
         numbers={name: place for place, name in enumerate(figures, 1)},
+        bibtex=citation(*map(study_reference, content["studies"])),
     )
 
 
 def interval_plot(claim: dict[str, Any]) -> Markup:
-    """An SVG of a claim: its margin shaded, its interval, its value, and a dot for each seed."""
+    """An SVG of a claim: the criterion shaded, the interval, the value, and a dot for each seed."""
     width, height, edge = 320, 56, 46
     bounds, ends, value = claim["bounds"], claim["interval"], claim["value"]
     dots = {seed: x for seed, x in claim["values"].items() if x is not None}
@@ -84,7 +84,7 @@ def interval_plot(claim: dict[str, Any]) -> Markup:
     text = Markup('<text x="{}" y="52" text-anchor="{}">{}</text>')
     for bound, x, anchor, away in ((bounds[0], left, "end", -2), (bounds[1], right, "start", 2)):
         if bound is not None:
-            # The numbers of two bounds that lie close together go outwards
+            # The labels of two bounds may lie close together, so they go outwards
             shift, side = (0, "middle") if None in bounds else (away, anchor)
             drawn.append(line.format("bound", x, 4, x, 38))
             drawn.append(text.format(round(x + shift, 1), side, verdicts.number(bound)))
@@ -103,7 +103,7 @@ def interval_plot(claim: dict[str, Any]) -> Markup:
 
 
 def _level(claim: dict[str, Any]) -> str:
-    """What the interval is: "95% interval"."""
+    """The kind of the interval: "95% interval"."""
     if claim["universal"]:
         return "range over seeds"
     return f"{100 * claim['level']:.3g}% interval" if claim["level"] < 1 else "no interval"
@@ -113,7 +113,7 @@ def _image(png: bytes) -> dict[str, Any]:
     """A PNG as a data URL, with the size at which it is shown."""
     width, height = struct.unpack(">II", png[16:24])
     place = png.find(b"pHYs", 0, 1000)
-    # Without a resolution, that of the style of figures
+    # If there is no resolution, the one in the style of figures
     per_metre = struct.unpack(">I", png[place + 4 : place + 8])[0] if place > 0 else 200 / 0.0254
     scale = PIXELS_PER_INCH / (per_metre * 0.0254)
     url = f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,4 +1,4 @@
-"""`Report`: what carrying out studies gave, and the folder with its page."""
+"""`Report`: the verdicts of studies, and the folder with its page."""
 
 import json
 import shutil
@@ -12,6 +12,7 @@ import xarray as xr
 from pydantic_core import to_jsonable_python
 
 from mesalens import __version__
+from mesalens._citation import study_reference
 from mesalens.atlas import verdicts
 from mesalens.atlas.criterion import Judgement
 from mesalens.atlas.study import Claim, FigureNode, Part, Study, Values
@@ -27,8 +28,16 @@ from mesalens.store import Entry
 class Verdict:
     """A claim, its judgement, and how it was decided.
 
-    `look` counts from 1 in `looks`, the numbers of seeds. `taken` says that all evidence was taken
-    from the store, `made` when the last of it was computed, and `seconds` how long that took.
+    Attributes:
+        part: The part of the study.
+        claim: The claim.
+        judgement: The outcome, with value and interval.
+        look: The look at which it was decided, from 1.
+        looks: The number of seeds of each look.
+        experiments: The names of the experiments that it is about.
+        taken: Whether all evidence was stored before.
+        made: When the last of the evidence was computed, in ISO 8601.
+        seconds: How long computing the evidence took.
     """
 
     part: Part
@@ -44,10 +53,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class StudyReport:
-    """The verdicts of a study, its figures and remarks, its units, and the evidence as tables.
+    """The verdicts of a study, with figures, remarks, trainings and evidence.
 
-    A figure has its part, its function, its caption, and a folder with its files; `units` has the
-    entries of the store by experiment and seed, and whether they were taken from it.
+    Attributes:
+        study: The study.
+        values: Its settings.
+        changes: The settings that were changed.
+        verdicts: The verdicts, in order of the claims.
+        figures: For each figure its part, function and caption, and the folder with its files.
+        remarks: For each remark its part and the sentence.
+        units: For each experiment and seed the entry in the store, and whether it was there before.
+        tables: The evidence of each claim: `value` and `counted`, over seeds and settings.
     """
 
     study: Study
@@ -62,7 +78,21 @@ class StudyReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Studies that were carried out, and with what: names, budget, seed, settings."""
+    """The result of `Session.reproduce`: verdicts, figures and evidence.
+
+    `report["claim-name"]` is the `Verdict` of a claim.
+
+    Attributes:
+        studies: The report on each study.
+        names: What was asked for: names of studies, parts or claims.
+        budget: The budget.
+        seed: The seed of all random numbers.
+        seeds: The number of seeds, if it was given.
+        settings: Settings that were changed.
+        started: When the work began.
+        seconds: How long it took.
+        falsified: Whether claims were checked where they are false.
+    """
 
     studies: list[StudyReport]
     names: list[str]
@@ -79,8 +109,13 @@ class Report:
         """All verdicts, in order."""
         return [verdict for study in self.studies for verdict in study.verdicts]
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What `mesalens.citation` cites of it: the papers of its studies."""
+        return tuple(name for each in self.studies for name in each.study.references)
+
     def __getitem__(self, claim: str) -> Verdict:
-        """The verdict of a claim, by its name."""
+        """The verdict of a claim, by name."""
         return next(verdict for verdict in self.verdicts if verdict.claim.name == claim)
 
     def __repr__(self) -> str:
@@ -91,7 +126,7 @@ class Report:
         return verdicts.tally({"outcome": each.judgement.outcome} for each in self.verdicts)
 
     def command(self) -> str:
-        """The command line that repeats it."""
+        """The command that repeats the work."""
         words = ["mesalens reproduce", *self.names, f"--budget {self.budget} --seed {self.seed}"]
         words += [] if self.seeds is None else [f"--seeds {self.seeds}"]
         words += ["--falsify"] if self.falsified else []
@@ -101,9 +136,9 @@ class Report:
         return " ".join(words)
 
     def content(self) -> dict[str, Any]:
-        """Everything but figures and weights, as in `verdicts.json` (docs/verdicts-schema.md).
+        """The content of `verdicts.json`: everything except figures and weights.
 
-        Infinities and NaN, which JSON lacks, are None.
+        Infinite numbers and NaN, which JSON does not have, are None.
         """
         content = {
             "schema": verdicts.SCHEMA,
@@ -121,10 +156,13 @@ class Report:
         return to_jsonable_python(content, inf_nan_mode="null", fallback=str)
 
     def save(self, folder: Path | str) -> None:
-        """Writes the report into a new folder.
+        """Saves the report; `mesalens.load` reads it.
 
-        These are the page `index.html`, `verdicts.json`, `figures/`, the evidence (`data/*.nc`) and
-        for each seed of each experiment weights, metrics and how they were made (`units/`).
+        Writes the page `index.html`, `verdicts.json`, the figures (`figures/`), the evidence
+        (`data/`), and the weights and metrics of each seed of each experiment (`units/`).
+
+        Args:
+            folder: A new folder.
 
         Raises:
             ValueError: if the folder cannot be written, or is not empty.
@@ -248,7 +286,9 @@ def _experiment(name: str, seeds: Mapping[int, tuple[Entry, bool]]) -> dict[str,
 class SavedReport:
     """A report that was read from its folder.
 
-    `content` is that of `verdicts.json` (docs/verdicts-schema.md).
+    Attributes:
+        folder: The folder.
+        content: The content of `verdicts.json`.
     """
 
     folder: Path
@@ -258,22 +298,38 @@ class SavedReport:
         return f"SavedReport({self.folder}: {self.content['command']})"
 
     @property
+    def references(self) -> tuple[str, ...]:
+        """What `mesalens.citation` cites of it: the papers of its studies."""
+        return tuple(map(study_reference, self.content["studies"]))
+
+    @property
     def claims(self) -> dict[str, Any]:
-        """The entries of all claims, by their names."""
+        """The entries of all claims in `verdicts.json`, by name."""
         parts = [part for study in self.content["studies"] for part in study["parts"]]
         return {claim["claim"]: claim for part in parts for claim in part["claims"]}
 
     def evidence(self, claim: str) -> xr.Dataset:
-        """The evidence of a claim: `value` and `counted`, over seeds and settings."""
+        """The evidence of a claim: `value` and `counted`, over seeds and settings.
+
+        Args:
+            claim: The name of the claim.
+
+        Raises:
+            ValueError: if there is no such claim, or its file is damaged.
+        """
         one_of("claim", claim, self.claims)
         (file,) = (self.folder / "data").glob(f"*/{claim}.nc")
         return load_dataset(file)
 
     def trained(self, experiment: str, seed: int = 0) -> Any:
-        """One seed of an experiment, with its learner and metrics: a `Trained`.
+        """One trained seed of an experiment, with learner and metrics, as a `Trained`.
+
+        Args:
+            experiment: The name of the experiment.
+            seed: The number of the seed.
 
         Raises:
-            ValueError: for an unknown experiment or seed, or a damaged file.
+            ValueError: if there is no such experiment or seed, or a file is damaged.
         """
         from mesalens.atlas.units import units_of
         from mesalens.studies import find
@@ -293,7 +349,7 @@ class SavedReport:
 
 
 def load_report(folder: Path | str) -> SavedReport:
-    """The report in a folder, whose files are verified.
+    """The report in a folder, after a check of its files.
 
     Raises:
         ValueError: if it is not a report, or a file is damaged.
@@ -301,6 +357,8 @@ def load_report(folder: Path | str) -> SavedReport:
     folder = Path(folder)
     manifest = read_manifest(folder)
     if manifest is None or manifest["kind"] != "report":
-        raise InputError(f"{folder} is not the report of mesalens reproduce.")
+        raise InputError(
+            f"{folder} is not a report; give a folder that `mesalens reproduce` wrote."
+        )
     verify(folder, manifest)
     return SavedReport(folder, verdicts.read(folder / "verdicts.json"))

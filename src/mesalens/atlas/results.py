@@ -1,4 +1,4 @@
-"""What functions of a study give, and the form in which it is kept."""
+"""The results of a study's functions, and the form in which they are stored."""
 
 import functools
 import hashlib
@@ -20,11 +20,11 @@ from mesalens.atlas.experiment import Runs, Trained
 from mesalens.atlas.study import Claim, FigureNode, Lab, Node, Study
 from mesalens.storage import load_dataset, save_dataset
 
-_DRAWING = threading.Lock()  # pyplot's figures and styles are of the process
+_DRAWING = threading.Lock()  # pyplot's figures and styles belong to the process
 
 
 def together(results: list[Any]) -> Any:
-    """The results of all seeds: `Runs`, or those by labels, or a dataset over seeds."""
+    """The results of all seeds: `Runs`, or several by label, or a dataset over seeds."""
     first = results[0]
     if isinstance(first, Mapping) and not isinstance(first, xr.Dataset):
         return {label: together([each[label] for each in results]) for label in first}
@@ -34,7 +34,7 @@ def together(results: list[Any]) -> Any:
 
 
 def over_seeds(tables: Mapping[int, xr.Dataset]) -> xr.Dataset:
-    """Datasets of seeds as one, with the dimension `seed`."""
+    """The datasets of seeds as one, with the dimension `seed`."""
     found = [
         table.reset_coords("counted").expand_dims(seed=[seed])
         if "counted" in table.coords
@@ -45,12 +45,13 @@ def over_seeds(tables: Mapping[int, xr.Dataset]) -> xr.Dataset:
 
 
 def finished(node: Node, lab: Lab, results: Mapping[str, Any]) -> Any:
-    """What a node's function gives, in the form in which it is kept."""
+    """The result of a node's function, in the form in which it is stored."""
     if isinstance(node, FigureNode):
         with _DRAWING, plots.style():
             drawn = node.call(lab, results)
             figure, words = drawn if isinstance(drawn, tuple) else (drawn, {})
-            plt.close(figure)  # or pyplot warns about twenty open figures; it can still be saved
+            # Otherwise pyplot warns about twenty open figures; a closed one can still be saved
+            plt.close(figure)
             return figure, node.caption(words)
     value = node.call(lab, results)
     if isinstance(value, str):
@@ -59,7 +60,7 @@ def finished(node: Node, lab: Lab, results: Mapping[str, Any]) -> Any:
     counted = all(run.counts for run in trained)
     if not isinstance(node, Claim):
         table = value if isinstance(value, xr.Dataset) else xr.Dataset(_arrays(value))
-        # A measurement of one experiment says whether its seed counts, for claims that need it
+        # A measurement records whether its seed counts, for the claims that use it
         if "counted" not in table.coords:
             before = [t.counted for t in results.values() if isinstance(t, xr.Dataset)]
             table = table.assign_coords(
@@ -78,7 +79,7 @@ def finished(node: Node, lab: Lab, results: Mapping[str, Any]) -> Any:
 
 
 def _arrays(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays without names of dimensions get some."""
+    """Gives names to the dimensions of unlabelled arrays."""
     arrays = {}
     for name, value in values.items():
         if not isinstance(value, xr.DataArray):
@@ -89,7 +90,7 @@ def _arrays(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save(result: Any, folder: Path) -> None:
-    """Writes what `finished` gave into a folder."""
+    """Writes a result of `finished` into a folder."""
     if isinstance(result, xr.Dataset):
         save_dataset(result, folder / "table.nc")
     elif isinstance(result, str):
@@ -103,7 +104,7 @@ def save(result: Any, folder: Path) -> None:
 
 
 def load(folder: Path) -> Any:
-    """What `save` wrote: a dataset, a remark, or the caption of a figure."""
+    """Reads what `save` wrote: a dataset, a remark, or the caption of a figure."""
     for file in ("remark.txt", "caption.txt"):
         if (folder / file).is_file():
             return (folder / file).read_text(encoding="utf-8")
@@ -112,7 +113,7 @@ def load(folder: Path) -> Any:
 
 @functools.cache
 def _package() -> str:
-    """A digest of the code that results depend on: not of studies, commands and the page."""
+    """A digest of the code that results depend on: all but studies, commands and the page."""
     root = Path(mesalens.__file__).parent
     files = [
         file
@@ -124,10 +125,10 @@ def _package() -> str:
 
 
 def code_digest(study: Study) -> str:
-    """A digest of the package, and of the study's modules: those in its folder that are loaded."""
+    """A digest of the package and of the study's modules: those in its folder that are loaded."""
     folder = study.file.resolve().parent
     loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    # Some modules, as torch.classes, name a file that is not there
+    # Some modules, such as torch.classes, name a file that does not exist
     files = {Path(file).resolve() for file in loaded if file and Path(file).is_file()}
     alone = folder == Path(mesalens.__file__).parent / "studies"
     own = [file for file in files if file.parent == folder and not alone]

@@ -1,4 +1,4 @@
-"""`Session`: what studies are carried out in: store, cores, progress and seed."""
+"""`Session`: checks the claims of studies, with a store of results."""
 
 import sys
 import time
@@ -19,27 +19,36 @@ from mesalens.store import Store
 
 
 class Session:
-    """Carries out studies: takes results from a store, and computes what is missing.
+    """Checks the claims of studies: reuses stored results, and computes missing ones.
 
-        with Session(cluster="local:4") as session:
-            report = session.reproduce("ahn-2023", budget="full")
+    It is a context manager, which ends what was started for a cluster.
 
     Args:
-        store: A folder, or None for the user's cache folder. If one is given together with a
-            cluster, all workers have to see it.
-        seed: Where all random numbers come from.
-        fresh: Whether to compute everything anew; results are kept all the same.
-        say: Called with a line on anything important.
-        report: Called now and then with the `State` of the work.
-        check: Called now and then; it may raise an exception to stop the work, which loses
-            nothing: finished results and the states of trainings are kept.
-        workers: How many jobs go at once, by default one for each core.
-        cluster: Where to compute, if not on the cores of this machine: a `dask.distributed.Client`,
-            `local:N`, an address of a scheduler, or its file. What is started for it ends with
-            the `with` block, or `close`.
+        store: The folder of stored results; by default in the user's cache folder. If it is given
+            together with a cluster, all workers must have access to it.
+        seed: The seed of all random numbers.
+        fresh: Whether to compute everything again; the results are stored.
+        say: Called with messages; by default prints them on standard error.
+        report: Called regularly with the `mesalens.execution.State` of the work.
+        check: Called regularly; it may raise an exception to stop the work. Finished results and
+            the states of trainings are kept.
+        workers: The number of jobs that run at once; by default one for each core.
+        cluster: Where to compute; by default on the cores of this machine. A
+            `dask.distributed.Client`, `local:N`, the address of a scheduler, or its file.
+
+    Attributes:
+        key: The random key of the seed.
+        execution: Where jobs run.
 
     Raises:
         ValueError: if the store cannot be used, or the cluster does not answer.
+
+    Example:
+        ```python
+        with Session() as session:
+            report = session.reproduce("ahn-2023", budget="full")
+        report.save("results/ahn-2023")
+        ```
     """
 
     def __init__(
@@ -56,7 +65,7 @@ class Session:
     ):
         self.store = Store(None if store is None else Path(store), say)
         self.seed, self.fresh, self.say = seed, fresh, say
-        self.key = random.key(seed)  # says what is wrong with a seed before anything is computed
+        self.key = random.key(seed)  # rejects an invalid seed before anything is computed
         self.report, self.check = report, check
         self._open = ExitStack()
         if cluster is None:
@@ -73,7 +82,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Ends what was started for a cluster, and nothing else."""
+        """Ends what was started for a cluster."""
         self._open.close()
 
     def reproduce(
@@ -84,21 +93,26 @@ class Session:
         settings: Mapping[str, Any] | None = None,
         falsify: bool = False,
     ) -> Report:
-        """Carries out studies, parts of them, or single claims, and judges the claims.
+        """Checks claims: trains, measures and judges them.
 
         Args:
-            *names: A `Study`, its name, or NAME/PART or NAME/CLAIM; a study in a file of one's own
-                is named PATH/file.py.
-            budget: "quick" (the headline), "full" or "paper".
-            seeds: The number of seeds, in place of the budget's looks.
-            settings: Settings of the studies with other values.
-            falsify: Whether to carry out the claims that have a `must_fail_on`, and each where it
-                is false: all should fail.
+            *names: Studies, their names, or "STUDY/PART" or "STUDY/CLAIM"; the name of a study in a
+                file of yours is "PATH/file.py".
+            budget: "quick" (headline claims), "full" (every claim) or "paper" (the paper's own
+                settings).
+            seeds: The number of seeds for each claim; by default seeds are added until a claim is
+                decided, in the looks of the study.
+            settings: Other values for settings of the studies.
+            falsify: Whether to check the claims that have a `must_fail_on`, each where it is false;
+                all verdicts should be FAIL.
+
+        Returns:
+            The report, with verdicts, figures and evidence.
 
         Raises:
-            ValueError: for unknown names, settings or budgets.
+            ValueError: if names, settings or the budget are unknown.
         """
-        from mesalens.studies import find  # studies import this room
+        from mesalens.studies import find  # studies import this module
 
         if seeds is not None:
             count("seeds", seeds)
@@ -107,7 +121,9 @@ class Session:
         for name in names:
             study, part = (name, None) if isinstance(name, Study) else find(name)
             if not study.select([part], budget):
-                raise InputError(f"{study.name} has no headline; give another budget, as full.")
+                raise InputError(
+                    f"{study.name} has no headline claims; give another budget, such as full."
+                )
             asked.setdefault(study, []).append(part)
         carried = [
             Examination(self, study, parts, budget, seeds, settings or {}, falsify)
@@ -133,9 +149,12 @@ class Session:
         )
 
     def kept_verdicts(self, study: Study) -> dict[str, tuple[str, Judgement]]:
-        """The claims of a study whose evidence is in the store: the budget, and the judgement.
+        """The stored verdicts of a study, by claim: the budget and the judgement.
 
-        Of several budgets the largest counts.
+        If the evidence is stored for several budgets, the last of them is used.
+
+        Args:
+            study: The study.
         """
         found: dict[str, tuple[str, Judgement]] = {}
         for budget in study.budgets:

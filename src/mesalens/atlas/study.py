@@ -1,6 +1,6 @@
-"""`Study`: a paper as declarations: its experiments, what is measured of them, and its claims.
+"""`Study`: a paper, declared as experiments, measurements and claims.
 
-Everything is a function whose parameters, by their defaults, say what it needs:
+Each of these is a function; the defaults of its parameters say what it needs:
 
     study = Study("paper-2023", title="…", citation="…", settings={"dim": 10, …}, quick={…}, …)
 
@@ -20,8 +20,8 @@ Everything is a function whose parameters, by their defaults, say what it needs:
         '''
         return compared.risk_difference
 
-Measurements and claims are functions of one seed. Figures and remarks are functions of all seeds.
-The name of a claim is that of its function, with hyphens; what it returns is the evidence.
+Measurements and claims are functions of one seed; figures and remarks are functions of all seeds. A
+claim has the name of its function, with hyphens, and its function returns the evidence.
 """
 
 import ast
@@ -39,11 +39,12 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from mesalens import random
+from mesalens._citation import study_reference
 from mesalens.atlas.criterion import Criterion
 from mesalens.checks import InputError, one_of
 
 FILE_MODULE = "mesalens_study_"
-"""What the names of modules begin with that are files of users."""
+"""The prefix of the names of modules that are files of users."""
 
 _ATLAS = __name__.rpartition(".")[0]
 
@@ -51,7 +52,7 @@ MustFail = Mapping[str, Any] | Literal["untrained"] | None
 
 
 class Values(dict[str, Any]):
-    """The settings of a study with those of a budget: `s.steps` is `s["steps"]`."""
+    """The settings of a study for a budget; `s.steps` is `s["steps"]`."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -60,17 +61,20 @@ class Values(dict[str, Any]):
             raise AttributeError(f"the study has no setting {name!r}") from None
 
     def of(self, part: str) -> "Values":
-        """The settings of a part, `softmax_steps`, in place of those of all, `steps`."""
+        """The settings for a part: `softmax_steps` replaces `steps` in the part "softmax"."""
         own = {n.removeprefix(f"{part}_"): v for n, v in self.items() if n.startswith(f"{part}_")}
         return Values(self | own)
 
 
 @dataclass(frozen=True)
 class Lab:
-    """What a function of a study is carried out with: settings, the seed, and random keys.
+    """What a function of a study gets as its first argument: settings, seed and random keys.
 
-    `seed` is the number of the seed that is measured, None for a function of all seeds, and
-    `study_seed` the one that all random numbers come from. `purpose` is what keys are drawn for.
+    Attributes:
+        settings: The settings of the study; `lab.settings.steps` is one of them.
+        study_seed: The seed of all random numbers.
+        purpose: The identity of the function, on which its keys depend.
+        seed: The number of the seed that is measured; None in a function of all seeds.
     """
 
     settings: Values
@@ -79,11 +83,19 @@ class Lab:
     seed: int | None = None
 
     def key(self, *words: str) -> Key[Array, ""]:
-        """A random key for a purpose in words; no other function, seed or words has the same."""
+        """A random key, different for each function, seed and choice of words.
+
+        Args:
+            *words: What the key is for, as in `lab.key("prompts")`.
+        """
         return random.measurement_key(self.study_seed, *self._digest(words))
 
     def rng(self, *words: str) -> np.random.Generator:
-        """NumPy's generator for a purpose in words, as for `key`."""
+        """A NumPy generator, different for each function, seed and choice of words.
+
+        Args:
+            *words: What the generator is for.
+        """
         return np.random.default_rng([self.study_seed, *self._digest(words)])
 
     def _digest(self, words: tuple[str, ...]) -> list[int]:
@@ -93,16 +105,16 @@ class Lab:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A function of a study, with arguments in place of some of its defaults.
+    """A function of a study, with other arguments in place of some of its defaults.
 
-    Nodes of the same function with the same arguments are one: they have the same `identity`.
+    Nodes with the same function and arguments have the same `identity`, and are computed once.
     """
 
     function: Callable[..., Any]
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def given(self, **arguments: Any) -> Any:
-        """The same function with other arguments, which may be nodes, functions or values."""
+        """The same function with other arguments: nodes, functions or values."""
         known = list(inspect.signature(self.function).parameters)[1:]
         for name in arguments:
             one_of(f"parameter of {self.function.__name__}", name, known)
@@ -110,13 +122,13 @@ class Node:
 
     @property
     def untrained(self) -> Any:
-        """The same for what has not learned yet; trainings in tuples and mappings stay."""
+        """The same function for untrained experiments (except those in tuples and mappings)."""
         nodes = {n: v.untrained for n, v in self.arguments.items() if isinstance(v, Node)}
         return self.given(**nodes)
 
     @functools.cached_property
     def arguments(self) -> dict[str, Any]:
-        """All arguments but the first, by name.
+        """All arguments except the first, by name.
 
         Raises:
             ValueError: if one has no value.
@@ -125,12 +137,12 @@ class Node:
         values = {p.name: self.changes.get(p.name, p.default) for p in parameters}
         for name, value in values.items():
             if value is inspect.Parameter.empty:
-                raise InputError(f"{place_of(self.function)}: {name} needs a default, or a value.")
+                raise InputError(f"{place_of(self.function)}: {name} needs a default or a value.")
         return values
 
     @functools.cached_property
     def needs(self) -> dict[str, "Node"]:
-        """The arguments that are nodes, by name; of a tuple or mapping each, as "name[0]"."""
+        """The arguments that are nodes, by name; members of tuples and mappings as "name[0]"."""
         found: dict[str, Node] = {}
         for name, value in self.arguments.items():
             for place, each in _each(name, value):
@@ -139,7 +151,7 @@ class Node:
         return found
 
     def call(self, first: Any, results: Mapping[str, Any]) -> Any:
-        """The function's value, with results for its nodes."""
+        """The function's value, with results in place of its nodes."""
 
         def value_of(name: str, value: Any) -> Any:
             values = [results.get(place, each) for place, each in _each(name, value)]
@@ -151,13 +163,13 @@ class Node:
 
     @functools.cached_property
     def identity(self) -> str:
-        """The function and its arguments, in words that say which ones they are."""
+        """The function and its arguments as text; random keys depend on it."""
         arguments = ", ".join(f"{name}={_words(v)}" for name, v in self.arguments.items())
         return f"{_full_name(self.function)}({arguments})"
 
     @functools.cached_property
     def name(self) -> str:
-        """The function's name with hyphens, and the arguments that were given."""
+        """The function's name with hyphens, and the arguments that differ from the defaults."""
         return " ".join([_name(self.function), *(_given(n, v) for n, v in self.changes.items())])
 
     @functools.cached_property
@@ -171,17 +183,17 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class ExperimentNode(Node):
-    """A function of the settings that makes an `Experiment`, or several by their labels."""
+    """A function of the settings that returns an `Experiment`, or a mapping of labels to them."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def but(self, **fields: Any) -> Any:
-        """The same with other values of some fields of `Experiment`."""
+        """The same experiment with other values of some fields of `Experiment`."""
         return replace(self, fields={**self.fields, **fields})
 
     @property
     def untrained(self) -> Any:
-        """The same after a single step, where every seed counts."""
+        """The same experiment with a single training step; every seed counts."""
         return self.but(steps=1, counts=None, optimiser="adam")
 
     def call(self, first: Any, results: Mapping[str, Any]) -> Any:
@@ -203,19 +215,30 @@ class Measurement(Node):
     """A function of one seed: `f(lab, …)` returns numbers or arrays by name, or a dataset."""
 
 
-# As the default of a parameter a node stands for its result, which has another type: hence `Any`
+# `Any`, because a node, as the default of a parameter, stands for its result
 def measurement(function: Callable[..., Any]) -> Any:
-    """Makes a measurement of a function; studies share such measurements by `given`."""
+    """Decorator: turns a function of one seed into a measurement that several studies can use.
+
+    The defaults of the function's parameters may be experiments or other measurements; the function
+    gets their results in place of them. `given(**arguments)` of the measurement replaces defaults.
+
+    Args:
+        function: `function(lab, …)` returns numbers or arrays by name, or an `xarray.Dataset`; its
+            first argument is a `Lab`.
+
+    Returns:
+        The measurement, to be used as the default of a parameter of claims and measurements.
+    """
     return Measurement(function)
 
 
 @dataclass(frozen=True, eq=False)
 class Claim(Measurement):
-    """A statement of a paper, where it is made, what is measured, and what confirms it.
+    """A statement of a paper: where it is made, what is measured, and what confirms it.
 
-    With `every_seed` also seeds count that the rules of the experiments leave out. `must_fail_on`
-    has arguments with which the claim is false, or is "untrained" where it is false of what has not
-    learned yet: a claim that cannot fail is not a check.
+    With `every_seed`, seeds that the experiments do not count are counted too. `must_fail_on` has
+    arguments with which the claim is false, or is "untrained" if the claim is false before
+    training: a claim that cannot fail is not a check.
     """
 
     place: str = ""
@@ -232,12 +255,12 @@ class Claim(Measurement):
 
     @functools.cached_property
     def statement(self) -> str:
-        """What is claimed: the docstring up to "Measured:"."""
+        """What is claimed: the docstring before "Measured:"."""
         return self._text[0]
 
     @functools.cached_property
     def estimator(self) -> str:
-        """What is measured: the docstring behind "Measured:"."""
+        """What is measured: the docstring after "Measured:"."""
         return self._text[1]
 
     @functools.cached_property
@@ -246,21 +269,21 @@ class Claim(Measurement):
         statement, _, estimator = text.partition("Measured:")
         if not statement.strip() or not estimator.strip():
             raise InputError(
-                f"{place_of(self.function)}: the claim {self.name} needs a docstring with a "
-                'statement, and "Measured:" with what is measured.'
+                f"{place_of(self.function)}: the claim {self.name} needs a docstring with its "
+                'statement, then "Measured:" and what is measured.'
             )
         plain = [" ".join(part.split()) for part in (statement, estimator)]
         statement, estimator = (part.format(**self.words) for part in plain)
         return statement, estimator.rstrip(".")
 
     def require_complete(self) -> None:
-        """Raises `ValueError` if an argument has no value, or the docstring lacks something."""
+        """Raises `ValueError` if an argument has no value, or the docstring is incomplete."""
         _ = self.arguments, self.statement
 
     def falsified(self) -> "Claim":
-        """The claim in the world in which it must fail."""
+        """The claim with the arguments with which it must fail."""
         if self.must_fail_on is None:
-            raise InputError(f"{self.name} has no must_fail_on.")
+            raise InputError(f"the claim {self.name} has no must_fail_on.")
         if self.must_fail_on == "untrained":
             return self.untrained
         return self.given(**self.must_fail_on)
@@ -270,26 +293,40 @@ class Claim(Measurement):
 class FigureNode(Node):
     """A function of all seeds that draws a Matplotlib figure; its docstring is the caption.
 
-    It may return words for the caption's `{…}` behind the figure. `shows` names claims.
+    It may return `(figure, words)`, where words fill the `{…}` of the caption. `shows` names the
+    claims that the figure shows.
     """
 
     shows: tuple[str, ...] = ()
 
     def caption(self, words: Mapping[str, Any]) -> str:
-        """The docstring with words."""
+        """The docstring, with words filled in."""
         return " ".join((inspect.getdoc(self.function) or "").split()).format(**words)
 
 
 @dataclass(frozen=True, eq=False)
 class Remark(Node):
-    """A function of all seeds that returns a sentence which readers of the verdicts need."""
+    """A function of all seeds that returns a sentence for the report."""
 
     shows: tuple[str, ...] = ()
 
 
 @dataclass
 class Part:
-    """A group of claims, with the figures that show them."""
+    """A group of claims of a study, with figures and remarks.
+
+    Its decorators `claim`, `figure`, `remark`, `experiment` and `measurement` declare what the
+    study consists of.
+
+    Attributes:
+        study: The study.
+        name: The name for commands, as in STUDY/PART.
+        title: The heading in reports.
+        looks: The setting of the study that has the numbers of seeds.
+        claims: The claims, in order.
+        figures: The figures, in order.
+        remarks: The remarks, in order.
+    """
 
     study: "Study"
     name: str
@@ -310,16 +347,36 @@ class Part:
         name: str | None = None,
         **words: str,
     ) -> Callable[[Callable[..., Any]], Any]:
-        """Declares a claim by a function of one seed, or a node of it, that returns the evidence.
+        """Decorator: declares a claim by a function of one seed that returns the evidence.
+
+        The docstring of the function is the statement, followed by "Measured:" and the estimator.
+        The function returns a number, or a labelled array with one value for each setting. Its
+        first argument is a `Lab`; the defaults of the others may be experiments or measurements, in
+        place of which it gets their results.
 
         Args:
-            place: Where the paper makes it.
+            place: Where the paper makes the claim.
             criterion: What confirms it.
-            headline: Whether it belongs to the budget `quick`.
-            every_seed: Whether all seeds count.
-            must_fail_on: Arguments with which it is false, or "untrained".
-            name: Its name, if one function declares several claims.
-            **words: Put into the `{…}` of the docstring.
+            headline: Whether it belongs to the budget "quick".
+            every_seed: Whether to count seeds that the experiments do not count.
+            must_fail_on: Arguments with which the claim is false, or "untrained".
+            name: The name of the claim; by default that of the function, with hyphens.
+            **words: Text for the `{…}` in the docstring.
+
+        Raises:
+            ValueError: if the name is taken, the docstring is incomplete, an argument has no value,
+                or the function returns nothing.
+
+        Example:
+            ```python
+            @part.claim("Section 3", within(0.01), must_fail_on="untrained")
+            def risk(lab, trained=one_layer):
+                '''The layer has the risk of one step of gradient descent.
+
+                Measured: R / R_GD - 1, exact.
+                '''
+                return float(trained.last.risk) / one_step_risk(trained.task).best_risk - 1
+            ```
         """
 
         def declare(function: Any) -> Claim:
@@ -347,22 +404,29 @@ class Part:
         return declare
 
     def _require_another(self, claim: Claim) -> None:
-        """Raises `ValueError` if another claim is the same function to all who look at its name.
+        """Raises `ValueError` if another claim has the same identity but a different function.
 
-        Functions that another one makes have one name; what differs between them has to be among
-        their arguments, or they would share evidence.
+        Functions created by one function have the same name; if their arguments agreed too, they
+        would share evidence.
         """
         for other in self.study.claims:
             if other.identity == claim.identity and other.function is not claim.function:
                 raise InputError(
                     f"{place_of(claim.function)}: {claim.name} and {other.name} have the same "
-                    "function and arguments; give what differs as an argument."
+                    "function name and arguments; make what differs an argument."
                 )
 
     def figure(
         self, function: Callable[..., Any] | None = None, *, shows: Iterable[Claim] = ()
     ) -> Any:
-        """Declares a figure by a function of all seeds; of which claims, if not of all here."""
+        """Decorator: declares a figure by a function of all seeds that returns it.
+
+        The docstring of the function is the caption.
+
+        Args:
+            function: The function.
+            shows: The claims that the figure shows; by default all claims of the part.
+        """
         if function is None:
             return lambda function: self.figure(function, shows=shows)
         node = FigureNode(function, shows=tuple(claim.name for claim in shows))
@@ -373,36 +437,71 @@ class Part:
     def remark(
         self, function: Callable[..., str] | None = None, *, shows: Iterable[Claim] = ()
     ) -> Any:
-        """Declares a remark by a function of all seeds; on which claims, if not on all here."""
+        """Decorator: declares a remark by a function of all seeds that returns a sentence.
+
+        Args:
+            function: The function.
+            shows: The claims that the remark is about; by default all claims of the part.
+        """
         if function is None:
             return lambda function: self.remark(function, shows=shows)
         self.remarks.append(Remark(function, shows=tuple(claim.name for claim in shows)))
         return self.remarks[-1]
 
     def experiment(self, function: Callable[..., Any]) -> Any:
-        """Declares an experiment by a function of the settings."""
+        """Decorator: declares an experiment by a function of the settings.
+
+        Args:
+            function: Returns an `Experiment`, or a mapping of labels to experiments.
+        """
         node = ExperimentNode(function)
         self.study.require_new(node.name, function, "an experiment")
         return node
 
     def measurement(self, function: Callable[..., Any]) -> Any:
-        """Declares a measurement by a function of one seed."""
+        """Decorator: declares a measurement by a function of one seed.
+
+        Args:
+            function: As for `mesalens.atlas.measurement`.
+        """
         return Measurement(function)
 
 
 class Study:
     """A paper, and how its claims are checked.
 
+    A study with a single part has the decorators of `Part`: `claim`, `figure`, `remark`,
+    `experiment` and `measurement`.
+
     Args:
-        name: For commands, as "ahn-2023".
-        title: Of the paper.
+        name: The name for commands, such as "ahn-2023".
+        title: The title of the paper.
         citation: Authors, venue and arXiv number.
-        system: What the paper studies, in a line: the task, the learner, the training.
-        note: Where conventions differ from the paper's.
-        unchecked: Claims of the paper that are not checked here: each, and why.
-        settings: Plain values that experiments and measurements read. All may be changed by
-            `--set`. `seeds` has the numbers of seeds of the looks, such as (5, 10, 20).
-        **budgets: `quick`, `full` and `paper`, each with the settings that it changes.
+        system: What the paper studies, in one line: the task, the learner, the training.
+        note: Where conventions differ from those of the paper.
+        unchecked: Claims of the paper that are not checked, each with the reason.
+        settings: Values that experiments and measurements read; `--set` can change them. `seeds`
+            has the number of seeds at each look, such as (5, 10, 20).
+        **budgets: "quick", "full" and "paper", each with the settings that it changes.
+
+    Attributes:
+        file: The file that declares the study.
+        parts: The groups of claims, in order.
+
+    Raises:
+        ValueError: if a budget changes an unknown setting.
+
+    Example:
+        ```python
+        STUDY = Study(
+            "paper-2026",
+            title="A title",
+            citation="Authors, venue",
+            settings={"dim": 10, "steps": 5000, "seeds": (5, 10)},
+            quick={"steps": 1000},
+            full={},
+        )
+        ```
     """
 
     def __init__(
@@ -429,14 +528,23 @@ class Study:
         self._nodes: dict[str, Node] = {}
 
     def part(self, name: str, title: str, looks: str = "seeds") -> Part:
-        """A new group of claims; `looks` names the setting with its numbers of seeds."""
+        """Adds a group of claims.
+
+        Args:
+            name: The name for commands, as in STUDY/PART.
+            title: The heading in reports.
+            looks: The setting that has the numbers of seeds.
+
+        Raises:
+            ValueError: if the name is taken, or there is no such setting.
+        """
         self.require_new(name, None)
         one_of("setting", looks, self.settings)
         self.parts.append(Part(self, name, title, looks))
         return self.parts[-1]
 
     def __getattr__(self, name: str) -> Any:
-        """A study of a few claims has one part, which its decorators use."""
+        """The decorators of the only part, in a study that declares no parts."""
         if name not in ("claim", "figure", "remark", "experiment", "measurement"):
             raise AttributeError(name)
         if name in ("experiment", "measurement"):
@@ -446,8 +554,8 @@ class Study:
         return getattr(self.parts[0], name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A study travels as its name, or as the file that declares it."""
-        from mesalens import studies, user_files  # which need this room
+        """A study is pickled as its name, or as the file that declares it."""
+        from mesalens import studies, user_files  # these import this module
 
         if self.name in studies.STUDIES and studies.study(self.name) is self:
             return studies.study, (self.name,)
@@ -455,12 +563,21 @@ class Study:
         return studies.study, (str(self.file.resolve()),)
 
     @property
+    def references(self) -> tuple[str, ...]:
+        """What `mesalens.citation` cites of it: its paper."""
+        about = {"study": self.name, "title": self.title, "citation": self.citation}
+        return (study_reference(about),)
+
+    @property
     def claims(self) -> list[Claim]:
         """All claims, in order."""
         return [claim for part in self.parts for claim in part.claims]
 
     def node(self, identity: str) -> Node:
-        """The function with an identity, of those that the study is made of.
+        """The function of the study with an identity.
+
+        Args:
+            identity: The `identity` of its node.
 
         Raises:
             ValueError: if there is none.
@@ -472,14 +589,18 @@ class Study:
             tops += [c.falsified() for c in self.claims if c.must_fail_on is not None]
             self._nodes = {node.identity: node for node in all_nodes(tops)}
         if identity not in self._nodes:
-            raise InputError(f"{self.name} has no {identity}; its file may have changed.")
+            raise InputError(f"{self.name} has no function {identity}; its file may have changed.")
         return self._nodes[identity]
 
     def values(self, budget: str, changes: Mapping[str, Any] | None = None) -> Values:
-        """The settings of a budget, with changes.
+        """The settings of a budget.
+
+        Args:
+            budget: "quick", "full" or "paper".
+            changes: Other values of some settings, also as text.
 
         Raises:
-            ValueError: for an unknown budget or setting, or a value of another type.
+            ValueError: if a budget or setting is unknown, or a value has the wrong type.
         """
         one_of(f"budget of {self.name}", budget, self.budgets)
         values = Values(self.settings | dict(self.budgets[budget]))
@@ -489,14 +610,15 @@ class Study:
         return values
 
     def select(self, names: Iterable[str | None], budget: str) -> list[tuple[Part, list[Claim]]]:
-        """The parts, each with its claims, that names stand for.
+        """The parts with these names, or with claims of these names, each with those claims.
 
         Args:
-            names: Parts, claims, or None for all: in the budget `quick` for the headline.
+            names: Names of parts or claims; None for all claims (for the budget "quick" all
+                headline claims).
             budget: The budget.
 
         Raises:
-            ValueError: for an unknown name; the error has the nearest ones.
+            ValueError: if a name is unknown; the error suggests similar ones.
         """
         names = set(names)
         known = [each.name for part in self.parts for each in (part, *part.claims)]
@@ -513,15 +635,24 @@ class Study:
     def require_new(
         self, name: str, function: Callable[..., Any] | None, kind: str = "a part or claim"
     ) -> None:
-        """Notes a name; raises `ValueError` if there is one of that kind and name."""
+        """Registers a name.
+
+        Args:
+            name: The name.
+            function: The function that has it; None for a part.
+            kind: What has the name; names of different kinds may agree.
+
+        Raises:
+            ValueError: if the name is taken.
+        """
         place = place_of(function) if function else str(self.file)
         if function and function.__module__.startswith(_ATLAS):  # a standard claim
             outside = (f for f in inspect.stack() if not _in_atlas(f.frame))
             place = next((f"{f.filename}:{f.lineno}" for f in outside), place)
         if (kind, name) in self._places:
             raise InputError(
-                f"{place}: {self.name} has {name} ({kind}) already, at "
-                f"{self._places[kind, name]}; give another name."
+                f"{place}: {self.name} already has {kind} called {name}, at "
+                f"{self._places[kind, name]}; use another name."
             )
         self._places[kind, name] = place
 
@@ -531,7 +662,7 @@ def _in_atlas(frame: Any) -> bool:
 
 
 def _declaring_file() -> Path:
-    """The file that makes a study: neither this one nor that of a decorator around it."""
+    """The file that creates a study: neither this one nor that of a decorator around it."""
     frame = inspect.currentframe()
     while frame is not None:
         file, module = frame.f_code.co_filename, frame.f_globals.get("__name__", "")
@@ -539,7 +670,7 @@ def _declaring_file() -> Path:
         if file != __file__ and not checking:
             return Path(file)
         frame = frame.f_back
-    raise InputError("a Study has to be declared in a file.")
+    raise InputError("a Study must be declared in a file.")
 
 
 def place_of(function: Callable[..., Any]) -> str:
@@ -553,8 +684,8 @@ def _require_evidence(claim: Claim) -> None:
     tree = ast.parse(textwrap.dedent(inspect.getsource(claim.function)))
     if not any(isinstance(node, ast.Return) and node.value for node in ast.walk(tree)):
         raise InputError(
-            f"{place_of(claim.function)}: the claim {claim.name} returns no evidence; return what "
-            "is measured."
+            f"{place_of(claim.function)}: the claim {claim.name} returns no evidence; it must "
+            "return what is measured."
         )
 
 
@@ -568,7 +699,7 @@ def _each(name: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _full_name(function: Any) -> str:
-    """Module and name; keys depend on it, and a file of one's own may be moved."""
+    """Module and name; keys depend on it, so it does not contain the folder of a user's file."""
     module = function.__module__
     if module.startswith(FILE_MODULE):
         module = Path(sys.modules[module].__file__ or "").stem
@@ -576,7 +707,7 @@ def _full_name(function: Any) -> str:
 
 
 def _name(value: Any) -> str:
-    """A value in words for people."""
+    """A value as text for people."""
     if isinstance(value, Node):
         return value.name
     if isinstance(value, Mapping):
@@ -589,14 +720,14 @@ def _name(value: Any) -> str:
 
 
 def _given(name: str, value: Any) -> str:
-    """An argument in words for people: numbers with their name, and what is true by its name."""
+    """An argument as text for people: numbers with their name, True as its name."""
     if value is True:
         return name.replace("_", "-")
     return f"{name}={value}" if isinstance(value, int | float) else _name(value)
 
 
 def _words(value: Any) -> str:
-    """A value in words that identify it."""
+    """A value as text that identifies it."""
     if isinstance(value, Node):
         return value.identity
     if isinstance(value, functools.partial):
@@ -612,23 +743,23 @@ def _words(value: Any) -> str:
 
 
 def _as_before(name: str, value: Any, before: Any) -> Any:
-    """A setting's new value, from words or as it is, of the type that it had."""
+    """A setting's new value, perhaps from text, with the type of the old one."""
     if isinstance(value, str) and not isinstance(before, str):
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            raise InputError(f"{name} must be like {before!r}; got {value!r}.") from None
+            raise InputError(f"{name} must be a value like {before!r}; got {value!r}.") from None
     if isinstance(before, tuple) and not isinstance(value, tuple):
         value = tuple(value) if isinstance(value, list) else (value,)
     if isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if before is not None and type(value) is not type(before):
-        raise InputError(f"{name} must be like {before!r}; got {value!r}.")
+        raise InputError(f"{name} must be a value like {before!r}; got {value!r}.")
     return value
 
 
 def all_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
-    """Nodes and all that they need, each once."""
+    """Nodes and everything that they need, each once."""
     found: dict[str, Node] = {}
     for node in nodes:
         found |= node.closure

@@ -1,4 +1,4 @@
-"""`Units`: the units of work of an experiment, one for each seed, which share their programs."""
+"""`Units`: the units of work of an experiment, one for each seed, which share compiled programs."""
 
 import functools
 import pickle
@@ -34,13 +34,14 @@ class Units:
     """What the seeds of an experiment have in common: the task or how it is drawn, and programs.
 
     Args:
-        name: Of the experiment.
+        name: The name of the experiment.
         experiment: The experiment.
-        key: Of all trainings of the study: a seed begins with the same weights in all experiments.
-        rng: The generator of a seed's task.
-        settings: Of the study.
-        study_seed: Where all random numbers come from.
-        recipe: What `units_at` makes them of again on another machine.
+        key: The key of all trainings of the study, so that a seed starts with the same weights in
+            all experiments.
+        rng: Returns the generator for the task of a seed.
+        settings: The settings of the study.
+        study_seed: The seed of all random numbers.
+        recipe: The arguments with which `units_at` recreates the units on another machine.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class Units:
         self._seeded = callable(experiment.task) and not isinstance(experiment.task, Task)
         self._engines: dict[int, Engine] = {}
         exact = kinds.build("objective", experiment.objective).exact
-        # Theory reads the numbers of a task, so that these stand in the program
+        # Theory needs the numbers of a task, so they are constants of the program
         self.separate = self._seeded and (exact or _kind(experiment.stop) != "never")
         self._split = self._splitter() if self._seeded and not self.separate else None
-        # A step costs some time whatever the size of its batch
+        # A step takes some time even with a small batch
         self.cost = float(experiment.steps) * (1e3 + (0 if exact else experiment.batch_size))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -70,7 +71,7 @@ class Units:
 
     @property
     def bytes(self) -> float:
-        """What a run needs, as XLA says of the compiled programs."""
+        """The memory that a run of the compiled programs needs, according to XLA."""
         return max((engine.bytes for engine in self._engines.values()), default=0.0)
 
     def task(self, seed: int) -> Task:
@@ -78,7 +79,7 @@ class Units:
         return self.experiment.task_of(self._rng(seed))
 
     def compile(self, seed: int, say: Callable[[str], object]) -> None:
-        """Compiles the programs, so that the trainings of several seeds need not wait for it."""
+        """Compiles the programs, so that the trainings of several seeds need not wait."""
         place = seed if self.separate else 0
         if place not in self._compiled:
             engine, runs = self._engine(seed), self._runs(seed)
@@ -110,7 +111,7 @@ class Units:
         save_dataset(training.metrics.isel(seed=0), folder / METRICS)
 
     def load(self, seed: int, folder: Path) -> Trained:
-        """One seed from its files."""
+        """Reads one seed from its files."""
         task = self.task(seed)
         make = self.experiment.initialise(task)
         learner = load_arrays(eqx.filter_eval_shape(make, self._key), folder / WEIGHTS)
@@ -118,7 +119,7 @@ class Units:
         return Trained(self.name, self.experiment, seed, task, learner, metrics, self._settings)
 
     def _runs(self, seed: int) -> Grid:
-        """The grid of one seed; its task, if it has one of its own, is an axis without a label."""
+        """The grid of one seed; if each seed has its own task, it is an axis without a label."""
         if self._split is None:
             return Grid({"seed": [seed]}, {}, {})
         numbers, rest = self._split(self.task(seed))
@@ -169,17 +170,17 @@ class Units:
         )
 
     def _splitter(self) -> Callable[[Task], tuple[Any, Any]]:
-        """Parts a task into the numbers that differ between seeds, and the rest."""
+        """A function that splits a task into numbers that differ between seeds, and the rest."""
         first, other = self.task(0), self.task(1)
         if jax.tree.structure(first) != jax.tree.structure(other):
-            raise InputError(f"{self.name}: tasks of seeds may differ in numbers only.")
+            raise InputError(f"{self.name}: the tasks of seeds must differ in numbers only.")
         differs = jax.tree.map(lambda a, b: not eqx.tree_equal(a, b), first, other)
         rest = eqx.partition(first, differs)[1]
 
         def split(task: Task) -> tuple[Any, Any]:
             numbers, same = eqx.partition(task, differs)
             if not eqx.tree_equal(same, rest):
-                raise InputError(f"{self.name}: tasks of seeds may differ in numbers only.")
+                raise InputError(f"{self.name}: the tasks of seeds must differ in numbers only.")
             return numbers, same
 
         return split
@@ -190,7 +191,7 @@ def _kind(member: Any) -> Any:
 
 
 def units_of(study: Study, values: Values, study_seed: int) -> dict[str, Units]:
-    """The units of all experiments of a study, by the names that reports have for them."""
+    """The units of all experiments of a study, by their names in reports."""
     found = {}
     for node in all_nodes(study.claims):
         if isinstance(node, ExperimentNode):
@@ -204,7 +205,7 @@ def units_of(study: Study, values: Values, study_seed: int) -> dict[str, Units]:
 def make_units(
     study: Study, node: ExperimentNode, label: Any, made: Any, values: Values, study_seed: int
 ) -> Units:
-    """The units of an experiment, or of one of several that a function made, by its label."""
+    """The units of an experiment; if the function returns several, of the one with this label."""
     name = node.name if label is None else f"{node.name}, {label}"
     purpose = f"task of {node.identity} {label or ''}"
 
@@ -222,7 +223,7 @@ def make_units(
     )
 
 
-@functools.lru_cache(64)  # with their programs, for the seeds that come
+@functools.lru_cache(64)  # keeps their programs for further seeds
 def units_at(study: Study, identity: str, label: Any, values: bytes, study_seed: int) -> Units:
     """The units of an experiment of a study, by the identity of its function."""
     node = study.node(identity)

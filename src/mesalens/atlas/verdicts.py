@@ -1,4 +1,4 @@
-"""Verdicts as files and as text: `verdicts.json` is read, and listed for terminals and documents.
+"""Verdicts as files and as text: reads `verdicts.json`, and formats it for terminals and documents.
 
 docs/verdicts-schema.md documents the schema.
 """
@@ -24,7 +24,7 @@ Bounds = tuple[float | None, float | None]
 
 
 class Claim(pydantic.BaseModel):
-    """What is said of a claim."""
+    """The entry of a claim."""
 
     claim: str
     statement: str
@@ -53,7 +53,7 @@ class Claim(pydantic.BaseModel):
 
 
 class Figure(pydantic.BaseModel):
-    """What is said of a figure."""
+    """The entry of a figure."""
 
     figure: str
     caption: str
@@ -71,7 +71,7 @@ class Part(pydantic.BaseModel):
 
 
 class Unit(pydantic.BaseModel):
-    """What is said of one seed of an experiment."""
+    """The entry of one seed of an experiment."""
 
     seed: int
     address: str
@@ -83,7 +83,7 @@ class Unit(pydantic.BaseModel):
 
 
 class Experiment(pydantic.BaseModel):
-    """What is said of an experiment."""
+    """The entry of an experiment."""
 
     experiment: str
     settings: dict[str, Any]
@@ -108,7 +108,7 @@ class Study(pydantic.BaseModel):
 
 
 class Content(pydantic.BaseModel):
-    """The fields of `verdicts.json` beside `schema`; it may have more."""
+    """The fields of `verdicts.json` besides `schema`; it may have more."""
 
     mesalens: str
     commit: str | None
@@ -127,19 +127,37 @@ def read(file: Path | str) -> dict[str, Any]:
     Raises:
         InputError: if the file cannot be read, is damaged, or was written by a newer version.
     """
+    return check(load(file), file)
+
+
+def load(file: Path | str) -> dict[str, Any]:
+    """What a JSON file with this version's schema number has, not yet checked.
+
+    Raises:
+        InputError: if the file cannot be read, is not JSON, or has another schema number.
+    """
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}.") from None
     except ValueError:
-        raise InputError(f"{file} is not JSON; give a verdicts.json.") from None
+        raise InputError(f"{file} is not JSON; give a verdicts.json file.") from None
     if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
-        raise InputError(f"{file} has no schema version; give a verdicts.json.")
+        raise InputError(f"{file} has no schema version; give a verdicts.json file.")
     if content["schema"] != SCHEMA:
         raise InputError(
-            f"{file} has schema {content['schema']}, and mesalens {__version__} reads schema "
-            f"{SCHEMA}; read it with the version that wrote it ({content.get('mesalens')})."
+            f"{file} has schema {content['schema']}, but mesalens {__version__} reads schema "
+            f"{SCHEMA}; use the version that wrote it ({content.get('mesalens')})."
         )
+    return content
+
+
+def check(content: Any, file: Path | str) -> dict[str, Any]:
+    """The content of `file`, if it has the fields of a `verdicts.json`.
+
+    Raises:
+        InputError: if it lacks a field, or one has a wrong value.
+    """
     try:
         Content.model_validate(content)
     except pydantic.ValidationError as error:
@@ -150,7 +168,7 @@ def read(file: Path | str) -> dict[str, Any]:
 
 
 def claims_of(content: dict[str, Any]) -> Iterator[tuple[dict, dict, dict]]:
-    """All claims, each behind its study and its part."""
+    """All claims, each as (study, part, claim)."""
     for study in content["studies"]:
         for part in study["parts"]:
             for claim in part["claims"]:
@@ -171,24 +189,24 @@ def number(value: float | int | None) -> str:
 
 
 def interval(claim: dict[str, Any]) -> str:
-    """The interval of a claim: "[−0.001, 0.002]"; null stands for an infinite end."""
+    """The interval of a claim: "[−0.001, 0.002]"; null is an infinite end."""
     low, high = claim["interval"]
     ends = "−∞" if low is None else number(low), "∞" if high is None else number(high)
     return f"[{', '.join(ends)}]"
 
 
 def seed_count(claim: dict[str, Any]) -> str:
-    """How many seeds counted: "5 of 6 seeds"."""
+    """How many seeds count: "5 of 6 seeds"."""
     return f"{claim['seeds']} of {claim['seeds_run']} seed{'s' * (claim['seeds_run'] != 1)}"
 
 
 def duration(seconds: float | int) -> str:
-    """Seconds for people: "0.12 s", "45 s"."""
+    """A time for people: "0.12 s", "45 s"."""
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def moment(iso: str, pattern: str = "%Y-%m-%d %H:%M UTC") -> str:
-    """A time in UTC; what is not a time in ISO 8601 is returned as it is."""
+    """A time in UTC; text that is not a time in ISO 8601 is returned unchanged."""
     try:
         return datetime.fromisoformat(iso).astimezone(UTC).strftime(pattern)
     except ValueError:
@@ -196,9 +214,9 @@ def moment(iso: str, pattern: str = "%Y-%m-%d %H:%M UTC") -> str:
 
 
 def lines(content: dict[str, Any], width: int = 80) -> list[str]:
-    """The verdicts for a terminal: claims as the rows of a table, or as blocks where it is narrow.
+    """The verdicts for a terminal: a table of claims, or one block per claim if it is narrow.
 
-    Lines are broken at blanks, never inside a number.
+    Lines are broken at spaces, never within a number.
     """
     rows = [(s["study"], p, c, _cells(c)) for s, p, c in claims_of(content)]
     sizes = [max(map(len, column)) for column in zip(*(cells for *_, cells in rows), strict=True)]
@@ -216,7 +234,7 @@ def lines(content: dict[str, Any], width: int = 80) -> list[str]:
             outcome, name, *rest = cells
             head = f"{outcome:<12}  {name}" if width >= 60 else f"{outcome} {name}"
             result += _wrapped(head, width)
-            # Blanks inside of cells are not broken, unless a cell is longer than a line
+            # Cells are not broken, unless one is longer than a line
             limit = width - 2
             glued = (c.replace(" ", "\xa0") if len(c) <= limit else c for c in rest)
             result += [line.replace("\xa0", " ") for line in _wrapped("  ".join(glued), width, 2)]
@@ -244,14 +262,13 @@ def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
 def table(contents: Iterable[dict[str, Any]], command: str = "mesalens verdicts") -> str:
     """The verdicts of several `verdicts.json` as a Markdown document.
 
-    Of the same claim at the same budget, the one that was made last is shown.
+    If a claim has several verdicts for the same budget, the latest is shown.
 
     Args:
-        contents: What `read` returns.
-        command: The command that writes the document, for its readers.
+        contents: Results of `read`.
+        command: The command that writes the document, named in it.
     """
-    text = f"# Verdicts\n\nGenerated by `{command}`; do not edit. [The schema](verdicts-schema.md) "
-    text += "explains the columns.\n"
+    text = f"# Verdicts\n\nGenerated by `{command}`; do not edit.\n"
     return text + "".join(_section(*each) for each in of_studies(contents))
 
 
@@ -259,7 +276,7 @@ Claims = dict[tuple[str, str], dict[str, Any]]
 
 
 def of_studies(contents: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], Claims]]:
-    """Studies by name, each with its claims by budget and name: the latest of each."""
+    """Studies by name, each with the latest verdict of its claims by budget and name."""
     studies: dict[str, dict[str, Any]] = {}
     claims: dict[str, Claims] = {}
     for content in sorted(contents, key=lambda content: moment(content["made"], "%FT%T")):
@@ -291,7 +308,7 @@ def _section(study: dict[str, Any], claims: dict[tuple[str, str], dict[str, Any]
 
 
 def markdown(text: str) -> str:
-    """Text in which Markdown and HTML see no markup."""
+    """Text in which all markup of Markdown and HTML is escaped."""
     for character in "\\`*_[]<>|":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.split())

@@ -1,6 +1,6 @@
-"""What a study gives to be done, here or on another machine: trainings, and what is made of them.
+"""The units of work of a study, for this or another machine: trainings, and what follows from them.
 
-Each is a function of a place, whose folder is a store, and of arguments that travel.
+Each is a function of a `Place`, whose folder is a store, and of arguments that can be pickled.
 """
 
 import time
@@ -19,11 +19,11 @@ from mesalens.store import Store, digest
 from mesalens.training.checkpoint import InUseError
 
 SECOND = 1e6
-"""About a second's work, in the costs of `Units`, so that the time left is about right."""
+"""About one second of work, in the units of `Units.cost`, so that the time left is about right."""
 
 
 class Made(NamedTuple):
-    """Where a result is, whether it was there before, and how many seconds it took."""
+    """The address of a result, whether it was stored before, and the seconds that it took."""
 
     address: str
     taken: bool
@@ -32,10 +32,10 @@ class Made(NamedTuple):
 
 @dataclass(eq=False)
 class Kept:
-    """A result in a store, which is read when it is asked for: small enough to travel.
+    """A result in a store, which is read when it is needed, and pickled as its address.
 
     Args:
-        address: Where it is.
+        address: Its address.
         load: Reads it from its folder.
     """
 
@@ -57,25 +57,25 @@ class Kept:
 
 
 Needs = Mapping[str, list[Kept | Mapping[Any, Kept]]]
-"""What a function needs, by its argument: for each seed a result, or several by labels."""
+"""What a function needs, by argument: for each seed a result, or several by label."""
 
 
 def train(
     place: Place, units: Units, seed: int, study: str, fresh: bool, known: frozenset[str]
 ) -> Made:
-    """Trains one seed of an experiment, unless it is in the store, or known to who asks.
+    """Trains one seed of an experiment, unless its result is stored here or by the caller.
 
     Args:
-        place: Its folder is a store.
+        place: Where to work; its folder is a store.
         units: The experiment.
         seed: The seed.
         study: The name of the study.
-        fresh: Whether to train it whatever there is.
-        known: Addresses that who asks has, where it has another store.
+        fresh: Whether to train even if the result is stored.
+        known: The addresses in the store of the caller, if that is another one.
     """
     store, steps = Store(place.folder, place.say), units.experiment.steps
     started = time.monotonic()
-    with place.compiling():  # an address needs initial weights, which are a program
+    with place.compiling():  # the address depends on the program of the initial weights
         address = units.address(seed)
     if not fresh and (store.get(address) is not None or (place.away and address in known)):
         return Made(address, True, time.monotonic() - started)
@@ -94,7 +94,7 @@ def train(
     except InUseError:
         raise BusyError from None
     except InputError:
-        # Another process that has just finished it removes the states
+        # Another process that has just finished it deletes the states
         if not fresh and store.get(address) is not None:
             raise BusyError from None
         raise
@@ -125,16 +125,16 @@ def compute(
     study_seed: int,
     name: str,
 ) -> Made:
-    """Computes what a measurement, claim, figure or remark gives.
+    """Computes a measurement, a claim's evidence, a figure or a remark.
 
     Args:
-        place: Its folder is a store, which has what is needed.
+        place: Where to work; its folder is a store, which has what is needed.
         study: The study.
-        identity: Of the function.
-        seed: The seed; None for a function of all.
-        needs: Results that the function needs.
-        values: Settings of the study.
-        study_seed: Where all random numbers come from.
+        identity: The identity of the function.
+        seed: The seed; None for a function of all seeds.
+        needs: The results that the function needs.
+        values: The settings of the study.
+        study_seed: The seed of all random numbers.
         name: A digest of what is computed.
     """
     store, node = Store(place.folder, place.say), study.node(identity)
@@ -156,7 +156,7 @@ def compute(
 
 
 def files_of(store: Store, needs: Iterable[Kept], states: str | None = None) -> dict[str, bytes]:
-    """The files of results, and the states of a training, by their paths in a store."""
+    """The files of results, and of the states of a training, by their paths in a store."""
     folders = [store.folder / "results" / kept.address[:2] / kept.address for kept in needs]
     folders += [] if states is None else [store.unfinished(states)]
     files = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
@@ -176,10 +176,10 @@ def leaves(kept: Any) -> list[Kept]:
 
 
 def keep_files(store: Store, files: Mapping[str, bytes], name: str | None = None) -> None:
-    """Keeps results and states that came from a store on another machine.
+    """Stores results and states that came from a store on another machine.
 
-    Where the states are of work that is not done, a name points to their address too: only the
-    machine that did it knows it.
+    If the states are of unfinished work, the name points to their address too, which only the
+    machine that did the work knows.
     """
     folders: dict[Path, dict[str, bytes]] = {}
     for path, content in files.items():

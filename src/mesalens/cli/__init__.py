@@ -1,8 +1,14 @@
-"""The command line: `mesalens list`, `reproduce`, `optimum`, `train`, `sweep` and `compare`.
+"""The command line; `mesalens --help` lists the commands.
 
-Exit codes: 0 done as asked; 1 a claim failed or every run diverged; 2 wrong input, with one
-sentence on standard error; 70 an error in mesalens itself; 130 and 143 stopped by Ctrl-C and
-SIGTERM.
+Exit codes:
+
+| code | meaning |
+|---|---|
+| 0 | success |
+| 1 | a claim failed, or every training run diverged |
+| 2 | invalid input; one sentence on standard error says what to change |
+| 70 | an error in mesalens or in a file of yours, with a traceback |
+| 130, 143 | stopped by Ctrl-C, by SIGTERM |
 """
 
 from mesalens.cli._main import main as main

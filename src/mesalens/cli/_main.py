@@ -1,6 +1,6 @@
-"""`main`: reads the command line and runs what it asks for.
+"""`main`: reads the command line and runs the command.
 
-What takes long to import is imported after signals are handled.
+Slow imports happen after the signal handlers are installed.
 """
 
 import atexit
@@ -14,17 +14,18 @@ import traceback
 from mesalens.cli.interruption import handled, leave
 
 COMMANDS = {
-    "list": ("list_studies:List", "list the studies, their claims and kept verdicts"),
-    "reproduce": ("reproduce:Reproduce", "check the claims of studies"),
-    "verdicts": ("verdicts:Verdicts", "make one table of the verdicts in several reports"),
-    "store": ("store:Store", "show or remove the results that are kept"),
-    "optimum": ("optimum:Optimum", "solve a task: the best layer of linear self-attention"),
-    "train": ("train:Train", "train learners and keep them in a folder"),
-    "sweep": ("train:Sweep", "train all combinations of some settings' values"),
-    "identify": ("identify:Identify", "say which algorithm a learner runs, or that none fits"),
-    "compare": ("compare:Compare", "compare trained learners with references"),
+    "list": ("list_studies:List", "list the studies, their claims and stored verdicts"),
+    "reproduce": ("reproduce:Reproduce", "check the claims of papers, and write a report"),
+    "verdicts": ("verdicts:Verdicts", "collect the verdicts of several reports in one table"),
+    "store": ("store:Store", "show or delete stored results"),
+    "optimum": ("optimum:Optimum", "compute the best layer of linear self-attention for a task"),
+    "train": ("train:Train", "train learners, and save them in a folder"),
+    "sweep": ("train:Sweep", "train with all combinations of the values of some settings"),
+    "identify": ("identify:Identify", "find out which algorithm a learner runs"),
+    "compare": ("compare:Compare", "compare trained learners with reference algorithms"),
+    "cite": ("cite:Cite", "print BibTeX of mesalens, of papers and of methods"),
 }
-"""Where each command is in this package, and what it is for."""
+"""The class of each command, and what the command does."""
 
 CRASHED = 70
 """The exit code of an error in mesalens itself, EX_SOFTWARE of sysexits.h."""
@@ -32,9 +33,10 @@ CRASHED = 70
 HELP = "\n".join(
     [
         "usage: mesalens COMMAND [OPTIONS]      mesalens --version\n",
-        "Build, train, solve and identify in-context learners, and check what is published.\n",
+        "Build, train, solve and identify in-context learners, and check what papers claim",
+        "about them.\n",
         *(f"  {name:<12}{purpose}" for name, (_, purpose) in COMMANDS.items()),
-        "\nmesalens COMMAND --help lists the options of a command.",
+        "\nmesalens COMMAND --help describes a command and its options.",
     ]
 )
 
@@ -42,7 +44,7 @@ HELP = "\n".join(
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    atexit.register(gc.freeze)  # or Python would look through all objects once more as it ends
+    atexit.register(gc.freeze)  # otherwise Python scans all objects once more when it exits
     _use_safe_streams()
     with handled(leave):
         try:
@@ -56,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
             sentence = _input_error(error)
             if not sentence:
                 traceback.print_exc()
-            problem = sentence or "this is an error in mesalens, or in a file that you gave."
+            problem = sentence or "this is an error in mesalens, or in a file of yours."
             print(f"mesalens: {problem}", file=sys.stderr)
             return 2 if sentence else CRASHED
 
@@ -74,7 +76,7 @@ def _run(arguments: list[str]) -> int:
     from mesalens.checks import one_of
 
     place, _ = COMMANDS[one_of("command", name, COMMANDS)]
-    if name != "list":
+    if name not in ("list", "cite"):
         from mesalens.program_cache import keep_programs_if_possible
 
         keep_programs_if_possible()
@@ -94,7 +96,7 @@ def _input_error(error: Exception) -> str | None:
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        return "there is not enough memory; give smaller sizes."
+        return "there is not enough memory; use smaller sizes."
     if isinstance(error, OSError) and error.filename is None:
         _close_output()
         return f"standard output cannot be written ({error.strerror})."
@@ -108,7 +110,7 @@ def _input_error(error: Exception) -> str | None:
 
 
 def _use_safe_streams() -> None:
-    """Streams that exist, and write what their encoding lacks as question marks."""
+    """Replaces missing streams, and writes characters that cannot be encoded as `?`."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -118,6 +120,6 @@ def _use_safe_streams() -> None:
 
 
 def _close_output() -> None:
-    """Sends what is still buffered nowhere, so that Python does not fail when it exits."""
+    """Discards buffered output, so that Python does not fail when it exits."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -27,27 +27,30 @@ NAMES = {"gradient_descent": "Gradient descent", "gd_plus_plus": "GD++"}
 
 
 class Compare(Command):
-    """Holds the learners of a training beside references, on the task they were trained on.
+    """Compares trained learners with reference algorithms, on the task of the training.
 
-    The default reference, best-descent, is as many steps of gradient descent as there are layers
-    (on interleaved tokens, where the first layer has to copy, one fewer), with the best rates, and
-    for several steps GD++ too. Others are named with their parameters, as in `--reference ridge
-    penalty=1 gradient-descent step_size=0.3`.
+      mesalens compare runs/d5
+      mesalens compare runs/d5 --reference ridge penalty=1 best-descent
+
+    Prints the risks, the differences of predictions and the differences of sensitivities to the
+    query. The reference best-descent is gradient descent with as many steps as the model has layers
+    and the best step sizes; for several steps also GD++. On interleaved tokens, where the first
+    layer has to copy, it has one step fewer.
     """
 
     run: Annotated[Folder, POSITIONAL]
-    """a folder that `mesalens train` wrote"""
+    """folder that `mesalens train` wrote"""
     reference: Annotated[tuple[str, ...], WORDS] = (BEST,)
-    """learners by name, each followed by its parameters"""
+    """names of reference algorithms, each followed by its parameters as NAME=VALUE"""
     prompts: int = 10_000
-    """fresh prompts for each seed"""
+    """number of fresh prompts for each seed"""
     seed: int = 1
-    """where the prompts come from"""
+    """seed of the prompts"""
     device: str | None = None
-    """where to compute: cpu, gpu, … (JAX's choice by default)"""
+    """device to compute on: cpu, gpu, …; by default JAX's choice"""
 
     def __call__(self) -> int:
-        """Prints how the learners and the references differ."""
+        """Prints the comparison."""
         count("prompts", self.prompts, at_least=2)
         settings, training = load_run(self.run)
         task, metrics = settings.sampled_task(), training.metrics
@@ -75,7 +78,7 @@ class Compare(Command):
 
 
 def _split(words: tuple[str, ...]) -> list[list[str]]:
-    """The words of each reference: a name, then parameters."""
+    """The words of each reference: its name, then its parameters."""
     references: list[list[str]] = []
     for word in " ".join(words).split():
         if "=" not in word:
@@ -83,22 +86,22 @@ def _split(words: tuple[str, ...]) -> list[list[str]]:
         elif references:
             references[-1].append(word)
         else:
-            raise InputError(f"{word} needs a learner before it, as in ridge penalty=1.")
+            raise InputError(f"{word} needs a learner before it, such as ridge penalty=1.")
     return references
 
 
 def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[str, Descent]:
-    """The best rates of as many steps as there are layers left to descend, by name."""
+    """The best step sizes for as many steps as there are layers that can descend, by name."""
     task, start = settings.exact_task(), _start(learner)
     if not isinstance(task, RegressionTask | Mixture):
         given = type(task).__name__
-        raise InputError(f"{BEST} needs a RegressionTask; got {given}: give another --reference.")
+        raise InputError(f"{BEST} needs a RegressionTask; got {given}. Give another --reference.")
     layers = getattr(learner, "layers", 1)
     interleaved = isinstance(getattr(learner, "tokens", None), Interleaved)
     steps = max(layers - interleaved, 1)
     with ProgressReport() as progress:
         if interleaved:
-            progress.say("the first layer on interleaved tokens copies: steps are one fewer")
+            progress.say("the first layer on interleaved tokens copies, so there is one step fewer")
         linear = isinstance(getattr(task, "functions", None), LinearFunctions)
         if steps == 1 and linear and task.covariates.independent:  # pyright: ignore
             return {"gradient_descent": theory.one_step_risk(task, start)}
@@ -107,17 +110,17 @@ def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[st
             return {"gradient_descent": theory.one_step_risk_from(moments, task.context_length)}
         shared = steps == 1 or getattr(learner, "looped", False)
         options: dict[str, Any] = {"gradient_descent": {"shared": shared}}
-        if steps > 1:  # rates of its own for each step of GD++ could diverge on rare contexts
+        if steps > 1:  # GD++ with separate rates for each step could diverge on rare contexts
             options["gd_plus_plus"] = {"data_correction": True}
         best: dict[str, Any] = {}
         for name, option in options.items():
-            progress.say(f"finding the best rates of {steps} steps: {NAMES[name]}")
+            progress.say(f"finding the best step sizes of {steps} steps: {NAMES[name]}")
             best[name] = theory.best_steps(settings.sampled_task(), steps, start, key=key, **option)
     return best
 
 
 def _start(learner: Any) -> Any:
-    """W_0 of the query token in float64, which all runs share, or None."""
+    """W_0 of the query token in float64, the same for all runs, or None."""
     start = getattr(learner, "initial_weights", None)
     if start is None:
         start = getattr(getattr(learner, "tokens", None), "initial_weights", None)
@@ -131,7 +134,7 @@ def _learner(best: Descent, start: Any) -> GradientDescent:
 
 
 def _numbers(best: Descent) -> dict[str, Any]:
-    """The best rates and the risk of descent, those that are simulated as estimates."""
+    """The best step sizes and the risk of descent; simulated ones are estimates."""
     if isinstance(best, theory.OneStepRisk):
         step_size, risk = best.best_step_size, best.best_risk
         return {"step_size": step_size, "risk": risk, "null_risk": best.null_risk}
@@ -142,7 +145,7 @@ def _numbers(best: Descent) -> dict[str, Any]:
 
 
 def _plain(result: xr.Dataset, best: Mapping[str, Descent]) -> dict[str, Any]:
-    """What `--json` prints: the best rates, and values and errors by reference and measure."""
+    """What `--json` prints: best step sizes, and values and errors by reference and measure."""
     references = {
         reference: {
             measure: dict(result.sel(reference=reference, measure=measure))
@@ -173,7 +176,7 @@ def _print(result: xr.Dataset, best: Mapping[str, Descent]) -> None:
         for run, values, errors in zip(*cells, strict=True):
             table.add_row(*map(str, run), *map(plus_minus, values, errors))
         console().print(table)
-    print("Means over fresh prompts ± standard error; see mesalens.analysis.compare.")
+    print("Means over fresh prompts ± standard error; see the docs of mesalens.analysis.compare.")
 
 
 def _sentence(best: Descent) -> str:
@@ -185,4 +188,4 @@ def _sentence(best: Descent) -> str:
 
     steps = best.steps if isinstance(best, theory.DescentSteps) else 1
     numbers = [f"{name.replace('_', ' ')} {shown(n)}" for name, n in _numbers(best).items()]
-    return f"{steps} step{'s' * (steps > 1)} at the best rates: {'; '.join(numbers)}"
+    return f"{steps} step{'s' * (steps > 1)} with the best step sizes: {'; '.join(numbers)}"

@@ -1,4 +1,4 @@
-"""Where a command computes."""
+"""The device on which a command computes."""
 
 from contextlib import AbstractContextManager
 
@@ -8,7 +8,7 @@ from mesalens.checks import InputError
 
 
 def on(device: str | None) -> AbstractContextManager:
-    """Computes on the named kind of device inside the block."""
+    """A context in which JAX computes on the named kind of device."""
     if device is None:
         return jax.default_device(None)
     try:

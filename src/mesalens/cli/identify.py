@@ -28,7 +28,7 @@ CONSTANTS = {"true": True, "false": False, "none": None}
 
 
 def plain_values(words: Any) -> Any:
-    """Parameters from words such as `n_neighbors=3`: numbers, true, false, none, or the word."""
+    """Parameters from words such as `n_neighbors=3`; see `plain_value`."""
     settings = pairs(words)
     if not isinstance(settings, dict):
         return settings
@@ -36,7 +36,7 @@ def plain_values(words: Any) -> Any:
 
 
 def plain_value(word: Any) -> Any:
-    """The value that a word stands for; never code."""
+    """The value of a word: a number, true, false, none, or the word itself; never code."""
     if not isinstance(word, str) or word.lower() in CONSTANTS:
         return CONSTANTS[word.lower()] if isinstance(word, str) else word
     for number in (int, float):
@@ -46,66 +46,67 @@ def plain_value(word: Any) -> Any:
 
 
 class Identify(Command):
-    """Says which algorithm a learner runs, with intervals, or that none of the known ones fits.
+    """Finds out which algorithm a learner runs, or that it runs none of the known ones.
 
-    The learner is a folder that `mesalens train` wrote (with several seeds, the training procedure
+      mesalens identify runs/d5
+      mesalens identify my_model.py:predict --dim 5 --noise-variance 0.25
+      mesalens identify sklearn.linear_model:Ridge --set alpha=2 --dim 5
+      mesalens identify my_gpt2.py:model --layout interleaved --dim 5
+
+    LEARNER is a folder that `mesalens train` wrote (if it has several seeds, the training procedure
     is identified), or file.py:NAME or module:NAME, where NAME is one of
 
-      a function of NumPy batches, (xs [B, n, d], ys [B, n, m], queries [B, d]) -> [B, m]
-      a scikit-learn estimator, or its class, which is fitted on each context
-      a torch.nn.Module in evaluation mode, or a function without arguments that returns one
+      a function of NumPy batches (B prompts, n examples, d inputs, m outputs)
+        (xs [B, n, d], ys [B, n, m], queries [B, d]) -> [B, m]
+      a scikit-learn estimator, or its class; it is fitted on each context
+      a torch.nn.Module in evaluation mode, or a function that returns one
       a function of one mesalens.Prompt, written in JAX
 
     Loading a .py file runs it: give only files that you trust.
-
-      mesalens identify runs/d5
-      mesalens identify my_model.py:predict --dim 5 --context-length 12 --noise-variance 0.25
-      mesalens identify sklearn.neighbors:KNeighborsRegressor --set n_neighbors=3 --dim 5
-      mesalens identify my_gpt2.py:model --adapter torch --layout interleaved --dim 5
     """
 
     learner: Annotated[str, pydantic.BeforeValidator(named), POSITIONAL]
-    """a folder that `mesalens train` wrote, or file.py:NAME, or module:NAME"""
+    """folder that `mesalens train` wrote, or file.py:NAME, or module:NAME"""
     adapter: str | None = None
-    """how the learner is called (numpy, jax, sklearn or torch); needed only if it is not clear"""
+    """how to call the learner: numpy, jax, sklearn or torch; by default detected"""
     layout: str | None = None
-    """how a torch.nn.Module reads prompts: interleaved (the default), joint, or file.py:NAME of a
-    function that turns tensors xs, ys and queries into tokens"""
+    """how a torch.nn.Module reads prompts: interleaved, joint, or file.py:NAME of a function that
+    turns tensors xs, ys and queries into tokens; by default interleaved"""
     set_: Annotated[dict[str, Any], pydantic.BeforeValidator(plain_values), WORDS] = NONE
-    """parameters of an estimator, a class or a function, as n_neighbors=3; values are numbers,
-    true, false, none or words"""
+    """parameters of an estimator, a class or a function, as NAME=VALUE, where VALUE is a number,
+    true, false, none or a word"""
     task: Annotated[Any, Member("task")] = "regression"
-    """the distribution of prompts; a folder has the task it was trained on"""
+    """distribution of prompts; for a folder it is the task of the training"""
     readouts: str | None = None
-    """file.py:NAME of a function (xs, ys, queries) -> [B, layers, m], what the learner predicts
-    after each layer; its spectral filter is then measured after each"""
+    """file.py:NAME of a function (xs, ys, queries) -> [B, layers, m] that returns the predictions
+    after each layer; the spectral filter is then measured after each layer"""
     margin: float = 0.01
-    """the largest distance at which an algorithm counts as the same, as a share of what the
-    context explains"""
+    """largest distance at which an algorithm counts as equivalent, as a share of the variance of
+    predictions that the context explains"""
     level: float = 0.95
-    """the confidence level of the intervals"""
+    """confidence level of the intervals"""
     prompts: int = 8192
-    """the largest number of prompts in each regime, at least 1024"""
+    """largest number of prompts in each regime, at least 1024"""
     seed: int = 0
-    """the seed of all random numbers"""
+    """seed of all random numbers"""
     out: Folder | None = None
-    """a new folder for the page, the figure and the numbers"""
+    """new folder for the page, the figure and the numbers"""
     cluster: str | None = None
-    """a Dask cluster to compute on: local:4, tcp://host:8786, or a scheduler file"""
+    """Dask cluster to compute on: local:4, tcp://host:8786 or a scheduler file"""
     device: str | None = None
-    """where to compute: cpu, gpu, … (JAX's choice by default)"""
+    """device to compute on: cpu, gpu, …; by default JAX's choice"""
 
     def __call__(self) -> int:
         """Identifies the learner and prints the answer."""
         if self.out is not None:
             require_new(self.out)
-            import matplotlib  # it takes a third of a second, and draws the page alone
+            import matplotlib  # takes a third of a second, and only the page needs it
 
             matplotlib.use("agg")
         try:
             answer = self._answer()
         except StoppedError as stop:
-            print("mesalens: interrupted; its work on the cluster is stopped.", file=sys.stderr)
+            print("mesalens: interrupted; the work on the cluster was stopped.", file=sys.stderr)
             return stop.exit_code
         if self.out is not None:
             answer.save(self.out)
@@ -119,7 +120,7 @@ class Identify(Command):
 
     def _answer(self) -> Any:
         with contextlib.ExitStack() as stack:
-            # A cluster has to be told to stop; what is computed here ends at once
+            # A cluster has to be told to stop; local work ends at once
             check = stack.enter_context(stoppable()) if self.cluster is not None else lambda: None
             progress = stack.enter_context(ProgressReport(check))
             if self.cluster is None:
@@ -142,7 +143,7 @@ class Identify(Command):
             return answer
 
     def _subject(self) -> tuple[Any, Any, dict[str, Any]]:
-        """The model or models, the task, and how a foreign model is read."""
+        """The model or models, the task, and how to call a model of another library."""
         if ":" in self.learner and not Path(self.learner).is_dir():
             adapter: dict[str, Any] = {"adapter": self.adapter, "layout": self.layout}
             if self.readouts is not None:
@@ -150,14 +151,13 @@ class Identify(Command):
             return self.learner, self.task.build(), adapter | {"parameters": self.set_ or None}
         if Path(self.learner).is_file():
             raise InputError(
-                f"{self.learner} is a file: give the NAME in it that is to be identified, as "
-                f"{self.learner}:NAME."
+                f"{self.learner} is a file; add the name of the learner in it: {self.learner}:NAME."
             )
         own = ("task", "set_", "adapter", "layout", "readouts")
         if given := [name for name in own if name in self.model_fields_set]:
             raise InputError(
-                f"{self.learner} is a folder, which has its own model and task; give "
-                f"--{given[0].rstrip('_')} only with file.py:NAME or module:NAME."
+                f"--{given[0].rstrip('_')} cannot be given for the folder {self.learner}, which "
+                "has its own model and task; use it with file.py:NAME or module:NAME."
             )
         return *self._run(), {}
 
@@ -166,33 +166,33 @@ class Identify(Command):
         folder = Path(self.learner)
         if not folder.is_dir():
             raise InputError(
-                f"there is no folder {folder}; give the folder of a run, file.py:NAME or "
-                "module:NAME."
+                f"there is no folder {folder}; give a folder that `mesalens train` wrote, "
+                "file.py:NAME or module:NAME."
             )
         manifest = read_manifest(folder)
         if manifest is not None and manifest["kind"] not in ("run", "sweep"):
             raise InputError(
-                f"{folder} holds another kind of results ({manifest['kind']}); give a folder of "
-                "`mesalens train`."
+                f"{folder} holds a {manifest['kind']}, not a training; give a folder that "
+                "`mesalens train` wrote."
             )
         settings, training = load_run(folder)
         if varied := [axis for axis in training.metrics.loss.dims if axis not in ("seed", "step")]:
             raise InputError(
                 f"{folder} holds a sweep over {', '.join(map(str, varied))}, not a single training "
-                "procedure; give a folder of `mesalens train`."
+                "procedure; give a folder that `mesalens train` wrote."
             )
         models = [training.learner(seed) for seed in range(training.metrics.sizes["seed"])]
         return models[0] if len(models) == 1 else models, settings.exact_task()
 
 
 def _leaving(progress: ProgressReport) -> Callable[[int, FrameType | None], None]:
-    """A handler of signals that gives the terminal back, and ends this process and its workers."""
+    """A signal handler that restores the terminal, and ends this process and its workers."""
 
     def handler(number: int, frame: FrameType | None) -> None:
         progress.close()
         for child in psutil.Process().children():
             with contextlib.suppress(psutil.Error):
-                # That of joblib removes what the others leave, and then ends by itself
+                # joblib's tracker cleans up after the others, and then ends by itself
                 if "resource_tracker" not in " ".join(child.cmdline()):
                     child.kill()
         leave(number, frame)

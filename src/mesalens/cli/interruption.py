@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: work stops where its state can be kept, and elsewhere at once."""
+"""Ctrl-C and SIGTERM: work that can save its state stops at the next step, all else at once."""
 
 import os
 import signal
@@ -22,7 +22,8 @@ class StoppedError(Exception):
 def leave(number: int, frame: FrameType | None) -> None:
     """Ends the process at once.
 
-    An exception could be raised inside an import or a callback of C++, which swallow it or abort.
+    An exception could be raised inside an import or a C++ callback, which would swallow it or
+    abort.
     """
     os.write(2, b"mesalens: interrupted.\n")
     os._exit(128 + number)
@@ -30,7 +31,7 @@ def leave(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """In the block signals are given to a handler."""
+    """A context in which a handler receives SIGINT and SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -45,17 +46,20 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
-    """In the block a signal is only noted.
+    """A context in which a signal is only recorded.
 
-    Gives a function to be called where it is safe to stop; it raises `StoppedError` after a signal.
-    A second signal of the kind ends the process at once: a training then keeps its last state.
+    Yields a function to call where it is safe to stop; it raises `StoppedError` after a signal. A
+    second signal of the same kind ends the process at once; a training then keeps its last saved
+    state.
     """
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
         signal.signal(number, leave)
-        os.write(2, b"mesalens: stopping after the current steps; repeat to stop at once.\n")
+        os.write(
+            2, b"mesalens: stopping after the current steps; interrupt again to stop at once.\n"
+        )
 
     def check() -> None:
         if noted:

@@ -12,12 +12,18 @@ from mesalens.studies import STUDIES, study
 
 
 class List(Command):
-    """Lists the studies; with the name of one its claims, and the verdicts that are kept."""
+    """Lists the studies.
+
+      mesalens list              all studies
+      mesalens list ahn-2023     the claims of a study, with their stored verdicts
+
+    `mesalens reproduce STUDY` computes verdicts.
+    """
 
     name: Annotated[str | None, POSITIONAL] = None
-    """a study, whose parts and claims are listed"""
+    """the study whose parts and claims are listed"""
     store: Folder | None = None
-    """the folder of kept results (in the user's cache by default)"""
+    """folder of stored results; by default in the user's cache folder"""
 
     def __call__(self) -> int:
         """Prints the list."""
@@ -35,7 +41,7 @@ class List(Command):
             text = f"{len(each.claims)} claims; parts: {parts}"
             print(f"{each.name}: {each.title}\n  {each.citation}")
             print(textwrap.fill(text, console().width, initial_indent="  ", subsequent_indent="  "))
-        print("mesalens list STUDY lists its claims.")
+        print("mesalens list STUDY lists the claims of a study.")
         return 0
 
 

@@ -26,31 +26,38 @@ WORDS = {
 
 
 class Optimum(Command):
-    """Says what the best layer of linear self-attention computes on a task, at what risk, and
-    whether that is proved.
+    """Computes the best layer of linear self-attention for a task.
+
+      mesalens optimum --dim 20 --context-length 20 --noise-variance 0.5
+      mesalens optimum --dim 5 --pool 64
+
+    Prints what the best layer computes, its risk, the Bayes risk, and a certificate: a lower bound
+    on the risk of every layer, with any number of heads.
     """
 
     task: Annotated[Any, Member("task")] = "regression"
-    """the task"""
+    """distribution of prompts"""
     pool: int | None = None
-    """functions from a pool of so many, drawn once"""
+    """draw the function of each prompt from a fixed pool of this size"""
     mixture: Path | None = None
-    """a JSON file with tasks, of which each prompt has one: [{"probability": 0.5, "dim": 5}, …]"""
+    """JSON file with a list of tasks, one of which is drawn for each prompt: [{"probability": 0.5,
+    "dim": 5}, …]"""
     mean_variance: float | None = None
-    """inputs around a mean of this variance that each prompt draws"""
+    """draw the inputs of each prompt around a mean, which has this variance per entry"""
     descriptor: bool = False
-    """tokens state that mean, besides x"""
+    """with --mean-variance: the tokens contain that mean as well"""
     retrieval: float | None = None
-    """how much the inputs of a context are like its query, from 0 to 1"""
+    """similarity of the inputs in the context to the query, from 0 (independent) to 1 (equal)"""
     relative_error: float = 1e-3
-    """of risks that are simulated, where functions are not linear, and of the Bayes risk"""
+    """relative standard error of simulated risks: the Bayes risk, and all risks if functions are
+    not linear"""
     seed: int = 0
-    """where the random numbers of simulations come from"""
+    """seed of the simulations"""
     device: str | None = None
-    """where simulations compute: cpu, gpu, … (JAX's choice by default)"""
+    """device for the simulations: cpu, gpu, …; by default JAX's choice"""
 
     def __call__(self) -> int:
-        """Solves the task and prints the solution."""
+        """Prints the best layer."""
         positive("relative_error", self.relative_error)
         task: Any = checked(self._task).build()
         task = task.task if isinstance(task, CondensedTask) else task
@@ -60,7 +67,7 @@ class Optimum(Command):
             best = optimal_lsa(task, progress=progress.start, **options)
             try:
                 bayes = bayes_risk(task, **options)
-            except InputError:  # not known for the task
+            except InputError:  # unknown for this task
                 bayes = None
         for warning in messages:
             print(f"mesalens: {warning.message}", file=sys.stderr)
@@ -71,28 +78,33 @@ class Optimum(Command):
         return 0
 
     def _task(self) -> Any:
-        """The settings of the task, with what the options of this command change in them."""
+        """The settings of the task, as changed by the options of this command."""
         shown = {"mean_variance": self.mean_variance, "retrieval": self.retrieval}
         given = [name for name, value in shown.items() if value is not None]
         others = [] if self.pool is None else ["pool"]
         if self.mixture is not None:
             if clash := [*given, *others]:
                 raise InputError(
-                    f"give mixture or {clash[0]}, not both; tasks of a mixture say it."
+                    f"give mixture or {clash[0]}, not both; {clash[0]} can be set in the file."
                 )
             if self.task != Member("task").read("regression"):
-                raise InputError("give mixture or options of a task, not both; its file says them.")
+                raise InputError(
+                    "give mixture or options of a task, not both; they can be set in the file."
+                )
             return Member("task").read({"kind": "mixture", "components": str(self.mixture)})
         if len(given) > 1 or (self.descriptor and given != ["mean_variance"]):
-            raise InputError("give mean_variance, with or without descriptor, or retrieval.")
+            raise InputError(
+                "give either mean_variance (with or without descriptor) or retrieval; descriptor "
+                "needs mean_variance."
+            )
         if (given or others) and self.task.kind != "regression":
             raise InputError(
-                f"{(given or others)[0]} is for a regression task; got {self.task.kind}."
+                f"{(given or others)[0]} needs a regression task; got {self.task.kind}."
             )
         if self.descriptor and (
             others or self.task.functions != Member("functions").read("linear")
         ):
-            raise InputError("descriptor is for linear functions with the default prior.")
+            raise InputError("descriptor needs linear functions with the default prior.")
         changes: dict[str, Any] = {}
         if self.pool is not None:
             changes["functions"] = {"kind": "pool", "size": self.pool}
@@ -102,14 +114,14 @@ class Optimum(Command):
             mean = {"mean_variance": self.mean_variance, "descriptor": self.descriptor}
             changes["covariates"] = {"kind": "random-mean", **mean}
         if self.descriptor:
-            d = self.task.dim  # the functions read x, and not its mean
+            d = self.task.dim  # the functions depend on x, not on its mean
             prior = np.diag([1.0] * d + [0.0] * d).tolist()
             changes |= {"dim": 2 * d, "functions": {"kind": "linear", "covariance": prior}}
         return Member("task").read(overlay(self.task.model_dump(), changes))
 
 
 def _plain(best: OptimalLsa, bayes: Estimate | None, context_length: int) -> dict[str, Any]:
-    """The keys of `--json`; beside each simulated number its standard error."""
+    """What `--json` prints; next to each simulated number is its standard error."""
 
     def numbers(of: OptimalLsa | Certificate, *names: str) -> dict[str, Any]:
         errors = of.standard_errors

@@ -1,12 +1,13 @@
-"""Commands as settings: their options on the command line, made from their fields.
+"""Commands as settings, whose fields are the options on the command line.
 
-An option is named by the path of its field, as `--task.noise.variance`. The fields of what is
-chosen by name are those of all members of the axis, and of classes in files that are given. Values
-are read as words here, and checked by the settings themselves.
+An option has the name of its field's path, such as `--task.noise.variance`. Where a class is chosen
+by name, there are options for the parameters of all classes of that axis, and of classes in files
+that the user gives. Values are read as strings here, and checked by the settings.
 """
 
 import argparse
 import inspect
+import textwrap
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,27 +21,30 @@ from mesalens.kinds import Member, Settings, nested, settings_class
 from mesalens.names import AXES, SHORT
 
 POSITIONAL = "positional"
-"""Marks a field whose value is given without the name of an option."""
+"""Marks a field that is a positional argument."""
 
 WORDS = "words"
 """Marks a field that takes several words."""
+
+Use = tuple[FieldInfo, str, Any]
+"""A field of an option, the name of the class that has it, and its default there."""
 
 
 class Command(Settings):
     """A command: its fields are options, and calling it runs it and returns the exit code."""
 
     json_: bool = False
-    """print JSON alone on standard output"""
+    """print the result as JSON, and nothing else, on standard output"""
 
     def __call__(self) -> int:
-        """Runs the command."""
+        """Runs the command; returns the exit code."""
         raise NotImplementedError
 
 
 def named(value: Any) -> Any:
-    """The name of a folder; raises `ValueError` for an empty one, which would be the current."""
+    """The name of a folder; raises `ValueError` if it is empty (it would mean the current one)."""
     if value == "":
-        raise InputError("give the name of a folder; got an empty one.")
+        raise InputError("the name of a folder must not be empty.")
     return value
 
 
@@ -48,12 +52,12 @@ Folder = Annotated[Path, pydantic.BeforeValidator(named)]
 
 
 def pairs(words: Any) -> Any:
-    """Settings from words such as `dim=20`, or as they are."""
+    """Settings from words such as `dim=20`; anything but a list of words is returned unchanged."""
     if not isinstance(words, list | tuple):
         return words
     settings = {name: value for name, _, value in (str(word).partition("=") for word in words)}
     if bad := [name for name, value in settings.items() if not value]:
-        raise InputError(f"{bad[0]!r} is not a setting with a value, as NAME=20.")
+        raise InputError(f"settings must be given as NAME=VALUE; got {bad[0]!r}.")
     names = [str(word).partition("=")[0] for word in words]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"the setting {twice[0]!r} is given twice.")
@@ -65,62 +69,93 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help.")
 
 
+class _Help(argparse.HelpFormatter):
+    """Breaks lines at spaces only, and leaves indented paragraphs of descriptions as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(p if p[:1] == " " else textwrap.fill(p, width) for p in paragraphs)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
 def read_options(command: type[Command], prog: str, arguments: list[str]) -> Command:
-    """The command with the options that are given.
+    """The command with the options from the command line.
 
     Raises:
-        ValueError: if an option is unknown, or does not take the value given.
+        ValueError: if an option is unknown, or a value is invalid.
     """
     parser = _parser(command, prog, {})
     given, rest = parser.parse_known_args(arguments)
     words = {path: word for path, word in vars(given).items() if isinstance(word, str)}
     foreign = {path: word for path, word in words.items() if ":" in word}
-    if foreign:  # the options of classes in the user's files are known only now
+    if foreign:  # classes in the user's files have options too
         parser = _parser(command, prog, foreign)
         given, rest = parser.parse_known_args(arguments)
     if rest:
         name = rest[0].partition("=")[0]
         if name.startswith("--"):
             known = parser._option_string_actions
-            # The last part of a path is what people remember of it
+            # People remember the last part of a path
             alike = [option for option in known if option.rpartition(".")[2] == name.lstrip("-")]
             one_of("option", name, alike or known)
-        raise InputError(f"there is nothing to do with {rest[0]!r}; see {prog} --help.")
+        raise InputError(f"unexpected argument {rest[0]!r}; see {prog} --help.")
     return command.read(nested(dict(sorted(vars(given).items()))))
 
 
 def _parser(command: type[Command], prog: str, foreign: Mapping[str, str]) -> _Parser:
+    arguments = [_usage(n, f) for n, f in command.model_fields.items() if POSITIONAL in f.metadata]
     parser = _Parser(
         prog=prog,
-        usage=f"{prog} [OPTIONS]",
+        usage=" ".join([prog, *arguments, "[OPTIONS]"]),
         description=inspect.getdoc(command),
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
-    fields: dict[str, tuple[FieldInfo, list[str]]] = {}
-    for path, field, owner in _fields(command, foreign):
-        fields.setdefault(path, (field, []))[1].append(owner)
+    options: dict[str, list[Use]] = {}
+    for path, use in _fields(command, foreign):
+        uses = options.setdefault(path, [])
+        if use[1] not in [owner for _, owner, _ in uses]:
+            uses.append(use)
     groups: dict[str, Any] = {"": parser}
-    for path, (field, owners) in fields.items():
+    for path, uses in options.items():
         title = path.rpartition(".")[0]
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        _add(groups[title], path, field, ", ".join(filter(None, dict.fromkeys(owners))))
+        _add(groups[title], path, uses)
     return parser
 
 
+def _usage(name: str, field: FieldInfo) -> str:
+    if WORDS in field.metadata:
+        return f"[{name.upper()} ...]"
+    return name.upper() if field.is_required() else f"[{name.upper()}]"
+
+
 def _fields(
-    model: type[Settings], foreign: Mapping[str, str], prefix: str = "", owner: str = ""
-) -> Iterator[tuple[str, FieldInfo, str]]:
-    """The fields of a model and of the settings in it: the path, the field, and whose it is."""
+    model: type[Settings],
+    foreign: Mapping[str, str],
+    prefix: str = "",
+    owner: str = "",
+    defaults: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[str, Use]]:
+    """The fields of a model and of the settings in it, by their paths.
+
+    `defaults` are those that the settings around the model have for it.
+    """
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
+        default = (defaults or {}).get(name, field.get_default())
         if name != "kind":
-            yield path, field, owner
+            yield path, (field, owner, default)
         if axis := _axis(*field.metadata, field.annotation):
+            inner = default if isinstance(default, Mapping) else {}
             for kind in filter(None, (foreign.get(path), *AXES[axis].members)):
-                yield from _fields(settings_class(axis, kind), foreign, f"{path}.", kind)
+                given = inner if inner.get("kind") == kind else None
+                member = settings_class(axis, kind)
+                yield from _fields(member, foreign, f"{path}.", kind, given)
 
 
 def _axis(*types: Any) -> str | None:
@@ -132,21 +167,18 @@ def _axis(*types: Any) -> str | None:
     return None
 
 
-def _add(group: Any, path: str, field: FieldInfo, owners: str) -> None:
-    default, axis = _shown(field.default), _axis(*field.metadata, field.annotation)
-    notes = [f"({note})" for note in (default and f"{default} by default", owners) if note]
-    text = " ".join([field.description or "", *notes])
-    if axis:
-        text = f"{text}: {'|'.join(AXES[axis].members)}"
-    options: dict[str, Any] = {"help": text.replace("%", "%%")}
+def _add(group: Any, path: str, uses: list[Use]) -> None:
+    field = uses[0][0]
+    axis = _axis(*field.metadata, field.annotation)
+    options: dict[str, Any] = {"help": _help(uses, axis).replace("%", "%%")}
     if POSITIONAL in field.metadata:
         number = "*" if WORDS in field.metadata else None if field.is_required() else "?"
-        group.add_argument(path, nargs=number, **options)
+        group.add_argument(path, nargs=number, metavar=path.upper(), **options)
         return
     if field.annotation is bool:
         options["action"] = argparse.BooleanOptionalAction
     elif path == "vary" or WORDS in field.metadata:
-        options |= {"nargs": "+", "metavar": "WORDS"}
+        options |= {"nargs": "+", "metavar": "WORD"}
     else:
         options["metavar"] = "KIND" if axis else path.rpartition(".")[2].upper()
     short = [name for name, full in SHORT.items() if full == path]
@@ -154,9 +186,45 @@ def _add(group: Any, path: str, field: FieldInfo, owners: str) -> None:
     group.add_argument(*names, dest=path, **options)
 
 
-def _shown(default: Any) -> str:
+def _help(uses: list[Use], axis: str | None) -> str:
+    """What an option is, for which classes, its choices and its default."""
+    common = next((field.description for field, _, _ in uses if field.description), "")
+    parts = [_by_owner([(owner, _sentence(f.description or common)) for f, owner, _ in uses])]
+    if axis:
+        parts.append(f"one of {', '.join(AXES[axis].members)}")
+    defaults = [(owner, _shown(field, default)) for field, owner, default in uses]
+    if len({text for _, text in defaults}) == 1:  # the classes are named once
+        defaults = [("", defaults[0][1])]
+    if shown := _by_owner([each for each in defaults if each[1]], ", "):
+        parts.append(shown if shown == "required" else f"default: {shown}")
+    return "; ".join(filter(None, parts))
+
+
+def _by_owner(texts: list[tuple[str, str]], separator: str = "; ") -> str:
+    """Each text once, with the classes that have it in brackets."""
+    owners: dict[str, list[str]] = {}
+    for owner, text in texts:
+        owners.setdefault(text, []).append(owner)
+    shown = ((text, ", ".join(filter(None, names))) for text, names in owners.items())
+    return separator.join(f"{text} ({names})".strip() if names else text for text, names in shown)
+
+
+def _sentence(text: str) -> str:
+    """A description as the text of an option: without a capital or a full stop."""
+    head = text[:1].lower() if text[1:2].islower() else text[:1]
+    return head + text[1:].rstrip(".")
+
+
+def _shown(field: FieldInfo, default: Any) -> str:
+    """A default in words; "" if it is None or off, or a positional argument is required."""
+    if field.is_required():
+        return "" if POSITIONAL in field.metadata else "required"
     if isinstance(default, Mapping):
         default = default.get("kind")
-    if isinstance(default, bool) or not isinstance(default, str | int | float):
+    if isinstance(default, bool):
+        return "on" if default else ""
+    if isinstance(default, tuple) and all(isinstance(word, str) for word in default):
+        default = " ".join(default)
+    if not isinstance(default, str | int | float) or default == "":
         return ""
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,4 +1,4 @@
-"""What commands print."""
+"""How commands print."""
 
 import json
 import sys
@@ -11,14 +11,14 @@ from mesalens.simulation import Estimate
 
 
 def console() -> Console:
-    """Standard output; 160 columns where it is not a terminal. What it prints is not markup."""
+    """Standard output; 160 columns wide if it is not a terminal. Text is printed without markup."""
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
 
 def print_json(value: Any) -> None:
-    """JSON alone on standard output, in ASCII; numbers that JSON lacks, such as NaN, are null.
+    """Prints JSON in ASCII; numbers that JSON does not have, such as NaN, become null.
 
-    Arrays are lists, and an estimate is an object with its value and its standard error.
+    Arrays become lists, and an `Estimate` an object with `value` and `standard_error`.
     """
     text = json.dumps(value, default=_plain)
     print(json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2))

@@ -22,38 +22,45 @@ NONE: dict[str, Any] = {}
 
 
 class Reproduce(Command):
-    """Checks the claims of studies, and leaves a page with verdicts and figures.
+    """Checks the claims of papers, and writes a report with verdicts and figures.
 
-    Results are kept in a store: what is there is taken, and only what is missing is computed.
+      mesalens reproduce                                  headline claims of two papers
+      mesalens reproduce ahn-2023 --budget full           every claim of a study
+      mesalens reproduce ahn-2023/depth-gains             one claim
+      mesalens reproduce my_study.py                      a study of your own
+
+    Results are stored and reused; only missing ones are computed. The exit code is 1 if a claim
+    fails.
     """
 
     names: Annotated[tuple[str, ...], POSITIONAL, WORDS] = HEADLINE
-    """studies, as ahn-2023 or PATH/file.py; or STUDY/PART, or STUDY/CLAIM"""
+    """names of studies (see `mesalens list`), files PATH/file.py, or STUDY/PART or STUDY/CLAIM"""
     budget: str = "quick"
-    """quick (the headline), full (every claim) or paper (the paper's own settings)"""
+    """how much to compute: quick (headline claims), full (every claim) or paper (the paper's own
+    settings)"""
     seeds: int | None = None
-    """seeds of each training, in place of the budget's looks"""
+    """number of seeds for each claim; by default seeds are added until a claim is decided"""
     seed: int = 0
-    """where all random numbers come from"""
+    """seed of all random numbers"""
     set_: Annotated[dict[str, Any], pydantic.BeforeValidator(pairs), WORDS] = NONE
-    """settings of the study with other values, as dim=20 context_length=10"""
+    """settings of the study to change: dim=20 context_length=10"""
     out: Folder | None = None
-    """a new folder for the page and its files (results/STUDY-BUDGET-TIME by default)"""
+    """new folder for the report; by default results/STUDY-BUDGET-TIME"""
     store: Folder | None = None
-    """the folder of kept results (in the user's cache by default)"""
+    """folder of stored results; by default in the user's cache folder"""
     fresh: bool = False
-    """compute everything anew, whatever is kept"""
+    """compute everything again, even if it is stored"""
     falsify: bool = False
-    """carry out each claim where it is false: all should fail"""
+    """check each claim in a setting where it is false: all verdicts should be FAIL"""
     cluster: str | None = None
-    """a Dask cluster to compute on: local:4, tcp://host:8786, or a scheduler file"""
+    """Dask cluster to compute on: local:4, tcp://host:8786 or a scheduler file"""
     device: str | None = None
-    """where to compute: cpu, gpu, … (JAX's choice by default)"""
+    """device to compute on: cpu, gpu, …; by default JAX's choice"""
 
     def __call__(self) -> int:
-        """Carries out the studies; 1 if a claim failed."""
+        """Checks the claims; returns 1 if one failed."""
         matplotlib.use("agg")  # figures go to files; there may be no display
-        for name in self.names:  # what is wrong is said before anything is computed
+        for name in self.names:  # fail before anything is computed
             study, part = find(name)
             study.values(self.budget)
             study.select([part], self.budget)
@@ -78,7 +85,7 @@ class Reproduce(Command):
                 report = session.reproduce(*self.names, **options)
         except StoppedError as stop:
             print(
-                "mesalens: interrupted; what was finished is kept, and the same command goes on.",
+                "mesalens: interrupted; finished results are stored, and the same command goes on.",
                 file=sys.stderr,
             )
             return stop.exit_code
@@ -86,7 +93,7 @@ class Reproduce(Command):
             report.save(out)
         except InputError as error:
             raise InputError(
-                f"{error} All results are in the store, for the same command."
+                f"{error} All results are stored; the same command will reuse them."
             ) from None
         self._say(report, out)
         return int(any(v.judgement.outcome == "FAIL" for v in report.verdicts))
@@ -103,7 +110,6 @@ class Reproduce(Command):
         print("\n".join(lines(content, console().width)))
         taken = sum(verdict.taken for verdict in report.verdicts)
         if taken:
-            print(
-                f"{taken} of {len(report.verdicts)} verdicts from kept results; --fresh computes."
-            )
+            count = f"{taken} of {len(report.verdicts)}"
+            print(f"{count} verdicts are from stored results; --fresh computes them again.")
         print(f"{report.tally()}, in {report.seconds:.0f} s. The page: {out / 'index.html'}")

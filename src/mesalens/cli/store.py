@@ -14,9 +14,14 @@ from mesalens.store import Store as Results
 
 
 class Store(Command):
-    """Shows what is kept: `list`, `show ADDRESS`, or `clear ADDRESS…` to remove results.
+    """Shows or deletes stored results.
 
-    `clear` takes addresses (their first letters are enough), or --older-than, or --all.
+      mesalens store                        lists them
+      mesalens store show ADDRESS           shows how a result was made
+      mesalens store clear ADDRESS …        deletes results
+      mesalens store clear --older-than 30  deletes results by age
+
+    The first letters of an address are enough.
     """
 
     action: Annotated[Literal["list", "show", "clear"], POSITIONAL] = "list"
@@ -24,18 +29,18 @@ class Store(Command):
     addresses: Annotated[tuple[str, ...], POSITIONAL, WORDS] = ()
     """addresses of results, or their first letters"""
     older_than: float | None = None
-    """with clear: results older than so many days"""
+    """with clear: delete results older than this many days"""
     all_: bool = False
-    """with clear: everything"""
+    """with clear: delete all results"""
     store: Folder | None = None
-    """the folder of kept results (in the user's cache by default)"""
+    """folder of stored results; by default in the user's cache folder"""
 
     def __call__(self) -> int:
-        """Shows or removes results."""
+        """Shows or deletes results."""
         results = Results(self.store)
         if self.action == "show":
             if not self.addresses:
-                raise InputError("give the address of a result; mesalens store lists them.")
+                raise InputError("show needs an address; `mesalens store` lists the addresses.")
             shown = [results.entry(address) for address in self.addresses]
             print(json.dumps([_content(e) | dict(e.about) for e in shown], indent=2))
             return 0
@@ -58,7 +63,7 @@ class Store(Command):
 
     def _clear(self, results: Results) -> int:
         if not (self.addresses or self.all_ or self.older_than is not None):
-            raise InputError("give addresses to clear, or --older-than DAYS, or --all.")
+            raise InputError("clear needs addresses, --older-than DAYS or --all.")
         chosen = [results.entry(address) for address in self.addresses]
         if self.all_ or self.older_than is not None:
             days = positive("older_than", self.older_than) if self.older_than is not None else 0

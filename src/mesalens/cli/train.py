@@ -29,31 +29,35 @@ from mesalens.training.sweeps import plan, steps_of
 
 
 class Train(Command, TrainingSettings):
-    """Trains learners, by default a layer of linear self-attention, and keeps settings, weights and
-    metrics in a folder.
+    """Trains learners, by default one layer of linear self-attention, and saves settings, weights
+    and metrics in a folder.
 
-    The state is kept there too, every few seconds and when the training is stopped. The same
-    command, or `mesalens train --resume FOLDER`, goes on from there to the same weights, bit for
-    bit. With --vary all combinations of some settings' values are trained.
+      mesalens train --dim 5 --context-length 20 --seeds 8 --out runs/d5
+      mesalens train --resume runs/d5 --steps 9000
+      mesalens train --layers 2 --covariates gaussian --out runs/two
+
+    The state of the training is saved every few seconds, and when the training is stopped. The same
+    command, or `mesalens train --resume FOLDER`, continues from it and gives the same weights, bit
+    for bit. The exit code is 1 if all runs diverge.
     """
 
     out: Folder | None = None
-    """a new folder for the training"""
+    """new folder for the training"""
     resume: Folder | None = None
-    """the folder of a training to go on with; of its settings only the steps may grow"""
+    """folder of a training to continue; of its settings only --steps may change, to more steps"""
     config: Folder | None = None
-    """a file with settings, as `settings.json` of a folder; options change them"""
+    """file with settings, such as the settings.json of a folder; other options override it"""
     memory: float | None = None
-    """GB that may be taken (what is free by default); a training that needs more goes in groups"""
+    """memory to use, in GB; by default what is free; runs that need more are trained in groups"""
     cluster: str | None = None
-    """a Dask cluster to compute on: local:4, tcp://host:8786, or a scheduler file"""
+    """Dask cluster to compute on: local:4, tcp://host:8786 or a scheduler file"""
     device: str | None = None
-    """where to compute: cpu, gpu, … (JAX's choice by default)"""
+    """device to compute on: cpu, gpu, …; by default JAX's choice"""
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _over_stored(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """The options over the settings that are resumed or read."""
+        """The settings that are resumed or read, overridden by the options."""
         base = content.get("resume", content.get("config"))
         if base is None:
             return content
@@ -61,20 +65,20 @@ class Train(Command, TrainingSettings):
 
     @functools.cached_property
     def settings(self) -> TrainingSettings:
-        """The training alone, without where and how it is run."""
+        """The settings of the training, without where and how it runs."""
         values = {name: getattr(self, name) for name in TrainingSettings.model_fields}
         return TrainingSettings(**values)
 
     @functools.cached_property
     def folder(self) -> Path:
-        """The folder of the training, new or old."""
+        """The folder of the training, new or existing."""
         folder = self.resume or self.out
         if folder is None or (self.resume and self.out):
-            raise InputError("give a new folder as --out, or one to go on with as --resume.")
+            raise InputError("give a new folder as --out, or an existing one as --resume.")
         return folder
 
     def __call__(self) -> int:
-        """Runs the training, and says what came out; 1 where every run diverged."""
+        """Trains, and prints the result; returns 1 if every run diverged."""
         metrics = self._metrics()
         if isinstance(metrics, int):
             return metrics
@@ -82,12 +86,12 @@ class Train(Command, TrainingSettings):
         return int((metrics.ending == "diverged").all())
 
     def _metrics(self) -> xr.Dataset | int:
-        """The metrics of a finished training, or the exit code of one that was stopped."""
+        """The metrics of a finished training, or the exit code of a stopped one."""
         settings, folder = self.settings, self.folder
-        # What is wrong is said before anything is written or computed
+        # Fail before anything is written or computed
         programs = len(plan(settings)[1])
         if self.cluster is not None and self.memory:
-            raise InputError("--memory is for this machine; a cluster's workers have theirs.")
+            raise InputError("--memory is for this machine; omit it with --cluster.")
         eqx.filter_eval_shape(settings.initialise, jax.random.key(0))
         settings.optimiser.build().transformation(settings.steps)
         settings.key()
@@ -120,7 +124,7 @@ class Train(Command, TrainingSettings):
     def _where(
         self, progress: ProgressReport, check: Callable[[], None], title: str, state: Path
     ) -> dict[str, Any]:
-        """Where it is trained, and how progress is shown."""
+        """Options of `train`: where to compute, and how to show progress."""
         if self.cluster is not None:
             return {"cluster": self.cluster, "report": progress.work, "check": check}
         steps = steps_of(self.settings, state)
@@ -160,17 +164,21 @@ class Train(Command, TrainingSettings):
 
 
 class Sweep(Train):
-    """Trains all combinations of the values given by --vary, from every seed, and keeps one
+    """Trains with all combinations of the values given by --vary, for every seed, and saves one
     labelled dataset, the weights and a figure.
 
-    All runs go at once where shapes agree: learning rates, initial scales, noise levels, scales of
-    a task. It can be stopped and resumed as `mesalens train` can.
+      mesalens sweep --vary learning_rate=1e-4,1e-3,1e-2 --seeds 8 --out runs/lr
+      mesalens sweep --vary learning_rate=1e-4,1e-3 noise_variance=0,0.1 --out runs/grid
+
+    Runs whose arrays have the same shapes are trained together: different learning rates, initial
+    scales, noise levels or scales of a task. A sweep can be stopped and resumed like `mesalens
+    train`.
     """
 
     def __call__(self) -> int:
         """Runs the sweep."""
         if not self.vary:
-            raise InputError("give settings with values, as --vary learning_rate=1e-3,3e-3.")
+            raise InputError("sweep needs --vary, such as --vary learning_rate=1e-3,3e-3.")
         return super().__call__()
 
 

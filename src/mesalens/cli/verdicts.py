@@ -4,29 +4,42 @@ from pathlib import Path
 from typing import Annotated
 
 from mesalens.atlas.guide import guide
-from mesalens.atlas.verdicts import read, table
+from mesalens.atlas.record import read_record
+from mesalens.atlas.record import text as record_text
+from mesalens.atlas.verdicts import table
 from mesalens.checks import InputError
 from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder
 from mesalens.files import replace_file, writing
 
 
 class Verdicts(Command):
-    """Makes one Markdown document of the verdicts in several reports."""
+    """Writes the verdicts of several reports as one Markdown document.
+
+    If a claim is in several reports with the same budget, its latest verdict is used.
+    """
 
     reports: Annotated[tuple[str, ...], POSITIONAL, WORDS] = ()
-    """folders that `mesalens reproduce` wrote, or their verdicts.json; later ones win"""
+    """folders that `mesalens reproduce` wrote, their verdicts.json, or files that --data wrote"""
     guide: bool = False
-    """say also what the studies are about, what they claim, and what they do not check"""
+    """include what each study is about, what its paper claims, and what is not checked"""
+    data: bool = False
+    """write all verdicts as one JSON file, from which such documents can be made"""
     out: Folder | None = None
-    """a file for the table (standard output by default)"""
+    """file to write; by default standard output"""
 
     def __call__(self) -> int:
-        """Writes the table."""
+        """Writes the document or the data."""
+        if self.guide and self.data:
+            raise InputError("give --guide or --data, not both.")
         if not self.reports:
-            raise InputError("give the folders of reports, as mesalens reproduce wrote them.")
+            raise InputError("give one or more folders that `mesalens reproduce` wrote.")
         files = [Path(name) for name in self.reports]
-        contents = [read(f / "verdicts.json" if f.is_dir() else f) for f in files]
-        text = guide(contents, "mesalens verdicts --guide") if self.guide else table(contents)
+        folders = [file / "verdicts.json" if file.is_dir() else file for file in files]
+        contents = [content for file in folders for content in read_record(file)]
+        if self.data:
+            text = record_text(contents)
+        else:
+            text = guide(contents) if self.guide else table(contents)
         if self.out is None:
             print(text)
             return 0

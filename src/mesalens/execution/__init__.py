@@ -1,9 +1,10 @@
-"""Where work is done: the cores of this machine, or a Dask cluster.
+"""Where work is done: on the cores of this machine, or on a Dask cluster.
 
-Work is given as jobs; a job says what has to be done before it. Both do the same jobs.
+Work consists of jobs; a job names the jobs that must be done before it. `Cores` and `Cluster` run
+the same jobs.
 """
 
 import lazy_loader
 
-# A scheduler of Dask imports this room, and does not need JAX
+# A Dask scheduler imports this package, and does not need JAX
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

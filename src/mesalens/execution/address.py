@@ -1,4 +1,4 @@
-"""Where a Dask cluster is: the client that a word on the command line means."""
+"""The address of a Dask cluster: the client for a word on the command line."""
 
 import contextlib
 import importlib.util
@@ -12,29 +12,29 @@ from typing import Any
 from mesalens.checks import InputError
 
 ANSWERS_WITHIN = 8.0
-"""Seconds in which a scheduler has to answer."""
+"""The seconds within which a scheduler must answer."""
 
 MOST_PROCESSES = 1024
-"""Of this machine, in one cluster."""
+"""The largest number of processes of this machine in one cluster."""
 
 Client = Any
 """A `dask.distributed.Client`, which an extra installs."""
 
 
 class ClusterError(InputError):
-    """What is wrong with a cluster; what was finished is kept."""
+    """A cluster cannot be used; finished results are kept."""
 
 
 @contextlib.contextmanager
 def client_at(word: str) -> Iterator[Client]:
-    """A client of Dask; it ends with the block, and so does what was started for it.
+    """A context with a client of Dask; what is started for it ends with the context.
 
     Args:
-        word: `local:N` for N processes of this machine, the address of a scheduler, as
-            `tcp://host:8786`, or a file in which a scheduler has written its address.
+        word: `local:N` for N processes of this machine, the address of a scheduler such as
+            `tcp://host:8786`, or a scheduler file (with its address).
 
     Raises:
-        ValueError: if it is none of these, Dask is not installed, or nobody answers.
+        ValueError: if it is none of these, Dask is not installed, or no scheduler answers.
     """
     distributed = dask_distributed()
     with _quiet():
@@ -58,24 +58,24 @@ def dask_distributed() -> Any:
 
 @contextlib.contextmanager
 def _local(distributed: Any, word: str) -> Iterator[Client]:
-    """A client of a cluster of processes of this machine, which nobody else can reach."""
+    """A client of a cluster of processes of this machine, which other users cannot reach."""
     import dask.config
     import psutil
 
     number = word.partition(":")[2]
     if not number.isdecimal() or not int(number):
-        raise InputError(f"{word}: give a number of processes of at least 1, such as local:4.")
+        raise InputError(f"the number of processes must be at least 1, as in local:4; got {word}.")
     if int(number) > MOST_PROCESSES:
-        raise InputError(f"{word}: there may be at most {MOST_PROCESSES} processes.")
+        raise InputError(f"at most {MOST_PROCESSES} processes are possible; got {word}.")
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # A process of a cluster imports the script that started it, which starts a cluster
+        # A worker process imports the script that started it, which would start a cluster
         raise SystemExit(1)
-    # Workers would end with Ctrl-C before the client has heard of it
+    # Ctrl-C would end workers before the client knows of it
     deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     memory = psutil.virtual_memory().total / int(number)
     with contextlib.ExitStack() as stack:
-        # Dask has processes give memory back at once, and XLA takes it again in each step; its
-        # samples of what threads do cost more than they tell here
+        # Dask makes processes return memory at once, which XLA allocates again in each step; its
+        # profiler costs more than it is useful here
         nanny = "distributed.nanny.pre-spawn-environ"
         own = {n: v for n, v in dask.config.get(nanny).items() if not n.startswith("MALLOC")}
         settings = {nanny: own, "distributed.worker.profile.enabled": False}
@@ -95,22 +95,22 @@ def _local(distributed: Any, word: str) -> Iterator[Client]:
             )
         except RuntimeError as error:
             raise ClusterError(
-                f"{word} could not start its processes ({error}); in a script, what calls mesalens "
-                'has to stand behind `if __name__ == "__main__":`.'
+                f"{word} could not start its processes ({error}); in a script, put the calls of "
+                'mesalens under `if __name__ == "__main__":`.'
             ) from error
         stack.enter_context(started)
         yield stack.enter_context(distributed.Client(started, set_as_default=False))
 
 
 def _scheduler(word: str) -> str:
-    """The address of a scheduler, as it is or from its file."""
+    """The address of a scheduler, given directly or by its file."""
     if "://" in word:
         return word
     file = Path(word)
     if not file.is_file():
         raise InputError(
-            f"{word!r} is not a cluster, and there is no such file: give local:4, an address such "
-            "as tcp://host:8786, or a scheduler file."
+            f"{word!r} is not a cluster, and there is no file of that name; give local:4, an "
+            "address such as tcp://host:8786, or a scheduler file."
         )
     try:
         address = json.loads(file.read_text(encoding="utf-8"))["address"]
@@ -132,7 +132,7 @@ def _client(distributed: Any, address: str) -> Client:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """In the block Dask logs nothing: what matters is said in sentences."""
+    """A context in which Dask logs nothing: important events are reported as messages."""
     names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
     loggers = [logging.getLogger(name) for name in ("distributed", *names)]
     before = [logger.level for logger in loggers]

@@ -1,8 +1,8 @@
-"""`Cluster`: does jobs on the workers of a Dask cluster.
+"""`Cluster`: runs jobs on the workers of a Dask cluster.
 
-Dask starts processes, finds out which are alive, and carries work and results. Which unit goes to
-which worker is decided here, because a unit has a core of its own, should go where its programs
-are compiled, and has to be told from those that are lost with it.
+Dask starts processes, finds out which are alive, and transports work and results. Which unit goes
+to which worker is decided here, because a unit needs its own core, should run where its programs
+are already compiled, and must be distinguished from units that are lost with the same worker.
 """
 
 import contextlib
@@ -44,33 +44,33 @@ from mesalens.execution.jobs import (
 )
 
 SILENT_FOR = 60.0
-"""Seconds after which a scheduler that is connected, and does not answer, counts as gone."""
+"""Seconds without an answer after which a connected scheduler counts as gone."""
 
 LOOKS_EVERY = 1.0
-"""Seconds between two looks at which workers there are, if none is said to have come or gone."""
+"""Seconds between two checks of the list of workers, if no change was reported."""
 
 MOST_LOSSES = 3
-"""A unit that so many workers died with is given up."""
+"""A unit is given up when this number of workers have died while running it."""
 
 MOST_ASKED = 200
-"""So many units at most are shown to a cluster that starts workers as they are needed."""
+"""The largest number of waiting units shown to a cluster that starts workers on demand."""
 
 SHORT = 5.0
 """Units that take fewer seconds are sent before the worker is free, so that it need not wait."""
 
 STOPS_WITHIN = 20.0
-"""Seconds in which units that are asked to stop have to give back what they have."""
+"""Seconds within which units that are asked to stop must return their states."""
 
 TRANSFER = 5.0
-"""Seconds after which it is looked whether the worker that has a result is still there."""
+"""Seconds after which it is checked whether the worker that has a result still exists."""
 
 VERSIONS = ("mesalens", "code", "JAX", "jaxlib", "Equinox", "Optax", "NumPy")
-"""What has to be the same here and on a worker."""
+"""Versions that must be equal here and on a worker."""
 
 
 @dataclass(eq=False)
 class Member:
-    """A worker that was asked to join, and what it does."""
+    """A worker that was asked to join, and what it is doing."""
 
     address: str
     threads: int
@@ -81,26 +81,33 @@ class Member:
     programs: set[str] = field(default_factory=set)
 
     def can_take(self, ahead: int) -> bool:
-        """Whether it can take a unit, when so many may wait; one that was lost twice runs alone."""
+        """Whether it can take a unit if `ahead` may wait; a unit that was lost twice runs alone."""
         wary = any(job.losses + 1 >= MOST_LOSSES for job in self.running)
         most = self.threads + ahead
         return self.about is not None and len(self.running) < most and not wary
 
 
 class Cluster:
-    """Does the units of jobs on the workers of a Dask cluster, and the rest of them here.
+    """Runs the units of jobs on the workers of a Dask cluster, and the rest in this process.
 
-    A worker does as many units at once as it has threads, each on one core. Where it sees the
-    folder of a unit, it writes there; else files travel. If a worker dies, its units are done
-    again elsewhere: from their last states, where those are in a folder that all see.
+    A worker runs as many units at once as it has threads, each on one core. If it has access to the
+    folder of a unit, it writes there; otherwise files are sent. If a worker dies, its units are run
+    again elsewhere, from their last states if these are in a folder to which all have access.
 
     Args:
-        client: A `dask.distributed.Client`, however it was made.
-        say: Called with a line on anything important.
-        shared: Whether all workers have to see the folders; by default they may.
+        client: A `dask.distributed.Client`.
+        say: Called with messages.
+        shared: Whether all workers must have access to the folders; by default they need not.
+
+    Attributes:
+        address: The address of the scheduler.
+        members: The workers, by address.
+        lost: How often a unit was lost with its worker.
+        compiled: The number of programs that workers have compiled.
+        leaving: The addresses of workers that ended as planned.
 
     Raises:
-        ValueError: if Dask is not installed, or it is not such a client.
+        ValueError: if Dask is not installed, or the client is unusable.
     """
 
     def __init__(
@@ -108,11 +115,11 @@ class Cluster:
     ):
         if not isinstance(client, dask_distributed().Client) or client.asynchronous:
             raise InputError(
-                "a cluster is a dask.distributed.Client that is not asynchronous, an address, "
+                "cluster must be a dask.distributed.Client that is not asynchronous, an address, "
                 f"local:N or a scheduler file; got {type(client).__name__}."
             )
         if client.status != "running":
-            raise ClusterError(f"the client of the cluster is {client.status}; make a new one.")
+            raise ClusterError(f"the client of the cluster is {client.status}; create a new one.")
         self.client, self.say, self.shared = client, say, shared
         self.address = str(client.scheduler.address)
         self.members: dict[str, Member] = {}
@@ -124,7 +131,7 @@ class Cluster:
 
     @property
     def one_cpu(self) -> bool:
-        """Whether all workers that have joined compute on a CPU alone."""
+        """Whether all workers that have joined compute on one CPU only."""
         return all(member.about.one_cpu for member in self.members.values() if member.about)
 
     def run(
@@ -135,18 +142,28 @@ class Cluster:
         check: Callable[[], object] = lambda: None,
         report: Callable[[State], object] = lambda state: None,
     ) -> None:
-        """Does jobs, what they need, and what they lead to; as `Cores.run` does.
+        """Runs jobs, the jobs that they need, and the jobs that follow from them.
+
+        Args:
+            jobs: The jobs.
+            then: Called with each finished job; returns further jobs.
+            check: Called regularly; it may raise an exception to stop the work.
+            report: Called regularly with the state of the work.
 
         Raises:
-            ClusterError: if the scheduler no longer answers, or workers do not see a folder that
-                they have to see.
-            GivenUpError: at the end, if units killed their workers three times.
-            Exception: what `check`, `then` or a job raises. What runs is stopped and cancelled.
+            ClusterError: if the scheduler no longer answers, or a worker has no access to a folder
+                that it needs.
+            GivenUpError: at the end, if three workers have died while running the same unit.
+            Exception: what `check`, `then` or a job raises; running units are stopped.
         """
         _Run(self, jobs, then, check, report).go()
 
     def wait_for_workers(self, check: Callable[[], object] = lambda: None) -> None:
-        """Waits for the first worker that can take work; says so, and for how long."""
+        """Waits for the first worker that can take work, and says so.
+
+        Args:
+            check: Called regularly; it may raise an exception to stop waiting.
+        """
         first = Job("the first worker", lambda job: None)
         run = _Run(self, [first], lambda job: (), check, lambda state: None)
         with run.attended():
@@ -160,17 +177,19 @@ class Cluster:
 def connected(
     cluster: Any, *, say: Callable[[str], object] = print, shared: bool = False
 ) -> Iterator[Cluster]:
-    """The cluster that a word or a client means; what is started for it ends with the block.
+    """A context manager that connects to a cluster; what it starts ends with the context.
 
     Args:
-        cluster: `local:N` for N processes of this machine, the address of a scheduler, as
-            `tcp://host:8786`, a file in which a scheduler has written its address, or a
-            `dask.distributed.Client`.
-        say: Called with a line on anything important.
-        shared: Whether all workers have to see the folders of units.
+        cluster: `local:N` for N processes of this machine; the address of a scheduler, such as
+            `tcp://host:8786`; a scheduler file (with its address); or a `dask.distributed.Client`.
+        say: Called with messages.
+        shared: Whether all workers must have access to the folders of units.
+
+    Returns:
+        A context manager, whose value is the `Cluster`.
 
     Raises:
-        ValueError: if it is none of these, Dask is not installed, or nobody answers.
+        ValueError: if it is none of these, Dask is not installed, or no scheduler answers.
     """
     if isinstance(cluster, Cluster):
         yield cluster
@@ -193,7 +212,7 @@ class _Run:
         report: Callable[[State], object],
     ):
         self.cluster, self.client = cluster, cluster.client
-        self.session = secrets.token_hex(8)  # of its own: units of one that was stopped stop
+        self.session = secrets.token_hex(8)  # stopping a run stops only its own units
         self.then, self.check, self.report = then, check, report
         self.queue = Queue()
         self.queue.add(jobs)
@@ -231,7 +250,7 @@ class _Run:
         if self.given_up:
             raise GivenUpError(
                 f"{'; '.join(self.given_up)}: given up, because {MOST_LOSSES} workers died while "
-                "they ran it. Everything else is finished and kept."
+                "running it. Everything else is finished and kept."
             )
 
     def state(self) -> State:
@@ -241,9 +260,9 @@ class _Run:
 
     @contextlib.contextmanager
     def attended(self) -> Iterator[None]:
-        """In the block workers that come and go are noted, and what units tell."""
+        """A context that records which workers come and go, and what units report."""
         topic = f"{workers.TOPIC}-{self.session}"
-        self.cluster.members.clear()  # whether they see a folder depends on the folder
+        self.cluster.members.clear()  # access to a folder depends on the folder
         self.client.subscribe_topic("all", self._note)
         self.client.subscribe_topic(topic, self._told)
         self.cluster._looked = 0.0
@@ -280,7 +299,7 @@ class _Run:
     # Workers
 
     def look(self) -> None:
-        """Finds out which workers there are; asks new ones to join, and notes those that left."""
+        """Updates the list of workers: asks new ones to join, and removes those that have left."""
         cluster, now = self.cluster, time.monotonic()
         self._require_scheduler()
         if not cluster._changed.is_set() and now - cluster._looked < LOOKS_EVERY:
@@ -293,7 +312,7 @@ class _Run:
             self.silent_since = self.silent_since or now
             if now - self.silent_since > SILENT_FOR:
                 raise self._gone() from None
-            return  # it may be busy, or is being found out to be gone
+            return  # it may be busy, or gone, which will show
         self.silent_since = None
         for address in cluster.members.keys() - present.keys():
             self._lose(cluster.members.pop(address))
@@ -306,21 +325,21 @@ class _Run:
         elif now - self.waiting_since >= (self.said_waiting * 2 or 3.0):
             self.said_waiting = now - self.waiting_since
             refused = sum(member.refused for member in cluster.members.values())
-            others = f" that can be used ({refused} cannot)" if refused else ""
+            others = f" usable ({refused} are not)" if refused else ""
             cluster.say(
                 f"waiting for workers at {cluster.address}: none{others} after "
                 f"{self.said_waiting:.0f} s."
             )
 
     def _ask_for_workers(self) -> None:
-        """Shows what waits for a worker to a cluster that starts workers as they are needed.
+        """Shows a cluster that starts workers on demand how many units are waiting.
 
-        It counts tasks, and units are sent to workers that are there alone. So there is a task for
-        each unit that waits, which asks for what no worker has, and never runs.
+        Such a cluster counts tasks, but units are sent only to existing workers. So each waiting
+        unit has a task that asks for a resource that no worker has, and never runs.
         """
         own = self.client.cluster
         if own is not None and getattr(own, "_adaptive", None) is None:
-            return  # the number of its workers is what was asked for
+            return  # its number of workers is fixed
         waiting = min(self.queue.left - len(self.places) - len(self.local), MOST_ASKED)
         while len(self.asked) > waiting:
             self.asked.pop().cancel()
@@ -347,7 +366,7 @@ class _Run:
             self._expect(future, member)
 
     def _marker(self) -> Path | None:
-        """A file in the folder of the units, that those see who see the folder."""
+        """A file in the folder of the units, by which workers find out whether they see it."""
         folders = {job.unit.folder for job in self.queue.known() if job.unit is not None}
         for folder in folders:
             if folder not in self.markers:
@@ -363,33 +382,33 @@ class _Run:
         known = environment() | {"code": workers.code()}
         where = f"worker {member.address} ({about.host})"
         other = [
-            f"{name} {about.versions.get(name)} instead of {known[name]}"
+            f"{name} {about.versions.get(name)}, not {known[name]}"
             for name in VERSIONS
             if about.versions.get(name) != known[name]
         ]
         if other:
             member.refused = True
             cluster.say(
-                f"{where} is not used: it has {', '.join(other)}. Install the versions of this "
-                "machine on it."
+                f"{where} is not used, because it has {'; '.join(other)}. Install the same "
+                "versions there as on this machine."
             )
             return
         if cluster.shared and not about.sees:
             folder = next(iter(self.markers), "the store")
             raise ClusterError(
                 f"{where} cannot see {folder}; give a --store on a file system that all workers "
-                "share, or leave it out: results are then sent to this machine."
+                "share, or omit --store: results are then sent to this machine."
             )
         kind = [n for n in NUMBERS if n not in ("cores", "XLA_FLAGS")]
         differs = [n for n in kind if about.versions[n] != known[n]]
         if differs and member.about is None:
             words = "; ".join(f"{n} {about.versions[n]}" for n in differs)
-            cluster.say(f"{where} is another kind of machine ({words}); last bits may differ.")
+            cluster.say(f"{where} is a different machine ({words}); the last bits may differ.")
         member.about = about
 
     def _lose(self, member: Member) -> None:
-        """Notes that a worker has gone: its units run again, unless they kill workers."""
-        left = member.address in self.cluster.leaving  # as it had said
+        """Handles a worker that has gone: its units run again, unless they kill workers."""
+        left = member.address in self.cluster.leaving  # as announced
         for place, job in enumerate(member.running):
             future, _ = self.places.pop(job)
             self.futures.pop(future.key, None)
@@ -427,10 +446,10 @@ class _Run:
     # Work
 
     def give(self, pool: ThreadPoolExecutor) -> None:
-        """Gives work to workers that are free, and what is no unit to threads of this process."""
+        """Gives units to free workers, and all other jobs to threads of this process."""
         context = as_here()
         while job := self.queue.next(lambda group: 0 if group.prepares else None):
-            self.queue.finish(job)  # each worker prepares itself
+            self.queue.finish(job)  # each worker compiles for itself
         while len(self.local) < cores() and (
             job := self.queue.next(lambda group: None if group.unit else 0)
         ):
@@ -444,7 +463,7 @@ class _Run:
             future.add_done_callback(self.finished.put)
         able = [member for member in self.cluster.members.values() if member.about]
         slots = sum(member.threads for member in able)
-        # At the end none should wait for a worker while another has nothing to do
+        # Near the end, no unit should wait for a busy worker while another one is idle
         many = self.seconds < SHORT and self.queue.left - len(self.places) > 2 * slots
         for member in able if self.queue.has_units else ():
             while member.can_take(int(many)) and (job := self.queue.next(self._rank(member))):
@@ -454,7 +473,7 @@ class _Run:
                 self._send(job, member)
 
     def _rank(self, member: Member) -> Callable[[Group], int | None]:
-        """A worker prefers units whose programs it has, and then those that no worker has."""
+        """A worker prefers units whose programs it has, then those that no worker has."""
 
         def rank(group: Group) -> int | None:
             if not group.unit:
@@ -509,12 +528,12 @@ class _Run:
         self._expect(future, (job, number, member))
 
     def _resources(self, unit: Unit, member: Member) -> dict[str, float]:
-        """What is asked of Dask: a GPU, and the memory that XLA says, where workers have them."""
+        """The resources to ask of Dask, if workers have them: a GPU, and memory (from XLA)."""
         asked: dict[str, float] = {}
         for name, amount in member.resources.items():
             if name.upper() == "GPU":
                 asked[name] = min(1.0, amount)
-            elif name.lower() == "memory":  # before it is known, all of it
+            elif name.lower() == "memory":  # all of it, until the need is known
                 asked[name] = min(self.cluster._bytes.get(unit.programs, math.inf), amount)
         return asked
 
@@ -523,7 +542,7 @@ class _Run:
         future.add_done_callback(self.finished.put)
 
     def drain(self, seconds: float) -> None:
-        """Takes in what is finished; waits for something if nothing is."""
+        """Processes finished futures; waits for one if there is none."""
         with contextlib.suppress(queues.Empty):
             while True:
                 self._take(self.finished.get(timeout=seconds))
@@ -553,11 +572,11 @@ class _Run:
                 what.refused = True
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 self.cluster.say(
-                    f"worker {what.address} is not used: mesalens does not start on it ({reason})."
+                    f"worker {what.address} is not used: mesalens cannot start on it ({reason})."
                 )
             return
         job, number, member = what
-        lost = future.status in ("cancelled", "lost")  # with the scheduler, or by somebody else
+        lost = future.status in ("cancelled", "lost")  # with the scheduler, or by another client
         done = None if lost else self._result(future, what)
         if done is None and not lost:
             return
@@ -574,10 +593,10 @@ class _Run:
             self.queue.later(job)
 
     def _result(self, future: Any, what: Any) -> Callable[[], Any] | None:
-        """What gives the result of a future that is done, or raises its error.
+        """A function that returns the result of a finished future, or raises its error.
 
-        None if its worker went before the result came, for which Dask would wait: `look` will hear
-        of that, and until then the future is expected again.
+        None if its worker went before the result arrived, for which Dask would wait. `look` will
+        notice, and until then the future is expected again.
         """
         while future.status == "finished":
             with contextlib.suppress(TimeoutError):
@@ -608,7 +627,7 @@ class _Run:
         self.queue.add(self.then(job))
 
     def stop(self) -> None:
-        """Asks what runs to stop and give back its states, and cancels what does not."""
+        """Asks running units to stop and return their states, and cancels those that do not."""
         for future in self.local:
             future.cancel()
         running = [future for future, _ in self.places.values()]

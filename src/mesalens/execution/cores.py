@@ -1,4 +1,4 @@
-"""`Cores`: does jobs on the cores of this machine."""
+"""`Cores`: runs jobs on the cores of this machine."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from mesalens.execution.jobs import TICK, BusyError, Group, Job, Place, Queue, S
 
 
 def as_here() -> Callable[[], AbstractContextManager[Any]]:
-    """What makes another thread compute as this one: where, and in which precision."""
+    """A context in which another thread uses the device and precision of this one."""
     config: Any = jax.config
     double, device = config.jax_enable_x64, config.jax_default_device
 
@@ -30,10 +30,15 @@ def as_here() -> Callable[[], AbstractContextManager[Any]]:
 
 @dataclass
 class Cores:
-    """Does jobs in threads of this process, as many at once as there are cores.
+    """Runs jobs in threads of this process, each on one core.
 
-    A job computes on one core. XLA releases Python's lock while it computes, but tracing holds it:
-    so half of the threads prefer jobs that compute, and the others those that do not.
+    XLA releases Python's lock while it computes, but tracing holds it. So half of the threads
+    prefer jobs that compute, and the others jobs that do not.
+
+    Attributes:
+        workers: The number of jobs that run at once; by default the number of cores.
+        say: Called with messages.
+        stopping: Set when running jobs are to stop.
     """
 
     workers: int = field(default_factory=cores)
@@ -48,17 +53,17 @@ class Cores:
         check: Callable[[], object] = lambda: None,
         report: Callable[[State], object] = lambda state: None,
     ) -> None:
-        """Does jobs, what they need, and what they lead to.
+        """Runs jobs, the jobs that they need, and the jobs that follow from them.
 
         Args:
-            jobs: What is to be done.
-            then: Called in the calling thread with each finished job; gives more jobs.
-            check: Called now and then; it may raise an exception to stop the work.
-            report: Called now and then with the state.
+            jobs: The jobs.
+            then: Called in the calling thread with each finished job; returns further jobs.
+            check: Called regularly; it may raise an exception to stop the work.
+            report: Called regularly with the state of the work.
 
         Raises:
-            Exception: what `check`, `then` or a job raises. Running jobs are asked to stop, by
-                `stopping`, and waited for.
+            Exception: what `check`, `then` or a job raises; running jobs are asked to stop, and
+                waited for.
         """
         self.stopping.clear()
         queue = Queue()
@@ -95,7 +100,7 @@ class Cores:
                         running[pool.submit(do, job)] = job
                     finished, _ = wait(running, TICK, FIRST_COMPLETED)
                     if not running:
-                        time.sleep(TICK)  # all that is left is being done by another process
+                        time.sleep(TICK)  # another process is doing all that is left
                     for future in finished:
                         job = running.pop(future)
                         try:

@@ -1,4 +1,4 @@
-"""`Job` and `Unit`: pieces of work, and the queue of those that are to be done."""
+"""`Job` and `Unit`: pieces of work, and the queue of jobs."""
 
 import contextlib
 import heapq
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, Protocol
 from mesalens.checks import InputError
 
 TICK = 0.2
-"""Seconds between two looks at signals and progress."""
+"""Seconds between two checks of signals and progress."""
 
 
 class BusyError(Exception):
-    """Another process is doing this work; it is to be tried again."""
+    """Another process is doing this work; try again later."""
 
 
 class StoppingError(Exception):
@@ -25,22 +25,22 @@ class StoppingError(Exception):
 
 
 class GivenUpError(InputError):
-    """Units that killed the workers that did them; everything else is done and kept."""
+    """Units were given up because workers died while running them; everything else is done."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a unit is done.
+    """Where a unit runs: its folder, and how it reports.
 
     Args:
-        folder: Where it reads and writes files.
-        report: Called with the share that is done; raises `StoppingError` if it should stop.
-        say: Called with a line on anything important.
-        compiling: A context in which programs are compiled: where several processes of a machine
-            need the same, the others wait for the first, and load what it kept.
-        needs: Called with the bytes of memory that the compiled programs need.
-        away: Whether the folder is another than the one that was asked for, whose owner may have
-            more.
+        folder: The folder in which it reads and writes files.
+        report: Called with the share of the work that is done; raises `StoppingError` if the unit
+            is to stop.
+        say: Called with messages.
+        compiling: A context in which programs are compiled: if several processes of a machine need
+            the same programs, the others wait for the first, and load what it stored.
+        needs: Called with the memory, in bytes, that the compiled programs need.
+        away: Whether the folder is not the one of the session, which may have more results.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Place:
 
 
 def no_files() -> dict[str, bytes]:
-    """What a unit needs that reads nothing."""
+    """The files of a unit that reads none."""
     return {}
 
 
@@ -60,16 +60,16 @@ def no_files() -> dict[str, bytes]:
 class Unit:
     """Work that any machine can do: `function(place, *arguments())`.
 
-    The function is importable. Arguments travel by pickle, and what is large in them (compiled
-    programs) as a recipe to make it again.
+    The function must be importable. Arguments are pickled; large ones (compiled programs) as a
+    recipe to create them again.
 
     Args:
-        function: What is done.
-        arguments: Gives what it is done with, when all that the job needs is done.
-        folder: The folder of its `Place` on the machine that gives it.
-        programs: Units with the same word here share compiled programs.
-        files: The files in the folder that it reads, for a machine that does not see the folder.
-        keep: Called with the files that it wrote there.
+        function: The function; its first argument is a `Place`.
+        arguments: Returns the other arguments, once all jobs that it needs are done.
+        folder: The folder of its `Place` on this machine.
+        programs: Units with equal text share compiled programs.
+        files: Returns the files that it reads, for a machine without access to the folder.
+        keep: Called with the files that it wrote on such a machine.
     """
 
     function: Callable[..., Any]
@@ -85,18 +85,19 @@ class Job:
     """A piece of work, which starts when the jobs that it needs are done.
 
     Args:
-        words: What it is.
-        work: Called with the job, in this process; or with what its unit gave. Gives the result.
-        needs: Other jobs.
-        cost: How long it takes compared to others; the longest goes first.
-        computes: Whether it computes without Python for most of its time, as a training does; what
-            traces, compiles and draws does not.
-        unit: What other machines can do of it.
-        prepares: Whether it only prepares this process for others, as compiling does.
-        share: How much of it is done.
-        done: Whether all of it is.
-        result: What `work` gave.
-        losses: How many workers died while they ran its unit.
+        words: What it is, in words.
+        work: Called in this process with the result of its unit, or with the job if it has none;
+            returns the result.
+        needs: The jobs that must be done before.
+        cost: How long it takes relative to other jobs; the longest runs first.
+        computes: Whether it mostly computes outside of Python, as a training does; tracing,
+            compiling and drawing do not.
+        unit: The part of it that other machines can do.
+        prepares: Whether it only prepares this process for other jobs, as compiling does.
+        share: The share of the work that is done.
+        done: Whether it is finished.
+        result: What `work` returned.
+        losses: How many workers have died while running its unit.
     """
 
     words: str
@@ -112,16 +113,27 @@ class Job:
     losses: int = 0
 
     def do(self, place: Callable[[Path], Place]) -> Any:
-        """Does it in this process; a unit at the place that is made of its folder."""
+        """Runs the job in this process, and returns its result.
+
+        Args:
+            place: Returns the `Place` for the folder of its unit.
+        """
         if self.unit is None:
             return self.work(self)
         return self.work(self.unit.function(place(self.unit.folder), *self.unit.arguments()))
 
 
 class State(NamedTuple):
-    """How far the work is: numbers of jobs, what is running, and the share of all costs done.
+    """The progress of the work.
 
-    `workers` is their number on a cluster, and `lost` how often a unit was lost with its worker.
+    Attributes:
+        done: The number of finished jobs.
+        running: The number of running jobs.
+        waiting: The number of other jobs.
+        words: The running jobs in words.
+        share: The share of the total cost that is done.
+        workers: On a cluster, the number of workers.
+        lost: On a cluster, how often a unit was lost with its worker.
     """
 
     done: int
@@ -134,7 +146,12 @@ class State(NamedTuple):
 
 
 class Execution(Protocol):
-    """Where jobs are done: `Cores` or `Cluster`."""
+    """Where jobs run: `Cores` or `Cluster`.
+
+    Args:
+        *args: Arguments of the implementation.
+        **kwargs: Arguments of the implementation.
+    """
 
     def run(
         self,
@@ -144,12 +161,19 @@ class Execution(Protocol):
         check: Callable[[], object] = ...,
         report: Callable[[State], object] = ...,
     ) -> None:
-        """Does jobs, what they need, and what they lead to."""
+        """Runs jobs, the jobs that they need, and the jobs that follow from them.
+
+        Args:
+            jobs: The jobs.
+            then: Called with each finished job; returns further jobs.
+            check: Called regularly; it may raise an exception to stop the work.
+            report: Called regularly with the state of the work.
+        """
         ...
 
 
 class Group(NamedTuple):
-    """Jobs that are alike for those who choose: of a kind, and with the same programs."""
+    """Jobs of the same kind, with the same programs."""
 
     computes: bool
     unit: bool
@@ -158,7 +182,7 @@ class Group(NamedTuple):
 
 
 class Queue:
-    """Jobs that are ready, the longest of a group first, and those that wait."""
+    """Jobs that are ready (the longest of a group first), and jobs that wait for others."""
 
     def __init__(self):
         self._ready: dict[Group, list[tuple[float, int, Job]]] = {}
@@ -179,7 +203,7 @@ class Queue:
 
     @property
     def has_units(self) -> bool:
-        """Whether a unit is ready, or may soon be."""
+        """Whether a unit is ready, or may soon be ready."""
         return bool(self._later) or any(group.unit for group in self._ready)
 
     def known(self) -> list[Job]:
@@ -187,7 +211,7 @@ class Queue:
         return list(self._known)
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """Adds jobs, and what they need."""
+        """Adds jobs, and the jobs that they need."""
         stack = list(jobs)[::-1]
         while stack:
             job = stack.pop()
@@ -236,7 +260,7 @@ class Queue:
         self._push(job)
 
     def finish(self, job: Job) -> None:
-        """Notes that a job is done: those that only waited for it are ready."""
+        """Marks a job as done; jobs that only waited for it are then ready."""
         job.done, job.share = True, 1.0
         self._finished += 1
         self._spent += job.cost
@@ -247,7 +271,7 @@ class Queue:
                 self._push(follower)
 
     def give_up(self, job: Job) -> None:
-        """Drops a job, and all that need it."""
+        """Drops a job, and all jobs that need it."""
         dropped = [job]
         while dropped:
             job = dropped.pop()
@@ -258,7 +282,7 @@ class Queue:
                 dropped += self._followers.pop(job, [])
 
     def state(self, running: Iterable[Job], **others: Any) -> State:
-        """How far the work is."""
+        """The progress of the work."""
         running = list(running)
         spent = self._spent + sum(job.cost * job.share for job in running)
         share = spent / self._cost if self._cost else 1.0
@@ -269,6 +293,6 @@ class Queue:
     def _push(self, job: Job) -> None:
         programs = "" if job.unit is None else job.unit.programs
         group = Group(job.computes, job.unit is not None, job.prepares, programs)
-        # The longest first, so that cores end together
+        # The longest job first, so that all cores finish at about the same time
         entry = (-job.cost, next(self._numbers), job)
         heapq.heappush(self._ready.setdefault(group, []), entry)

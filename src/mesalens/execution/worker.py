@@ -1,6 +1,6 @@
-"""What the workers of a Dask cluster do: they say what they are, and do units.
+"""What the workers of a Dask cluster do: they describe themselves, and run units.
 
-A scheduler imports this file too, so that it needs no JAX before there is work.
+A scheduler imports this module too, so it imports JAX only when there is work.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from mesalens.checks import InputError
 from mesalens.execution.jobs import Place, StoppingError
 
 TOPIC = "mesalens"
-"""Under which workers tell how far they are: to the topic of a session, behind this word."""
+"""The prefix of the topic of a session, to which workers report progress."""
 
 _stopping: set[str] = set()
 _listening = threading.Lock()
@@ -32,7 +32,7 @@ _compiled = [0]
 
 @dataclass(frozen=True)
 class About:
-    """What a worker is."""
+    """The description of a worker."""
 
     host: str
     one_cpu: bool
@@ -42,19 +42,19 @@ class About:
 
 @dataclass(frozen=True)
 class Order:
-    """A unit, as it travels to a worker.
+    """A unit, as it is sent to a worker.
 
     Args:
-        session: Of whom.
-        job: A number for what is told about it.
+        session: The session that sends it.
+        job: The number of the job, for reports.
         work: The pickled function and its arguments.
         sources: Python files of the user that the pickle may need.
-        folder: The folder of the unit, if the worker sees it.
-        files: Those of the folder that the unit reads, where the worker does not see it.
-        programs: What the programs are called that it shares with others.
+        folder: The folder of the unit, if the worker has access to it.
+        files: The files that the unit reads, if the worker has no access to the folder.
+        programs: Units with equal text share compiled programs.
         double: Whether JAX computes in float64.
-        platform: What JAX computes on, if that is not its own choice.
-        seconds: Between two reports of how far it is.
+        platform: The platform of JAX, if it is not the default.
+        seconds: The time between two reports of progress, in seconds.
     """
 
     session: str
@@ -71,14 +71,14 @@ class Order:
 
 @dataclass
 class Done:
-    """What a unit gave.
+    """The result of a unit.
 
     Args:
         value: What its function returned; None if it was stopped.
         stopped: Whether it was asked to stop, and did.
-        files: What it wrote, where the worker does not see the folder.
-        bytes: What its programs need.
-        compiled: How many programs were compiled for it, and kept on the disk of its machine.
+        files: The files that it wrote, if the worker has no access to the folder.
+        bytes: The memory that its programs need.
+        compiled: The number of programs compiled for it, and stored on the disk of its machine.
         seconds: How long it took.
     """
 
@@ -91,11 +91,11 @@ class Done:
 
 
 def introduce(threads: int, marker: str | None) -> About:
-    """Gets a worker ready for units, each of which has one core, and says what it is.
+    """Prepares a worker for units, each with one core, and describes it.
 
     Args:
-        threads: How many units it does at once.
-        marker: A file that those who see the session's folder see.
+        threads: The number of units that it runs at once.
+        marker: A file in the session's folder, which exists if the worker has access to it.
     """
     # More threads than callers, see `mesalens.__init__`; the number changes no bits
     os.environ["NPROC"] = str(4 * threads)
@@ -109,7 +109,7 @@ def introduce(threads: int, marker: str | None) -> About:
     with _listening:
         if not _compiled[0]:
             jax.monitoring.register_event_listener(_count)
-            _compiled[0] = 1  # that it listens; only differences are told
+            _compiled[0] = 1  # marks that it listens; only differences are reported
     known = environment()
     sees = marker is not None and Path(marker).is_file()
     return About(socket.gethostname(), is_one_cpu(), known | {"code": code()}, sees)
@@ -121,18 +121,18 @@ def stop(session: str) -> None:
 
 
 def perform(order: Order) -> Done:
-    """Does a unit: in its folder if this machine sees it, else in one of its own."""
+    """Runs a unit, in its folder if this machine has access to it, else in a temporary one."""
     import jax
 
-    own = Path(sys.modules["distributed"].get_worker().local_directory)  # which Dask removes
+    own = Path(sys.modules["distributed"].get_worker().local_directory)  # Dask removes it
     try:
         user_files.receive(order.sources, own)
         function, arguments = pickle.loads(order.work)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
-            f"{socket.gethostname()} cannot do what it was given ({reason}); install there what "
-            "is needed here."
+            f"{socket.gethostname()} cannot load its work ({reason}); install the same packages "
+            "there as on this machine."
         ) from error
     began, before = time.monotonic(), _compiled[0]
     done = Done()
@@ -168,7 +168,7 @@ def perform(order: Order) -> Done:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """All files in a folder, by their paths in it; what is locked or temporary is left out."""
+    """All files in a folder, by their paths in it, except locks and temporary files."""
     return {
         file.relative_to(folder).as_posix(): file.read_bytes()
         for file in folder.rglob("*")
@@ -180,18 +180,18 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Writes files into a folder, by their paths in it.
 
     Raises:
-        ValueError: if a path leads out of the folder.
+        ValueError: if a path leads outside of the folder.
     """
     for name, content in files.items():
         file = (folder / name).resolve()
         if not file.is_relative_to(folder.resolve()):
-            raise InputError(f"a worker sent a file that would be written to {file}.")
+            raise InputError(f"a worker sent a file for {file}, outside of its folder.")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
 
 
 def code() -> str:
-    """A digest of the code of this package: a checkout may have changed at the same version."""
+    """A digest of the code of this package, which may differ for the same version."""
     root = Path(__file__).parents[1]
     total = hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
@@ -200,7 +200,7 @@ def code() -> str:
 
 
 def _reporter(order: Order) -> tuple[Callable[[float], None], Callable[[str], None]]:
-    """What tells the session how far a unit is, and what tells it a line."""
+    """Functions that report progress to the session, and send it messages."""
     distributed = sys.modules["distributed"]
     worker, key = distributed.get_worker(), distributed.worker.thread_state.key
     topic, told = f"{TOPIC}-{order.session}", time.monotonic()
@@ -208,7 +208,7 @@ def _reporter(order: Order) -> tuple[Callable[[float], None], Callable[[str], No
     def report(share: float) -> None:
         nonlocal told
         task = worker.state.tasks.get(key)
-        # A session that has gone, or was killed, cancels by its absence
+        # If the session has ended or was killed, Dask cancels its tasks
         if order.session in _stopping or task is None or task.state == "cancelled":
             raise StoppingError
         if time.monotonic() - told >= order.seconds:
@@ -223,7 +223,7 @@ def _reporter(order: Order) -> tuple[Callable[[float], None], Callable[[str], No
 
 @contextlib.contextmanager
 def _compiling(programs: str) -> Any:
-    """One process of a machine at a time, for the same programs: the others load what it kept."""
+    """A context for one process at a time with the same programs; others load what it stored."""
     import filelock
 
     user = getattr(os, "getuid", lambda: "")()
@@ -235,5 +235,5 @@ def _compiling(programs: str) -> Any:
 
 
 def _count(event: str, **_: Any) -> None:
-    if event == "/jax/compilation_cache/cache_misses":  # told where a program is kept on disk
+    if event == "/jax/compilation_cache/cache_misses":  # a program is compiled and stored
         _compiled[0] += 1

@@ -1,4 +1,8 @@
-"""Identification: which algorithm does a learner run? Any learner, and any task."""
+"""Identification: which algorithm does a learner run?
+
+`identify` fits families of algorithms to the predictions of any learner, and names the one that
+agrees with it in every regime.
+"""
 
 import lazy_loader
 

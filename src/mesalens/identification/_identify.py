@@ -31,7 +31,7 @@ from mesalens.learners.base import is_differentiable
 from mesalens.tasks import Task
 
 MOST_RIVALS = 2
-"""So many of the likeliest candidates are driven apart from the likeliest."""
+"""The number of candidates that are driven apart from the best one."""
 
 Progress = Callable[[str, float], object]
 
@@ -50,51 +50,62 @@ def identify(
     cluster: Any = None,
     **adapter: Any,
 ) -> Identification | ProcedureIdentification:
-    """Which algorithm a learner runs on a task, with intervals, or that none of the known fits.
+    r"""Finds out which algorithm a learner runs on a task, or that none of the known ones fits.
 
     The distance of an algorithm A from the learner f is
 
-        D = E‖f(C, x) - A(C, x)‖² / V,      V = E‖f(C, x) - E[f(C, x) | x]‖²,
+    $$ D = \frac{E\,\|f(C, x) - A(C, x)\|^2}{V}, \qquad V = E\,\|f(C, x) - E[f(C, x) \mid x]\|^2, $$
 
-    in units of what the context C explains of the predictions. Families of algorithms are fitted to
-    the learner's predictions on some prompts, and judged on others: on the task itself, and in
-    regimes that are declared beforehand, with the same parameters. An algorithm is named if its
-    distance lies below the margin in every regime, decidedly, and no other's does.
+    where V is the part of the predictions that the context C explains: D is 0 for the same function
+    and about 1 for the best guess without the context. Families of algorithms are fitted to the
+    learner's predictions on some prompts. They are judged on other prompts with the same
+    parameters: on the task itself, and in further regimes, such as scaled inputs or longer
+    contexts. An algorithm is named if the interval of its distance lies below the margin in every
+    regime, and this holds for no other algorithm.
 
     Args:
-        model: a `Learner`, a function of NumPy batches, a scikit-learn estimator or a
-            `torch.nn.Module`; see `mesalens.adapters.as_learner`. Or a list of models, one for each
-            seed of a training procedure.
-        task: the distribution of prompts.
-        key: of all random numbers; `mesalens.random.key(0)` by default.
-        candidates: further families, or learners as they are, by name.
-        margin: δ, the distance below which an algorithm counts as the same.
-        level: one minus the chance that an interval misses its value at any look.
-        prompts: the most prompts that are drawn in each regime to be judged on.
-        readouts: a function of NumPy batches, `(xs, ys, queries)`, that returns what the model
-            predicts after each of its layers, of shape (batch, layers, m); the spectral filter is
-            then measured after each. Learners that have iterates need none.
-        progress: called with what is being done and the share of it that is done.
-        cluster: where to compute, as in `mesalens.execution.connected`: each model of a list is
-            identified by a worker, with a core of its own. By default on this machine.
-        **adapter: how the model is read; see `as_learner`.
+        model: A `Learner`, a function of NumPy batches, a scikit-learn estimator or a
+            `torch.nn.Module` (see `mesalens.adapters.as_learner`); or a list of models, one for
+            each seed of a training procedure.
+        task: The distribution of prompts.
+        key: The key of all random numbers; by default `mesalens.random.key(0)`.
+        candidates: Further families of algorithms; or learners without parameters, by name.
+        margin: The distance below which an algorithm counts as equivalent, in (0, 1).
+        level: The confidence level: the probability is at most 1 - level that an interval misses
+            its value at any look.
+        prompts: The largest number of prompts in each regime, at least 1024.
+        readouts: A function of NumPy batches `(xs, ys, queries)` that returns the predictions after
+            each layer, of shape (batch, layers, m). The spectral filter is then measured after each
+            layer. Learners with iterates do not need it.
+        progress: Called with what is being done, and the share of the work that is done.
+        cluster: Where to compute, as in `mesalens.execution.connected`; by default on this machine.
+            Each model of a list is identified by one worker, on one core.
+        **adapter: How to call the model; see `mesalens.adapters.as_learner`.
 
     Returns:
-        An `Identification`, or of a list a `ProcedureIdentification`.
+        An `Identification`; for a list of models a `ProcedureIdentification`.
 
     Raises:
-        ValueError: if the model cannot be read, fails on a prompt, gives predictions that are not
-            finite, or different ones for the same prompt; if the task gives no examples; if a
-            number is out of range.
+        ValueError: if the model cannot be called, fails on a prompt, returns numbers that are not
+            finite, or different predictions for the same prompt; if the task gives no examples; or
+            if an argument is out of range.
 
-    Source: the equivalence test is that of two one-sided tests (Schuirmann, 1987); the confidence
-    set that of Hansen, Lunde and Nason (2011).
+    Example:
+        >>> import mesalens as ml
+        >>> task = ml.tasks.RegressionTask(
+        ...     ml.tasks.Gaussian(2), ml.tasks.LinearFunctions(2), context_length=6
+        ... )
+        >>> ml.identify(ml.Ridge(0.5), task, prompts=1024).name
+        'ridge'
+
+    Source: the equivalence test consists of two one-sided tests (Schuirmann, 1987); the confidence
+    set is that of Hansen, Lunde and Nason (2011).
     """
     options: Any = {"candidates": candidates, "margin": margin, "level": level, "prompts": prompts}
     if isinstance(model, list | tuple):
         count("the number of models", len(model), at_least=2)
         if readouts is not None:
-            raise InputError("readouts are those of one model; got a list of models.")
+            raise InputError("readouts must not be given for a list of models; give one model.")
         seeds = []
         for place, each in enumerate([] if cluster is not None else model):
             said = _of_seed(progress, place, len(model))
@@ -118,7 +129,7 @@ def identify(
     fitting = source.draw(BATCH, (0,))
     answers = subject(fitting)
     if readouts is not None:
-        subject.layers(fitting[:2])  # what is wrong with them is said now
+        subject.layers(fitting[:2])  # fail early if they are wrong
     noise = _noise(subject, fitting, answers)
     unit, least = distance.units(answers).mean(), BLIND * np.mean(np.sum(answers**2, axis=-1))
     about = {"task": task, "margin": margin, "level": level, "model": subject.learner}
@@ -127,8 +138,8 @@ def identify(
     if noise > margin * unit:
         raise InputError(
             f"the learner gives different predictions for the same prompt (they vary by "
-            f"{noise / unit:.2g} of what the context explains, more than the margin of "
-            f"{margin:g}); fix its random seed, or give one that is deterministic."
+            f"{noise / unit:.2g} of what the context explains, more than the margin {margin:g}); "
+            "fix its random seed, or use a deterministic learner."
         )
     known, left_out = families.known(task)
     known = families.joined(known, families.given(candidates))
@@ -164,7 +175,7 @@ def _of_seed(progress: Progress, place: int, models: int) -> Progress:
 
 
 def _noise(subject: Subject, prompts: Prompts, answers: np.ndarray) -> float:
-    """Half the mean square by which answers to the same prompts differ when asked again."""
+    """Half of the mean squared difference between two sets of answers to the same prompts."""
     again = prompts[: BATCH // 8]
     return float(np.mean(np.sum((subject(again) - answers[: len(again)]) ** 2, axis=-1)) / 2)
 
@@ -173,7 +184,7 @@ def _fit(
     known: list[Candidate], prompts: Prompts, answers: np.ndarray, unit: float, progress: Progress
 ) -> dict[str, Fitted]:
     scales = Scales.of(prompts)
-    # Once, and not by several threads at once
+    # Computed now, so that several threads do not compute it at once
     _ = prompts.nodes, prompts.centred_nodes, prompts.in_float64, prompts.few
     by_name = {each.name: each for each in known}
     fits: dict[str, Fitted] = {}
@@ -183,13 +194,13 @@ def _fit(
         progress(f"fitting {name}", 0.05 + 0.45 * len(fits) / len(by_name))
 
     in_threads(work, by_name, [each.name for each in known if has_filter(each.member(scales))])
-    return {name: fits[name] for name in by_name}  # in their order
+    return {name: fits[name] for name in by_name}  # in the order of the candidates
 
 
 def _look(
     evidence: Evidence, bulk: Bulk, margin: float, total: float, most: int, progress: Progress
 ) -> tuple[Decision, float]:
-    """Draws prompts until the answer is decided; returns it, and the error of the last look."""
+    """Draws prompts until the answer is decided; returns the answer, and the last look's error."""
     batches = [2**look for look in range(max(most, 1).bit_length())]
     decision, error = Decision("inconclusive"), total
     for look, (size, error) in enumerate(zip(batches, spend(len(batches), total), strict=True)):
@@ -206,7 +217,7 @@ def _look(
         if decision.verdict not in ("inconclusive", "set"):
             break
     if APART.name not in evidence.samples:
-        evidence.left_out.setdefault(APART.name, "no two candidates are left to be told apart")
+        evidence.left_out.setdefault(APART.name, "there are no two candidates left to distinguish")
     return decision, error
 
 
@@ -223,7 +234,7 @@ def _measure(
     for place, name in enumerate(regimes):
         if name not in (TASK.name, APART.name):
             say(f"the regime {name}", place / (len(regimes) + 1))
-            # Another length of the context is another program for each candidate
+            # Each length of the context needs one more program per candidate
             same = name not in (SHORT, LONG)
             evidence.grow([name], size, everyone if same else contenders)
     alive = [
@@ -234,7 +245,7 @@ def _measure(
     simplest = [n for n in alive if not any(contains(evidence.fits, n, o) for o in alive)]
     ranked = sorted(everyone, key=lambda n: (n not in simplest, near[n].value))
     others = [n for n in ranked[1:] if not contains(evidence.fits, n, ranked[0])]
-    # What is the same function to rounding cannot be driven apart
+    # Functions that agree up to rounding cannot be driven apart
     rounding = distance.ROUNDING / 10 * task.units.mean()
     others = [n for n in others if not task.squares(n, ranked[0]).mean() <= rounding]
     rivals = [n for n in others if n in simplest][:MOST_RIVALS] or others[:1]
@@ -246,7 +257,7 @@ def _measure(
 def _drive_apart(evidence: Evidence, size: int, best: str, rivals: list[str], bulk: Bulk) -> None:
     """Adds batches of prompts on which the best candidate and its rivals differ most.
 
-    The regime is left out, with the reason, if the subject takes no such prompts.
+    The regime is skipped, with the reason, if the learner does not accept such prompts.
     """
     if APART.name in evidence.left_out:
         return
@@ -259,7 +270,7 @@ def _drive_apart(evidence: Evidence, size: int, best: str, rivals: list[str], bu
     while len(sample.prompts) < size:
         place = (1, 1, len(sample.prompts))
         start = evidence.source.draw(BATCH, place)
-        _ = start.in_float64  # once, and not by several threads at once
+        _ = start.in_float64  # computed now, so that several threads do not compute it at once
         apart: dict[str, Prompts] = {}
 
         def work(rival: str, start: Prompts = start, apart: dict[str, Prompts] = apart) -> None:
@@ -284,7 +295,7 @@ def _drive_apart(evidence: Evidence, size: int, best: str, rivals: list[str], bu
 
 
 def _refits(evidence: Evidence, error: float) -> dict[str, distance.Interval]:
-    """The distances of candidates that are fitted on the very prompts they are judged on."""
+    """The distances of candidates that are fitted on the same prompts on which they are judged."""
     task, units = evidence.task, evidence.task.units
     prompts, answers = Prompts.joined(task.prompts), task.subject
     found: dict[str, distance.Interval] = {}

@@ -16,23 +16,21 @@ from mesalens.learners.base import predict
 from mesalens.program_cache import compiled_once
 from mesalens.prompt import Prompt
 
-APART = Regime(
-    "apart", "prompts on which the likeliest candidates differ most, within the bulk", tied=True
-)
+APART = Regime("apart", "typical prompts on which the best candidates differ most", tied=True)
 
 STEPS, SIZE = 12, 0.3
-"""Steps of the ascent; the first moves a prompt by this share of its length."""
+"""Steps of the ascent, and the share of its length by which the first step moves a prompt."""
 
 QUANTILE = 0.99
 
 
 class Bulk(NamedTuple):
-    """Where prompts of a task mostly lie.
+    """The region in which most prompts of a task lie.
 
         (x - x̄)^T Σ^-1 (x - x̄) ≤ r²,      |y - ȳ| ≤ s,      λ(X^T X / n) ≥ l
 
-    r and s are the quantiles of level 0.99 of prompts of the task, and l that of level 0.01. Labels
-    that are classes are not moved.
+    r and s are the 0.99 quantiles over prompts of the task, and l the 0.01 quantile. Labels that
+    are classes are not moved.
     """
 
     mean: Float[np.ndarray, " d"]
@@ -46,7 +44,7 @@ class Bulk(NamedTuple):
 
     @classmethod
     def of(cls, prompts: Prompts, classes: bool) -> "Bulk":
-        """That of a batch of prompts; `classes` says that labels are classes."""
+        """The region of a batch of prompts; `classes` says that labels are classes."""
         xs = prompts.xs.reshape(-1, prompts.xs.shape[-1]).astype(float)
         ys = prompts.ys.reshape(-1, prompts.ys.shape[-1]).astype(float)
         mean, label_mean = xs.mean(0), ys.mean(0)
@@ -62,10 +60,11 @@ class Bulk(NamedTuple):
 
 
 def drive_apart(first: Learner, second: Learner, prompts: Prompts, bulk: Bulk) -> Prompts:
-    """Prompts found from given ones by gradient ascent on ‖A_1 - A_2‖², kept within the bulk.
+    """Prompts found by gradient ascent on ‖A_1 - A_2‖² from given prompts, within the bulk.
 
-    The gradient is that of the algorithms, never of the subject. Of the prompts on the way, that
-    within the bulk on which the two differ most is kept, or the one given if there is none.
+    Only the algorithms are differentiated, never the learner. Of all prompts along the ascent that
+    lie within the bulk, the one on which the algorithms differ most is kept; if there is none, the
+    given one.
     """
     with jax.enable_x64(True):
         first, second = in_arrays(first), in_arrays(second)
@@ -111,7 +110,7 @@ def _ascend(first: Learner, second: Learner, prompts: Prompt, bulk: Bulk) -> Pro
 def _least(prompts: Prompt) -> Array:
     """The least of the min(n, d) eigenvalues of X^T X / n of each context.
 
-    Without a bound on it least squares could be driven anywhere.
+    Without a lower bound on it, least squares could be driven anywhere.
     """
     return jnp.linalg.svd(prompts.xs, compute_uv=False)[..., -1] ** 2 / prompts.context_length
 
@@ -121,7 +120,7 @@ def _where(rows: Array, new: Array, old: Array) -> Array:
 
 
 def _length(x: Array) -> Array:
-    """The length of each prompt's part, with the axes of the part."""
+    """The Euclidean length of each prompt's part, with the axes of the part."""
     return jnp.sqrt(jnp.sum(x**2, axis=tuple(range(1, x.ndim)), keepdims=True))
 
 

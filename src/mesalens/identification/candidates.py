@@ -1,7 +1,7 @@
 """`Candidate`: a family of algorithms with parameters, and the families that are tried.
 
-A family names what it computes for given parameters (`build`), where a search for them starts, and
-the families that it contains. That is all that identification knows of it.
+A family says what it computes for given parameters (`build`), where the search for them starts, and
+which families it contains. Identification knows nothing else about it.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ Parameters = Mapping[str, Any]
 
 
 class Scales(NamedTuple):
-    """What parameters are large or small compared to: typical numbers of the task's prompts."""
+    """Typical numbers of a task's prompts, which set the scale of parameters."""
 
     context_length: int
     dim: int
@@ -75,22 +75,34 @@ Starts = Callable[[int, Scales], list[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A family of algorithms: `build(choice, **parameters)` is one of them.
+    """A family of algorithms, whose members have parameters.
 
     Args:
-        name: What the family is called.
-        build: Takes the choice, if `choices` are given, and the parameters; returns a learner.
-        ranges: The parameters, and the range of each: any real number, positive, in (0, 1), in
-            (0, 2). An array has one range.
-        starts: Parameters from which a search starts, given the choice and the `Scales`.
-        choices: The values of an integer that is searched, such as a number of steps.
+        name: The name of the family.
+        build: `build(choice, **parameters)` returns the learner with these parameters; without
+            `choices`, `build(**parameters)`.
+        ranges: The range of each parameter: "real", "positive", "fraction" (0 to 1) or "below-two"
+            (0 to 2). It holds for all entries of an array.
+        starts: `starts(choice, scales)` returns the parameters from which a search starts, where
+            scales are typical numbers of the task's prompts.
+        choices: The values of an integer parameter, such as the number of steps.
         choice: The name of that integer.
-        extends: The names of families that are members of this one for some parameters. Where one
-            of them is equivalent to the subject, this one says nothing more.
-        lengths: Parameters that may grow as a power of the context length, and that power. Descent
-            on the sum over examples is descent on their mean with a step size that grows as n.
-        searches: From how many of the starts, the nearest to the subject first, to search.
+        extends: The names of families that are special cases of this one. If one of them is
+            equivalent to the learner, this family is not named.
+        lengths: Parameters that may grow with the context length n as a power of it, with that
+            power. (Descent on the sum over examples is descent on their mean with a step size
+            proportional to n.)
+        searches: The number of starts from which to search, beginning with the nearest ones.
         iterates: Whether all choices are iterates of `build(max(choices))`.
+
+    Example:
+        >>> from mesalens import Ridge
+        >>> from mesalens.identification import Candidate
+        >>> starts = lambda choice, scales: [{"penalty": scales.largest}]
+        >>> Candidate("my-ridge", Ridge, {"penalty": "positive"}, starts).learner(
+        ...     None, {"penalty": 2.0}
+        ... )
+        Ridge(penalty=2.0)
     """
 
     name: str
@@ -105,17 +117,26 @@ class Candidate:
     iterates: bool = False
 
     def learner(self, choice: int | None, parameters: Mapping[str, Any]) -> Learner:
-        """The member with this choice and these parameters."""
+        """The member with given parameters.
+
+        Args:
+            choice: The value of the integer parameter, or None without `choices`.
+            parameters: The other parameters, by name.
+        """
         return self.build(*(() if choice is None else (choice,)), **parameters)
 
     def member(self, scales: Scales) -> Learner:
-        """One of the family: the first from which a search starts."""
+        """One member of the family: the first from which a search starts.
+
+        Args:
+            scales: Typical numbers of the task's prompts.
+        """
         choice = self.choices[0] if self.choices else None
         return self.learner(choice, self.starts(choice or 0, scales)[0])
 
 
 def given(candidates: Mapping[str, Any] | Iterable[Candidate]) -> list[Candidate]:
-    """Candidates that a user gives: families, or learners as they are, by name.
+    """The candidates that a user gives: families, or learners by name.
 
     Raises:
         ValueError: if one of them is neither.
@@ -130,7 +151,7 @@ def given(candidates: Mapping[str, Any] | Iterable[Candidate]) -> list[Candidate
             families.append(each)
         else:
             raise InputError(
-                f"candidates must be a Candidate or a Learner each; {name} is a "
+                f"each of candidates must be a Candidate or a Learner; {name} is a "
                 f"{type(each).__name__}."
             )
     return families
@@ -144,12 +165,12 @@ def joined(known: list[Candidate], more: list[Candidate]) -> list[Candidate]:
     """
     names = [family.name for family in (*known, *more)]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"candidates has a second family {twice[0]!r}; give it a name of its own.")
+        raise InputError(f"candidates has a second family {twice[0]!r}; use another name.")
     return [*known, *more]
 
 
 def known(task: Task) -> tuple[list[Candidate], dict[str, str]]:
-    """The families that fit a task, simplest first, and why others were left out, by name."""
+    """The families for a task, simplest first, and why others are left out, by name."""
     families = [*BLIND, *(CLASSES if has_classes(task) else ()), *REGRESSION]
     left_out: dict[str, str] = {}
     for family in (_bayes, _discrete_bayes):
@@ -185,10 +206,10 @@ def _bayes(task: Task) -> Candidate | dict[str, str]:
         return {"bayes": why}
 
     if not isinstance(task, RegressionTask) or not isinstance(task.functions, LinearFunctions):
-        return left_out("the Bayes predictor is known for linear functions")
+        return left_out("the Bayes predictor is known for linear functions only")
     noise = task.noise
     if not (noise.gaussian and noise.homoscedastic) or task.distractors.count != 0:
-        return left_out("the Bayes predictor is known for Gaussian noise of one variance")
+        return left_out("the Bayes predictor is known for Gaussian noise of one variance only")
     variance = float(noise.conditional_variance(task.dim)[0])
     if variance <= 0:
         return left_out("without noise the Bayes predictor is least squares, or its limit")
@@ -215,7 +236,7 @@ def _discrete_bayes(task: Task) -> Candidate | dict[str, str]:
 
 
 def _rates(*sizes: float, **others: tuple[float, ...]) -> Starts:
-    """Step sizes in units of 1 / λ_max, with every combination of the other parameters."""
+    """Step sizes in units of 1 / λ_max, with all combinations of the other parameters."""
 
     def starts(choice: int, s: Scales) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = [{"step_size": size / s.largest} for size in sizes]
@@ -227,7 +248,7 @@ def _rates(*sizes: float, **others: tuple[float, ...]) -> Starts:
 
 
 def _spread(choice: int, size: float) -> np.ndarray:
-    """Different rates: where all are equal, no direction tells them apart."""
+    """Different rates: from equal rates, a search could not separate them."""
     return size * np.geomspace(0.6, 1.7, choice)
 
 
@@ -239,7 +260,7 @@ def _corrected_rates(choice: int, s: Scales) -> list[dict[str, Any]]:
     return [
         {"step_size": rates, "data_correction": np.full(choice - 1, 0.1 / s.largest)}
         for size in np.array([0.3, 0.8, 1.4]) / s.largest
-        # Unlike those of plain descent, these rates have an order
+        # Unlike for plain descent, the order of these rates matters
         for rates in (_spread(choice, size), _spread(choice, size)[::-1])
     ]
 
@@ -267,7 +288,7 @@ def _kernel_ridges(choice: int, s: Scales) -> list[dict[str, Any]]:
 
 
 def _masked(choice: Any, rate: Any) -> np.ndarray:
-    """The rate for as many steps as chosen, and 0 after them: all choices are one program."""
+    """The rate in the chosen number of steps, then 0, so that all choices are one program."""
     return np.where(np.arange(MOST_STEPS) < choice, rate, 0.0)
 
 
@@ -278,7 +299,7 @@ BLIND = (
     Candidate("zero", lambda: ConstantPrediction(0.0)),
     Candidate("mean-label", MeanLabel),
 )
-"""What uses nothing of the inputs."""
+"""Families that do not use the inputs."""
 
 REGRESSION = (
     Candidate("least-squares", LeastSquares),
@@ -477,7 +498,7 @@ REGRESSION = (
         lengths={"preconditioner": 1},
     ),
 )
-"""Simplest first: of equals, the first is named."""
+"""Simplest first: of equal functions, the first is named."""
 
 CLASSES = (
     Candidate(
@@ -490,4 +511,4 @@ CLASSES = (
         lengths={"step_size": 1},
     ),
 )
-"""Where labels are classes. Their predictions are logits."""
+"""Families for labels that are classes; their predictions are logits."""

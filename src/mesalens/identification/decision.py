@@ -1,19 +1,20 @@
 """`decide`: what the evidence says, with its errors under control.
 
 *Equivalence.* A candidate passes in a regime if its interval lies below the margin, and fails if it
-lies above. It runs in the subject if it passes in all regimes: each is a test of its own, and a
-wrong name needs an error in every one, so that nothing has to be corrected for their number. None
-fits if every candidate fails on the task itself, by the same argument.
+lies above. It is equivalent to the learner if it passes in all regimes. Each regime is a separate
+test, and a wrong name needs an error in every one, so no correction for their number is needed. By
+the same argument, no candidate fits if every candidate fails on the task itself.
 
-*Uniqueness.* Of candidates that pass, one that contains a simpler one which passes too says nothing
-more, and is dropped, unless it alone gives the very answers. One that is at least four times as far
-as another (twice in root mean square) in some regime, and nowhere nearer in this sense, is set
-aside. Those that give the same answers to rounding are one algorithm with several names. If one is
-left it is the name, else the set.
+*Uniqueness.* A candidate that passes is dropped if it contains a simpler one that passes too,
+unless only the richer one agrees with the learner up to rounding. A candidate is set aside if its
+distance is at least four times that of another one (twice in root mean square) in some regime, and
+nowhere smaller in this sense. Candidates that give the same answers up to rounding are one
+algorithm with several names. If one candidate is left, it is named; otherwise the answer is a set.
 
-*Looking repeatedly.* Prompts are added until the answer is decided, at looks that are fixed
-beforehand. Intervals at look k have the level 1 - α_k, Σ α_k = 1 - level, so that the chance that
-an interval misses at any look is at most 1 - level (Boole). Each look spends half of what is left.
+*Looks.* Prompts are added until the answer is decided, at looks that are fixed in advance.
+Intervals at look k have the level 1 - α_k with Σ α_k = 1 - level, so the probability that an
+interval misses its value at any look is at most 1 - level (Boole). Each look spends half of what is
+left.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,24 +30,24 @@ from mesalens.identification.regimes import TASK
 Verdict = Literal["named", "set", "in-distribution-only", "none", "context-blind", "inconclusive"]
 
 BLIND = 1e-6
-"""A learner whose predictions depend on the context for less than this share of their mean square
-is blind to it."""
+"""A learner is blind to the context if it explains less than this share of the mean square of the
+predictions."""
 
 NEARER = 4.0
-"""A candidate is set aside if another is nearer by this factor, in mean square."""
+"""A candidate is set aside if another is nearer by this factor in mean square."""
 
 SAME = 1e-4
-"""Candidates are one function if they differ by at most this share of their distance from the
-subject, or by less than what rounding makes."""
+"""Candidates are the same function if they differ by at most this share of their distance from the
+learner, or by rounding only."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """An answer: the verdict and the names that it is about.
+    """An answer: the verdict and the candidates that it is about.
 
-    `names` are those named, or in the set, or that pass on the task. `also` has other names of the
-    same function, and richer families that contain a name, by name. `open` are candidates that are
-    not decided, and `pairs` how many pairs of prompts would probably decide them.
+    `names` are the candidates that are named, in the set, or pass on the task. `also` has other
+    names of the same function and richer families, by name. `open` are undecided candidates, and
+    `pairs` is the number of pairs of prompts that would probably decide them.
     """
 
     verdict: Verdict
@@ -57,13 +58,13 @@ class Decision:
 
 
 def spend(looks: int, total: float) -> list[float]:
-    """The error of each look: half of what is left, and the last look all of it."""
+    """The error of each look: half of what is left; the last look spends all of it."""
     errors = [total / 2**k for k in range(1, looks + 1)]
     return [*errors[:-1], total - sum(errors[:-1])]
 
 
 def contains(fits: Mapping[str, Fitted], name: str, other: str) -> bool:
-    """Whether another family has only members of this one, or of one that it contains."""
+    """Whether all members of another family are members of this one."""
     parts = fits[name].candidate.extends
     return other in parts or any(contains(fits, p, other) for p in parts if p in fits)
 
@@ -74,11 +75,11 @@ def decide(
     """The answer, at a look that spends `error`.
 
     Args:
-        evidence: Of all regimes.
-        margin: The distance below which a candidate is equivalent to the subject.
+        evidence: The evidence of all regimes.
+        margin: The distance below which a candidate is equivalent to the learner.
         error: The level of intervals is 1 - error.
-        refits: The distances of candidates that were fitted again on the very prompts of the task
-            that they are judged on, which `none` requires to fail as well.
+        refits: The distances of candidates fitted again on the same prompts on which they are
+            judged; the verdict `none` requires them to fail too.
     """
     fits, samples = evidence.fits, evidence.samples
     table = {
@@ -101,7 +102,7 @@ def decide(
         return [r for r in samples if all((name, r) in table for name in names)]
 
     def set_aside(name: str, other: str, where: Sequence[str] | None = None) -> bool:
-        """Whether another candidate is nearer, decidedly, and nowhere decidedly farther."""
+        """Whether another candidate is clearly nearer, and nowhere clearly farther."""
         nearer = False
         for regime in where or regimes_of(name, other):
             sample = samples[regime]
@@ -124,9 +125,9 @@ def decide(
     def swallows(
         simpler: str, name: str, candidates: Sequence[str], where: Sequence[str] | None
     ) -> bool:
-        """Whether a family is dropped for the simplest that it contains.
+        """Whether a family is dropped for the simplest one that it contains.
 
-        It is not where it gives the very answers of the subject and the simpler one does not.
+        It is not if it agrees with the learner up to rounding and the simpler one does not.
         """
         if not contains(fits, name, simpler) or (exact(name, where) and not exact(simpler, where)):
             return False
@@ -138,7 +139,7 @@ def decide(
     def settle(
         candidates: Sequence[str], rivals: Sequence[str], where: Sequence[str] | None = None
     ) -> tuple[list[str], dict[str, tuple[str, ...]], list[str]]:
-        """Names that are left of candidates that pass, what else they are, and open rivals."""
+        """The names left of the candidates that pass, their other names, and undecided rivals."""
         also: dict[str, list[str]] = {}
         kept = []
         for name in candidates:
@@ -148,7 +149,7 @@ def decide(
             else:
                 also.setdefault(simpler, []).append(name)
 
-        # A family is as near as the nearest that contains it
+        # A family counts as near as the nearest family that contains it
         lines = {name: [name, *also.get(name, ())] for name in kept}
 
         def beaten(name: str, other: str) -> bool:
@@ -156,8 +157,8 @@ def decide(
             return all(any(set_aside(m, o, where) for o in lines[other]) for m in mine)
 
         left = [n for n in kept if not any(beaten(n, o) for o in kept if o != n)]
-        kept = left or kept  # each may be beaten by another, in another regime
-        # Of equals the one with the fewest parameters is the name, or the first
+        kept = left or kept  # each may be beaten by another one, in different regimes
+        # Of equal functions the one with the fewest parameters is named, or the first
         kept.sort(key=lambda name: fits[name].free)
         names: list[str] = []
         for name in kept:
@@ -208,7 +209,7 @@ def _open(
 
 
 def _same(evidence: Evidence, name: str, other: str, where: Sequence[str] | None) -> bool:
-    """Whether two candidates give the same answers in every regime."""
+    """Whether two candidates give the same predictions in every regime."""
     for regime in where or evidence.samples:
         sample = evidence.samples[regime]
         mine, its = sample.squares(name).mean(), sample.squares(other).mean()

@@ -8,8 +8,8 @@ for independent contexts C and C' and the same query x, and the distance of an a
 
     D = E‖f(C, x) - A(C, x)‖² / V.
 
-D is 0 for the same function, and about 1 for a guess that knows f but not the context. Targets do
-not enter, so that two good learners are not near because both miss the same noise.
+D is 0 for the same function, and about 1 for the best guess that knows f but not the context.
+Targets do not enter, so two good learners are not near just because both miss the same noise.
 """
 
 from collections.abc import Sequence
@@ -20,26 +20,26 @@ import scipy.special
 from jaxtyping import Bool, Float
 
 ROUNDING = 1e-8
-"""Distances below this are those of rounding errors: which is smaller says nothing."""
+"""Smaller distances are due to rounding errors, and comparing them is meaningless."""
 
 MOST = 25.0
-"""For the lower end of a distance, squared differences count as at most this multiple of V, or of
-their median."""
+"""For the lower end of a distance, squared differences are cut at this multiple of V, or of their
+median."""
 
 FARTHEST = 1e6
-"""Candidates farther than this multiple of the subject's mean square have no part in a mixture, and
-no larger lower end."""
+"""Candidates farther than this multiple of the learner's mean square have no weight in a mixture,
+and no larger lower end."""
 
 HEAVY, DOUBT = 0.5, 4.0
-"""If the largest hundredth of the terms has more than this share of their sum, others as large may
-be missing, and the upper end is multiplied."""
+"""If the largest 1% of the terms make up more than the share `HEAVY` of their sum, others as large
+may be missing, and the upper end is multiplied by `DOUBT`."""
 
 Pairs = Float[np.ndarray, " pairs"]
 """A number for each pair of prompts; pairs are independent."""
 
 
 class Interval(NamedTuple):
-    """A ratio with the ends of its interval."""
+    """A number with the ends of its confidence interval."""
 
     value: float
     low: float
@@ -50,9 +50,9 @@ class Interval(NamedTuple):
 
 
 def quantile(error: float, count: int) -> float:
-    """That of Student's t at 1 - error / 2, for a mean of `count` terms.
+    """The quantile of Student's t at 1 - error / 2, for a mean of `count` terms.
 
-    From scipy.special: importing scipy.stats takes longer than an identification may.
+    From scipy.special, because importing scipy.stats is slow.
     """
     return float(scipy.special.stdtrit(count - 1, 1 - error / 2))
 
@@ -66,10 +66,10 @@ def squares(difference: Float[np.ndarray, "batch m"]) -> Pairs:
 def units(
     answers: Float[np.ndarray, "batch m"], swapped: Float[np.ndarray, "batch m"] | None = None
 ) -> Pairs:
-    """Terms whose mean is V, for partners with the same query.
+    """Terms whose mean is V, for pairs of prompts with the same query.
 
-    If partners have queries of their own, `swapped` has the answers to each query with the context
-    of its partner.
+    If the prompts of a pair have different queries, `swapped` has the predictions for each query
+    with the context of its partner.
     """
     if swapped is not None:
         return squares(answers - swapped) / 2
@@ -79,19 +79,18 @@ def units(
 
 
 def ratio(numerators: Pairs, denominators: Pairs, error: float) -> Interval:
-    """The interval of level 1 - error of a ratio of means, E[a] / E[v].
+    """The interval of level 1 - error for a ratio of means, E[a] / E[v].
 
-    The ratio D has, to first order in 1/pairs, the standard error s of the mean of (a - D v) / v̄,
-    and log D has s/D. Terms are squares, and skewed: the interval of D reaches too little upwards,
-    and that of its logarithm too little downwards. The wider end of each is taken,
+    To first order in 1/pairs, the standard error s of the ratio D is that of the mean of
+    (a - D v) / v̄, and log D has the standard error s/D. Terms are squares, so they are skewed: the
+    interval of D is too short upwards, and that of log D too short downwards. The interval is
 
         [D - t s, D exp(t s / D)].
 
-    Where algorithms diverge, a few terms can be larger than all others together. For the lower end
-    terms are cut at `MOST` v̄, or at that multiple of their median if it is larger. This makes their
-    mean smaller: it remains a lower end. Where the
-    largest hundredth of terms has more than half of their sum, the upper end misses too often, and
-    is multiplied by `DOUBT`.
+    If algorithms diverge, a few terms can be larger than all others together. For the lower end,
+    terms are cut at `MOST` v̄, or at that multiple of their median if it is larger; this makes their
+    mean smaller, so it remains a lower end. If the largest 1% of the terms make up more than half
+    of their sum, the upper end would be too small too often, and is multiplied by `DOUBT`.
     """
     with np.errstate(over="ignore"):
         a, v = numerators.mean(), denominators.mean()
@@ -115,13 +114,13 @@ def ratio(numerators: Pairs, denominators: Pairs, error: float) -> Interval:
 
 
 def _reach(numerators: Pairs, denominators: Pairs, error: float) -> float:
-    """T s / D: the half width of the interval of a ratio, relative to the ratio."""
+    """The half width of the interval of a ratio, relative to the ratio: `t s / D`."""
     terms = numerators / numerators.mean() - denominators / denominators.mean()
     return float(quantile(error, len(terms)) * terms.std(ddof=1) / np.sqrt(len(terms)))
 
 
 def mean_interval(terms: Pairs, error: float) -> Interval:
-    """The interval of level 1 - error of a mean."""
+    """The interval of level 1 - error for a mean."""
     mean, pairs = float(terms.mean()), len(terms)
     half = float(quantile(error, pairs) * terms.std(ddof=1) / np.sqrt(pairs))
     return Interval(mean, mean - half, mean + half)
@@ -136,7 +135,7 @@ def farther(squares_: Pairs, others: Pairs, factor: float, error: float) -> bool
 
 
 def pairs_to_decide(numerators: Pairs, denominators: Pairs, bound: float, error: float) -> int:
-    """The number of pairs with which the interval of a ratio would probably end at a bound."""
+    """The number of pairs for which the interval of a ratio would probably end at a bound."""
     if not np.isfinite(numerators).all():
         return 0
     terms = numerators - bound * denominators
@@ -154,9 +153,9 @@ def confidence_set(
 ) -> Bool[np.ndarray, " learners"]:
     """Which learners may be the nearest: a model confidence set of level 1 - error.
 
-    Of the learners that are left, the one whose mean loss is farthest above that of another, in
-    standard errors of the difference, is dropped, until the largest such difference is one that
-    equal means would give with a probability above `error`, by a bootstrap over pairs.
+    The learner whose mean loss is farthest above that of another one, in standard errors of the
+    difference, is dropped. This is repeated until the largest such difference is one that equal
+    means would give with a probability above `error`, by a bootstrap over pairs.
 
     Source: Hansen, Lunde and Nason, Econometrica 79 (2011), Section 3.1.2, with T_R.
     """
@@ -183,11 +182,11 @@ def confidence_set(
 def mixture(
     answers: Float[np.ndarray, "batch m"], candidates: Sequence[Float[np.ndarray, "batch m"]]
 ) -> Float[np.ndarray, " candidates"]:
-    """The weights, of sum 1 and none negative, with which candidates are nearest to the answers."""
+    """The weights of the nearest convex combination of candidates to the answers."""
     import scipy.optimize
 
     size = np.mean(answers**2) or 1.0
-    # What is far away has no weight, and would drown the others in rounding
+    # Far candidates get no weight, and would cause rounding errors for the others
     near = [i for i, c in enumerate(candidates) if np.mean((c - answers) ** 2) <= FARTHEST * size]
     weights = np.zeros(len(candidates))
     if not near:
@@ -196,7 +195,7 @@ def mixture(
     gram = columns.T @ columns / (size * len(columns))
     root = np.linalg.cholesky(gram + 1e-12 * np.trace(gram) * np.eye(len(gram)))
     right = np.linalg.solve(root, columns.T @ answers.ravel() / (size * len(columns)))
-    # The sum is held at 1 by a row that outweighs all others
+    # A row that outweighs all others keeps the sum at 1
     heavy = 1e4 * max(float(np.abs(root).max()), 1.0)
     rows = np.vstack([root.T, np.full(len(gram), heavy)])
     found, _ = scipy.optimize.nnls(rows, np.append(right, heavy))

@@ -1,4 +1,4 @@
-"""`Evidence`: answers of a subject and of candidates in every regime, on fresh prompts."""
+"""`Evidence`: predictions of a learner and of candidates in every regime, on fresh prompts."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +20,10 @@ from mesalens.identification.subject import Subject
 
 @dataclass(eq=False)
 class Sample:
-    """One regime: its prompts in batches, and the answers to them, by batch.
+    """One regime: its prompts in batches, and the predictions for them, by batch.
 
-    `answers` are the subject's, `swapped` those to each query with its partner's context where
-    the regime is tied, and `candidates` those of the fitted candidates by name.
+    `answers` are the learner's predictions, `swapped` those for each query with its partner's
+    context (if the regime is tied), and `candidates` those of the fitted candidates by name.
     """
 
     regime: Regime
@@ -39,16 +39,16 @@ class Sample:
 
     @property
     def subject(self) -> np.ndarray:
-        """All answers of the subject."""
+        """All predictions of the learner."""
         return np.concatenate(self.answers)
 
     def answers_of(self, name: str) -> np.ndarray:
-        """All answers of a candidate."""
+        """All predictions of a candidate."""
         return np.concatenate(self.candidates[name])
 
     @property
     def units(self) -> Pairs:
-        """Terms whose mean is what the context explains, where predictions are finite."""
+        """Terms whose mean is what the context explains, over finite predictions."""
         swapped = np.concatenate(self.swapped) if self.swapped else None
         with np.errstate(invalid="ignore", over="ignore"):
             terms = distance.units(self.subject, swapped)
@@ -56,10 +56,10 @@ class Sample:
         return np.where(finite, terms, terms[finite].mean() if finite.any() else 1.0)
 
     def squares(self, name: str, other: str | None = None) -> Pairs:
-        """The squared distance of a candidate from the subject, or from another, over pairs.
+        """The squared distance of a candidate from the learner, or from another one, over pairs.
 
-        Predictions that are not finite are infinitely far from those that are, and equal to others
-        that are not.
+        Predictions that are not finite are infinitely far from finite ones, and equal to others
+        that are not finite.
         """
         mine = self.answers_of(name)
         rest = self.subject if other is None else self.answers_of(other)
@@ -77,9 +77,9 @@ class Evidence:
     """The samples of all regimes, which grow as more prompts are drawn.
 
     Args:
-        subject: What is identified.
+        subject: The learner that is identified.
         source: Draws prompts.
-        regimes: In the order in which they are reported.
+        regimes: The regimes, in the order in which they are reported.
         fits: The fitted candidates by name.
     """
 
@@ -107,15 +107,15 @@ class Evidence:
         return self.samples[TASK.name]
 
     def grow(self, names: Sequence[str], batches: int, candidates: Sequence[str]) -> None:
-        """Draws prompts in some regimes, until each has as many batches.
+        """Draws prompts in some regimes until each has this number of batches.
 
-        A regime in which the subject takes no prompts, or is not finite, is left out, with the
-        reason; the task itself is not.
+        A regime is left out, with the reason, if the learner rejects its prompts or is not finite;
+        on the task itself that is an error.
         """
         for name in names:
             sample = self.samples.get(name)
             while sample is not None and len(sample.prompts) < batches:
-                # Place 0 is that of fitting
+                # Place 0 is for fitting
                 place = (1 + _number(name), len(sample.prompts))
                 try:
                     prompts = draw(sample.regime, self.source, BATCH, place)
@@ -130,8 +130,8 @@ class Evidence:
                 self.answer(sample, [*sample.candidates, *candidates])
 
     def add(self, sample: Sample, prompts: Prompts) -> None:
-        """Asks the subject about a batch of prompts of a regime."""
-        # What it does elsewhere is its own affair: no prompt is kept there
+        """Gets the learner's predictions for a batch of prompts of a regime."""
+        # A failure outside of the task is not an error, so no prompt is saved there
         keep = sample.regime is TASK
         options = {"keep": keep, "finite": keep}
         answers = self.subject(prompts, **options)
@@ -142,9 +142,9 @@ class Evidence:
             sample.swapped.append(swapped)
 
     def learn_lengths(self, candidates: Sequence[str]) -> None:
-        """Finds out for candidates whether their parameters grow with the context length.
+        """Finds out whether the parameters of candidates grow with the context length.
 
-        It is fitted on prompts of its own, once for each candidate, before it is judged on others.
+        This is fitted on separate prompts, once for each candidate, before it is judged on others.
         """
         if self._lengths is None:
             self._lengths = [], [], []
@@ -154,7 +154,7 @@ class Evidence:
                     try:
                         answers = self.subject(prompts, keep=False)
                     except InputError:
-                        continue  # it is left out when it is grown
+                        continue  # `grow` will leave it out
                     found = prompts, answers, float(distance.units(answers).mean())
                     for part, each in zip(self._lengths, found, strict=True):
                         part.append(each)
@@ -169,7 +169,7 @@ class Evidence:
         self._learned.update(new)
 
     def answer(self, sample: Sample, candidates: Iterable[str]) -> None:
-        """Asks candidates about those prompts of a regime that they have not seen."""
+        """Gets the predictions of candidates for those prompts of a regime that are new to them."""
 
         def catch_up(name: str) -> None:
             done = sample.candidates.setdefault(name, [])
@@ -182,13 +182,13 @@ class Evidence:
 def in_threads(
     function: Callable[[str], object], names: Iterable[str], in_turn: Iterable[str] = ()
 ) -> None:
-    """Calls a function with each name, on all cores: compiling and computing release the lock.
+    """Calls a function with each name, on all cores: compiling and computing release the GIL.
 
     Args:
-        function: What to call.
-        names: What to call it with.
-        in_turn: Those of the names for which it makes many small steps in Python. Two threads of
-            that kind are slower than one, so that one thread takes them all.
+        function: The function.
+        names: Its arguments.
+        in_turn: Those names for which the function makes many small steps in Python. Two such
+            threads are slower than one, so one thread takes all of them.
     """
     config: Any = jax.config
     device = config.jax_default_device  # of this thread
@@ -206,7 +206,7 @@ def in_threads(
 
 
 def _number(name: str) -> int:
-    """A number for a regime that does not depend on which others there are."""
+    """A number for a regime, independent of which other regimes there are."""
     import zlib
 
     return zlib.crc32(name.encode()) % 2**31

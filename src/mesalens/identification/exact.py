@@ -1,4 +1,4 @@
-"""Exact distances from one layer of linear self-attention, from moments instead of prompts."""
+"""Exact distances of candidates from one layer of linear self-attention, computed from moments."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ from mesalens.theory import ContextMoments, has_exact_moments, population_risk, 
 
 
 def exact_distances(learner: Any, task: Task, fits: Mapping[str, Fitted]) -> dict[str, float]:
-    """The distances of those candidates on the task that are layers themselves, by name.
+    """The exact distances on the task of those candidates that are layers themselves, by name.
 
     A layer from W_0 = 0 predicts `ŷ_k = Γ_k · (S ⊗ x_q)`. A preconditioned step of descent is such
-    a layer, and the difference of two is one with the heads of both. Its mean square is its risk
-    where all targets are 0, and what the context explains is
+    a layer, and the difference of two layers is a layer with the heads of both. Its mean square is
+    its risk if all targets are 0, and what the context explains is
 
         V = Σ_k tr(Γ_k^T (second - mean mean^T) Γ_k query),
 
-    in the notation of `ContextMoments`. Nothing is returned for other learners, or where the task
-    does not state its moments.
+    in the notation of `ContextMoments`. The result is empty for other learners, or if the moments
+    of the task are unknown.
     """
     if not isinstance(learner, LinearTransformer) or learner.layers != 1:
         return {}
@@ -62,7 +62,7 @@ def exact_distances(learner: Any, task: Task, fits: Mapping[str, Fitted]) -> dic
 def _as_layer(step: GradientDescent, outputs: int, task: Task) -> tuple[Any, Any]:
     """A and B, of shape (1, 1, D, D), of the layer that is a step of descent from zero.
 
-    With `A = diag(P, 0)` and `B = diag(0, -η/n I)` the query token's label becomes minus the
+    With `A = diag(P, 0)` and `B = diag(0, -η/n I)` the label of the query token becomes minus the
     prediction, `-η/n Σ_i y_i x_i^T P x_q`.
     """
     d, n = task.dim, task.context_length

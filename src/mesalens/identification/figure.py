@@ -14,7 +14,7 @@ from matplotlib.transforms import blended_transform_factory
 from mesalens.plots import NEUTRAL, REFERENCE, TRAINED, style
 
 ROWS = 12
-"""Candidates that are shown, the nearest on the task first."""
+"""The largest number of candidates shown, the nearest on the task first."""
 
 LOWEST = 1e-8
 
@@ -22,13 +22,13 @@ COLORS = (REFERENCE, "#009e73", "#cc79a7", "#e69f00")
 
 
 def figure(report: Any) -> Figure:
-    """Distances of the nearest candidates in all regimes, and what the learner does by itself."""
+    """The nearest candidates in all regimes, the spectral filter (or influence), the properties."""
     with style(), mpl.rc_context({"axes.grid": False}):
         drawn = Figure(figsize=(10, 7.6), layout="constrained")
         if report.fingerprint is None:
             axes = drawn.subplots()
             axes.set_axis_off()
-            axes.text(0.5, 0.5, "Predictions do not depend on the context.", ha="center")
+            axes.text(0.5, 0.5, "The predictions do not depend on the context.", ha="center")
             return drawn
         halves: Any = drawn.subfigures(2, 1, height_ratios=[1.25, 1])
         top, bottom = halves
@@ -72,11 +72,11 @@ def _distances(axes: Axes, report: Any) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    about = "distance of each candidate in each regime (grey: not asked)"
+    about = "distance of each candidate in each regime (grey: not measured)"
     axes.set_title(f"{_title(report)}\n{about}", loc="left")
     bar = axes.figure.colorbar(image, ax=axes, pad=0.01, extend="both")
     bar.ax.axhline(margin, color="black")
-    bar.set_label("distance, of what the context explains\n(line: the margin)")
+    bar.set_label("distance, in units of what\nthe context explains (line: margin)")
 
 
 def _title(report: Any) -> str:
@@ -99,7 +99,7 @@ def _filter(axes: Axes, report: Any) -> None:
         axes.plot(found.eigenvalues, g, color=color, ls=line, label=name, lw=1.6)
     axes.grid(True, alpha=0.25)
     low, high = axes.get_ylim()
-    if high - low < 0.1 * abs(high + low):  # or a flat filter would look like a jagged one
+    if high - low < 0.1 * abs(high + low):  # otherwise a flat filter would look jagged
         middle = (low + high) / 2
         axes.set_ylim(middle - 0.15 * abs(middle), middle + 0.15 * abs(middle))
     axes.set(xscale="log", xlabel="eigenvalue λ of $X^T X/n$", ylabel="g(λ)")
@@ -107,7 +107,7 @@ def _filter(axes: Axes, report: Any) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_title("spectral filter, with simultaneous band", loc="left")
+    axes.set_title("spectral filter with simultaneous confidence band", loc="left")
     axes.legend(fontsize=8)
 
 
@@ -116,9 +116,9 @@ def _influence(axes: Axes, report: Any) -> None:
     axes.bar(found.positions, found.influence, color=TRAINED, width=0.7)
     axes.axhline(1, color=NEUTRAL, lw=0.8)
     axes.set(xlabel="position of the example", ylabel="influence of its label (mean 1)")
-    axes.set_title("how much each position counts", loc="left")
+    axes.set_title("influence of each example", loc="left")
     note = f"no spectral filter: {report.no_filter}"
-    lines = textwrap.fill(note, 80)  # a wide line would take the room of the axes
+    lines = textwrap.fill(note, 80)  # a long line would shrink the axes
     axes.text(0, -0.25, lines, transform=axes.transAxes, fontsize=8, color=NEUTRAL, va="top")
 
 
@@ -131,15 +131,16 @@ def _fingerprint(axes: Axes, report: Any) -> None:
         color = {True: "#009e73", False: REFERENCE, None: NEUTRAL}[each.holds]
         axes.plot([max(ends.low, low), max(ends.high, low)], [row, row], color=color, lw=2)
         axes.plot(value, row, "o", color=color, ms=5)
-        words = {True: "holds", False: "does not", None: "undecided"}[each.holds]
+        words = {True: "holds", False: "does not hold", None: "undecided"}[each.holds]
         axes.text(1.02, row, words, color=color, fontsize=8, va="center", transform=_across(axes))
     axes.axvline(margin, color="black", lw=0.8)
-    axes.set(xscale="log", xlim=(low / 2, 1e2), xlabel="deviation, of what the context explains")
+    label = "deviation, in units of what the context explains"
+    axes.set(xscale="log", xlim=(low / 2, 1e2), xlabel=label)
     axes.set_yticks(range(len(found)), [each.name for each in found])
     axes.invert_yaxis()
-    axes.set_title("fingerprint (line: the margin)", loc="left")
+    axes.set_title("properties (line: the margin)", loc="left")
 
 
 def _across(axes: Axes) -> Any:
-    """Shares of the axes along x, data along y."""
+    """Axes coordinates along x, data coordinates along y."""
     return blended_transform_factory(axes.transAxes, axes.transData)

@@ -1,4 +1,4 @@
-"""The fingerprint: properties of a learner that prompts show, each with a deviation."""
+"""The fingerprint: properties of a learner that can be tested on prompts, each with a deviation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +17,15 @@ from mesalens.identification.subject import Subject
 PROMPTS = 512
 
 POSITIONS = 16
-"""The influence of at most so many positions is measured."""
+"""The largest number of positions whose influence is measured."""
 
 
 @dataclass(frozen=True)
 class Property:
-    """A property: `holds` is None if it is undecided, `deviation` a share of V, or NaN."""
+    """A property: whether it `holds` (None if undecided), and by which share of V it is violated.
+
+    The `deviation` is NaN if the property was not tested; `why` says why.
+    """
 
     name: str
     words: str
@@ -33,11 +36,11 @@ class Property:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All properties, and how much each position counts.
+    """All properties, and the influence of each position.
 
-    `influence` is the mean square by which a prediction moves with the label at a `position`, in
-    units of the mean over positions. `decay` is the ratio of root mean squares of neighbouring
-    positions, the earlier over the later, where influence is geometric in the position.
+    `influence` is the mean squared change of the prediction with the label at a position, in units
+    of its mean over positions. If it is geometric in the position, `decay` is the ratio of root
+    mean squares at neighbouring positions, the earlier over the later.
     """
 
     properties: tuple[Property, ...]
@@ -56,7 +59,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a property is tested with: prompts, the subject's answers, and what they are told."""
+    """What a property is tested with: the learner, prompts, and its predictions for them."""
 
     subject: Callable[[Prompts], np.ndarray]
     prompts: Prompts
@@ -64,7 +67,7 @@ class Trial:
     rng: np.random.Generator
 
     def ask(self, xs: Any = None, ys: Any = None, queries: Any = None) -> np.ndarray:
-        """The answers to the prompts with some parts replaced."""
+        """The predictions for the prompts with some parts replaced."""
         p = self.prompts
         return self.subject(
             Prompts(
@@ -76,7 +79,7 @@ class Trial:
 
 
 Test = Callable[[Trial], np.ndarray]
-"""The deviations from a property, of shape (batch, m), in units of predictions."""
+"""The deviations from a property, of shape (batch, m), in the units of predictions."""
 
 
 def _order(t: Trial) -> np.ndarray:
@@ -135,27 +138,28 @@ def _no_shift(t: Trial) -> np.ndarray:
 TESTS: dict[str, tuple[str, Test]] = {
     "order-free": ("the order of examples does not matter", _order),
     "sum-only": (
-        "sees the context through S alone (rotating the examples changes nothing)",
+        "the prediction depends on the context through S alone (rotating the examples does not "
+        "change it)",
         _sum_only,
     ),
-    "affine-in-labels": ("affine in the labels", _affine_in_labels),
-    "affine-in-query": ("affine in the query", _affine_in_query),
-    "label-scale": ("scales with the labels", _label_scale),
-    "input-scale": ("does not change with the scale of inputs", _input_scale),
-    "rotation": ("rotating the inputs changes nothing", _rotation),
-    "hull": ("lies within the labels of the context", _hull),
-    "keeps-shift": ("shifts with the labels, as with an intercept", _shift),
-    "ignores-shift": ("ignores a shift of all labels", _no_shift),
+    "affine-in-labels": ("the prediction is affine in the labels", _affine_in_labels),
+    "affine-in-query": ("the prediction is affine in the query", _affine_in_query),
+    "label-scale": ("the prediction scales with the labels", _label_scale),
+    "input-scale": ("the prediction does not change with the scale of the inputs", _input_scale),
+    "rotation": ("rotating the inputs does not change the prediction", _rotation),
+    "hull": ("the prediction lies within the range of the context's labels", _hull),
+    "keeps-shift": ("the prediction shifts with the labels, as with an intercept", _shift),
+    "ignores-shift": ("a shift of all labels does not change the prediction", _no_shift),
 }
 
 OF_LABELS = ("affine-in-labels", "label-scale", "keeps-shift", "ignores-shift", "sum-only", "hull")
-"""Make no sense where labels are classes."""
+"""Properties that are not defined if labels are classes."""
 
 
 def fingerprint(
     subject: Subject, source: Source, evidence: Evidence, margin: float, error: float
 ) -> Fingerprint:
-    """The properties of a subject on a task, each with its deviation in units of V."""
+    """The properties of a learner on a task, each with its deviation in units of V."""
     prompts = source.draw(PROMPTS, (2,))
     answers = subject(prompts)
     unit = float(evidence.task.units.mean())
@@ -178,7 +182,7 @@ def fingerprint(
 
 
 def _ratio(numerators: Pairs, unit: float, error: float) -> Interval:
-    """A ratio whose unit is known from other prompts, so well that its error does not matter."""
+    """A ratio whose unit is known from other prompts, so that its error is negligible."""
     return distance.ratio(numerators, np.full(len(numerators), unit), error)
 
 

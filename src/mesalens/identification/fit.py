@@ -1,4 +1,4 @@
-"""Fitting: the member of a family that is nearest to a subject's predictions."""
+"""Fitting: the member of a family that is nearest to a learner's predictions."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,26 +29,26 @@ from mesalens.identification.prompts import NODES, Prompts
 from mesalens.learners import GradientDescent, Learner
 
 ROUGH, FINE = 1e-4, 1e-9
-"""A search ends where a step lowers the distance by a smaller share. Exact fits converge faster."""
+"""A search ends if a step lowers the distance by a smaller share. Exact fits converge faster."""
 
 NEAR = 0.1
-"""Of what the context explains: no candidate that is farther is named."""
+"""A candidate at a larger distance is never named."""
 
 SIMPLER = 1e-4
-"""A smaller choice is preferred if it is farther by at most this share of what the context
-explains, in units of the margin."""
+"""A smaller choice is preferred if its distance is larger by at most this, times the margin."""
 
 EXACT = 1e-10
-"""Of what the context explains: no choice is nearer than that to answers in float32."""
+"""No choice is nearer than this distance to predictions in float32."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A member of a family: `parameters` with standard errors, and the distance where fitted.
+    """The fitted member of a family: its parameters with standard errors, and its distance.
 
-    Distances are mean squares. `others` are the fits for the other choices, by choice. Parameters
-    are those for contexts of `context_length` examples. If `grows`, those that the family says grow
-    with the context length do, and otherwise they stay as they are.
+    `square` is the mean squared difference on the prompts of the fit. `others` are the fits for the
+    other choices, by choice. Parameters are those for contexts of `context_length` examples. If
+    `grows`, the parameters in `Candidate.lengths` grow with the context length; otherwise they are
+    constant.
     """
 
     candidate: Candidate
@@ -62,12 +62,12 @@ class Fitted:
 
     @property
     def name(self) -> str:
-        """That of the family."""
+        """The name of the family."""
         return self.candidate.name
 
     @property
     def free(self) -> int:
-        """The number of parameters, the choice included."""
+        """The number of parameters, including the choice."""
         return sum(np.size(v) for v in self.parameters.values()) + (self.choice is not None)
 
     @property
@@ -76,7 +76,7 @@ class Fitted:
         return self.candidate.learner(self.choice, self.parameters)
 
     def predictions(self, prompts: Prompts) -> Float[np.ndarray, "batch m"]:
-        """What it answers, computed in float64."""
+        """Its predictions, computed in float64."""
         parameters = dict(self.parameters)
         if self.grows:
             ratio = prompts.context_length / self.context_length
@@ -85,7 +85,7 @@ class Fitted:
         return predictions(self.candidate, self.choice, parameters, prompts)
 
     def interval(self, name: str) -> tuple[Any, Any]:
-        """The 95% interval of a parameter, from its standard error in the coordinate searched."""
+        """The 95% interval of a parameter, from the standard error of its search coordinate."""
         kind = (self.candidate.ranges or {})[name]
         middle = to_coordinate(self.parameters[name], kind)
         half = scipy.special.ndtri(0.975) * np.asarray(self.errors[name])
@@ -95,18 +95,18 @@ class Fitted:
 def fit(
     candidate: Candidate, prompts: Prompts, answers: np.ndarray, unit: float, scales: Scales
 ) -> Fitted:
-    """The member nearest to the answers in mean square.
+    """The member nearest to the learner's predictions in mean square.
 
     Each choice is fitted by least squares (Levenberg-Marquardt) from the best of its starts, with
-    derivatives of the *candidate*, by differences in float64. Of choices that are as near as the
-    nearest, the smallest is taken.
+    derivatives of the *candidate* by finite differences in float64. Of the choices that are as near
+    as the nearest, the smallest is taken.
 
     Args:
         candidate: The family.
         prompts: The prompts.
-        answers: The subject's predictions.
-        unit: What the context explains, in which the distances of choices are compared.
-        scales: Of the task's prompts.
+        answers: The learner's predictions.
+        unit: What the context explains, the unit of distances.
+        scales: Typical numbers of the task's prompts.
     """
     n = prompts.context_length
     if candidate.iterates:
@@ -119,14 +119,14 @@ def fit(
         fits = []
         for choice in candidate.choices or (None,):
             fits.append(_fit(candidate, choice, prompts, answers, unit, scales))
-            if fits[-1].square <= EXACT * unit:  # larger choices have nothing to add
+            if fits[-1].square <= EXACT * unit:  # larger choices cannot be nearer
                 break
     least = min(each.square for each in fits)
     best = next(each for each in fits if each.square <= least + SIMPLER * 0.01 * unit)
     others = {each.choice: each for each in fits if each is not best and each.choice is not None}
     if best.parameters:
-        # The choices were compared by rough searches. Where prompts are of another kind, the last
-        # digits of parameters matter, if the candidate is near
+        # The choices were compared by rough searches. In other regimes the last digits of the
+        # parameters matter, if the candidate is near
         precision = FINE if best.square <= NEAR * unit else ROUGH
         found = _search(candidate, best.choice, best.parameters, prompts, answers, precision)
         best = Fitted(candidate, best.choice, *found, {}, n)
@@ -136,13 +136,13 @@ def fit(
 def with_lengths(
     fitted: Fitted, prompts: list[Prompts], answers: list[np.ndarray], units: list[float]
 ) -> Fitted:
-    """The candidate whose parameters grow with the context length or do not, whichever is nearer.
+    """The candidate with parameters that grow with the context length or not, whichever is nearer.
 
     Args:
         fitted: A fitted candidate.
-        prompts: Batches with contexts of other lengths, on which it is not judged.
-        answers: The subject's answers to them.
-        units: What the context explains in each.
+        prompts: Batches with other context lengths, on which it will not be judged.
+        answers: The learner's predictions for them.
+        units: What the context explains in each batch.
     """
     if not fitted.candidate.lengths:
         return fitted
@@ -162,10 +162,10 @@ def with_lengths(
 
 
 def refit(fitted: Fitted, prompts: Prompts, answers: np.ndarray) -> np.ndarray:
-    """The answers of the member nearest on other prompts, searched from where it is.
+    """The predictions of the nearest member on other prompts, searched from the fitted one.
 
-    Being fitted to the very answers it is compared with, it is nearer than the best member of the
-    family is on average: a bound below its distance is one below that of the family.
+    It is fitted to the same predictions with which it is compared, so it is nearer than the best
+    member of the family: a lower bound of its distance is one for the whole family.
     """
     if not fitted.parameters:
         return fitted.predictions(prompts)
@@ -181,7 +181,7 @@ def _fit(
     unit: float,
     scales: Scales,
 ) -> Fitted:
-    """The member with a choice, from a rough search, without standard errors."""
+    """The nearest member with a given choice, from a rough search, without standard errors."""
     starts = candidate.starts(choice or 0, scales) if candidate.ranges else [{}]
     members = Members(candidate, choice, starts[0])
     exact = _on(members, prompts, answers)
@@ -203,9 +203,9 @@ def _fit(
 
 
 def _rough(members: Members, prompts: Prompts, answers: np.ndarray) -> tuple[Problem, Problem]:
-    """What to search roughly, and by what to rank starts.
+    """The problem for a rough search, and the problem by which starts are ranked.
 
-    Families with a filter are searched where it is known at a few nodes, or on few prompts.
+    Families with a spectral filter are searched by its values at a few nodes, or on few prompts.
     """
     if not has_filter(members.first):
         exact = _on(members, prompts, answers)
@@ -215,7 +215,7 @@ def _rough(members: Members, prompts: Prompts, answers: np.ndarray) -> tuple[Pro
 
 
 def _at_nodes(members: Members, prompts: Prompts, answers: np.ndarray) -> Problem | None:
-    """The problem for filters of which a few values are known (`Nodes`), if they are enough."""
+    """The problem in terms of a few values of the filter (`Nodes`), if these determine it."""
     learner, n = members.first, prompts.context_length
     centred = getattr(learner, "centres_inputs", False)
     at = prompts.centred_nodes if centred else prompts.nodes
@@ -226,7 +226,7 @@ def _at_nodes(members: Members, prompts: Prompts, answers: np.ndarray) -> Proble
         return None
     right = at.axes.T @ answers.ravel()
 
-    @np.errstate(all="ignore")  # divergent algorithms overflow, and are far then
+    @np.errstate(all="ignore")  # divergent algorithms overflow, and count as far
     def residuals(parameters: Parameters) -> np.ndarray:
         try:
             with jax.enable_x64(True):
@@ -262,7 +262,7 @@ def _search(
 
 
 def _on(members: Members, prompts: Prompts, answers: np.ndarray) -> Problem:
-    """The problem on prompts: what a member answers less what the subject does."""
+    """The problem on prompts: a member's predictions minus the learner's."""
 
     def residuals(parameters: Parameters) -> np.ndarray:
         try:

@@ -10,17 +10,17 @@ import scipy.special
 from mesalens.identification.candidates import Parameters, Range
 
 MOST_EVALUATIONS = 40
-"""Of a search from one start, in units of one more than the number of parameters."""
+"""The largest number of evaluations of a search, divided by the number of parameters plus one."""
 
 STEP = 1.5e-8
-"""Of differences, relative to a coordinate: the root of the rounding error, as in MINPACK."""
+"""The relative step of finite differences: the square root of the rounding error, as in MINPACK."""
 
 FAR = 1e6
-"""In the place of residuals that are not finite."""
+"""The value that replaces residuals that are not finite."""
 
 
 class Problem(NamedTuple):
-    """Residuals for parameters, and if that is fast those for several, along a first axis."""
+    """A function from parameters to residuals; if it is fast, also one for several parameters."""
 
     residuals: Callable[[Parameters], np.ndarray]
     several: Callable[[Parameters], np.ndarray] | None = None
@@ -29,10 +29,10 @@ class Problem(NamedTuple):
 def minimise(
     problem: Problem, ranges: Mapping[str, Range], start: Parameters, precision: float
 ) -> tuple[Any, Parameters]:
-    """Levenberg and Marquardt's method: what SciPy found, and the parameters there.
+    """Minimises squared residuals (Levenberg-Marquardt): SciPy's result, and the parameters.
 
-    It searches unbounded coordinates, and ends where a step lowers the squares by a share of less
-    than `precision`.
+    It searches in unbounded coordinates, and ends if a step lowers the sum of squares by a share
+    of less than `precision`.
     """
 
     def at(coordinates: np.ndarray) -> Parameters:
@@ -40,7 +40,7 @@ def minimise(
         return {name: from_coordinate(part, ranges[name]) for name, part in parts.items()}
 
     def slopes(coordinates: np.ndarray) -> np.ndarray:
-        """By differences, with all of them in one call."""
+        """The Jacobian by finite differences, all of them in one call."""
         assert problem.several is not None
         steps = STEP * np.maximum(np.abs(coordinates), 0.01)
         rows = coordinates + np.vstack([np.zeros(len(steps)), np.diag(steps)])
@@ -63,7 +63,7 @@ def minimise(
 
 
 def unpack(numbers: np.ndarray, like: Parameters) -> Parameters:
-    """The numbers as parameters of the same shapes, behind any axes in front."""
+    """A vector as parameters of the same shapes; leading axes are kept."""
     ends = np.cumsum([np.size(value) for value in like.values()])[:-1]
     parts = zip(like.items(), np.split(numbers, ends, axis=-1), strict=True)
     front = numbers.shape[:-1]
@@ -71,12 +71,12 @@ def unpack(numbers: np.ndarray, like: Parameters) -> Parameters:
 
 
 def bounded(residuals: np.ndarray) -> np.ndarray:
-    """Residuals that a search can bear: large ones where they are not finite."""
+    """Finite residuals: those that are not finite become large."""
     return np.clip(np.where(np.isfinite(residuals), residuals, FAR), -FAR, FAR)
 
 
 def standard_errors(found: Any, prompts: int) -> np.ndarray:
-    """Of coordinates where a misspecified model fits best: White's sandwich over pairs of prompts.
+    """Standard errors of coordinates, for a misspecified model: White's sandwich over pairs.
 
     Source: White, Econometrica 50 (1982).
     """
@@ -89,13 +89,13 @@ def standard_errors(found: Any, prompts: int) -> np.ndarray:
     spanned = eigenvalues > 1e-12 * eigenvalues[-1]
     bread = (axes[:, spanned] / eigenvalues[spanned]) @ axes[:, spanned].T
     errors = np.sqrt(np.maximum(np.diag(bread @ (scores.T @ scores) @ bread), 0)) / scale
-    # What has no effect on the answers could be anything
+    # A parameter without effect on the predictions could have any value
     free = np.sum(axes[:, ~spanned] ** 2, axis=1) > 1e-6
     return np.where(free, np.inf, errors)
 
 
 def mean_square(residuals: np.ndarray) -> float:
-    """The mean over prompts, infinite if it overflows."""
+    """The mean over prompts of squared residuals; infinite if it overflows."""
     with np.errstate(over="ignore"):
         square = float(np.mean(np.sum(residuals**2, axis=-1)))
     return square if np.isfinite(square) else np.inf
@@ -112,7 +112,7 @@ def to_coordinate(value: Any, kind: Range) -> Any:
 
 
 def from_coordinate(coordinate: Any, kind: Range) -> Any:
-    """The parameter of a coordinate; never beyond what algorithms take."""
+    """The parameter of a coordinate, within the range that algorithms accept."""
     if kind == "positive":
         return np.exp(np.clip(coordinate, -40, 40))
     if kind == "fraction":

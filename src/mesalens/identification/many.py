@@ -1,4 +1,4 @@
-"""Many models, each identified by a worker of a cluster."""
+"""Identification of many models on a cluster, each by one worker."""
 
 import dataclasses
 import tempfile
@@ -28,16 +28,16 @@ def on_cluster(
     """The identification of each model, by a worker of a cluster.
 
     Args:
-        models: As `identify` takes one.
+        models: Models as for `identify`.
         task: The distribution of prompts.
-        key: Of all random numbers.
-        options: The others of `identify`.
+        key: The key of all random numbers.
+        options: Other arguments of `identify`.
         cluster: As in `mesalens.execution.connected`.
-        progress: Called with what is being done, and the share of it that is done.
+        progress: Called with what is being done, and the share of the work that is done.
     """
     for model in models:
         if isinstance(model, str):
-            kinds.load(model)  # so that its file is sent along
+            kinds.load(model)  # so that its file is sent to the workers
     key = random.key(0) if key is None else random.unroll(key)
     drawn = random.generator_of(key), np.asarray(jax.random.key_data(key))
 
@@ -56,7 +56,7 @@ def on_cluster(
         jobs = [job(place, model) for place, model in enumerate(models)]
         with connected(cluster, say=lambda line: progress(line, 0.0)) as where:
             where.run(jobs, report=report)
-    # What travelled shows its defaults in words, as they are other objects
+    # The `repr` of the local task is shorter: a pickled one shows its defaults too
     return [
         dataclasses.replace(each.result, about={**each.result.about, "task": task}) for each in jobs
     ]
@@ -70,7 +70,7 @@ def of_one(
     options: Mapping[str, Any],
     which: tuple[int, int],
 ) -> Any:
-    """The identification of one model; an error says which of how many it is."""
+    """The identification of one model; an error says which one it is."""
     from mesalens.identification._identify import identify
 
     (generator, numbers), (number, many) = drawn, which

@@ -1,4 +1,4 @@
-"""What the members of a family answer, computed in float64."""
+"""The predictions of members of a family, computed in float64."""
 
 import functools
 from collections.abc import Callable
@@ -17,33 +17,33 @@ from mesalens.prompt import Prompt
 
 
 class Members:
-    """The members of a family with one choice, which its parameters make.
+    """The members of a family with one choice, as a function of its parameters.
 
     Args:
         candidate: The family.
-        choice: The choice, if it has one.
-        start: Parameters of one of them.
+        choice: The choice, if the family has choices.
+        start: The parameters of one member.
     """
 
     def __init__(self, candidate: Candidate, choice: int | None, start: Parameters):
         self.candidate, self.choice, self.start = candidate, choice, start
 
     def __call__(self, parameters: Parameters) -> Learner:
-        """The member with these parameters; called within `jax.enable_x64`."""
+        """The member with given parameters; must be called within `jax.enable_x64`."""
         made = self.of_fields or functools.partial(self.candidate.learner, self.choice)
         return made(parameters)
 
     @functools.cached_property
     def first(self) -> Learner:
-        """The one with the parameters of the start."""
+        """The member with the parameters of the start."""
         with jax.enable_x64(True):
             return self.candidate.learner(self.choice, self.start)
 
     @functools.cached_property
     def of_fields(self) -> Callable[[Parameters], Any] | None:
-        """What makes a member if the parameters are its fields, and nothing else is.
+        """A constructor of members, if the parameters are exactly the fields of a member.
 
-        It takes the place of its class, which would check and convert them each time.
+        It is faster than the class, which would check and convert the parameters each time.
         """
         leaves, tree = jax.tree.flatten_with_path(self.first)
         names = [jax.tree_util.keystr(path, simple=True) for path, _ in leaves]
@@ -58,7 +58,7 @@ class Members:
 def predictions(
     candidate: Candidate, choice: int | None, parameters: Parameters, prompts: Prompts
 ) -> Float[np.ndarray, "batch m"]:
-    """What the member with a choice and parameters answers."""
+    """The predictions of the member with a choice and parameters."""
     if candidate.iterates:
         assert choice is not None
         return iterates(candidate, prompts)[choice]
@@ -67,9 +67,9 @@ def predictions(
 
 
 def answers(learner: Learner, prompts: Prompts) -> Float[np.ndarray, "batch m"]:
-    """What a learner answers: by a spectral filter if it states one, else by its program.
+    """The predictions of a learner: by its spectral filter if it has one, else by its program.
 
-    Called within `jax.enable_x64`, where the learner was made.
+    Must be called within `jax.enable_x64`, as must be the constructor of the learner.
     """
     if has_filter(learner):
         centred = getattr(learner, "centres_inputs", False)
@@ -84,7 +84,7 @@ def answers(learner: Learner, prompts: Prompts) -> Float[np.ndarray, "batch m"]:
 
 
 def iterates(candidate: Candidate, prompts: Prompts) -> dict[int, np.ndarray]:
-    """What the members of a family whose choices are iterates answer, by choice."""
+    """The predictions of all members of a family whose choices are iterates, by choice."""
     with jax.enable_x64(True):
         learner = in_arrays(candidate.build(max(candidate.choices)))
         parts = [np.asarray(_iterates(learner, part.in_float64)) for part in prompts.batches]
@@ -93,7 +93,7 @@ def iterates(candidate: Candidate, prompts: Prompts) -> dict[int, np.ndarray]:
 
 
 def has_filter(learner: Learner) -> bool:
-    """Whether a learner states its spectral filter, in the class that says how it predicts."""
+    """Whether a learner has a spectral filter, defined at or below the class that predicts."""
     if getattr(learner, "preconditioner", None) is not None:
         return False
     family = type(learner).__mro__
@@ -109,7 +109,7 @@ def by_filter(
 ) -> Float[np.ndarray, "batch m"]:
     """The predictions of a learner with a spectral filter."""
     eigenvalues, vectors, query, sums = spectrum
-    with np.errstate(all="ignore"):  # divergent algorithms overflow, and are far then
+    with np.errstate(all="ignore"):  # divergent algorithms overflow, and count as far
         g = learner.spectral_filter(eigenvalues, context_length)
         found = np.einsum("bi,bim->bm", query * g, sums)
         start = getattr(learner, "initial_weights", None)
@@ -120,7 +120,7 @@ def by_filter(
 
 
 def in_arrays(learner: Learner) -> Learner:
-    """The learner with its numbers as arrays of one type, so that all values are one program."""
+    """The learner with its numbers as arrays, so that all values use the same program."""
 
     def array(leaf: Any) -> Any:
         if isinstance(leaf, bool) or not isinstance(

@@ -1,4 +1,4 @@
-"""`page`: an identification as one HTML file that loads nothing from elsewhere."""
+"""`page`: an identification as one HTML file that loads no other files."""
 
 import base64
 from typing import Any
@@ -6,13 +6,14 @@ from typing import Any
 import jinja2
 
 
-def page(text: str, content: dict[str, Any], figure: bytes) -> str:
+def page(text: str, content: dict[str, Any], figure: bytes, bibtex: str) -> str:
     """The page.
 
     Args:
         text: The answer in words.
-        content: What is in `identification.json`.
-        figure: A PNG.
+        content: The content of `identification.json`.
+        figure: The figure as PNG.
+        bibtex: BibTeX of what the report uses.
     """
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("mesalens.identification", "."),
@@ -27,6 +28,7 @@ def page(text: str, content: dict[str, Any], figure: bytes) -> str:
         lines=text.splitlines(),
         content=content,
         regimes=regimes,
+        bibtex=bibtex,
         figure=f"data:image/png;base64,{base64.b64encode(figure).decode()}",
     )
 

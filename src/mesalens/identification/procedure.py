@@ -1,7 +1,7 @@
-"""`ProcedureIdentification`: what models that were trained in the same way run, from many seeds.
+"""`ProcedureIdentification`: which algorithm models run that were trained in the same way.
 
-The unit is the trained model. Each seed is identified by itself, on the same prompts, and the
-distances of a family, fitted to each seed, are judged by their mean over seeds.
+The independent unit is the trained model. Each model is identified separately on the same prompts.
+Then each family, fitted to every model, is judged by the mean of its distances over models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from pydantic_core import to_jsonable_python
 
+from mesalens._citation import sources
 from mesalens.identification import distance
 from mesalens.identification.decision import contains
 from mesalens.identification.distance import Interval
@@ -22,16 +23,18 @@ from mesalens.identification.report import Identification
 
 @dataclass(frozen=True, eq=False)
 class ProcedureIdentification:
-    """The answers for several models of one training procedure, and for the procedure.
+    """The answer of `identify` for several models of one training procedure.
+
+    `str(answer)` is the answer in words.
 
     Attributes:
-        verdict: of the procedure, as in `Identification`: a family has to pass in every regime with
-            the interval of the mean over seeds.
-        names: the families that the verdict is about.
-        seeds: the answer for each model.
-        dataset: the mean over seeds of `distance` with `low` and `high`, over (candidate, regime).
-        floor: the distance between models, ½ E‖f - f'‖² / V, a mean over pairs of seeds: no family
-            describes the procedure more closely than its models agree.
+        verdict: The verdict on the procedure, as in `Identification`, from the intervals of the
+            mean distance over seeds.
+        names: The families that the verdict is about.
+        seeds: The answer for each model.
+        dataset: The mean `distance` over seeds, with `low` and `high`, over candidate and regime.
+        floor: The distance between models, ½ E‖f - f'‖² / V, a mean over pairs of seeds. No family
+            can describe the procedure more closely than its models agree.
     """
 
     verdict: str
@@ -42,14 +45,19 @@ class ProcedureIdentification:
 
     @property
     def name(self) -> str | None:
-        """The name, if the verdict is `named`."""
+        """The name of the family if the verdict is "named", else None."""
         return self.names[0] if self.verdict == "named" else None
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """Of the named family: the mean over seeds of each parameter, with its 95% interval.
+    def references(self) -> tuple[str, ...]:
+        """What `mesalens.citation` cites of it: its methods, and the algorithms that it names."""
+        return sources(["identification", *self.names])
 
-        The mean is that of the coordinate that is searched: of logarithms where it is positive.
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the named family: mean over seeds and 95% interval.
+
+        For positive parameters it is the geometric mean.
         """
         if self.name is None:
             return {}
@@ -69,7 +77,7 @@ class ProcedureIdentification:
         return found
 
     def content(self) -> dict[str, Any]:
-        """The answer as plain values, as `--json` prints it; `seeds` has those of the models."""
+        """The answer as plain values, as in `identification.json`; `seeds` has each model's."""
         first = self.seeds[0].content()
         table = self.dataset
         content = {
@@ -107,10 +115,10 @@ class ProcedureIdentification:
         words = {
             "named": "These models run {}.",
             "set": "These models run one of: {}.",
-            "in-distribution-only": "On the task itself these models agree with {}, not elsewhere.",
+            "in-distribution-only": "These models agree with {} on the task itself only.",
             "none": "These models run none of the known algorithms.",
             "context-blind": "The predictions of these models do not depend on the context.",
-            "inconclusive": "Not decided with this many models.",
+            "inconclusive": "Undecided with this number of models.",
         }
         described = [self.seeds[0].describe(name) for name in self.names]
         lines = [words[self.verdict].format("; ".join(described))]
@@ -138,18 +146,21 @@ class ProcedureIdentification:
                 high = table.high.sel(candidate=name)
                 where = [str(r) for r in table.regime.values if high.sel(regime=r) >= margin]
                 if where:
-                    lines.append(f"  {name} is not decided in {', '.join(where)}; give more seeds")
+                    lines.append(f"  {name} is undecided in {', '.join(where)}; use more seeds")
         lines.append(f"  distance between seeds: {self.floor!r} of what the context explains")
         margin = self.seeds[0].about["margin"]
         if self.verdict == "named" and not self.floor.value < margin:
             lines.append(
-                f"  They are members of one family, and not one algorithm: that distance is not "
-                f"below the margin of {margin:g}."
+                f"  They are members of one family, but not one algorithm: this distance is not "
+                f"below the margin {margin:g}."
             )
         return "\n".join(lines)
 
     def save(self, folder: Any) -> None:
-        """Writes the answer into a new folder, with a folder for each seed.
+        """Saves the answer, with a subfolder for each seed.
+
+        Args:
+            folder: A new folder.
 
         Raises:
             ValueError: if the folder cannot be written, or is not empty.
@@ -173,7 +184,7 @@ class ProcedureIdentification:
 def of_seeds(
     seeds: Sequence[Identification], margin: float, error: float
 ) -> ProcedureIdentification:
-    """The answer for a procedure from those for its models."""
+    """The answer for a procedure, from the answers for its models."""
     sighted = [seed for seed in seeds if seed.verdict != "context-blind"]
     floor = _floor(seeds, error)
     if len(sighted) < len(seeds):
@@ -191,9 +202,9 @@ def of_seeds(
     )
     values = stacked.distance.values
     mean, _, high = _student(values, error)
-    # As over prompts: what is far counts as no more than that for the lower end
+    # As over prompts, large distances are cut for the lower end
     cut, low, _ = _student(np.minimum(values, distance.MOST), error)
-    # Seeds are asked about the same prompts, whose error does not show between them
+    # Seeds share prompts, so the error from the prompts is not in the spread over seeds
     with np.errstate(invalid="ignore"):
         below = cut - np.minimum(stacked.low.values, distance.MOST).mean(0)
         above = stacked.high.values.mean(0) - mean
@@ -232,7 +243,7 @@ def of_seeds(
 
 
 def _distinct(names: Sequence[str], seeds: Sequence[Identification]) -> tuple[str, ...]:
-    """The names without families that contain another of them, and each function once."""
+    """The names, without families that contain another one, and each function once."""
     fits = seeds[0].fits
     simplest = [n for n in names if not any(contains(fits, n, o) for o in names if o != n)]
 
@@ -262,7 +273,7 @@ def _student(values: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray, 
 def _floor(seeds: Sequence[Identification], error: float) -> Interval:
     """The distance between models on the same prompts, over pairs of seeds.
 
-    A seed is in many pairs. Its interval is therefore by the jackknife over seeds.
+    A seed is in many pairs, so the interval is by the jackknife over seeds.
     """
     if len(seeds) < 2:
         return Interval(np.nan, np.nan, np.nan)

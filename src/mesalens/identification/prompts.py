@@ -1,4 +1,4 @@
-"""`Prompts`: a batch in NumPy, as subjects and candidates are asked about it."""
+"""`Prompts`: a batch of prompts in NumPy, for the learner and for candidates."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from mesalens.prompt import Prompt
 from mesalens.tasks import ClassificationTask, Task
 
 BATCH = 1024
-"""Prompts that are drawn or answered at once: one size, so that one program serves all."""
+"""The number of prompts drawn or answered at once; always the same, so one program is enough."""
 
 
 class Spectrum(NamedTuple):
@@ -31,10 +31,10 @@ class Spectrum(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """Least squares in a filter of which a few values are known, those at Chebyshev's nodes.
+    """Least squares for a filter in terms of its values at Chebyshev nodes.
 
     With g interpolated between them, the mean of `‖Σ_i query_i g(λ_i) sums_i - answer‖²` is
-    `‖root g - axes^T answers‖²` and a constant.
+    `‖root g - axes^T answers‖²` plus a constant.
     """
 
     eigenvalues: Float[np.ndarray, " nodes"]
@@ -47,9 +47,9 @@ NODES = 64
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prompts:
-    """Prompts without targets; everything asked of them is computed once.
+    """Prompts without targets; everything derived from them is computed once.
 
-    Numbers are rounded to float32, as most subjects read them. Candidates read the same numbers, in
+    Numbers are rounded to float32, as most learners read them. Candidates read the same numbers in
     float64.
     """
 
@@ -74,7 +74,7 @@ class Prompts:
 
     @classmethod
     def joined(cls, batches: Sequence["Prompts"]) -> "Prompts":
-        """All prompts of several batches, which share what was computed of them."""
+        """All prompts of several batches, which keep what was computed of them."""
         if len(batches) == 1:
             return batches[0]
         parts = ([getattr(b, name) for b in batches] for name in ("xs", "ys", "queries"))
@@ -84,7 +84,7 @@ class Prompts:
 
     @functools.cached_property
     def batches(self) -> tuple["Prompts", ...]:
-        """The batches of one size in which programs read them."""
+        """The batches of equal size in which programs read them."""
         return (self,)
 
     @functools.cached_property
@@ -93,7 +93,7 @@ class Prompts:
         return self[: len(self) // 4]
 
     def swapped(self) -> "Prompts":
-        """The queries with the contexts of their partners: 0 with 1, 2 with 3, …"""
+        """The queries with the contexts of their partners (0 and 1, 2 and 3, …)."""
         partner = np.arange(len(self)) ^ 1
         return Prompts(self.xs[partner], self.ys[partner], self.queries)
 
@@ -111,7 +111,7 @@ class Prompts:
 
     @functools.cached_property
     def centred_spectrum(self) -> Spectrum:
-        """The spectrum of the inputs less their mean in each context."""
+        """The spectrum of the inputs minus their mean in each context."""
         xs = np.asarray(self.xs, np.float64)
         return spectrum(xs - xs.mean(1, keepdims=True), self.ys, self.queries)
 
@@ -161,9 +161,9 @@ def nodes(spectrum: Spectrum) -> Nodes:
 
 
 class Source:
-    """Draws prompts of a task for as many purposes as are asked for, each by its own key.
+    """Draws prompts of a task for different purposes, each with its own key.
 
-    The two prompts 2j and 2j + 1 have the same query and independent contexts.
+    The prompts 2j and 2j + 1 have the same query and independent contexts.
 
     Args:
         task: The distribution of prompts.
@@ -175,15 +175,15 @@ class Source:
         self._programs: dict[int, Callable[..., Any]] = {}
 
     def rng(self, *place: int) -> np.random.Generator:
-        """A generator of its own for each place."""
+        """A different generator for each place."""
         data = np.asarray(jax.random.key_data(self.key), np.uint32).ravel().tolist()
         return np.random.default_rng([*data, *place])
 
     def draw(self, count: int, place: tuple[int, ...], times: int = 1) -> Prompts:
-        """An even number of prompts, at most `BATCH`; contexts are `times` as long as the task's.
+        """An even number of prompts, at most `BATCH`, with contexts `times` as long as the task's.
 
         Raises:
-            ValueError: if the task has no longer contexts.
+            ValueError: if the context length of the task cannot be changed.
         """
         task = self.task if times == 1 else longer(self.task, times)
         if times not in self._programs:
@@ -195,7 +195,7 @@ class Source:
             key = jax.random.fold_in(key, np.uint32(part))
         prompt = self._programs[times](key)
         if not isinstance(prompt, Prompt):
-            raise InputError("task must give the examples to be identified on; it is condensed.")
+            raise InputError("task must not be condensed: identification needs the examples.")
         queries = np.repeat(np.asarray(prompt.query)[::2], 2, axis=0)
         return Prompts(np.asarray(prompt.xs), np.asarray(prompt.ys), queries)[:count]
 
@@ -208,10 +208,10 @@ def longer(task: Task, times: int) -> Task:
     """
     names = {field.name for field in dataclasses.fields(task)}
     if "context_length" not in names:
-        raise InputError(f"{type(task).__name__} has no field context_length.")
+        raise InputError(f"{type(task).__name__} has no field context_length that can be changed.")
     return dataclasses.replace(task, context_length=times * task.context_length)
 
 
 def has_classes(task: Task) -> bool:
-    """Whether labels are classes, which cannot be scaled."""
+    """Whether the labels of a task are classes, which cannot be scaled."""
     return isinstance(task, ClassificationTask)

@@ -1,6 +1,6 @@
-"""Regimes: the laws of prompts on which an algorithm has to agree, declared beforehand.
+"""Regimes: the distributions of prompts on which an algorithm must agree, fixed in advance.
 
-Each is a change of prompts that are drawn from the task, so that any task has them.
+Each is a change of prompts that are drawn from the task, so it is defined for any task.
 """
 
 from collections.abc import Callable
@@ -11,21 +11,21 @@ import numpy as np
 from mesalens.identification.prompts import Prompts, Source, has_classes
 
 OUTLIER = 5.0
-"""The outlying label is displaced by so many standard deviations of labels."""
+"""The displacement of the outlying label, in standard deviations of labels."""
 
 CONDITION = 10.0
-"""The condition number by which inputs are stretched."""
+"""The condition number to which inputs are stretched."""
 
 Change = Callable[[Prompts, np.random.Generator], Prompts]
 
 
 @dataclass(frozen=True)
 class Regime:
-    """A law of prompts.
+    """A distribution of prompts.
 
-    `times` says how long a context is drawn, compared with the task's. If `tied`, the query hangs
-    on its context, and partners have queries of their own. `for_classes` says whether it makes
-    sense where labels are classes.
+    `times` is the context length as a multiple of the task's. If `tied`, the query depends on its
+    context, and the two prompts of a pair have different queries. `for_classes` says whether the
+    regime is defined if labels are classes.
     """
 
     name: str
@@ -58,7 +58,7 @@ def _mixed_lengths(p: Prompts, rng: np.random.Generator) -> Prompts:
 
 def _ill_conditioned(p: Prompts, rng: np.random.Generator) -> Prompts:
     d = p.xs.shape[-1]
-    # Each pair has its own, so that pairs are independent
+    # Each pair has its own stretch, so that pairs are independent
     axes, _ = np.linalg.qr(rng.standard_normal((len(p) // 2, d, d)))
     variances = np.geomspace(1, CONDITION, d)
     stretch = (axes * np.sqrt(variances / variances.mean())) @ axes.mT
@@ -101,7 +101,8 @@ REGIMES = (
     Regime(LONG, "twice as many examples", times=2),
     Regime(
         "mixed-lengths",
-        "another law of the inputs, of the same covariance: examples (x, y) and query × ½ or √1.75",
+        "another distribution of the inputs with the same covariance: examples (x, y) and query "
+        "× ½ or √1.75",
         _mixed_lengths,
         for_classes=False,
     ),
@@ -114,29 +115,29 @@ REGIMES = (
         _outlier,
         for_classes=False,
     ),
-    Regime("duplicate", "one example in the place of another", _duplicate),
+    Regime("duplicate", "one example replaced by a copy of another", _duplicate),
     Regime(
         "query-in-context",
-        "the query equals the inputs of an example",
+        "the query equals the input of an example",
         _query_in_context,
         tied=True,
     ),
 )
-"""In the order in which they are reported."""
+"""All regimes, in the order in which they are reported."""
 
 
 def draw(regime: Regime, source: Source, count: int, place: tuple[int, ...]) -> Prompts:
     """Prompts of a regime.
 
     Raises:
-        ValueError: if the task does not have it.
+        ValueError: if the regime is not defined for the task.
     """
     prompts = source.draw(count, place, regime.times)
     return regime.change(prompts, source.rng(*place))
 
 
 def missing(regime: Regime, source: Source) -> str | None:
-    """Why a regime makes no sense on a task, or None."""
+    """Why a regime is not defined for a task, or None if it is."""
     task = source.task
     if has_classes(task) and not regime.for_classes:
         return "labels are classes"

@@ -1,4 +1,4 @@
-"""`Identification`: the answer of `identify`, as text, table, figure and folder."""
+"""`Identification`: the answer of `identify`, as text, dataset, figure and folder."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from pydantic_core import to_jsonable_python
 
+from mesalens._citation import citation, sources
 from mesalens.identification import distance
 from mesalens.identification.decision import NEARER, Decision
 from mesalens.identification.distance import Interval
@@ -25,7 +26,7 @@ WORDS = {
     "bayes": "the Bayes predictor of the task",
     "discrete-bayes": "the Bayes predictor over the task's pool of functions",
     "least-squares": "least squares",
-    "averaging": "averaging y x, which is one step of gradient descent of size 1",
+    "averaging": "averaging y x, which is one step of gradient descent with step size 1",
     "ridge": "ridge regression",
     "least-squares-with-intercept": "least squares with an intercept",
     "ridge-with-intercept": "ridge regression with an intercept",
@@ -50,37 +51,48 @@ WORDS = {
     "online-descent": "online gradient descent",
     "logistic-descent": "gradient descent on the cross-entropy",
 }
-"""Candidates in words."""
+"""The candidates in words."""
 
 
 @dataclass(frozen=True, eq=False)
 class Identification:
-    """Which algorithm a learner runs; see `identify`.
+    """The answer of `identify`: which algorithm a learner runs.
+
+    `str(answer)` is the answer in words.
 
     Attributes:
-        verdict: `named`, `set` (several that cannot be told apart), `in-distribution-only` (some
-            agree on the task, and none elsewhere), `none`, `context-blind` (predictions do not
-            depend on the context) or `inconclusive` (more prompts are needed).
-        names: the candidates that the verdict is about, the nearest first.
-        dataset: `distance` with `low` and `high`, and `equivalent`, over (candidate, regime), and
-            `explained`, the mean of squares that the context explains, over regime. Intervals have
-            the level `interval_level`, at which all looks together have the level `level`.
-        fits: the fitted candidates by name.
-        fingerprint: the properties of the learner, or None if it is blind to the context.
-        filter: its spectral filter, or None; `no_filter` says why.
-        decision: what was decided, and what is open.
-        nearest: the nearest candidate, and the share of what the context explains that it
-            accounts for.
-        mixture: if none fits, the weights of the nearest convex combination of candidates.
-        why_not: the regime and the prompt where the nearest candidate, or two of a set, differ
-            most.
-        noise: by how much predictions for the same prompt differ, in units of what the context
+        verdict: "named"; "set" (several algorithms that the prompts cannot distinguish);
+            "in-distribution-only" (algorithms that agree on the task itself, but not in all other
+            regimes); "none"; "context-blind" (the predictions do not depend on the context); or
+            "inconclusive" (more prompts are needed).
+        names: The candidates that the verdict is about, nearest first.
+        about: The task, the learner, the margin and the confidence level.
+        dataset: Over candidate and regime: `distance` with the ends `low` and `high` of its
+            interval, and `equivalent` (1, 0 or NaN if undecided). Over regime: `explained`, the
+            mean square that the context explains. Single intervals have the level
+            `interval_level`, so that all looks together have the confidence level.
+        fits: The fitted candidates, by name.
+        decision: The verdict with its names, and the undecided candidates.
+        nearest: The nearest candidate, and the share of what the context explains that it
+            reproduces.
+        mixture: If no candidate fits, the weights of their nearest convex combination.
+        why_not: The regime and the prompt on which the nearest candidate and the learner, or two
+            candidates of a set, differ most.
+        fingerprint: The properties of the learner; None if it is blind to the context.
+        filter: The spectral filter of the learner, or None.
+        no_filter: Why there is no spectral filter.
+        candidate_filters: The spectral filters of the nearest candidates, at the same eigenvalues.
+        noise: How much predictions for the same prompt differ, in units of what the context
             explains.
-        steps: the values of an integer parameter, such as steps, that pass as well.
-        answers: to the first prompts of the task.
-        exact: candidates whose distance on the task is exact, from moments.
-        confidence_set: a set of candidates that contains the nearest on the task with probability
-            `level`, whether it is near or not (Hansen, Lunde and Nason's model confidence set).
+        steps: The values of an integer parameter, such as the number of steps, that pass too.
+        left_out: Candidates and regimes that were left out, with the reason.
+        prompts: The number of prompts that the learner answered.
+        seconds: How long it took.
+        answers: The predictions for the first prompts of the task, of shape (prompts, m).
+        exact: Candidates whose distance on the task is exact, from moments.
+        confidence_set: Candidates among which the nearest one on the task is with probability
+            `level`, even if none is equivalent (the model confidence set of Hansen, Lunde and
+            Nason).
     """
 
     verdict: str
@@ -109,7 +121,14 @@ class Identification:
     def blind(
         cls, about: Mapping[str, Any], answers: np.ndarray, prompts: int, seconds: float
     ) -> "Identification":
-        """The answer for a learner whose predictions do not depend on the context."""
+        """The answer for a learner whose predictions do not depend on the context.
+
+        Args:
+            about: The task, the learner, the margin and the confidence level.
+            answers: The predictions.
+            prompts: The number of prompts that the learner answered.
+            seconds: How long it took.
+        """
         empty = xr.Dataset(coords={"candidate": np.array([], str), "regime": np.array([], str)})
         return cls(
             verdict="context-blind",
@@ -148,7 +167,20 @@ class Identification:
         seconds: float,
         exact: Mapping[str, float] | None = None,
     ) -> "Identification":
-        """The answer that the evidence gives."""
+        """The answer from the evidence.
+
+        Args:
+            about: The task, the learner, the margin and the confidence level.
+            evidence: The predictions of learner and candidates in all regimes.
+            decision: What they show.
+            error: Intervals have the level 1 - error.
+            left_out: Candidates that were left out, with the reason.
+            fingerprint: The properties of the learner.
+            filters: Its spectral filter, or None with the reason.
+            noise: How much predictions for the same prompt differ.
+            seconds: How long it took.
+            exact: Exact distances on the task, by candidate.
+        """
         margin = about["margin"]
         table = _table(evidence, margin, error, exact or {}).assign_attrs(level=about["level"])
         task = evidence.task
@@ -194,21 +226,32 @@ class Identification:
 
     @property
     def deterministic(self) -> bool:
-        """Whether predictions for the same prompt are the same, to rounding."""
+        """Whether predictions for the same prompt are equal up to rounding."""
         return bool(self.noise <= distance.ROUNDING)
 
     @property
     def name(self) -> str | None:
-        """The name, if the verdict is `named`."""
+        """The name of the algorithm if the verdict is "named", else None."""
         return self.names[0] if self.verdict == "named" else None
 
     @property
+    def references(self) -> tuple[str, ...]:
+        """What `mesalens.citation` cites of it: its methods, and what it names or finds nearest."""
+        nearest = [self.nearest["name"]] if self.nearest else []
+        methods = ["identification", *(["confidence-set"] if self.confidence_set else [])]
+        return sources(dict.fromkeys([*methods, *self.names, *nearest]))
+
+    @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters of the named algorithm: the value, and the ends of its 95% interval."""
+        """The parameters of the named algorithm, each with `value` and 95% `interval`."""
         return {} if self.name is None else self.parameters_of(self.name)
 
     def parameters_of(self, name: str) -> dict[str, Any]:
-        """The parameters of a candidate."""
+        """The parameters of a candidate, each with `value` and 95% `interval`.
+
+        Args:
+            name: The name of the candidate.
+        """
         fitted = self.fits[name]
         found: dict[str, Any] = {}
         if fitted.choice is not None:
@@ -226,7 +269,11 @@ class Identification:
         return found
 
     def describe(self, name: str) -> str:
-        """A candidate in words, with its parameters: "ridge regression, penalty 0.25"."""
+        """A candidate in words, with its parameters: "ridge regression, penalty 0.25".
+
+        Args:
+            name: The name of the candidate.
+        """
         words, fitted = [WORDS.get(name, name)], self.fits[name]
         powers = (fitted.candidate.lengths or {}) if fitted.grows else {}
         for parameter, found in self.parameters_of(name).items():
@@ -239,7 +286,7 @@ class Identification:
         return ", ".join(words)
 
     def content(self) -> dict[str, Any]:
-        """The answer as plain values, as `--json` prints it; NaN and infinities are None."""
+        """The answer as plain values, as in `identification.json`; NaN and infinity are None."""
         margin, table = self.about["margin"], self.dataset
         candidates = []
         for name in table.candidate.values.tolist():
@@ -328,16 +375,16 @@ class Identification:
         return text(self)
 
     def plot(self) -> Any:
-        """A Matplotlib figure: distances by candidate and regime, spectral filter, fingerprint."""
+        """A Matplotlib figure: distances by candidate and regime, spectral filter, properties."""
         from mesalens.identification.figure import figure
 
         return figure(self)
 
     def save(self, folder: Path | str) -> None:
-        """Writes the answer into a new folder.
+        """Saves the answer: `index.html`, `identification.json`, `distances.nc`, and the figure.
 
-        These are the page `index.html`, `identification.json`, `distances.nc`, and the figure as
-        PNG and PDF.
+        Args:
+            folder: A new folder.
 
         Raises:
             ValueError: if the folder cannot be written, or is not empty.
@@ -361,7 +408,8 @@ class Identification:
             save_dataset(_storable(self.dataset), out / names[1])
             for name in names[2:4]:
                 drawn.savefig(out / name)
-            text = page(str(self), content, (out / names[2]).read_bytes())
+            figure = (out / names[2]).read_bytes()
+            text = page(str(self), content, figure, citation(self))
             (out / names[4]).write_text(text, encoding="utf-8")
             write_manifest(out, "identification", {}, names)
 
@@ -407,7 +455,7 @@ def _parameters_text(fitted: Fitted) -> str:
 
 
 def _storable(table: xr.Dataset) -> xr.Dataset:
-    """Strings of size 0 cannot be written to netCDF."""
+    """The table, without what netCDF cannot store: strings of size 0."""
     return table if table.candidate.size else xr.Dataset(attrs=table.attrs)
 
 
@@ -420,7 +468,7 @@ def _truth(value: Any) -> bool | None:
 
 
 def _confidence_set(evidence: Evidence, error: float) -> tuple[str, ...]:
-    """Of the candidates by their distance on the task; a diverging one would hide all others."""
+    """The confidence set by distances on the task, cut, as diverging candidates hide all others."""
     names, task = list(evidence.fits), evidence.task
     losses = np.stack([task.squares(name) for name in names], axis=1)
     losses = np.minimum(losses, distance.MOST * task.units.mean())
@@ -429,7 +477,7 @@ def _confidence_set(evidence: Evidence, error: float) -> tuple[str, ...]:
 
 
 def _mixture(evidence: Evidence, ranked: list[str], error: float) -> dict[str, Interval]:
-    """The weights of the nearest convex combination, with bootstrap intervals over pairs."""
+    """The weights of the nearest convex combination, with intervals by a bootstrap over pairs."""
     sample, draws = evidence.task, 100
     finite = [n for n in ranked if np.isfinite(sample.answers_of(n)).all()][:12]
     answers = sample.subject
@@ -452,7 +500,7 @@ def _mixture(evidence: Evidence, ranked: list[str], error: float) -> dict[str, I
 def _why_not(
     evidence: Evidence, table: xr.Dataset, decision: Decision, best: str
 ) -> dict[str, Any] | None:
-    """Where the best candidate is farthest from the subject, or two of a set from each other."""
+    """Where the best candidate and the learner, or two candidates of a set, differ most."""
     if decision.verdict == "named":
         return None
     other = decision.names[1] if decision.verdict == "set" else None
@@ -487,7 +535,7 @@ def _row(batches: list[Any], row: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _choices(evidence: Evidence, name: str, margin: float, error: float) -> tuple[int, ...]:
-    """The values of the integer with which the candidate passes as well."""
+    """The values of the integer parameter for which the candidate passes too."""
     fitted = evidence.fits[name]
     if fitted.choice is None:
         return ()

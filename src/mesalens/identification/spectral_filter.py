@@ -1,15 +1,16 @@
-"""The spectral filter of a learner, measured: what it does to each eigenvalue of X^T X / n.
+"""The spectral filter of a learner, measured: its effect on each eigenvalue of X^T X / n.
 
-A learner that is affine in labels and in the query, sees the context through S, and is equivariant
-under rotations predicts
+A learner that is affine in the labels and in the query, depends on the context through S alone, and
+is equivariant under rotations predicts
 
     ŷ = x_q^T U g(λ) U^T X^T y / n,      X^T X / n = U diag(λ) U^T.
 
-Its g is measured without a fit. In a context of the task one eigenvalue is replaced by λ, and the
-labels are `y = n X (X^T X)^-1 u s`, so that `X^T y / n = s u`, with u its eigenvector. The answer
-to the query r u less that to labels of 0 is then `r s g(λ)`, and the one to the query r u' for
-another eigenvector u' is 0: what is found there instead measures how far the learner is from having
-a filter. The mean over contexts is the value of g, and the spread what else it depends on.
+Its g is measured without a fit. In a context of the task one eigenvalue is replaced by λ, with the
+eigenvector u, and the labels are `y = n X (X^T X)^-1 u s`, so that `X^T y / n = s u`. Then the
+prediction for the query r u, minus that for labels 0, is `r s g(λ)`. For the query r u' with
+another eigenvector u' it is 0; the size of what is measured there shows how far the learner is from
+having a filter. The value of g is the mean over contexts, and the spread shows what else it depends
+on.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from mesalens.identification.prompts import Prompts, Source, has_classes
 from mesalens.identification.subject import Subject
 
 GRID, CONTEXTS = 12, 64
-"""Eigenvalues at which g is measured, and contexts for each."""
+"""The number of eigenvalues at which g is measured, and of contexts for each."""
 
 DRAWS = 1000
 """Bootstrap draws for the simultaneous band."""
@@ -37,10 +38,11 @@ NEEDED = ("sum-only", "affine-in-labels", "affine-in-query", "rotation")
 
 @dataclass(frozen=True)
 class SpectralFilter:
-    """g over eigenvalues, with bands over contexts, for each layer or the prediction alone.
+    """The filter g at several eigenvalues, after each layer or for the prediction only.
 
-    `pointwise` and `simultaneous` are half widths of bands of the level asked for. `across` is the
-    root mean square of answers to queries along other eigenvectors, over that of g.
+    `pointwise` and `simultaneous` are half widths of confidence bands over contexts. `across` is
+    the root mean square of the predictions for queries along other eigenvectors, relative to that
+    of g; it is 0 for a learner that has a filter.
     """
 
     eigenvalues: Float[np.ndarray, " grid"]
@@ -53,7 +55,7 @@ class SpectralFilter:
 def spectral_filters(
     subject: Subject, source: Source, evidence: Evidence, properties: Fingerprint, error: float
 ) -> tuple[SpectralFilter | None, str]:
-    """The filter of a subject, or None and the reason why it has none."""
+    """The spectral filter of a learner, or None and the reason why it has none."""
     task = source.task
     if has_classes(task):
         return None, "labels are classes"
@@ -63,7 +65,7 @@ def spectral_filters(
         each.words for each in properties.properties if each.name in NEEDED and not each.holds
     ]
     if broken:
-        return None, f"the learner does not have the property: {broken[0]}"
+        return None, f"the learner does not have the property that {broken[0]}"
     rng = source.rng(3)
     grid, prompts, sizes = _prompts(source, rng)
     zero = Prompts(prompts.xs, 0 * prompts.ys, prompts.queries)
@@ -80,12 +82,12 @@ def spectral_filters(
     values = along.mean(axis=-1)
     pointwise, simultaneous = _bands(along, rng, error)
     size, rest = (np.mean(part**2, axis=(1, 2)) for part in (along, across))
-    off = np.sqrt(rest / np.where(size > 0, size, 1))  # a layer may write nothing
+    off = np.sqrt(rest / np.where(size > 0, size, 1))  # a layer may have no effect
     return SpectralFilter(grid, values, pointwise, simultaneous, off), ""
 
 
 def _prompts(source: Source, rng: np.random.Generator) -> tuple[np.ndarray, Prompts, np.ndarray]:
-    """The eigenvalues; for each of them prompts, queries along u and across it in turn; r s."""
+    """The eigenvalues; prompts for each, with queries along u and u' in turn; the products r s."""
     drawn = source.draw(GRID * CONTEXTS, (3,))
     xs = drawn.xs.astype(float)
     n, d = xs.shape[1:]
@@ -100,7 +102,7 @@ def _prompts(source: Source, rng: np.random.Generator) -> tuple[np.ndarray, Prom
     direction = right[rows, place]
     another = right[rows, (place + 1) % right.shape[1]]
     length = np.sqrt(np.mean(np.sum(drawn.queries**2, axis=-1)))
-    # Labels of the usual size: y = n / singular · left · s
+    # Labels of typical size: y = n / singular · left · s
     labels = left[rows, :, place] * np.sqrt(n) * drawn.ys.std()
     sizes = length * drawn.ys.std() * singular[rows, place] / np.sqrt(n)
     ys = np.zeros(drawn.ys.shape)
@@ -136,7 +138,7 @@ def of_candidate(
 ) -> Float[np.ndarray, " grid"] | None:
     """The filter of a fitted candidate at the same eigenvalues, or None if it has none.
 
-    Where it depends on the other eigenvalues of a context, their mean over contexts is taken.
+    If it depends on the other eigenvalues of a context, it is averaged over contexts.
     """
     learner = fitted.learner
     if not has_filter(learner) or getattr(learner, "centres_inputs", False):

@@ -1,4 +1,4 @@
-"""`Subject`: the learner that is to be identified, asked about batches of prompts."""
+"""`Subject`: the learner that is identified, as a function of batches of prompts."""
 
 import functools
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from mesalens.prompt import Prompt
 
 
 class Subject:
-    """A learner as a function of prompts in NumPy, which counts what it is asked.
+    """A learner as a function of prompts in NumPy, which counts the prompts.
 
     Args:
         learner: Any learner.
-        readouts: A function of batches in NumPy that returns predictions after each layer, of shape
+        readouts: A function of NumPy batches that returns predictions after each layer, of shape
             (batch, layers, m), or (batch, layers) if m = 1; not needed for an `IterativeLearner`.
         progress: Called with the number of prompts answered so far.
 
@@ -45,18 +45,18 @@ class Subject:
     def __call__(
         self, prompts: Prompts, *, keep: bool = True, finite: bool = True
     ) -> Float[np.ndarray, "batch m"]:
-        """The predictions; if a foreign learner fails on a prompt, it is kept as a file.
+        """The predictions of the learner.
 
         Args:
-            prompts: What it is asked.
-            keep: Whether to keep a prompt at which it fails.
-            finite: Whether to refuse predictions that are NaN or infinite.
+            prompts: The prompts.
+            keep: Whether to save a prompt on which a learner of another library fails as a file.
+            finite: Whether to reject predictions that are NaN or infinite.
 
         Raises:
-            ValueError: if the learner refuses the prompts, or predictions are not finite.
+            ValueError: if the learner rejects the prompts, or predictions are not finite.
         """
         if isinstance(self.learner, NumpyLearner):
-            # In pieces, for the sake of progress
+            # In pieces, to report progress
             size = max(BATCH // 4, 1)
             parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
             answers = []
@@ -72,10 +72,10 @@ class Subject:
         return _finite(predictions) if finite else predictions
 
     def layers(self, prompts: Prompts) -> Float[np.ndarray, "batch layers m"] | None:
-        """The predictions after every step or layer; None without any.
+        """The predictions after every step or layer, or None if they are unknown.
 
         Raises:
-            ValueError: if readouts fail, or are not finite numbers of their shape.
+            ValueError: if readouts fail, are not finite, or have the wrong shape.
         """
         if self._readouts is not None:
             return _finite(_read(self._readouts, prompts))
@@ -99,7 +99,7 @@ class Subject:
 
 
 def _read(readouts: Callable[..., Any], prompts: Prompts) -> np.ndarray:
-    # Copies: a function may write into its arguments
+    # Copies, because a function may write into its arguments
     arguments = (part.copy() for part in (prompts.xs, prompts.ys, prompts.queries))
     try:
         answers = np.asarray(readouts(*arguments))

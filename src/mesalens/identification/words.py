@@ -7,11 +7,11 @@ import numpy as np
 from mesalens.identification.decision import BLIND
 
 MOST_PROMPTS = 10_000_000
-"""More than that would not be drawn."""
+"""The largest number of prompts that a message recommends."""
 
 
 def text(report: Any) -> str:
-    """A few lines: what the learner runs, with parameters and intervals, or why no name fits."""
+    """A few lines: what the learner runs, with parameters and intervals, or why nothing fits."""
     lines = [_answer(report)]
     table, margin = report.dataset, report.about["margin"]
     if report.verdict == "named":
@@ -34,26 +34,26 @@ def text(report: Any) -> str:
         for name in report.names:
             rows = table.sel(candidate=name)
             failed = [str(r) for r in table.regime.values if rows.equivalent.sel(regime=r) == 0]
-            lines.append(f"  {report.describe(name)}: not in {', '.join(failed)}")
+            lines.append(f"  {report.describe(name)}: differs in {', '.join(failed)}")
     if report.verdict in ("none", "inconclusive"):
         nearest = report.nearest
         share = f"{_interval(nearest['share'], 100.0)} %"
         if nearest["share"].high <= 0:
             share = "nothing"
         lines.append(
-            f"  nearest: {report.describe(nearest['name'])}; it accounts for {share} of what the "
+            f"  nearest: {report.describe(nearest['name'])}; it reproduces {share} of what the "
             "context explains"
         )
     if report.verdict == "inconclusive":
         needed = 2 * report.decision.pairs
         more = (
-            f"some {needed:,} prompts in each regime would probably decide it"
+            f"about {needed:,} prompts in each regime would probably decide it"
             if needed <= MOST_PROMPTS
-            else "a few prompts make up most of the distance, so that more would hardly help"
+            else "a few prompts make up most of the distance, so more prompts would hardly help"
         )
-        lines.append(f"  not decided: {', '.join(report.decision.open)}; {more}")
+        lines.append(f"  undecided: {', '.join(report.decision.open)}; {more}")
     if report.verdict in ("none", "inconclusive", "set") and len(report.confidence_set) > 1:
-        lines.append(f"  the nearest is among: {', '.join(report.confidence_set)}")
+        lines.append(f"  confidence set of the nearest: {', '.join(report.confidence_set)}")
     if report.mixture and len(report.mixture) > 1:
         parts = [f"{_interval(w)} {name}" for name, w in report.mixture.items()]
         lines.append(f"  nearest mixture: {' + '.join(parts)}")
@@ -68,8 +68,8 @@ def text(report: Any) -> str:
         lines.append(f"  exact on the task itself, from moments: {', '.join(report.exact)}")
     if not report.deterministic:
         lines.append(
-            f"  not deterministic: asked again, it differs by {_share(report.noise)} of what the "
-            "context explains"
+            f"  not deterministic: predictions for the same prompt differ by "
+            f"{_share(report.noise)} of what the context explains"
         )
     regimes: dict[str, list[str]] = {}
     for name, why in report.left_out.items():
@@ -88,16 +88,16 @@ def text(report: Any) -> str:
 def _answer(report: Any) -> str:
     return {
         "named": lambda: f"It runs {report.describe(report.name)}.",
-        "set": lambda: "It runs one of these, which cannot be told apart on this task:",
+        "set": lambda: "It runs one of these algorithms, which this task cannot distinguish:",
         "in-distribution-only": lambda: (
-            "It agrees with these on the task itself, and not elsewhere:"
+            "It agrees with these on the task itself, but not in all other regimes:"
         ),
         "none": lambda: "It runs none of the known algorithms.",
         "context-blind": lambda: (
-            f"Its predictions do not depend on the context: by less than {BLIND:g} of their mean "
-            "square."
+            f"Its predictions do not depend on the context: it explains less than {BLIND:g} of "
+            "their mean square."
         ),
-        "inconclusive": lambda: "Not decided with this many prompts.",
+        "inconclusive": lambda: "Undecided with this number of prompts.",
     }[report.verdict]()
 
 

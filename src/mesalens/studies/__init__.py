@@ -1,4 +1,7 @@
-"""Published claims, one file a paper; files of one's own are studies as well."""
+"""The studies of published papers, one file or folder each.
+
+A file of yours that declares a `mesalens.atlas.Study` is a study too.
+"""
 
 import importlib
 from pathlib import Path
@@ -24,14 +27,26 @@ STUDIES = {
 """The studies of the package, by name, and their modules."""
 
 HEADLINE = ("von-oswald-2023", "mahankali-2023")
-"""The studies that `mesalens reproduce` carries out where none is named."""
+"""The studies that `mesalens reproduce` checks by default."""
 
 
 def study(name: str) -> Study:
-    """The study with this name, or the one in a file of one's own, as `PATH/file.py`.
+    """The study with a name, or the one that a file declares.
+
+    Args:
+        name: The name of a study of the package, or `PATH/file.py`.
+
+    Returns:
+        The study.
 
     Raises:
-        ValueError: for an unknown name, with the nearest ones, or a file that declares no study.
+        ValueError: if the name is unknown (the error suggests similar ones), the file cannot be
+            imported, or it does not declare exactly one study.
+
+    Example:
+        >>> from mesalens import studies
+        >>> studies.study("ahn-2023").citation
+        'Ahn, Cheng, Daneshmand and Sra, NeurIPS 2023, arXiv 2306.00297'
     """
     if name.endswith(".py"):
         return _from_file(Path(name))
@@ -42,8 +57,15 @@ def study(name: str) -> Study:
 def find(name: str) -> tuple[Study, str | None]:
     """The study and the part or claim of a name such as "ahn-2023/depth-gains".
 
+    Args:
+        name: STUDY, STUDY/PART or STUDY/CLAIM, where STUDY may be `PATH/file.py`.
+
+    Returns:
+        The study, and the name of the part or claim, or None. That name is not checked;
+            `Study.select` does it.
+
     Raises:
-        ValueError: for an unknown study; `Study.select` checks parts and claims.
+        ValueError: if the study is unknown.
     """
     head, dot, tail = name.partition(".py")
     if dot:
@@ -53,9 +75,9 @@ def find(name: str) -> tuple[Study, str | None]:
 
 
 def _from_file(file: Path) -> Study:
-    """The study that a Python file declares, by whatever name; the file is imported."""
+    """The study that a Python file declares, in a variable of any name; the file is imported."""
     if not is_there(file):
-        raise InputError(f"there is no file {file}; give one that declares a Study.")
+        raise InputError(f"there is no file {file}; give a file that declares a Study.")
     name = FILE_MODULE + file.resolve().as_posix().encode().hex()
     try:
         module = import_file(file, name)
@@ -66,12 +88,12 @@ def _from_file(file: Path) -> Study:
         raise InputError(f"{place} ({type(error).__name__}).") from error
     studies = [value for value in vars(module).values() if isinstance(value, Study)]
     if len(set(map(id, studies))) != 1:
-        raise InputError(f"{file} declares {len(studies)} studies; it has to declare one Study.")
+        raise InputError(f"{file} declares {len(studies)} studies; it must declare one Study.")
     return studies[0]
 
 
 def _with_place(error: Exception, file: Path) -> str:
-    """The error's sentence, with the line of the file that led to it."""
+    """The error's sentence, with the line of the file that caused it."""
     if f"{file.name}:" in str(error):
         return str(error)
     traceback, line = error.__traceback__, None

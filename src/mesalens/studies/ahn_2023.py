@@ -11,11 +11,11 @@ STUDY = atlas.Study(
     title="Transformers learn to implement preconditioned gradient descent for in-context learning",
     citation="Ahn, Cheng, Daneshmand and Sra, NeurIPS 2023, arXiv 2306.00297",
     note="Q is our A_xx and P_x our B_xx, up to signs and a factor n. The entry of P for labels is "
-    "trained (the paper has 1), and each step of a reference has its best size (the paper has one "
-    "for all). `paper` differs in the schedule (a cosine, not halvings), Adam for AdamW, larger "
-    "initial weights, one norm to clip, not one a matrix, fresh prompts at every step, and the "
-    "last weights, not the best of several.",
-    # With a small clip, stacks for several contexts ignore the rare prompts on which they diverge
+    "trained (it is 1 in the paper), and each step of a reference has its own best size (in the "
+    "paper all steps share one). The budget `paper` differs in the schedule (cosine, not halving), "
+    "Adam (not AdamW), larger initial weights, clipping of the global norm (not of each matrix), "
+    "fresh prompts at every step, and the last weights (not the best of several).",
+    # With a small clip, models for several contexts ignore the rare prompts on which they diverge
     settings={"seeds": (5, 10), "spectrum": (1.0, 1.0, 0.25, 0.0625, 1.0), "prompts": 20_000}
     | {"layers": (1, 2, 3, 4), "examples": 20, "clip": 1.0}
     | {"contexts": (2, 5, 10, 20), "context_layers": 3, "context_clip": 100.0}
@@ -38,7 +38,7 @@ def law(sigma, prior, examples, noise=0.0):
 
 
 def stack(s, layers, examples, clip, P_x=True):
-    """Training on w ~ N(0, Σ⁻¹), where each seed rotates Σ in its own way."""
+    """Training on w ~ N(0, Σ⁻¹), where each seed rotates Σ at random."""
 
     def task(rng):
         axes = np.linalg.qr(rng.normal(size=(len(s.spectrum), len(s.spectrum))))[0]
@@ -67,12 +67,12 @@ def full(s):
 
 @STUDY.experiment
 def contexts(s):
-    """With P_x, for several lengths of the context."""
+    """With P_x, for several context lengths."""
     return {each: stack(s, s.context_layers, each, s.context_clip) for each in s.contexts}
 
 
 def descent(run, spectrum=None, P=None):
-    """As many steps as layers, with the best sizes, which depend on the spectrum of P Σ alone."""
+    """As many steps as layers, with the best sizes, which depend on the spectrum of PΣ alone."""
     spectrum = np.array(run.settings.spectrum if spectrum is None else spectrum)
     task = law(np.diag(spectrum), np.diag(1 / spectrum), run.task.context_length)
     sizes = best_steps(task, run.learner.layers, shared=False).step_size
@@ -92,7 +92,7 @@ contexts_beside = beside.given(trained=contexts, dimension="examples")
 
 
 def multiples(run, power=0.5):
-    """The claimed multiples of I: Σ^½ Q Σ^½ of each layer, and P_x of all but the last."""
+    """The matrices claimed to be multiples of I: Σ^½ Q Σ^½, and P_x of all layers but the last."""
     eigenvalues, axes = np.linalg.eigh(run.task.task.covariates.covariance)
     root, weights = axes * eigenvalues**power @ axes.T, run.learner.weights
     found = {"Q": root @ np.asarray(weights.A_xx[:, 0], float) @ root}
@@ -100,7 +100,7 @@ def multiples(run, power=0.5):
 
 
 def distances(family, power):
-    """min_a ‖M - a I‖_F / ‖M‖_F, the largest over the layers of each stack."""
+    """min_a ‖M - a I‖_F / ‖M‖_F, the largest over the layers of each model."""
 
     def largest(layers):
         return max(np.sqrt(1 - np.trace(M) ** 2 / len(M) / np.sum(M**2)) for M in layers)
@@ -110,10 +110,10 @@ def distances(family, power):
 
 @STUDY.claim("Theorem 1", every_seed_below(1e-9), headline=True, must_fail_on={"pairs": 0})
 def one_layer_optimum(lab, pairs=1):
-    """For w ~ N(0, ψ² I) and noise of variance σ² the best layer is a step of gradient descent with
-    the preconditioner ((n + 1)/n Σ + (tr Σ + σ²/ψ²)/n I)⁻¹.
+    """For w ~ N(0, ψ² I) and noise of variance σ², the best layer is one step of gradient descent
+    with the preconditioner ((n + 1)/n Σ + (tr Σ + σ²/ψ²)/n I)⁻¹.
 
-    Measured: ‖P* - P‖_F / ‖P‖_F for a random Σ, in every other seed without noise; P* is certified.
+    Measured: ‖P* - P‖_F / ‖P‖_F for a random Σ, without noise in every other seed; P* is certified.
     """
     n, noise, prior = lab.settings.examples, 0.5 * (lab.seed % 2), 2.0
     sigma = np.cov(lab.rng().normal(size=(len(lab.settings.spectrum), 20)))
@@ -126,9 +126,9 @@ def one_layer_optimum(lab, pairs=1):
 
 @STUDY.claim("Theorem 3", below(0.1), headline=True, must_fail_on={"power": 0})
 def p0_layers(lab, trained=p0, power=0.5):
-    """Without P_x every layer learns a Q that is a multiple of Σ⁻¹.
+    """Without P_x, every layer learns a Q that is a multiple of Σ⁻¹.
 
-    Measured: min_a ‖M - a I‖_F / ‖M‖_F for M = Σ^½ Q Σ^½, the largest over the layers of a stack.
+    Measured: min_a ‖M - a I‖_F / ‖M‖_F for M = Σ^½ Q Σ^½, the largest over the layers of a model.
     """
     return distances(trained, power).Q
 
@@ -137,7 +137,7 @@ def p0_layers(lab, trained=p0, power=0.5):
 def full_layers(lab, trained=full, power=0.5):
     """With P_x two and three layers learn a Q that is a multiple of Σ⁻¹ and a P_x that is one of I.
 
-    Measured: as for p0-layers, and the same for M = P_x, without the last layer, where it has no
+    Measured: as for p0-layers, and the same for M = P_x, except in the last layer, where it has no
     effect. Four layers have so little risk that they would need many more steps.
     """
     return distances(trained, power).sel(layers=slice(2, 3)).to_dataarray("matrix")
@@ -149,11 +149,11 @@ p0_descent = alike("p0-descent", "risk", "Section 5", within(0.1))
 
 
 def declare(name, beside, layers):
-    """The claim that P_x helps, for several stacks."""
+    """The claim that P_x helps, for several models."""
 
     @STUDY.claim("Section 5", below(0.0), must_fail_on="untrained", name=name, layers=layers)
     def gains(lab, beside=beside):
-        """With P_x {layers} have less risk than as many steps of both kinds of descent.
+        """With P_x, {layers} have less risk than as many steps of plain and preconditioned descent.
 
         Measured: R / R_ref - 1 for both references, on the same prompts.
         """
@@ -163,12 +163,12 @@ def declare(name, beside, layers):
     return gains
 
 
-depth_gains = declare("depth-gains", full_beside, "two layers and more")
-context_gains = declare("context-gains", contexts_beside, "three layers on contexts of all lengths")
+depth_gains = declare("depth-gains", full_beside, "two and more layers")
+context_gains = declare("context-gains", contexts_beside, "three layers, at all context lengths,")
 
 
 def draw(xlabel, beside, **points):
-    """Risks of both kinds of descent as lines, of trained stacks as dots."""
+    """Risks of both kinds of descent as lines, of trained models as dots."""
     risks = [beside[f"{kind}_reference_risk"].mean("seed") for kind in KINDS]
     names = "gradient descent", "preconditioned descent"
     lines = {name: (risk[xlabel], risk) for name, risk in zip(names, risks, strict=True)}
@@ -177,19 +177,19 @@ def draw(xlabel, beside, **points):
 
 @STUDY.figure(shows=[p0_descent, depth_gains])
 def risk_by_depth(lab, p0=p0_beside, full=full_beside):
-    """Risk by the number of layers or steps, a dot for each seed."""
+    """Risk against the number of layers or steps, a dot for each seed."""
     return draw("layers", p0, **{"without P_x": p0.risk, "with P_x": full.risk})
 
 
 @STUDY.figure(shows=[context_gains])
 def risk_by_context(lab, beside=contexts_beside):
-    """Risk by the number of examples, a dot for each seed."""
+    """Risk against the number of examples, a dot for each seed."""
     return draw("examples", beside, **{"with P_x": beside.risk})
 
 
 @STUDY.figure(shows=[p0_layers, full_layers])
 def matrices(lab, p0=p0, full=full):
-    """What is claimed to be multiples of I, of the first seed: Σ^½ Q Σ^½ of each layer, and P_x."""
+    """The matrices that should be multiples of I: Σ^½ Q Σ^½ of each layer, and P_x; first seed."""
     rows = {}
     for words, family in {"without P_x": p0, "with P_x": full}.items():
         largest = max((n for n in family if n <= 3), default=min(family))

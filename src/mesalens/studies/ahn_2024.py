@@ -18,7 +18,7 @@ NOISE, SMOOTHNESS = "plot_stochastic_noise", "plot_smoothness_vs_gradnorm"
 
 
 def setting(covariates, n, sgd_rate, adam_rate, clip=1.0):
-    """What is trained on a law, and how; entries begin with the variance 0.0375 / 3 d = 0.05²."""
+    """Task, model and optimisers for a law; initial entries have the variance 0.0375 / 3 d."""
     blocks = {"kind": "sparse", "covariates": True, "labels": False, "examples": n}
     model = {"kind": "linear-transformer", "layers": 3, "init_scale": 0.0375, "structure": blocks}
     return {
@@ -40,13 +40,14 @@ STUDY = atlas.Study(
     "ahn-2024",
     title="Linear attention is (maybe) all you need (to understand transformer optimization)",
     citation="Ahn, Cheng, Song, Yun, Jadbabaie and Sra, ICLR 2024, arXiv 2310.01082",
-    system="Three linear layers with free P and Q, d = 5, w ~ N(0, I), by momentum SGD and by Adam",
-    note="All is as in the released code, whose notebooks are the places: the paper's text was not "
-    "at hand. But losses are on fresh prompts, the same for both optimisers, and noise is that of "
-    "batches of 256 (of the 1000 of `paper` it is nearer to normal).",
+    system="Three layers of linear attention with free P and Q, d = 5, w ~ N(0, I), trained by SGD "
+    "with momentum and by Adam.",
+    note="All is as in the released code, and places are its notebooks: the paper's text was not "
+    "available. But losses are measured on fresh prompts, the same for both optimisers, and the "
+    "noise is that of batches of 256 (with 1000, as in `paper`, it is closer to normal).",
     unchecked={
-        "practical-transformers": "That they behave alike needs the paper's models of language.",
-        "more-layers": "The released code trains three layers alone.",
+        "practical-transformers": "That they behave alike needs the paper's language models.",
+        "more-layers": "The released code trains only three layers.",
         "condition-number of other laws": "Released values are for normal covariates, n = 20.",
     },
     settings={"laws": tuple(LAWS), "steps": 2000, "batch_size": 512, "prompts": 1000, "every": 50}
@@ -68,7 +69,7 @@ def loss_on(prompts, targets):
 
 
 def measure(s, law, task, learner, key):
-    """What is measured during training: the loss, and on the main law R."""
+    """What is measured during training: the loss, and R for the main law."""
     found = {"risk": loss_on(*task.sample(key, (s.prompts,)))(learner)}
     if law == MAIN:
         drawn = task.sample(jax.random.fold_in(key, 1), (s.hessian_prompts,))
@@ -105,17 +106,17 @@ def gap(lab, trained, law, order=("Adam", "SGD")):
 
 @STUDY.claim("plot_loss", below(0.0), headline=True, must_fail_on=REVERSED)
 def adam_below_sgd(lab, trained=trained, order=("Adam", "SGD")):
-    """After equally many steps Adam has less loss than SGD with momentum, for every law.
+    """After equally many steps, Adam has a lower loss than SGD with momentum, for all covariates.
 
-    Measured: log(L_Adam / L_SGD), the median over the second half of the training. For gamma a mean
-    would say the opposite: on some 1000 prompts Adam's loss is above 10⁴, that of SGD below 2.
+    Measured: log(L_Adam / L_SGD), the median over the second half of the training. For gamma, a
+    mean would say the opposite: on some 1000 prompts Adam's loss is above 10⁴, that of SGD below 2.
     """
     return atlas.settings_of(lambda law: gap(lab, trained, law, order), lab.settings.laws, "law")
 
 
 @STUDY.claim("Ours", below(0.0), must_fail_on={"laws": ("gamma", "sphere")})
 def light_tails_keep_the_gap(lab, trained=trained, laws=("sphere", "gamma")):
-    """Heavy tails are not what separates them: on the sphere the gap is wider than for gamma.
+    """Heavy tails do not cause the gap between them: it is wider on the sphere than for gamma.
 
     Measured: log(L_Adam / L_SGD), as for adam-below-sgd, on the sphere minus that for gamma.
     """
@@ -124,10 +125,10 @@ def light_tails_keep_the_gap(lab, trained=trained, laws=("sphere", "gamma")):
 
 @STUDY.claim("plot_condition_number", below(0.0), headline=True, must_fail_on=REVERSED)
 def condition_number(lab, trained=ON_MAIN, order=("Adam", "SGD")):
-    """For normal covariates, n = 20, the robust condition number R is smaller along Adam's path.
+    """For normal covariates and n = 20, the robust condition number R is smaller along Adam's path.
 
-    Measured: log(R_Adam / R_SGD), the mean over the training; R = max_i |H_ii| / median_i |H_ii| by
-    all entries of P and Q, on fresh prompts. The notebook prints it after 750 and 1250 steps.
+    Measured: log(R_Adam / R_SGD), the mean over the training; R = max_i |H_ii| / median_i |H_ii|
+    over all entries of P and Q, on fresh prompts. The notebook prints it after 750 and 1250 steps.
     """
     of_adam, of_sgd = (trained[f"{kind}, {MAIN}"].metrics.R[1:] for kind in order)
     return np.log(of_adam / of_sgd).mean()
@@ -149,10 +150,10 @@ def tails(lab, of="noise"):
 
 @STUDY.claim(NOISE, above(1.05), headline=True, must_fail_on={"tails": tails.given(of="normal")})
 def noise_has_heavy_tails(lab, tails=tails):
-    """For normal and gamma covariates the noise of gradients has heavier tails than a normal law.
+    """For normal and gamma covariates, the noise of gradients has heavier tails than a normal law.
 
     Measured: Q(0.99) / Q(0.5) of ‖g - E g‖, over that of ‖z‖ for z ~ N(0, Cov g), at the initial
-    weights. On the sphere, which is left out, noise is lightest.
+    weights. The sphere, where tails are lightest, is left out.
     """
     return tails.excess.drop_sel(law="sphere", errors="ignore")
 
@@ -161,7 +162,7 @@ def noise_has_heavy_tails(lab, tails=tails):
 def heavier_for_gamma(lab, tails=tails, heavy="gamma"):
     """Covariates with heavier tails give noise with heavier tails.
 
-    Measured: the logarithm of what noise-has-heavy-tails measures, gamma minus normal, n = 20.
+    Measured: the logarithm of the ratio in noise-has-heavy-tails, gamma minus normal, n = 20.
     """
     return np.log(tails.excess.sel(law=heavy, drop=True) / tails.excess.sel(law=MAIN, drop=True))
 
@@ -175,10 +176,10 @@ def at_step(prompts, targets, before, after):
 
 @STUDY.claim(SMOOTHNESS, above(0.3), headline=True, must_fail_on={"ordered": False})
 def smoothness_follows_the_gradient(lab, ordered=True):
-    """Along Adam's steps the loss L is more curved where its gradient is larger.
+    """Along Adam's path, the loss L is more curved where its gradient is larger.
 
-    Measured: Spearman's correlation, over the first steps, of ‖∇L(w)‖ and u^T ∇²L(w) u, u the
-    direction of the step from w, L on prompts drawn once, for normal covariates, n = 20.
+    Measured: Spearman's correlation, over the first steps, of ‖∇L(w)‖ and u^T ∇²L(w) u, where u is
+    the direction of the step from w and L the loss on fixed prompts; normal covariates, n = 20.
     """
     s, task, adam = lab.settings, LAWS[MAIN]["task"], LAWS[MAIN]["Adam"]
     on = eqx.Partial(at_step, *task.sample(lab.key("prompts"), (s.hessian_prompts,)))
@@ -189,7 +190,7 @@ def smoothness_follows_the_gradient(lab, ordered=True):
 
 @STUDY.figure(shows=[adam_below_sgd, light_tails_keep_the_gap])
 def loss(lab, trained=trained):
-    """Loss on fresh prompts over training, a line a seed; peaks that rare prompts make are cut."""
+    """Loss on fresh prompts during training, a line per seed; peaks due to rare prompts are cut."""
     laws = lab.settings.laws
     figure = Figure((figures.WIDE, 1.7 * (len(laws) + 1)), layout="constrained")
     for place, law in enumerate(laws, 1):

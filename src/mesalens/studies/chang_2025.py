@@ -14,10 +14,12 @@ STUDY = atlas.Study(
     title="Provable Benefits of Task-Specific Prompts for In-context Learning",
     citation="Chang, Li, Kara, Oymak and Roy-Chowdhury, AISTATS 2025, arXiv 2503.02102",
     system="K kinds of tasks, w ~ N(μ_k, Σ_k) with probability π_k, x ~ N(0, Σ_x), noise σ²; one "
-    "layer of linear attention that is told k: a token (prompt), and a linear head, for each k.",
-    note="Places are those of the abstract; formulas are derived here. A prompt token adds a vector"
-    " to s = Σ yᵢxᵢ, and so a linear function of the query: ŷ = xᵀP(s + p_k). With a head as well "
-    "the layer is a step from the start W_k: ŷ = W_k x + xᵀP Σ (yᵢ − W_k xᵢ)xᵢ. Losses are exact.",
+    "layer of linear attention that is told k by a prompt token, and may have a linear head, for "
+    "each k.",
+    note="Claims are those of the abstract; formulas are derived here. A prompt token adds a "
+    "vector to s = Σ yᵢxᵢ, and so a linear function of the query: ŷ = xᵀP(s + p_k). With a head "
+    "too, the layer is a step from the start W_k: ŷ = W_k x + xᵀP Σ (yᵢ − W_k xᵢ)xᵢ. Losses are "
+    "exact.",
     unchecked={"training of prompts and heads": "losses are minimised exactly, not by training"},
     settings={"seeds": (5, 10, 20), "dim": 5, "length": 10, "noise": 0.1, "kinds": 3},
     quick={},
@@ -45,7 +47,7 @@ def components(s, rng, spread=1.0):
 def less_constant(moments):
     """The moments after the best linear function of the query is subtracted, for each k.
 
-    Context and query are independent, given k: it takes E[s] from s, and E[y | x] from y.
+    Given k, context and query are independent, so this subtracts E[s] from s, and E[y | x] from y.
     """
     explained = np.linalg.solve(moments.query, moments.target)
     return dataclasses.replace(
@@ -60,7 +62,7 @@ def less_constant(moments):
 
 @STUDY.measurement
 def losses(lab, spread=1.0):
-    """The least losses of all ways, and the matrices that have them."""
+    """The least losses of all methods, and the matrices that have them."""
     each, shares = components(lab.settings, lab.rng(), spread)
     priors: list[Any] = [task.functions for task in each]
     plain = theory.mixture_moments([theory.task_moments(task) for task in each], shares)
@@ -102,7 +104,7 @@ def replace_prior(task, functions):
 
 @STUDY.claim(PLACE, every_seed_below(1e-9), headline=True, must_fail_on={"of": "unbiased"})
 def plain_sees_the_means(lab, measured=losses, of="biased"):
-    """Trained without prompts, attention takes the means for variance: it is the best step for
+    """Trained without prompts, attention treats the means as variance: it is the best step for
     w ~ N(0, Σ_k π_k (Σ_k + μ_k μ_kᵀ)).
 
     Measured: ‖P - formula‖_F / ‖formula‖_F.
@@ -112,8 +114,8 @@ def plain_sees_the_means(lab, measured=losses, of="biased"):
 
 @STUDY.claim(PLACE, every_seed_below(1e-9), headline=True, must_fail_on={"of": "crossed"})
 def heads_decouple(lab, measured=losses, of="decoupled"):
-    """With a prompt and a head for each kind mean and variance are decoupled: starts explain the
-    means, and attention is the best step for w ~ N(0, Σ_k π_k Σ_k).
+    """With a prompt and a head for each kind, mean and variance are decoupled: the starts W_k
+    explain the means, and attention is the best step for w ~ N(0, Σ_k π_k Σ_k).
 
     Measured: ‖P - formula‖_F / ‖formula‖_F.
     """
@@ -133,9 +135,9 @@ TUNED, JOINT = "prompts, fine-tuned", "prompts, trained jointly"
 BOTH = "prompts and heads, trained jointly"
 ALIKE = {"measured": losses.given(spread=0.0)}
 GAINS = {
-    "prompts-help": (TUNED, "plain", "Prompts that are tuned after training help."),
-    "joint-helps": (JOINT, TUNED, "Training prompts and attention jointly helps further."),
-    "heads-help": (BOTH, JOINT, "With a head for each kind as well the loss is lower still."),
+    "prompts-help": (TUNED, "plain", "Prompts that are tuned after training lower the loss."),
+    "joint-helps": (JOINT, TUNED, "Training prompts and attention jointly lowers it further."),
+    "heads-help": (BOTH, JOINT, "A head for each kind lowers the loss further."),
 }
 for name, (better, worse, words) in GAINS.items():
     options = {"headline": True, "must_fail_on": ALIKE, "name": name, "words": words}
@@ -144,8 +146,8 @@ for name, (better, worse, words) in GAINS.items():
 
 @STUDY.figure
 def ways(lab, measured=losses):
-    """The least loss of each way, exactly, over that of prompts and heads trained jointly; a dot
-    for each seed, which draws kinds of tasks.
+    """The exact least loss of each method, relative to that of prompts and heads trained jointly; a
+    dot for each seed, which draws the kinds of tasks.
     """
     ratio = measured.loss / measured.loss.sel(way=BOTH)
     labels = [str(way).replace(", ", ",\n") for way in ratio.way.values]

@@ -14,7 +14,8 @@ STUDY = atlas.Study(
     citation="Huang and Ge, ICLR 2025",
     system="x ~ N(μ, I), μ ~ N(0, τI) drawn for each prompt, w ~ N(0, I), no noise; one layer of "
     "linear attention on tokens (x, y), or (x, μ, y) with the descriptor μ.",
-    note="Places are those of the abstract: the text was not at hand. Formulas are derived here.",
+    note="Claims are those of the abstract: the paper's text was not available. Formulas are "
+    "derived here.",
     unchecked={
         "the start of the theorem": "gradient flow is proved to converge from initial weights that "
         "are not known to us; trainings here start from random ones"
@@ -32,7 +33,7 @@ optimum = atlas.remembered(theory.optimal_lsa)
 
 
 def law(d, length, variance=1.0, descriptor=True):
-    """Prompts around a mean, which tokens state or not; functions read x alone."""
+    """Inputs around a mean, which tokens may contain; functions depend on x alone."""
     width = d * (1 + descriptor)
     covariates = tasks.RandomMean(width, mean_variance=variance, descriptor=descriptor)
     reads = np.diag([1.0] * d + [0.0] * (width - d))
@@ -42,7 +43,7 @@ def law(d, length, variance=1.0, descriptor=True):
 
 
 def drawn(lab):
-    """A variance of means, from 0.5 to 2."""
+    """A random variance of the means, from 0.5 to 2."""
     return float(lab.rng("variance").uniform(0.5, 2))
 
 
@@ -76,10 +77,10 @@ def deep(s, descriptor=True):
 
 @STUDY.claim(PLACE, every_seed_below(1e-4), headline=True, must_fail_on={"length": 100})
 def limit_without(lab, length=10**6):
-    """Without the descriptor long contexts leave the risk d(1+τ) - c₂²/c₃, with
-    c_k = d - 1 + E(1 + τχ²_d)^k, which no layer with any number of heads goes below.
+    """Without the descriptor, the risk d(1+τ) - c₂²/c₃ remains as contexts grow, where
+    c_k = d - 1 + E(1 + τχ²_d)^k; no layer, with any number of heads, has less.
 
-    Measured: |bound / formula - 1| for n = 10⁶ and a random τ, the certified bound exact.
+    Measured: |bound / formula - 1| for n = 10⁶ and a random τ, with the exact certified bound.
     """
     d, variance = lab.settings.dim, drawn(lab)
     bound = theory.lower_bound(moments_of(law(d, length, variance, descriptor=False)))
@@ -88,9 +89,9 @@ def limit_without(lab, length=10**6):
 
 @STUDY.claim(PLACE, below(1e-3), headline=True, must_fail_on={"descriptor": False})
 def reads_to_zero(lab, descriptor=True):
-    """With the descriptor the risk of the best layer goes to 0 as contexts grow.
+    """With the descriptor, the risk of the best layer goes to 0 as contexts grow.
 
-    Measured: R / R_0 at n = 10⁵, R_0 of predicting 0; exact, a random τ.
+    Measured: R / R_0 at n = 10⁵, R_0 the risk of predicting 0; exact, for a random τ.
     """
     best = optimum(law(lab.settings.dim, 10**5, drawn(lab), descriptor))
     return best.risk / best.null_risk
@@ -98,9 +99,10 @@ def reads_to_zero(lab, descriptor=True):
 
 @STUDY.claim(PLACE, below(-0.01), headline=True, must_fail_on={"beside": False})
 def helps_at_every_length(lab, beside=True):
-    """At every length of the context the best layer that reads the descriptor has less risk.
+    """At every context length, the best layer with the descriptor has less risk than the best one
+    without.
 
-    Measured: R_with / R_without - 1, both exact and certified, a random τ.
+    Measured: R_with / R_without - 1, both exact and certified, for a random τ.
     """
     d, variance = lab.settings.dim, drawn(lab)
 
@@ -115,20 +117,20 @@ def helps_at_every_length(lab, beside=True):
     PLACE, every_seed_below(1e-4), headline=True, must_fail_on={"trained": layer.untrained}
 )
 def training_reaches_the_optimum(lab, trained=layer):
-    """A layer whose keys read inputs and whose values read labels, trained on the risk, reaches the
-    best layer from random initial weights.
+    """A layer whose keys read inputs and whose values read labels, trained on the exact risk,
+    reaches the best layer from random initial weights.
 
-    Measured: R / R* - 1 at the end, both exact; R* certified.
+    Measured: R / R* - 1 after training, both exact; R* is certified.
     """
     return float(trained.last.risk) / optimum(trained.task).risk - 1
 
 
 @STUDY.claim(PLACE, within(0.02), headline=True, must_fail_on={"length": 5})
 def subtracts_the_mean(lab, length=10**4):
-    """For long contexts the best layer subtracts the mean: it predicts by Σ yᵢ(xᵢ - μ) alone.
+    """For long contexts, the best layer subtracts the mean: it predicts from Σ yᵢ(xᵢ - μ) alone.
 
     Measured: P_xμ / P_xx + 1, and the norm of the rows of P that read the query's μ over that of
-    the others, P the preconditioner, for a random τ.
+    the other rows, where P is the preconditioner, for a random τ.
     """
     d = lab.settings.dim
     P = optimum(law(d, length, drawn(lab))).descent_preconditioner
@@ -142,17 +144,17 @@ WITHOUT = deep.given(descriptor=False)
 
 @STUDY.claim(PLACE, below(-0.05), headline=True, must_fail_on={"reads": WITHOUT})
 def deeper_layers_gain(lab, reads=deep, lacks=WITHOUT):
-    """Several layers have less risk with the descriptor as well.
+    """Several layers, too, have less risk with the descriptor.
 
-    Measured: L_with / L_without - 1, mean losses of the last hundred batches.
+    Measured: L_with / L_without - 1, with mean losses of the last hundred batches.
     """
     return float(reads.last.loss) / float(lacks.last.loss) - 1
 
 
 @STUDY.figure(shows=[limit_without, helps_at_every_length])
 def risk_over_length(lab, trained=layer):
-    """Risk of the best layer against the length of the context, exact, for τ = 1, with and without
-    the descriptor; without it long contexts help no further than the limit. Dots: trained layers.
+    """Exact risk of the best layer against the context length, for τ = 1, with and without the
+    descriptor; without it, the risk does not fall below the limit. Dots: trained layers.
     """
     d, lengths = lab.settings.dim, np.unique(np.geomspace(1, 1000, 13).astype(int))
     lines: dict[str, Any] = {

@@ -12,13 +12,15 @@ STUDY = atlas.Study(
     "li-2024",
     title="Fine-grained Analysis of In-context Linear Estimation: Data, Architecture, and Beyond",
     citation="Li, Rawat and Oymak, NeurIPS 2024, arXiv 2407.10005",
-    system="x ~ N(0, Σ), w ~ N(0, Λ), noise σ²; one layer of linear attention: of rank r; on a "
-    "context retrieved for its query, xᵢ = αx_q + √(1-α²) zᵢ; or adapted to another Λ by rank r.",
-    note="Places are those of the abstract: the text was not at hand. Formulas are derived here. "
-    "That one layer takes one step of preconditioned descent is checked by mahankali-2023.",
+    system="x ~ N(0, Σ), w ~ N(0, Λ), noise σ²; one layer of linear attention: with rank r; on a "
+    "context retrieved for its query, xᵢ = αx_q + √(1-α²) zᵢ; or adapted to another Λ by a change "
+    "of rank r.",
+    note="Claims are those of the abstract: the paper's text was not available. Formulas are "
+    "derived here. That one layer takes one step of preconditioned descent is checked in "
+    "mahankali-2023.",
     unchecked={
         "H3 and its sample weighting": "the package has no state space models yet",
-        "task-feature alignment": "the law that correlates tasks with queries is not known to us",
+        "task-feature alignment": "the joint law of tasks and queries is not known to us",
     },
     settings={"seeds": (10, 20, 40), "dim": 4, "length": 12, "noise": 0.1, "steps": 3000}
     | {"relevance": (0.0, 0.25, 0.5, 0.75, 1.0), "large": 400, "lengths": (100, 400, 1600)},
@@ -32,7 +34,7 @@ moments_of = atlas.remembered(theory.task_moments)
 
 
 def law(s, rng, shift=None):
-    """A random Σ and Λ; with a shift of that rank in Λ."""
+    """A task with random Σ and Λ; `shift` is the rank of a change of Λ."""
     d = s.dim
     sigma, prior = (f @ f.T / (4 * d) for f in rng.normal(size=(2, d, 4 * d)))
     if shift is not None:
@@ -65,10 +67,10 @@ def low_rank(s):
 
 @STUDY.claim(PLACE, every_seed_below(1e-3), headline=True, must_fail_on="untrained")
 def low_rank_risk(lab, trained=low_rank):
-    """The least risk of attention of rank r is E y² less the r largest squared singular values of
-    M^-½ L K^-½: trained layers of every rank come to it.
+    """The least risk of attention of rank r is E y² minus the r largest squared singular values of
+    M^-½ L K^-½, and trained layers of every rank reach it.
 
-    Measured: R / formula - 1 after training on the risk, for each rank; both exact.
+    Measured: R / formula - 1 after training on the exact risk, for each rank; both exact.
     """
 
     def away(run):
@@ -80,7 +82,7 @@ def low_rank_risk(lab, trained=low_rank):
 
 
 def retrieved(lab, relevance, length=None) -> Any:
-    """A context of that relevance."""
+    """A task with contexts of this relevance."""
     s = lab.settings
     factors = tasks.Retrieved(s.dim, relevance=relevance), tasks.LinearFunctions(s.dim)
     noise = tasks.GaussianNoise(float(lab.rng().uniform(0.05, 0.5)))
@@ -89,11 +91,11 @@ def retrieved(lab, relevance, length=None) -> Any:
 
 @STUDY.claim(PLACE, every_seed_below(1e-9), headline=True, must_fail_on={"shared": 0.5})
 def retrieval_risk(lab, shared=1.0):
-    """With retrieved examples the best layer is one step of gradient descent with the risk of the
+    """With retrieved examples, the best layer is one step of gradient descent with the risk of the
     formula, and no layer, with any number of heads, has less.
 
-    Measured: |bound / R - 1|, R of the formula and the certified bound from exact moments, for each
-    α; a random σ².
+    Measured: |bound / R - 1| for each α, with R from the formula and the certified bound from exact
+    moments; a random σ².
     """
 
     def away(relevance):
@@ -108,9 +110,9 @@ def retrieval_risk(lab, shared=1.0):
 
 @STUDY.claim(PLACE, within(0.02), headline=True, must_fail_on={"counts": 0.0})
 def retrieval_counts_more(lab, counts=1.0):
-    """For α²d of order 1 a retrieved example counts as α²d + 1 independent ones.
+    """If α²d is of order 1, a retrieved example is worth α²d + 1 independent ones.
 
-    Measured: R(n, α) / R((α²d + 1) n, 0) - 1, exact, at a large d, for several n; α²d is random,
+    Measured: R(n, α) / R((α²d + 1) n, 0) - 1, exact, for a large d and several n; α²d is random,
     from 0.5 to 2.
     """
     d, strength = lab.settings.large, float(lab.rng().uniform(0.5, 2))
@@ -126,10 +128,10 @@ def retrieval_counts_more(lab, counts=1.0):
 @STUDY.claim(PLACE, above(0.5), headline=True, must_fail_on={"rank": 0})
 def low_rank_adaptation(lab, rank=1):
     """A change of rank one in the matrix of the best layer adapts it to a shift of rank one in the
-    covariance of tasks: it recovers more than half of what is lost.
+    covariance of tasks: it recovers more than half of the loss.
 
-    Measured: share of R_old - R* that the best such change recovers on the shifted task; all risks
-    exact, random Σ, Λ and shift.
+    Measured: the share of R_old - R* that the best such change recovers on the shifted task; all
+    risks are exact; random Σ, Λ and shift.
     """
     old, _ = theory.best_descent(moments_of(law(lab.settings, lab.rng())))
     moments = moments_of(law(lab.settings, lab.rng(), shift=1))
@@ -145,7 +147,7 @@ def low_rank_adaptation(lab, rank=1):
 
 @STUDY.figure(shows=[retrieval_risk, retrieval_counts_more])
 def risk_over_relevance(lab):
-    """Risk of the best layer against how much retrieved inputs are like their query, exact, for
+    """Exact risk of the best layer against the similarity of retrieved inputs to their query, for
     several numbers of examples; d = 20, without noise.
     """
     alphas = np.linspace(0, 1, 41)

@@ -13,10 +13,10 @@ STUDY = atlas.Study(
     "lu-2025",
     title="Asymptotic theory of in-context learning by linear attention",
     citation="Lu, Letey, Zavatone-Veth, Maiti and Pehlevan, PNAS 2025, arXiv 2405.11751",
-    system="y = w·x + noise, w one of κ d tasks, α d examples; one layer, fitted to τ d² prompts "
-    "by ridge regression; d → ∞",
-    note="Formulas are derived in `theory.asymptotic_risk`. Prompts are τ times the unknowns. Our "
-    "x are d times the paper's and w 1/d times, which makes the norm of the weights the paper's.",
+    system="y = w·x + noise, with w one of κ d tasks and α d examples; one layer, fitted to τ d² "
+    "prompts by ridge regression; d → ∞.",
+    note="Formulas are derived in `theory.asymptotic_risk`. There are τ times as many prompts as "
+    "unknowns. Our x are d times the paper's and our w 1/d times: the norm of weights is the same.",
     unchecked={"nonlinear-transformers": "Figures 5 and 6 train softmax attention, on GPUs."},
     settings={"seeds": (16, 32, 64), "dims": (20, 40), "context": 10.0, "noise": 0.01}
     | {"limit_dim": 400, "bayes_dims": (8, 12, 16, 20), "bayes_prompts": 1000}
@@ -31,7 +31,7 @@ ON, FEW, TWICE = ["new tasks", "the pool"], 0.5, (2.0,)
 
 
 class Pool(tasks.FinitePool):
-    """Tasks that are drawn from the sphere of radius 1/√d, where `scale` is 1/d."""
+    """Tasks drawn from the sphere of radius 1/√d; `scale` is 1/d."""
 
     @property
     def pool(self):
@@ -40,7 +40,7 @@ class Pool(tasks.FinitePool):
 
 
 def law(lab, d, size, *words, longer=1.0):
-    """Prompts with x ~ N(0, d I) and one of so many tasks."""
+    """Prompts with x ~ N(0, d I) and one of `size` tasks."""
     s, seed = lab.settings, int(lab.rng(f"{size} of {d}", *words).integers(2**32))
     factors = tasks.Gaussian(d, scale=d**0.5), Pool(d, size=size, scale=1 / d, pool_seed=seed)
     rest = {"noise": tasks.GaussianNoise(s.noise), "context_length": round(s.context * longer * d)}
@@ -48,10 +48,10 @@ def law(lab, d, size, *words, longer=1.0):
 
 
 def moments(law, new=False):
-    """E y², E[u w^T] and E[u u^T] of `u = Σ_i y_i (x_i, y_i)`, exactly, for the pool or new tasks.
+    """Exact E y², E[u w^T] and E[u u^T] of `u = Σ_i y_i (x_i, y_i)`, for the pool or new tasks.
 
-    Given w, y (x, y) has the mean g = (d w, v), v = E y² = 1 + ρ. So E[u w^T] = n g w^T, and
-    E[u u^T] is n (n + 2) g g^T, plus n d (v I - d w w^T) where both are of x.
+    Given w, y (x, y) has the mean g = (d w, v) with v = E y² = 1 + ρ. So E[u w^T] = n g w^T, and
+    E[u u^T] is n (n + 2) g g^T, plus n d (v I - d w w^T) in the block of x.
     """
     d, n, v = law.dim, law.context_length, 1 + law.task.noise.variance
     W = np.asarray(law.task.functions.pool, float)[:, 0]
@@ -70,7 +70,7 @@ def risks(A, law):
 
 
 def fitted(lab, d, diversity, prompts=TWICE, ridge=0.0, longer=1.0):
-    """Risks of layers that are fitted to τ d (d + 1) prompts, for several τ, κ d a whole number."""
+    """Risks of layers fitted to τ d (d + 1) prompts, for several τ; κ d is rounded."""
     prompted = law(lab, d, max(1, round(diversity * d)), longer=longer)
     numbers = [round(tau * d * (d + 1)) for tau in prompts]
     drawn = prompted.sample(lab.key(f"{d} {diversity}"), (max(numbers),))
@@ -80,7 +80,7 @@ def fitted(lab, d, diversity, prompts=TWICE, ridge=0.0, longer=1.0):
 
 
 def limits(s, diversity, prompts=TWICE, ridge=0.0):
-    """What the formulas say of the same risks."""
+    """The same risks by the formulas."""
     return np.array([asymptotic_risk(s.context, diversity, tau, s.noise, ridge) for tau in prompts])
 
 
@@ -98,9 +98,9 @@ false = {"fits": by_prompts.given(more=5.0)}
 
 @STUDY.claim("Figure 1", within(0.2), headline=True, must_fail_on=false)
 def formulas(lab, fits=by_prompts):
-    """As d → ∞ the risks on new tasks and on the pool are those of the formulas, with a ridge too.
+    """As d → ∞, the risks on new tasks and on the pool are given by the formulas, for all ridges.
 
-    Measured: (2 R(2d) - R(d)) / R(∞) - 1 with exact risks of fitted layers, for all τ but 1.
+    Measured: (2 R(2d) - R(d)) / R(∞) - 1 with exact risks of fitted layers, for all τ except 1.
     """
     s, found = lab.settings, fits.risk.drop_sel(tau=1)
     found = 2 * found.isel(d=1) - found.isel(d=0)
@@ -109,9 +109,9 @@ def formulas(lab, fits=by_prompts):
 
 @STUDY.claim("Figure 1A", above(0.7), headline=True, must_fail_on=false)
 def double_descent(lab, fits=by_prompts):
-    """Without a ridge the risk on new tasks has a peak at τ = 1, twice as high as elsewhere.
+    """Without a ridge, the risk on new tasks has a peak at τ = 1, twice as high as elsewhere.
 
-    Measured: log R(1) / R(τ) for the other τ and all d.
+    Measured: log(R(1) / R(τ)) for the other τ and all d.
     """
     logs = np.log(fits.risk.isel(ridge=0, on=0, drop=True))
     return logs.sel(tau=1) - logs.drop_sel(tau=1)
@@ -119,7 +119,7 @@ def double_descent(lab, fits=by_prompts):
 
 @STUDY.claim("Figure 2C", above(0.2), headline=True, must_fail_on={"diversity": 4.0})
 def long_contexts_hurt(lab, diversity=FEW):
-    """Where tasks are few, ten times as many examples make the risk on new tasks higher.
+    """If there are few tasks, ten times as many examples make the risk on new tasks higher.
 
     Measured: R(10 α) / R(α) - 1 for layers that are fitted to, and read, contexts of that length.
     """
@@ -129,7 +129,7 @@ def long_contexts_hurt(lab, diversity=FEW):
 
 @STUDY.claim("Figure 4", within(0.15), headline=True, must_fail_on={"times": 8})
 def gap(lab, times=1):
-    """As d → ∞ the gap, the risk on new tasks less that on the pool, is that of the formulas.
+    """As d → ∞, the gap (the risk on new tasks minus that on the pool) is that of the formulas.
 
     Measured: 2 G(2d) - G(d) - G(∞) for the gap G of fitted layers; E y² is 1 + ρ.
     """
@@ -143,9 +143,9 @@ def gap(lab, times=1):
 
 @STUDY.claim("Figure 4", within(0.05), headline=True, must_fail_on={"longer": 0.1})
 def transition(lab, longer=30.0):
-    """As τ → ∞, and for long contexts, the gap is 1 - κ below κ = 1, and 0 above.
+    """For τ → ∞ and long contexts, the gap is 1 - κ below κ = 1, and 0 above.
 
-    Measured: G - max(1 - κ, 0) of the layer of least risk on the pool, exact for the given d.
+    Measured: G - max(1 - κ, 0) of the layer with the least risk on the pool, exact for the given d.
     """
     d = lab.settings.limit_dim
 
@@ -160,10 +160,10 @@ def transition(lab, longer=30.0):
 
 @STUDY.claim("Figure 4", above(0.3), headline=True, must_fail_on={"known": False})
 def bayes_memorises(lab, known=True):
-    """The Bayes predictor for a pool still has a large gap where the pool has 2^(d/2) tasks.
+    """The Bayes predictor for a pool still has a large gap if the pool has 2^(d/2) tasks.
 
-    Measured: its gap, for several d. Where noise vanishes it predicts with the nearest task of the
-    pool, and for 2^(Rd) tasks the gap comes to 2 - 2 √(1 - 4^-R): 0.59 for R = 1/2, for any d.
+    Measured: its gap, for several d. As noise vanishes, it predicts with the nearest task of the
+    pool, and for 2^(Rd) tasks the gap becomes 2 - 2 √(1 - 4^-R): 0.59 for R = 1/2, for any d.
     """
     s = lab.settings
 
@@ -179,7 +179,7 @@ def bayes_memorises(lab, known=True):
 
 @STUDY.figure(shows=[formulas, double_descent])
 def descent_twice(lab, fits=by_prompts):
-    """Risk by the number of prompts, without a ridge: the limit d → ∞, and a dot for each seed."""
+    """Risk against the number of prompts, without a ridge: the limit d → ∞, and a dot per seed."""
     last, taus = fits.risk.isel(d=-1, ridge=0), np.geomspace(0.1, 4, 101)
     exact = limits(lab.settings, FEW, taus).T
     lines = {f"{on}, d → ∞": (taus, values) for on, values in zip(ON, exact, strict=True)}
@@ -189,7 +189,7 @@ def descent_twice(lab, fits=by_prompts):
 
 @STUDY.figure(shows=[gap, transition, bayes_memorises])
 def task_diversity(lab, layers=gap, bayes=bayes_memorises):
-    """The gap by the number of tasks in the limit, and of each seed (of layers, 2 G(2d) - G(d))."""
+    """The gap against the number of tasks: the limit, and each seed (of layers, 2 G(2d) - G(d))."""
     s, kappas = lab.settings, np.geomspace(0.2, 60, 100)
     exact, at_dots = (-np.diff([limits(s, k)[0] for k in each])[:, 0] for each in (kappas, s.pools))
     lines = {f"layers, {TWICE[0]:g} d² prompts": (kappas, exact)}

@@ -1,4 +1,4 @@
-"""Claims of mesalens: what one layer can know of a finite pool, or of a mixture of tasks."""
+"""Claims of mesalens: what one layer can know about a finite pool, or a mixture of tasks."""
 
 import dataclasses
 from typing import Any
@@ -15,8 +15,8 @@ STUDY = atlas.Study(
     citation="Claims of mesalens, not of a paper",
     system="x ~ N(0, Σ), w from a pool of M vectors or from a mixture of Gaussians, noise σ²; one "
     "layer of linear self-attention with one head, or any number of them.",
-    note="Moments of pools and mixtures are means of joint moments: optimum, certificate and risk "
-    "are exact. A seed draws its pools, means and covariances.",
+    note="Moments of pools and mixtures are means of joint moments, so optimum, certificate and "
+    "risk are exact. Each seed draws its own pools, means and covariances.",
     settings={"seeds": (12, 24, 48), "dim": 4, "length": 20, "noise": 0.1, "steps": 2000}
     | {"pools": (256, 1024, 4096, 16_384), "distances": (0.5, 1.0, 2.0, 4.0)},
     quick={"pools": (256, 4096), "distances": (0.5, 2.0)},
@@ -37,9 +37,9 @@ def law(s, functions, covariates=None):
 
 @STUDY.measurement
 def pools(lab, always=None):
-    """For each size of a pool its best layer: the gap to the bound, and the excess on new tasks.
+    """The best layer for each size of the pool: its gap to the bound, and its excess on new tasks.
 
-    With `always` every pool has so many tasks.
+    With `always`, every pool has this number of tasks.
     """
     s, found = lab.settings, []
     every = moments_of(law(s, tasks.LinearFunctions(s.dim)))
@@ -57,8 +57,8 @@ TWO = {"measured": pools.given(always=2)}
 
 @STUDY.claim(PLACE, below(0.05), headline=True, must_fail_on=TWO)
 def pool_certificate(lab, measured=pools):
-    """Given the tasks of a pool of a few hundred or more, no layer with any number of heads is more
-    than 5% below the best one with one head that was found.
+    """For a pool of a few hundred tasks or more, no layer, with any number of heads, has a risk
+    more than 5% below that of the best layer with one head that was found.
 
     Measured: (R - bound) / bound, both exact, for each size of the pool.
     """
@@ -67,10 +67,10 @@ def pool_certificate(lab, measured=pools):
 
 @STUDY.claim(PLACE, within(0.25), headline=True, must_fail_on=TWO)
 def memorisation_gap(lab, measured=pools):
-    """The best layer for a pool of M tasks loses on new tasks, and its excess there falls like 1/M.
+    """The best layer for a pool of M tasks has an excess risk on new tasks, which falls like 1/M.
 
-    Measured: slope of log(R_new / R_new* - 1) in log M between the smallest and the largest pool,
-    plus 1; both risks exact, R_new* that of the best layer for all tasks.
+    Measured: the slope of log(R_new / R_new* - 1) in log M between the smallest and the largest
+    pool, plus 1; both risks are exact, and R_new* is that of the best layer for all tasks.
     """
     ends = np.log(measured.loses).isel(tasks=[0, -1])
     return np.diff(ends).item() / np.diff(np.log(ends.tasks)).item() + 1
@@ -90,16 +90,16 @@ def on_a_pool(s):
 
 @STUDY.claim(PLACE, below(0.01), headline=True, must_fail_on="untrained")
 def pool_trained(lab, trained=on_a_pool):
-    """Layers that are trained on the risk of a pool of 64 tasks come to the best layer for it.
+    """Layers trained on the exact risk of a pool of 64 tasks reach the best layer for it.
 
     Measured: R / R* - 1 after training, both exact; seeds that stay on the plateau of rank one
-    count.
+    count too.
     """
     return float(trained.last.risk) / optimum(trained.task).risk - 1
 
 
 def mixture(lab, distance, shares=(0.25, 0.75)):
-    """Two Gaussian priors with means at ± half of a distance, and covariances of their own."""
+    """Two Gaussian priors with means at ± half of a distance, and different covariances."""
     s, d = lab.settings, lab.settings.dim
     factors, direction = lab.rng().normal(size=(2, d, 4 * d)), lab.rng("mean").normal(size=(1, d))
     direction /= np.linalg.norm(direction)
@@ -112,10 +112,10 @@ def mixture(lab, distance, shares=(0.25, 0.75)):
 
 @STUDY.measurement
 def price(lab, same=False, still=False):
-    """Risks at each distance of the means: of the best layer for both components, and of one layer
-    for each; and the bounds of both.
+    """Risks at each distance of the means, for the best layer for both components and for one layer
+    per component, and the bounds of both.
 
-    The components may be the same, or the distance always 1.
+    With `same` the components are equal; with `still` the distance is always 1.
     """
 
     def risks(distance):
@@ -135,8 +135,8 @@ def price(lab, same=False, still=False):
 
 @STUDY.claim(PLACE, above(0.001), headline=True, must_fail_on={"measured": price.given(same=True)})
 def component_matters(lab, measured=price):
-    """A layer with one head that has to serve a mixture has more risk than layers with one head
-    that are told the component.
+    """The best layer with one head for a mixture has more risk than layers with one head that are
+    told the component.
 
     Measured: R / Σ_k π_k R_k - 1 for the best such layers, exact, for several distances of means.
     """
@@ -147,7 +147,8 @@ def component_matters(lab, measured=price):
 def price_grows(lab, measured=price):
     """The price of not knowing the component grows with the distance of the means.
 
-    Measured: R - Σ_k π_k R_k over the same at the distance before, for each distance but the first.
+    Measured: R - Σ_k π_k R_k, divided by its value at the previous distance, for each distance
+    except the first.
     """
     paid = measured.serves - measured.knows
     return paid[1:] / paid[:-1].values
@@ -155,7 +156,7 @@ def price_grows(lab, measured=price):
 
 @STUDY.figure(shows=[memorisation_gap])
 def memorisation(lab, measured=pools):
-    """What the best layer for a pool of tasks pays on new ones, exactly, against the size of the
+    """Exact relative excess risk on new tasks of the best layer for a pool, against the size of the
     pool; a dot for each seed, which draws its pools. The line falls like 1/M.
     """
     sizes = measured.tasks.values
@@ -167,9 +168,9 @@ def memorisation(lab, measured=pools):
 
 @STUDY.figure(shows=[component_matters])
 def price_of_not_knowing(lab, measured=price):
-    """How much more risk the best layer has that serves both components of a mixture than layers
-    that are told the component, exactly, against the distance of the two means: for layers with one
-    head, and for the bounds of any number of heads. A dot for each seed.
+    """Exact relative excess risk of the best layer for both components of a mixture over layers
+    that are told the component, against the distance of the two means: for layers with one head,
+    and for the bounds for any number of heads. A dot for each seed.
     """
     paid = {
         "one head": measured.serves / measured.knows - 1,

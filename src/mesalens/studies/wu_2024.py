@@ -13,12 +13,12 @@ STUDY = atlas.Study(
     "wu-2024",
     title="How Many Pretraining Tasks Are Needed for In-Context Learning of Linear Regression?",
     citation="Wu, Zou, Chen, Braverman, Gu and Bartlett, ICLR 2024, arXiv 2310.08391",
-    system="x ~ N(0, H), w ~ N(0, ψ² I), noise σ²; one matrix, ŷ = ⟨x, Γ 1/N Σ yᵢxᵢ⟩, by one pass "
-    "of SGD over T prompts, a task in each, from Γ = 0, with a rate that is halved log T times.",
-    note="Places are those of the abstract; formulas are derived here. Γ is N times P. The first "
+    system="x ~ N(0, H), w ~ N(0, ψ² I), noise σ²; one matrix, ŷ = ⟨x, Γ 1/N Σ yᵢxᵢ⟩, trained by "
+    "one pass of SGD over T prompts, one task each, from Γ = 0, with a rate halved log T times.",
+    note="Claims are those of the abstract; formulas are derived here. Γ is N times P. The first "
     "rate is a share of 1 / (tr H tr H̃), H̃ = E[s sᵀ]/N² for s = Σ yᵢxᵢ; errors are not halved.",
     unchecked={
-        "effective dimension": "its constants are not known to us; what follows without is checked"
+        "effective dimension": "its constants are not known to us; what needs none is checked"
     },
     settings={"seeds": (6, 12, 24), "noise": 0.1, "length": 20, "share": 0.1, "others": (5, 100)}
     | {"flat": (7, 8), "power_law": (10, 40), "tasks": (2**13, 2**14, 2**15), "bayes": (2, 5, 10)},
@@ -38,7 +38,7 @@ def law(H, length, noise, psi=1.0):
 
 
 def drawn(lab, length):
-    """The task of a covariance that the seed draws, with ψ² = 2 in every other seed."""
+    """A task with a random covariance for each seed, with ψ² = 2 in every other seed."""
     factor = lab.rng().normal(size=(5, 10))
     return law(factor @ factor.T / 10, length, lab.settings.noise, np.sqrt(1.0 + lab.seed % 2))
 
@@ -52,7 +52,7 @@ def moments_by_formula(task, noise=1.0):
 
 @STUDY.experiment
 def one_pass(s, slower=1.0, power=2.0):
-    """One pass from Γ = 0, for H = I and for eigenvalues i⁻², several d, and several T."""
+    """One pass from Γ = 0, for H = I and for eigenvalues i⁻², for several d and T."""
     spectra = {f"H = I, d = {d}": np.ones(d) for d in s.flat}
     spectra |= {f"i⁻², d = {d}": np.arange(1.0, d + 1) ** -power for d in s.power_law}
 
@@ -71,7 +71,7 @@ def one_pass(s, slower=1.0, power=2.0):
 
 @STUDY.measurement
 def excess(lab, trained=one_pass):
-    """R(Γ) - R(Γ*), exactly, for each spectrum and each T."""
+    """The exact excess R(Γ) - R(Γ*), for each spectrum and T."""
 
     def of(run):
         P, moments = analysis.learned_preconditioner(run.learner)[0], moments_of(run.task)
@@ -87,7 +87,7 @@ def excess(lab, trained=one_pass):
 def best_matrix(lab, noise=1.0):
     """The best matrix is ((N+1)/N H + (tr H + σ²/ψ²)/N I)⁻¹.
 
-    Measured: ‖Γ* - formula‖_F / ‖formula‖_F, Γ* from exact moments; a random H in each seed.
+    Measured: ‖Γ* - formula‖_F / ‖formula‖_F, with Γ* from exact moments; a random H for each seed.
     """
     task = drawn(lab, lab.settings.length)
     H, K = moments_by_formula(task, noise)
@@ -98,9 +98,9 @@ def best_matrix(lab, noise=1.0):
 
 @STUDY.claim("Abstract", every_seed_below(1e-9), headline=True, must_fail_on={"noise": 0.0})
 def excess_formula(lab, noise=1.0):
-    """The excess of any Γ is ⟨H, (Γ - Γ*) H̃ (Γ - Γ*)ᵀ⟩, on contexts of the length N and others.
+    """The excess risk of any Γ is ⟨H, (Γ - Γ*) H̃ (Γ - Γ*)ᵀ⟩, for context length N and others.
 
-    Measured: R_M(Γ) over the formula, minus 1, for a random Γ, M = N and other lengths.
+    Measured: R_M(Γ) divided by the formula, minus 1, for a random Γ, M = N and other lengths.
     """
     task, gamma = drawn(lab, lab.settings.length), lab.rng("matrix").normal(size=(5, 5))
 
@@ -120,9 +120,9 @@ ALL_ALIKE = excess.given(trained=one_pass.given(power=0.0))
 
 @STUDY.claim("Abstract", within(0.2), headline=True, must_fail_on={"measured": SLOWER})
 def tasks_needed(lab, measured=excess):
-    """For H = I the excess falls like 1/T in the number of tasks.
+    """For H = I, the excess risk falls like 1/T in the number T of tasks.
 
-    Measured: slope of log excess, exact, in log T over all T, plus 1, for each d.
+    Measured: the slope of the log exact excess in log T over all T, plus 1, for each d.
     """
     ends = np.log(measured.excess).isel(tasks=[0, -1], law=slice(len(lab.settings.flat)))
     return ends.diff("tasks").isel(tasks=0, drop=True) / np.log(ends.tasks).diff("tasks").item() + 1
@@ -130,9 +130,9 @@ def tasks_needed(lab, measured=excess):
 
 @STUDY.claim("Abstract", below(1.2), headline=True, must_fail_on={"measured": ALL_ALIKE})
 def dimension_free(lab, measured=excess):
-    """For eigenvalues i⁻² the excess after a fixed number of tasks does not grow with d.
+    """For eigenvalues i⁻², the excess risk after a fixed number of tasks does not grow with d.
 
-    Measured: excess at the largest d over that at the smallest, four times less, at the first T.
+    Measured: excess at the largest d over that at the smallest, a quarter of it, for the first T.
     """
     of_laws = measured.excess.isel(tasks=0).values[len(lab.settings.flat) :]
     return of_laws[-1] / of_laws[0]
@@ -140,8 +140,8 @@ def dimension_free(lab, measured=excess):
 
 @STUDY.claim("Abstract", below(2.0), headline=True, must_fail_on={"noise": 0.01, "longer": 10})
 def near_bayes_at_own_length(lab, noise=1.0, longer=1):
-    """With noise, and no more examples than dimensions, the excess of the best layer over the noise
-    is within a factor of two of that of Bayes.
+    """With noise, and no more examples than dimensions, the risk of the best layer minus the noise
+    variance is within a factor of two of that of the Bayes predictor.
 
     Measured: (R - σ²) / (R_Bayes - σ²), H = I, d = 10, σ² from 1 to 2; R exact, R_Bayes simulated.
     """
@@ -157,8 +157,8 @@ def near_bayes_at_own_length(lab, noise=1.0, longer=1):
 
 @STUDY.claim("Abstract", above(1.25), headline=True, must_fail_on={"same": True})
 def other_length_hurts(lab, same=False):
-    """On contexts of a quarter, or five times, the length the excess over the noise is a quarter
-    above that of the layer for that length, and more.
+    """On contexts of a quarter, or five times, the length N, the risk of the layer for N minus the
+    noise variance is at least a quarter above that of the layer for that length.
 
     Measured: (R_M(Γ_N) - σ²) / (R_M(Γ_M) - σ²), eigenvalues 1/i, d = 10, σ² from 0.05 to 0.15.
     """
@@ -173,8 +173,8 @@ def other_length_hurts(lab, same=False):
 
 @STUDY.figure(shows=[other_length_hurts, near_bayes_at_own_length])
 def at_other_lengths(lab):
-    """Excess over the noise against the length of the context, exact: of the layer that is best for
-    20 examples, of the best for each length, and of Bayes. d = 10, eigenvalues 1/i, σ² = 0.1.
+    """Risk minus the noise variance against the context length: of the best layer for 20 examples,
+    of the best for each length, and of the Bayes predictor. d = 10, eigenvalues 1/i, σ² = 0.1.
     """
     H, noise, lengths = np.diag(1 / np.arange(1.0, 11)), 0.1, (3, 5, 10, 20, 40, 80, 160, 320)
     own = [law(H, M, noise) for M in lengths]
@@ -190,8 +190,8 @@ def at_other_lengths(lab):
 
 @STUDY.figure(shows=[tasks_needed, dimension_free])
 def excess_over_tasks(lab, measured=excess):
-    """Excess risk, exact, against the number of tasks seen, a dot for each seed. The lines fall
-    like 1/T, as is claimed where all eigenvalues are 1.
+    """Exact excess risk against the number of tasks seen, a dot for each seed. The lines fall like
+    1/T, as claimed if all eigenvalues are 1.
     """
     points = {str(law): measured.excess.sel(law=law, drop=True) for law in measured.law.values}
     T, flat = measured.tasks, measured.law.values[: len(lab.settings.flat)]

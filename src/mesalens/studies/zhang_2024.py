@@ -18,11 +18,13 @@ STUDY = atlas.Study(
     "One-Step GD Initialization",
     citation="Zhang, Wu and Bartlett, NeurIPS 2024, arXiv 2402.14951",
     system="x ~ N(0, H), w ~ N(β, Ψ), noise σ²; one layer of linear attention, then a linear MLP "
-    "W₂ᵀW₁ on its tokens (LTB); GD-β: one preconditioned step from a start, both free.",
-    note="Places are those of the abstract: the text was not at hand. Formulas are derived here. "
-    "Γ is n times P of the package.",
+    "W₂ᵀW₁ on its tokens (LTB); GD-β: one preconditioned step of gradient descent from a start, "
+    "where both preconditioner and start are free.",
+    note="Claims are those of the abstract: the paper's text was not available. Formulas are "
+    "derived here. Γ is n times the P of the package.",
     unchecked={
-        "GPT-2 with and without MLP": "trained on losses at every position, which are not there yet"
+        "GPT-2 with and without MLP": "it is trained on losses at every position, which the "
+        "package does not have yet"
     },
     settings={"seeds": (5, 10, 20), "dim": 4, "length": 8, "noise": 0.25, "steps": 3000}
     | {"lengths": (0.5, 1.0, 2.0), "bayes": (1, 2, 4), "prompts": 4000, "mean": 1.0},
@@ -37,7 +39,7 @@ best_step = atlas.remembered(theory.best_started_step)
 
 
 def law(s, rng, mean=None, length=None, noise=None) -> Any:
-    """A random H and Ψ; ‖β‖_H is the length of the mean."""
+    """A task with random H and Ψ; `mean` is the length ‖β‖_H of the mean."""
     d = s.dim
     H, Psi = (factor @ factor.T / (8 * d) for factor in rng.normal(size=(2, d, 8 * d)))
     beta = rng.normal(size=(1, d))
@@ -52,7 +54,7 @@ def law(s, rng, mean=None, length=None, noise=None) -> Any:
 
 @STUDY.experiment
 def block(s):
-    """An LTB trained on the exact risk; each seed draws its task."""
+    """An LTB trained on the exact risk; each seed draws its own task."""
     structure = {"kind": "linear-block"}
     adam = {"kind": "adam", "learning_rate": 0.02, "b2": 0.999, "clip": 100.0, "schedule": "cosine"}
     return atlas.Experiment(
@@ -90,7 +92,8 @@ beside_zero = atlas.compared.given(trained=block, reference=from_zero)
 def gd_beta_optimum(lab, noisy=1):
     """The best GD-β starts from β and has the matrix Ψ ((n+1)/n HΨ + (tr(HΨ) + σ²)/n I)⁻¹.
 
-    Measured: ‖Γ - formula‖_F / ‖formula‖_F + ‖W_0 - β‖ / ‖β‖, from exact moments; random H, Ψ, β.
+    Measured: ‖Γ - formula‖_F / ‖formula‖_F + ‖W_0 - β‖ / ‖β‖, from exact moments; random H, Ψ and
+    β.
     """
     task = law(lab.settings, lab.rng())
     H, Psi = task.covariates.second_moment(), task.functions.row_covariance()
@@ -106,7 +109,8 @@ def gd_beta_optimum(lab, noisy=1):
 def gd_beta_certificate(lab, start=True):
     """No LTB, with any number of heads, has less risk than the best GD-β.
 
-    Measured: |R / bound - 1|, the bound of all that is linear in (S, 1) ⊗ x_query; both exact.
+    Measured: |R / bound - 1|, with the bound for all predictors that are linear in (S, 1) ⊗
+    x_query; both exact.
     """
     task = law(lab.settings, lab.rng())
     return abs(best_step(task).risk / theory.lower_bound(moments_of(task), start=start) - 1)
@@ -114,17 +118,17 @@ def gd_beta_certificate(lab, start=True):
 
 @STUDY.claim(PLACE, below(0.03), headline=True, must_fail_on={"beside": beside_zero})
 def block_is_gd_beta(lab, beside=beside):
-    """An LTB that is trained on the risk, and leaves its plateaus, comes to be the best GD-β.
+    """An LTB that is trained on the exact risk and leaves its plateaus becomes the best GD-β.
 
-    Measured: E‖ŷ - ŷ_GDβ‖ / E‖ŷ_GDβ‖, on fresh prompts; seeds count that gain more than 80% of what
-    the best GD-β gains over predicting 0.
+    Measured: E‖ŷ - ŷ_GDβ‖ / E‖ŷ_GDβ‖, on fresh prompts; a seed counts if it gains more than 80% of
+    what the best GD-β gains over predicting 0.
     """
     return beside.prediction_difference
 
 
 @STUDY.claim(PLACE, above(0.001), headline=True, must_fail_on={"shrunk": 0.0})
 def attention_has_a_gap(lab, shrunk=1.0):
-    """Attention alone, with any number of heads, stays above the best GD-β if β is not 0.
+    """Attention alone, with any number of heads, has more risk than the best GD-β if β is not 0.
 
     Measured: bound / R_GDβ - 1, both exact, for several lengths ‖β‖_H.
     """
@@ -138,8 +142,8 @@ def attention_has_a_gap(lab, shrunk=1.0):
 
 @STUDY.claim(PLACE, below(2.0), headline=True, must_fail_on={"noise": 0.001, "longer": 20})
 def near_bayes(lab, noise=1.0, longer=1):
-    """With noise, and no more examples than dimensions, the best GD-β is nearly as good as Bayes:
-    its excess over the noise is at most twice that of Bayes.
+    """With noise, and no more examples than dimensions, the best GD-β is nearly as good as the
+    Bayes predictor: its risk minus the noise variance is at most twice as large.
 
     Measured: (R - σ²) / (R_Bayes - σ²) for several n; R exact, R_Bayes simulated.
     """
@@ -156,7 +160,7 @@ def near_bayes(lab, noise=1.0, longer=1):
 def flow_converges(lab, until=40.0):
     """Gradient flow on β and Γ reaches the best GD-β, though the risk is not convex.
 
-    Measured: R / R_GDβ - 1 at the end of the flow from normal β and Γ; random tasks, risks exact.
+    Measured: R / R_GDβ - 1 at the end of the flow from Gaussian β and Γ; random tasks, exact risks.
     """
     task = law(lab.settings, lab.rng())
 
@@ -173,9 +177,7 @@ def flow_converges(lab, until=40.0):
 
 @STUDY.figure(shows=[attention_has_a_gap, gd_beta_optimum])
 def price_of_no_mlp(lab):
-    """Risk against the length of the mean, exact, for one task: with an MLP the layer does not feel
-    it.
-    """
+    """Exact risk against the length of the mean, for one task: with an MLP it does not matter."""
     lengths = np.linspace(0, 2.4, 7)
     drawn = [law(lab.settings, np.random.default_rng(7), mean) for mean in lengths]
     best = [theory.optimal_lsa(task, starts=2) for task in drawn]

@@ -1,4 +1,8 @@
-"""Training of any learner with trainable arrays."""
+"""Training: any learner with trainable arrays, many seeds and settings at once.
+
+`train` is the main function. A training is described by an objective, an optimiser and a stopping
+rule, or as a whole by `TrainingSettings`, which can be saved; its result is a `Training`.
+"""
 
 import lazy_loader
 

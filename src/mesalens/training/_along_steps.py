@@ -1,4 +1,4 @@
-"""Measures pairs of consecutive learners of a training."""
+"""`along_steps`: measures pairs of consecutive learners of a training."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,10 +25,23 @@ def along_steps(
     steps: int,
     batch_size: int,
 ) -> PyTree[Array]:
-    """`measure(before, after)` of the learners before and after each step, along a first axis.
+    """Measures the learners before and after each step of a short training.
 
-    Steps are those of a short training by the squared error of fresh prompts; `train` can measure
-    one learner at a time only. `measure` may be an `equinox.Partial`: a new function is compiled.
+    The training minimises the squared error on fresh prompts. (The `measure` of `train` sees one
+    learner at a time.)
+
+    Args:
+        learner: The learner before the first step.
+        task: The distribution of prompts.
+        optimiser: An `Optimiser`, its name, or a mapping of `kind` and parameters.
+        measure: `measure(before, after)` returns an array or a pytree of arrays. Each new function
+            is compiled; pass an `equinox.Partial` to change only numbers.
+        key: A random key.
+        steps: The number of steps.
+        batch_size: The number of fresh prompts in a step.
+
+    Returns:
+        What `measure` returns, with a leading axis of steps.
     """
     trained, rest = eqx.partition(learner, learner.trainable())
     rule = kinds.build("optimiser", optimiser).transformation(steps)

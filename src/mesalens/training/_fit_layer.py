@@ -1,4 +1,4 @@
-"""One layer of linear self-attention, fitted to a set of prompts by least squares."""
+"""`fit_layer`: one layer of linear self-attention, fitted to prompts by least squares."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,21 +14,36 @@ from mesalens.prompt import AnyPrompt
 def fit_layer(
     prompts: AnyPrompt, targets: Float[Array | np.ndarray, "N m"], *, ridge: float = 0.0
 ) -> LinearTransformer:
-    """The layer that reads labels, `ŷ = Σ_i y_i (e_i · A x_q)`, of least error on N prompts.
+    r"""The layer of linear self-attention with the least squared error on a set of prompts.
 
-        A = argmin 1/N Σ ‖ŷ - y_query‖² + ridge ‖A‖²
+    The layer predicts $\hat y = \sum_i y_i\,(e_i \cdot A x_q)$ with tokens $e_i = (x_i, y_i)$, and
 
-    over (d + m) × d matrices, in float64. Without a ridge it is the one of least norm where several
-    are best, as they are if N m is below (d + m) d.
+    $$ A = \operatorname{argmin}_A \frac1N \sum \|\hat y - y_\text{query}\|^2
+    + \text{ridge}\,\|A\|_F^2 $$
+
+    over $(d + m) \times d$ matrices, computed in float64. If there are several minimisers, as for
+    `ridge=0` and $N m < (d + m)\,d$, it is the one of least norm.
 
     Args:
-        prompts: a batch.
-        targets: their labels y_query.
-        ridge: the weight of ‖A‖².
+        prompts: A batch of N prompts.
+        targets: Their labels y_query, of shape (N, m).
+        ridge: The weight of ‖A‖², at least 0.
+
+    Returns:
+        A `LinearTransformer` with one layer and one head.
 
     Raises:
-        ValueError: if shapes do not fit each other, numbers are not finite, or the least-squares
-            problem does not fit in memory.
+        ValueError: if shapes do not match, numbers are not finite, or the least-squares problem
+            does not fit in memory.
+
+    Example:
+        >>> from mesalens import random, tasks, training
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(2), tasks.LinearFunctions(2), context_length=8
+        ... )
+        >>> prompts, targets = task.sample(random.key(0), (100,))
+        >>> training.fit_layer(prompts, targets).layers
+        1
 
     Source: Lu, Letey, Zavatone-Veth, Maiti and Pehlevan (2025), arXiv 2405.11751, for m = 1.
     """
@@ -61,7 +76,7 @@ def fit_layer(
 def _least_squares(
     features: Float[np.ndarray, "N p"], values: Float[np.ndarray, "N 1"]
 ) -> Float[np.ndarray, " p"]:
-    """The solution of least norm; by QR, ten times as fast as by singular values, if it can be."""
+    """The solution of least norm; by QR if that is stable, ten times as fast as by the SVD."""
     rows, unknowns = features.shape
     padded = np.concatenate([values, np.zeros((max(unknowns - rows, 0), 1))])
     workspace, gels = scipy.linalg.get_lapack_funcs(("gels_lwork", "gels"), (features, padded))

@@ -1,4 +1,4 @@
-"""Gradient flow: training with infinite batches and infinitely small steps."""
+"""`gradient_flow`: training with infinite batches and infinitely small steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,8 +24,8 @@ from mesalens.training.training import Training
 
 MOST_STEPS = 100_000
 STATIONARY = 1e-9
-"""The norm of the gradient below which the flow has arrived, if the risk is that of the best step
-of descent or below: at saddles, and for small weights, the gradient is as small."""
+"""The flow has converged if the gradient has a smaller norm, and the risk is at most that of the
+best step of descent: at saddles, and for small weights, the gradient is as small."""
 
 
 def gradient_flow(
@@ -39,36 +39,38 @@ def gradient_flow(
     rtol: float = 1e-6,
     atol: float = 1e-9,
 ) -> Training:
-    """The solution of dθ/dt = -∂R/∂θ, R the exact risk of one layer of linear self-attention.
+    r"""Gradient flow of one layer of linear self-attention on its exact risk.
 
-    Integrated in float64 by Tsitouras' 5(4) method with adaptive steps (`diffrax.Tsit5`), until it
-    has arrived or the last time is reached. The equations are stiff: if d or the inputs are large,
-    expect minutes.
+    $$ \frac{d\theta}{dt} = -\frac{\partial R}{\partial \theta} $$
+
+    It is integrated in float64 by Tsitouras' 5(4) method with adaptive steps (`diffrax.Tsit5`),
+    until it has converged or the last time is reached. The equations are stiff: if d or the inputs
+    are large, it takes minutes.
 
     Args:
-        initialise: `initialise(key)`, a layer at time 0. Seed i has the weights from which `train`
-            starts it.
-        task: What the risk is of.
-        times: Two or more times, which increase from 0 or above.
+        initialise: `initialise(key)` returns the layer at time 0. Seed i has the same initial
+            weights as seed i of `train`.
+        task: The distribution of prompts.
+        times: Two or more increasing times, the first at least 0.
         seeds: The number of runs.
         key: A random key.
-        measure: What of a layer is kept at each of the times, numbers or arrays by name.
+        measure: `measure(layer)` returns numbers or arrays by name, to be saved at each time.
         rtol: The relative tolerance of a step.
         atol: The absolute tolerance of a step.
 
     Returns:
-        The result of `train` with the population objective, with the dimension `time` in place of
-        `step`: `risk` at each of the times and what is measured, and the learners at the last.
+        The layers at the last time, and `metrics` with the dimensions `seed` and `time`: `risk`,
+            and the results of `measure`.
 
     Raises:
-        ValueError: if the times do not increase from 0 or above, the risk is not known exactly, or
-            the flow does not reach the last time.
+        ValueError: if the times do not increase, the exact risk is unknown, the learner is not such
+            a layer, or the flow does not reach the last time.
     """
     count("seeds", seeds)
     times = np.asarray(times, np.float64)
     rising = times.ndim == 1 and len(times) > 1 and times[0] >= 0 and (np.diff(times) > 0).all()
     if not (rising and np.isfinite(times[-1])):
-        raise InputError("times must be two or more that increase from 0 or above.")
+        raise InputError("times must be two or more increasing numbers, the first at least 0.")
     moments = task_moments(task)
     step = best_descent(moments)[1]
     near = step + 1e-6 * (moments.null_risk - step)
@@ -81,7 +83,7 @@ def gradient_flow(
         values, learners = _integrate(learners, numbers, measure)
     if not np.isfinite(values["risk"]).all():
         raise InputError(
-            f"the flow needs more than {MOST_STEPS} steps to reach time {times[-1]:g}; give "
+            f"the flow needs more than {MOST_STEPS} steps to reach time {times[-1]:g}; use "
             "earlier times, or a smaller scale of the task."
         )
     metrics = xr.Dataset(
@@ -93,7 +95,7 @@ def gradient_flow(
 
 @eqx.filter_jit
 def _integrate(learners, numbers, measure):
-    """What is kept at each time, and the last learners; compiled once for tasks of one size."""
+    """What is measured at each time, and the last learners; compiled once for tasks of one size."""
     moments, near, times, rtol, atol = numbers
     parameters, frozen = eqx.partition(learners, learners.trainable())
 
@@ -129,13 +131,13 @@ def _integrate(learners, numbers, measure):
         assert solution.ys is not None
         values, last = solution.ys
         last = jax.tree.map(lambda leaf: leaf[0], last)
-        # Diffrax leaves infinity at times after the event, where nothing moves any more
+        # Diffrax leaves infinity at times after the event, where the flow stands still
         ended = solution.result == diffrax.RESULTS.event_occurred
         after = ended & jnp.isinf(values["risk"])
         held = jax.vmap(lambda over, value, end: jnp.where(over, end, value), (0, 0, None))
         return jax.tree.map(lambda *leaves: held(after, *leaves), values, kept(last)), last
 
-    # One seed after the other: in a vmap all would take as many steps as the slowest
+    # One seed after the other: in a vmap all seeds would take as many steps as the slowest
     values, last = jax.lax.map(lambda each: run(*each), (parameters, frozen))
     return values, eqx.combine(last, frozen)
 

@@ -1,4 +1,4 @@
-"""`train`: any learner on fresh prompts at each step, for many seeds and values at once."""
+"""`train`: trains any learner, for many seeds and settings at once."""
 
 import functools
 import inspect
@@ -53,72 +53,90 @@ def train(
     checkpoint: Path | None = None,
     description: Mapping[str, Any] | None = None,
 ) -> Training:
-    """Trains learners by gradients of their loss, one for each seed and each combination of values.
+    """Trains learners by gradient descent: one run for each seed and each combination of `vary`.
 
-        train(initialise, task, optax.adam(1e-3), steps=1000, seeds=5, key=key)
-        train(
-            initialise,
-            lambda noise: dataclasses.replace(task, noise=GaussianNoise(noise)),
-            lambda rate: optax.adam(rate),
-            vary={"rate": [1e-3, 3e-3], "noise": [0.0, 0.1]},
-            …,
-        )
+    **Several settings.** With `vary`, all combinations of the values are one compiled program.
+    `initialise` (after the key), `task` and `optimiser` may be functions of the varied values: each
+    is called with those values that its signature names. JAX traces these calls, so a number
+    arrives as an array without dimensions; of a pytree (a task, weights) only the leaves that
+    differ along the axis are traced.
 
-    With `vary`, all combinations of values are one compiled program. `initialise` (behind the key),
-    `task` and `optimiser` may then be functions of the varied values, each of those that its
-    signature names. JAX traces them: a number becomes an array without dimensions, and of a pytree
-    (a task, weights) those leaves that differ along the axis. Without `vary` there is one point.
+    **Random numbers.** A seed uses the same keys for every combination of values, so these are
+    compared on the same prompts. A run does not depend on the other seeds (except with JAX's `rbg`
+    generators in one `vmap`).
 
-    A seed has the same keys at every point, so that points are compared on the same prompts, and
-    independent of the other seeds (with JAX's `rbg` generators in one `vmap` it is not).
+    **How a run ends.** After `steps`, or when `stop` says that it has converged, or before a step
+    whose loss, gradient or new weights are not finite. Then the learner keeps its last finite
+    weights, `say` gets a message, and the other runs continue. `Training.require_finite` raises an
+    error for such runs.
 
-    A seed ends after `steps`, or where `stop` finds that it has converged, or before a step whose
-    loss, gradient or new weights are not finite: the learner stays as it was, `say` is told, and
-    the other runs go on. `Training.require_finite` raises in that case.
+    **Where runs are computed.** On a CPU each run has one core, and as many run at once as there
+    are cores. On an accelerator, or on several devices, all runs are one `vmap`, sharded over the
+    devices. Runs that need more than `memory` are trained in groups.
 
-    On a CPU each run has a core of its own, as many at once as there are cores; on an accelerator,
-    or several devices, all runs are one `vmap`, sharded over the devices. Runs that need more than
-    `memory` go in groups.
+    **Precision.** Float32, or float64 if JAX computes in float64 (`jax_enable_x64`). Exact
+    objectives are always minimised in float64.
 
-    Where JAX computes in float64 (`jax_enable_x64`), training and learners are of float64;
-    elsewhere learners are of float32. An exact objective is minimised in float64 in any case.
-
-    A checkpoint keeps the last two states, every few seconds, at the end, and when something stops
-    the training. The same call goes on from there: weights and metrics are those of a training that
-    was never stopped, bit for bit, on the same machine. `steps` may grow, unless the optimiser
-    depends on it.
+    **Checkpoints.** The last two states are saved every few seconds, at the end, and when the
+    training is stopped. The same call continues from the last one, and gives the same weights and
+    metrics as a training that was never stopped, bit for bit on the same machine. `steps` may be
+    increased, unless the optimiser depends on it.
 
     Args:
-        initialise: `initialise(key)`, a learner before training.
-        task: What prompts are drawn from.
-        optimiser: Any of Optax, those with line searches included, or an `Optimiser`, or its name,
-            or a mapping of `kind` and parameters.
+        initialise: `initialise(key)` returns a learner before training.
+        task: The distribution of prompts.
+        optimiser: An optimiser of Optax (also one with a line search), an `Optimiser`, its name, or
+            a mapping of `kind` and parameters.
         steps: The number of steps.
-        batch_size: The fresh prompts in a step.
-        microbatches: The number of equal parts in which a batch is drawn and differentiated, one
-            after the other. They need less memory, and less time if a part fits into a CPU's cache.
-        seeds: Their number n, for seeds 0 … n - 1, or a sequence of seeds.
+        batch_size: The number of fresh prompts in a step.
+        microbatches: The number of equal parts into which a batch is split. They are computed one
+            after the other, which needs less memory, and is faster if a part fits in the cache.
+        seeds: The number n of seeds (0 to n - 1), or a sequence of seeds.
         key: A random key.
-        vary: Values by the name of the axis: numbers, or pytrees by their labels.
-        every: The steps of one compiled call, after which everything is measured.
-        objective: What is minimised: an object, its name, or such a mapping.
-        measure: `measure(learner, key)`, more numbers to measure during training, by name.
-        stop: When a run has converged: an object, its name, or such a mapping.
-        batching: "cores" or "vmap".
-        memory: What may be taken, in bytes; what is free by default.
+        vary: The values along each axis, by name: a list of numbers, or a mapping of labels to
+            pytrees.
+        every: The number of steps between measurements. Everything between two of them is one
+            compiled call.
+        objective: What is minimised: an `Objective`, its name, or a mapping of `kind` and
+            parameters.
+        measure: `measure(learner, key)` returns more numbers to measure, by name.
+        stop: When a run has converged: a `StoppingRule`, its name, or a mapping of `kind` and
+            parameters.
+        batching: "cores" or "vmap"; by default as described above.
+        memory: The memory to use, in bytes; by default what is free.
         progress: Called with the number of steps done.
-        say: Called with a line on anything important; a warning by default.
-        checkpoint: A folder for the states.
-        description: Settings of the caller, in values that JSON has: kept in the states, and named
-            where they differ from those of the caller.
+        say: Called with messages, such as that a run diverged; by default issues a warning.
+        checkpoint: A folder for the states; by default none are saved.
+        description: Settings of the caller, as JSON values. They are saved with the states, and an
+            error names those that differ when a training is resumed.
 
     Returns:
-        Learners and metrics, with the axes in the order of `vary`, then seeds.
+        Learners and metrics, with one axis for each name in `vary`, then the axis of seeds.
 
     Raises:
-        ValueError: if an argument is out of range or of the wrong type, nothing depends on a varied
-            value, there is nothing to train, the gradient of a run is 0 in all of the first `every`
-            steps, or the checkpoint cannot be written, is in use, or is of another training.
+        ValueError: if an argument is out of range or has the wrong type, nothing depends on a
+            varied value, there is nothing to train, the gradient of a run is 0 in all of the first
+            `every` steps, or the checkpoint cannot be written, is in use, or belongs to another
+            training.
+
+    Example:
+        >>> import mesalens as ml
+        >>> task = ml.tasks.RegressionTask(
+        ...     ml.tasks.Gaussian(2), ml.tasks.LinearFunctions(2), context_length=4
+        ... )
+        >>> def initialise(key):
+        ...     return ml.LinearTransformer.initialise(2, key=key)
+        >>> options = {"steps": 20, "batch_size": 16, "every": 10, "key": ml.random.key(0)}
+        >>> run = ml.train(initialise, task, ml.training.Adam(1e-3), seeds=2, **options)
+        >>> run.metrics.loss.shape
+        (2, 3)
+
+        With two learning rates, in one program:
+
+        >>> rates = {"learning_rate": [1e-3, 3e-3]}
+        >>> run = ml.train(initialise, task, ml.training.Adam, vary=rates, **options)
+        >>> run.metrics.loss.dims
+        ('learning_rate', 'seed', 'step')
     """
     engine, runs = prepared(
         initialise,
@@ -161,7 +179,7 @@ def prepared(
     description: Mapping[str, Any] | None = None,
     divided: bool | None = None,
 ) -> tuple[Engine, Grid]:
-    """The programs of a training, not yet compiled, and its runs; see `train` and `Engine`."""
+    """The programs of a training, not yet compiled, and its runs; see `train`."""
     for name, value in {"steps": steps, "every": every, "batch_size": batch_size}.items():
         count(name, value)
     if batch_size % count("microbatches", microbatches):
@@ -186,7 +204,7 @@ def prepared(
 
     columns = {n: list(v.values()) if isinstance(v, Mapping) else list(v) for n, v in vary.items()}
     first = {name: values[0] for name, values in columns.items()}
-    # All values are tried here as they are, because traced ones pass checks
+    # All values are tried here, because traced ones pass every check
     changes = [first | {name: value} for name, values in columns.items() for value in values[1:]]
     problem, *_ = (_checked(problem_at(values), key) for values in (first, *changes))
     weights = size_of(lambda k: eqx.filter(problem.initialise(k), eqx.is_array), key)
@@ -196,7 +214,10 @@ def prepared(
     if minimised.exact:
         tasks = (problem_at(values).task for values in combinations(columns))
         if not all(eqx.tree_equal(one, problem.task) for one in tasks):
-            raise InputError("an exact objective is of one task; train tasks one after the other.")
+            raise InputError(
+                "an exact objective needs one task, but vary changes it; train the tasks one "
+                "after the other."
+            )
         loss = minimised.loss(problem.task, batch_size)  # before anything is traced
     else:
         prompts_size(problem.task, key, part)
@@ -230,7 +251,10 @@ def _makers(initialise, task, optimiser, vary: Mapping[str, Axis]) -> Callable[[
     }
     accepted = {name: _accepted(name, function, vary) for name, function in functions.items()}
     if unused := set(vary).difference(*accepted.values()):
-        raise InputError(f"nothing depends on {min(unused)}; take it as an argument of that name.")
+        raise InputError(
+            f"nothing depends on {min(unused)}, which vary has; give initialise, task or optimiser "
+            "a parameter of that name."
+        )
     return lambda values: [
         functools.partial(function, **{n: values[n] for n in accepted[name]})
         for name, function in functions.items()
@@ -238,10 +262,10 @@ def _makers(initialise, task, optimiser, vary: Mapping[str, Axis]) -> Callable[[
 
 
 def _accepted(name: str, function: Any, vary: Mapping[str, Any]) -> set[str]:
-    """What of the varied values a function has parameters for, behind the key of `initialise`.
+    """The varied values for which a function has parameters (after the key of `initialise`).
 
     Raises:
-        ValueError: if it needs more than those values.
+        ValueError: if it has other parameters without defaults.
     """
     parameters = list(inspect.signature(function).parameters.values())[name == "initialise" :]
     variadic = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -249,17 +273,19 @@ def _accepted(name: str, function: Any, vary: Mapping[str, Any]) -> set[str]:
     needed = [n for n, p in named.items() if p.default is p.empty and n not in vary]
     if needed:
         given = type(function).__name__
-        raise InputError(f"{name} (a {given}) needs {', '.join(needed)}, which vary does not have.")
+        raise InputError(
+            f"{name} (a {given}) has the parameters {', '.join(needed)}, which vary does not have."
+        )
     return set(vary) if variadic else set(vary) & named.keys()
 
 
 def _checked(problem: Problem, key: Key[Array, ""]) -> Problem:
-    """The problem itself; raises `ValueError` unless it has a learner, a task and an optimiser."""
+    """The problem, after a check of the types of its learner, task and optimiser."""
     if not isinstance(problem.task, Task):
         raise InputError(f"task must be a Task; got {type(problem.task).__name__}.")
     if not hasattr(problem.optimiser, "update"):
         given = type(problem.optimiser).__name__
-        raise InputError(f"optimiser must be one of Optax, or an Optimiser; got {given}.")
+        raise InputError(f"optimiser must be an optimiser of Optax or an Optimiser; got {given}.")
     learner = eqx.filter_eval_shape(problem.initialise, key)
     if not isinstance(learner, Learner):
         raise InputError(f"initialise must return a Learner; got {type(learner).__name__}.")

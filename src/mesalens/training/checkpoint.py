@@ -1,4 +1,4 @@
-"""`Checkpoint`: the states of a training on disk, from which it goes on bit for bit."""
+"""`Checkpoint`: the states of a training on disk, from which it continues bit for bit."""
 
 import hashlib
 import json
@@ -21,23 +21,23 @@ from mesalens.storage import named_arrays, with_arrays
 
 LOCK = "in-use.lock"
 PART, RUN, POINT = "program-", "run-", "point-"
-"""What the names of the folders of a sweep's programs begin with, and those of parts of them."""
+"""Prefixes of the folders of a sweep's programs, and of their parts."""
 SECONDS_BETWEEN_SAVES = 5.0
-"""The least time between two states, unless a training stops: a run that is killed loses no more
-than this and a chunk of steps."""
+"""The shortest time between two states, unless a training stops: a run that is killed loses at most
+this and one chunk of steps."""
 
 Metrics = dict[str, Shaped[np.ndarray, "runs points"]]
 
 
 class InUseError(InputError):
-    """Another process is in the folder."""
+    """Another process is using the folder."""
 
 
 class Snapshot(NamedTuple):
-    """All that a training needs to go on.
+    """Everything that a training needs in order to continue.
 
-    `points` are the steps after which was measured, the last of them the state's. `at_once` is how
-    many runs went together: in a shared `vmap` this decides about rounding.
+    `points` are the steps at which was measured; the last one is that of the state. `at_once` is
+    the number of runs computed together, which affects rounding in a shared `vmap`.
     """
 
     points: list[int]
@@ -48,11 +48,11 @@ class Snapshot(NamedTuple):
 
 @dataclass
 class Checkpoint:
-    """A folder with the last two states of one training, each in a file that appears whole.
+    """A folder with the last two states of one training, each in a file that is written atomically.
 
-    `training` identifies the training and `environment` what it runs on, both by name in values
-    that JSON has. `say` takes lines about what was found. The arrays of a file are `state.…`, by
-    their paths in the pytree, `metrics.…`, runs × points, and `points`; it has a checksum.
+    `training` identifies the training, and `environment` the machine and versions, both as JSON
+    values by name. `say` gets messages about damaged or unusable files. A file has a checksum and
+    the arrays `state.…` (by their paths in the pytree), `metrics.…` (runs × points) and `points`.
     """
 
     folder: Path
@@ -64,23 +64,23 @@ class Checkpoint:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes out of the folder in the block, see `exclusive`."""
+        """A context in which other processes cannot use the folder; see `exclusive`."""
         with exclusive(self.folder, keep=lambda: bool(states(self.folder))):
             remove_unfinished(self.folder)
             yield
 
     def load(self, state: PyTree, steps: int) -> Snapshot | None:
-        """The newest state that is whole and of this training; None if there is none.
+        """The newest intact state of this training, or None if there is no state.
 
-        A file that is damaged or of another training is passed over, with a line, if the one before
-        it is good.
+        If a file is damaged or belongs to another training and the one before it is usable, that
+        one is loaded, with a message.
 
         Args:
-            state: Any state of the same training.
-            steps: The number of steps that are wanted.
+            state: Any state of the same training, for its structure.
+            steps: The number of steps of the training.
 
         Raises:
-            ValueError: if no file is good, or the state is of more steps.
+            ValueError: if no file is usable, or the state has more steps.
         """
         files = states(self.folder)
         problems: list[str] = []
@@ -92,26 +92,26 @@ class Checkpoint:
                 continue
             done = snapshot.points[-1]
             for problem in problems:
-                self.say(f"{problem} Going on from step {done}, the state before it.")
+                self.say(f"{problem} Continuing from the state before it, step {done}.")
             if done > steps:
                 raise InputError(
-                    f"{self.folder} holds a training of {done} steps; steps={steps} is less: give "
-                    "at least as many, or another folder."
+                    f"{self.folder} holds a training of {done} steps; steps={steps} is less. Give "
+                    "at least as many steps, or another folder."
                 )
             self._useless = set(files[: len(problems)])
             return snapshot
         if problems:
-            other = " Neither is the state before it." if len(problems) > 1 else ""
+            other = " The state before it is unusable too." if len(problems) > 1 else ""
             raise InputError(f"{problems[0]}{other} Give another folder, or delete {self.folder}.")
         return None
 
     def save(self, snapshot: Snapshot, *, now: bool = False) -> bool:
-        """Adds a state if it is time for one, or `now`; returns whether it did.
+        """Saves a state if enough time has passed, or `now`; returns whether it did.
 
-        All but the last two states are removed.
+        All but the last two states are deleted.
 
         Raises:
-            ValueError: if it cannot be written, as on a full disk; earlier states stay.
+            ValueError: if it cannot be written, for example on a full disk; earlier states remain.
         """
         if not now and time.monotonic() - self._saved < SECONDS_BETWEEN_SAVES:
             return False
@@ -121,11 +121,11 @@ class Checkpoint:
         about = json.dumps(identity | contents)
         metadata = {"about": about, "sha256": checksum(arrays, about)}
         file = self.folder / f"{snapshot.points[-1]:012d}.safetensors"
-        advice = "the state before it is whole: fix that, and run the same command again"
+        advice = "the state before it is whole; fix the cause, and run the same command again"
         with writing(self.folder, advice):
             replace_file(file, safetensors.numpy.save(arrays, metadata))
             self._useless.discard(file)
-            # Files that were passed over do not count: a single state would be left beside them
+            # Unusable files do not count, or only one usable state would be left beside them
             good = [other for other in states(self.folder) if other not in self._useless]
             for old in good[2:]:
                 old.unlink()
@@ -143,26 +143,26 @@ class Checkpoint:
             return Snapshot(points, state, metrics, about["at_once"])
 
     def _changes(self, about: Mapping[str, Any]) -> list[str]:
-        """What differs from this training: settings, or else, at equal versions, programs."""
+        """What differs from this training: settings, or (if versions agree) programs."""
         versions = differences(about["environment"], self.environment)
         stored, current = dict(about["training"]), dict(self.training)
         before, now = stored.pop("programs", {}), current.pop("programs", {})
         if settings := differences(stored, current):
             return settings
         if versions:
-            self.say(f"The training goes on, but not bit for bit ({'; '.join(versions)}).")
+            self.say(f"The training continues, but not bit for bit ({'; '.join(versions)}).")
             return []
         return [f"the {name} differ" for name, digest in before.items() if now.get(name) != digest]
 
 
 @contextmanager
 def exclusive(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
-    """Makes a folder and keeps other processes out of it in the block.
+    """A context that creates a folder, and in which other processes cannot use it.
 
-    Where `keep()` is false at the end, the folder is removed again if it was made and is empty.
+    If `keep()` is false at the end, the folder is removed if it was created here and is empty.
 
     Raises:
-        ValueError: if another process is in the folder, or it cannot be written.
+        ValueError: if another process is using the folder, or it cannot be written.
     """
     missing = make_folder(folder)
     lock = filelock.FileLock(folder / LOCK)
@@ -170,7 +170,7 @@ def exclusive(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            message = f"another process is training in {folder}; wait for its end."
+            message = f"another process is training in {folder}; wait until it ends."
             raise InUseError(message) from None
     try:
         yield
@@ -183,7 +183,7 @@ def exclusive(folder: Path, keep: Callable[[], bool]) -> Iterator[None]:
 
 
 def differences(stored: Mapping[str, Any], current: Mapping[str, Any], path: str = "") -> list[str]:
-    """What differs between two settings: `task.dim is 3 in the folder and 4 here`."""
+    """The differences of two settings, such as `task.dim is 3 in the folder and 4 here`."""
     stored, current = (json.loads(json.dumps(dict(settings))) for settings in (stored, current))
     changes: list[str] = []
     for name in {**stored, **current}:
@@ -196,7 +196,7 @@ def differences(stored: Mapping[str, Any], current: Mapping[str, Any], path: str
 
 
 def checksum(arrays: Mapping[str, np.ndarray], about: str) -> str:
-    """SHA-256 of arrays, with their names, types and shapes, and of a text about them."""
+    """SHA-256 of arrays, with their names, types and shapes, and of a text."""
     digest = hashlib.sha256(about.encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -206,7 +206,7 @@ def checksum(arrays: Mapping[str, np.ndarray], about: str) -> str:
 
 
 def read_state(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What is said about a state, and its arrays; raises `ValueError` if the file is damaged."""
+    """The description of a state, and its arrays; raises `ValueError` if the file is damaged."""
     with _damage(file):
         with safetensors.safe_open(file, "numpy") as stored:
             metadata = stored.metadata() or {}
@@ -219,12 +219,12 @@ def read_state(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def fingerprint(lowered: Any) -> str:
-    """A digest of a program that JAX lowered, with all sizes and numbers in it."""
+    """A digest of a program that JAX lowered, including all sizes and numbers in it."""
     return hashlib.sha256(lowered.as_text().encode()).hexdigest()
 
 
 def states(folder: Path) -> list[Path]:
-    """The files with states in a folder, the newest first; raises `ValueError` if unreadable."""
+    """The files with states in a folder, newest first; raises `ValueError` if it is unreadable."""
     try:
         files = [file for file in folder.iterdir() if file.suffix == ".safetensors"]
     except (FileNotFoundError, NotADirectoryError):
@@ -235,7 +235,7 @@ def states(folder: Path) -> list[Path]:
 
 
 def steps_done(folder: Path) -> int:
-    """The steps of the newest whole state in a folder, or 0; the sum over a sweep's programs."""
+    """The steps of the newest intact state in a folder, or 0; of a sweep, the sum over programs."""
     files = states(folder)
     if parts := [part for start in (PART, RUN, POINT) for part in folder.glob(f"{start}*")]:
         return sum(map(steps_done, parts))
@@ -251,7 +251,7 @@ def report_rest(
     steps: int,
     checkpoint: Path | None,
 ) -> Callable[[int], object]:
-    """`start(title, steps)` for the steps that a checkpoint leaves to do, so that rates hold."""
+    """`start(title, steps)` for the steps that are left, so that the rate shown is right."""
     done = 0 if checkpoint is None else steps_done(checkpoint)
     if not done:
         return start(title, steps)

@@ -1,4 +1,4 @@
-"""The loop of all trainings: compiled chunks of steps, with measurements and states in between."""
+"""The training loop: compiled chunks of steps, with measurements and checkpoints between them."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -31,11 +31,11 @@ RESERVED = ("loss", "excess_risk")
 """Names of metrics that training itself measures."""
 
 APART = 20
-"""From so many steps between measurements on, their program is compiled in less time."""
+"""If there are at least this many steps between measurements, compiling them fast is better."""
 
 
 class Run(NamedTuple):
-    """What is a run's own and does not change: its keys, and its place on the axes."""
+    """The constants of a run: its keys, and its values of the varied settings."""
 
     data_key: Key[Array, "*runs"]
     measure_key: Key[Array, "*runs"]
@@ -43,10 +43,9 @@ class Run(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is trained, and how: the arguments of `train`, checked, but for the runs.
+    """What is trained, and how: the checked arguments of `train`, except for the runs.
 
-    `problem` makes the problem of a run; `loss_of` gives the loss of a problem, on a part of a
-    batch or exactly.
+    `problem` makes the problem of a run, and `loss_of` its loss on a microbatch, or its exact loss.
     """
 
     problem: Callable[[Run], Problem]
@@ -64,12 +63,12 @@ class Plan(NamedTuple):
 
 
 class Engine:
-    """The programs of a plan, compiled once for all grids of as many runs.
+    """The programs of a plan, compiled once for all grids with the same number of runs.
 
     Args:
         plan: What is trained.
-        divided: Whether XLA may divide the products of a run among the cores; by default it may
-            where there are fewer runs than cores.
+        divided: Whether XLA may divide the products of a run among the cores; by default it may if
+            there are fewer runs than cores.
     """
 
     def __init__(self, plan: Plan, *, divided: bool | None = None):
@@ -90,9 +89,9 @@ class Engine:
         say: Callable[[str], object] = print,
         checkpoint: Path | None = None,
     ) -> Training:
-        """Carries out the plan for some runs; see `train`."""
+        """Trains some runs; see `mesalens.training.train`."""
         config: Any = jax.config
-        double = config.jax_enable_x64  # where the user computes in float64, so does the training
+        double = config.jax_enable_x64  # train in float64 if the user computes in float64
         begin, (run, learners) = self._begin(runs)
         with self._precision(), contextlib.ExitStack() as stack:
             state, static = self._first(run, learners)
@@ -116,8 +115,8 @@ class Engine:
                         progress(snapshot.points[-1])
             finally:  # whatever stopped it
                 if store is not None and unsaved:
-                    # A state whose memory was given away to steps cannot be read (a RuntimeError);
-                    # nor should another failure hide the first
+                    # A state whose memory was donated cannot be read (a RuntimeError), and a second
+                    # failure should not hide the first
                     with contextlib.suppress(InputError, RuntimeError):
                         store.save(snapshot, now=True)
             trained = eqx.combine(snapshot.state.parameters, snapshot.state.frozen, static)
@@ -126,7 +125,7 @@ class Engine:
         return _training(trained, snapshot, runs, made_with)
 
     def identify(self, runs: Grid) -> dict[str, Any]:
-        """What the runs compute, in values that JSON has; the programs as digests."""
+        """A description of what the runs compute, as JSON values; programs are digests."""
         config: Any = jax.config
         double = config.jax_enable_x64
         begin, (run, learners) = self._begin(runs)
@@ -135,7 +134,7 @@ class Engine:
             return self._about(runs, begin, run, state, double)
 
     def compile(self, runs: Grid, say: Callable[[str], object] = print) -> None:
-        """Compiles all programs that `train` needs for as many runs."""
+        """Compiles all programs that `train` needs for these runs."""
         _, (run, learners) = self._begin(runs)
         with self._precision():
             state, _ = self._first(run, learners)
@@ -147,11 +146,11 @@ class Engine:
 
     @property
     def bytes(self) -> float:
-        """What a run of the compiled programs needs, as XLA says."""
+        """The memory that a run of the compiled programs needs, according to XLA."""
         return max((p.bytes for pair in self._programs.values() for p in pair), default=0.0)
 
     def _environment(self) -> dict[str, str]:
-        """What the bits depend on; a run whose products are not divided has one core."""
+        """What the bits depend on; a run whose products are not divided uses one core."""
         return environment() | ({"cores": "1"} if self.divided is False else {})
 
     def _precision(self) -> contextlib.AbstractContextManager[None]:
@@ -159,7 +158,7 @@ class Engine:
         return jax.enable_x64(self.plan.objective.exact or config.jax_enable_x64)
 
     def _first(self, run: Run, learners: Any) -> tuple[State, PyTree]:
-        """The state before the first step, and what of the learners is not arrays."""
+        """The state before the first step, and the parts of the learners that are not arrays."""
         learners = in_precision(learners, jnp.float64) if self.plan.objective.exact else learners
         parameters, rest = eqx.partition(learners, learners.trainable())
         if not jax.tree.leaves(parameters):
@@ -168,14 +167,14 @@ class Engine:
         frozen, static = eqx.partition(rest, eqx.is_array)
         self._parts = self._parts or _compiled_parts(self.plan, static)
         zeros = jnp.zeros(len(run.data_key), jnp.int32)
-        # Each leaf gets memory of its own, because steps donate it
+        # Each leaf needs its own memory, because steps donate it
         state = State(parameters, frozen, self._optimiser_state(run, parameters), zeros, zeros)
         return jax.tree.map(jnp.copy, state), static
 
     def _compiled(
         self, runs: int, at_once: Mapping[str, int | None], say: Callable[[str], object]
     ) -> tuple[OverRuns, OverRuns]:
-        """The steps and the measurements of so many runs."""
+        """The programs for the steps and the measurements of this many runs."""
         if runs not in self._programs:
             assert self._parts is not None
             exact = self.plan.objective.exact
@@ -193,7 +192,7 @@ class Engine:
     def _about(
         self, runs: Grid, begin: Any, run: Run, state: State, double: bool
     ) -> dict[str, Any]:
-        """Which training this is, in values that JSON has; programs as digests."""
+        """A description of the training, as JSON values; programs are digests."""
         plan = self.plan
         if len(runs) not in self._digests:
             self._digests[len(runs)] = self._digest(begin, run, state)
@@ -214,11 +213,11 @@ class Engine:
         }
 
     def _digest(self, begin: Any, run: Run, state: State) -> dict[str, Any]:
-        """What the programs of as many runs measure, and their digests."""
+        """What the programs measure, and their digests."""
         assert self._parts is not None
         first = jax.tree.map(lambda leaf: leaf[0], (run, state))
         advance, measure = map(jax.jit, self._parts)
-        chunk = jnp.arange(self.plan.every)  # as `compile` has it, which need not trace it again
+        chunk = jnp.arange(self.plan.every)  # as in `compile`, which then need not trace again
         return {
             "metrics": sorted({"loss", *measure.eval_shape(*first, jnp.array(0))}),
             "programs": {
@@ -245,14 +244,14 @@ class Loop:
         return snapshot.points[-1] < self.plan.steps and bool(_running(snapshot.state))
 
     def first(self, state: State) -> Snapshot:
-        """Everything measured before the first step."""
+        """The snapshot before the first step, with all measurements."""
         measured = self.measure(self.run, state, jnp.array(0))
         metrics = {"loss": np.full(len(self.runs), np.nan)} | measured
         columns = {name: np.asarray(values)[:, None] for name, values in metrics.items()}
         return self._snapshot([0], state, columns)
 
     def next(self, snapshot: Snapshot) -> Snapshot:
-        """One chunk of steps of the runs that go on, and what is measured after it."""
+        """The snapshot after one more chunk of steps of the runs that have not ended."""
         every, runs = self.plan.every, self.runs
         first, places = snapshot.points[-1], _running(snapshot.state)
         last = min((first // every + 1) * every, self.plan.steps)
@@ -267,7 +266,8 @@ class Loop:
             if at := diverged_at[place]:
                 self.say(
                     f"{runs.words(place)}: diverged (its loss, gradient or weights were not finite "
-                    f"at step {at}); it stays as after step {at - 1}, the others go on. {ADVICE}"
+                    f"at step {at}); it keeps the weights of step {at - 1}, and the other runs "
+                    f"continue. {ADVICE}"
                 )
         # Runs that ended keep their last values
         metrics = {
@@ -293,7 +293,7 @@ class Loop:
 
 
 def _beginning(plan: Plan) -> Callable[[Grid], tuple[Callable[[], Any], tuple[Run, Any]]]:
-    """Gives, for a grid, how all runs begin, to be lowered, and the runs with their first learners.
+    """A function of a grid that gives the program that starts its runs, and its result.
 
     A seed has the same keys at each point.
     """
@@ -303,14 +303,14 @@ def _beginning(plan: Plan) -> Callable[[Grid], tuple[Callable[[], Any], tuple[Ru
         keys = jax.random.split(jax.random.fold_in(key, number), 3)
         run = Run(keys[1], keys[2], varied)
         learner = plan.problem(run).initialise(keys[0])
-        # Arrays made of Python numbers have a weak type, which the first step would change:
-        # everything would be compiled twice
+        # Arrays made from Python numbers have a weak type, which the first step would change, so
+        # that everything would be compiled twice
         strong = jax.tree.map(
             lambda leaf: leaf.astype(leaf.dtype) if eqx.is_inexact_array(leaf) else leaf, learner
         )
         return run, strong
 
-    # In a vmap XLA's generators draw numbers that depend on the other runs
+    # In a vmap, XLA's generators draw numbers that depend on the other runs
     together = generator_of(key) == "threefry"
     begin: Any = eqx.filter_jit(eqx.filter_vmap(begin_one) if together else begin_one)
 
@@ -333,7 +333,7 @@ def _beginning(plan: Plan) -> Callable[[Grid], tuple[Callable[[], Any], tuple[Ru
 
 
 def _compiled_parts(plan: Plan, static: PyTree) -> tuple[Callable, Callable]:
-    """What is compiled for a run: its steps of given numbers, and what is measured of it."""
+    """The functions of a run that are compiled: its steps, and its measurements."""
 
     def advance(run: Run, state: State, numbers):
         problem = plan.problem(run)
@@ -347,7 +347,9 @@ def _compiled_parts(plan: Plan, static: PyTree) -> tuple[Callable, Callable]:
         metrics |= plan.stop.measures(learner)
         found = {} if problem.measure is None else dict(problem.measure(learner, key))
         if clash := found.keys() & {*metrics, *RESERVED}:
-            raise InputError(f"measure returns {clash.pop()!r}, which training measures itself.")
+            raise InputError(
+                f"measure returns {clash.pop()!r}, a name that training uses; rename it."
+            )
         return metrics | found
 
     return advance, measure
@@ -356,7 +358,7 @@ def _compiled_parts(plan: Plan, static: PyTree) -> tuple[Callable, Callable]:
 def _training(
     learners: PyTree, snapshot: Snapshot, runs: Grid, made_with: Mapping[str, str]
 ) -> Training:
-    """The result, with an axis for each name."""
+    """The result, with one axis for each varied setting, and one for seeds."""
     labels, shape, state = runs.labels, runs.sizes, snapshot.state
     ends = [np.asarray(at).reshape(shape) for at in (state.diverged_at, state.converged_at)]
     cases = [at > 0 for at in ends]
@@ -378,17 +380,17 @@ def _training(
 
 
 def _running(state: State) -> list[int]:
-    """The places of the runs that go on."""
+    """The places of the runs that have not ended."""
     return np.flatnonzero(state.running()).tolist()
 
 
 def _put(state: State, places: list[int], replacement: State) -> State:
-    """The state of all runs, with that of those at the places replaced."""
+    """The state of all runs, with the state at some places replaced."""
 
     def put(old, new):
         if isinstance(old, jax.Array):
             return old.at[np.array(places)].set(new)
-        replaced = np.array(old)  # as NumPy has them after steps on cores, this needs no program
+        replaced = np.array(old)  # NumPy arrays, from steps on cores, need no program
         replaced[places] = new
         return replaced
 
@@ -396,11 +398,11 @@ def _put(state: State, places: list[int], replacement: State) -> State:
 
 
 def _require_gradient(norms: Float[np.ndarray, "runs steps"], runs: Grid) -> None:
-    """Raises if the gradient of a run is 0 at every step, so that nothing moves it."""
+    """Raises `ValueError` if the gradient of a run is 0 at every step."""
     dead = np.flatnonzero(~norms.any(axis=1)).tolist()
     if dead:
         raise InputError(
             f"the gradient is 0 in each of the first {norms.shape[1]} steps "
-            f"({runs.words(dead[0])}); start from weights that are not 0, and without scales or "
-            "clipping that leave no gradient."
+            f"({runs.words(dead[0])}); use initial weights that are not 0, and scales or clipping "
+            "that do not remove the gradient."
         )

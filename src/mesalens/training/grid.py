@@ -1,4 +1,4 @@
-"""`Grid`: which runs there are, one for each point of the axes that are varied, and each seed."""
+"""`Grid`: the runs of a training, one for each point of the varied axes and each seed."""
 
 import itertools
 import math
@@ -14,15 +14,15 @@ from mesalens.checks import InputError, count, finite
 from mesalens.training.training import in_words
 
 Axis = Sequence[Any] | Mapping[str, Any]
-"""Values along an axis: numbers, which are labels too, or pytrees by their labels."""
+"""Values along an axis: numbers (which are also the labels), or a mapping of labels to pytrees."""
 
 
 class Grid(NamedTuple):
-    """Every point of the axes, from every seed.
+    """All points of the axes, each with every seed.
 
-    `labels` has those of each axis by its name, "seed" last. `varied` has what differs along each
-    other axis, with a leading axis of points of which the last named axis runs fastest; `shared`
-    has a value of each for all else.
+    `labels` has the labels of each axis by name, "seed" last. `varied` has the leaves that differ
+    along each other axis, with a leading axis of points (the last axis runs fastest); `shared` has
+    a value of each axis with all other leaves.
     """
 
     labels: Mapping[str, list[Any]]
@@ -38,11 +38,11 @@ class Grid(NamedTuple):
         return math.prod(self.sizes)
 
     def values(self, varied: Mapping[str, PyTree]) -> dict[str, Any]:
-        """The value of each axis but the seeds at a point, from `varied` there."""
+        """The value on each axis except seeds at a point, from `varied` at that point."""
         return {name: eqx.combine(varied[name], rest) for name, rest in self.shared.items()}
 
     def part(self, point: int, seeds: Sequence[int]) -> "Grid":
-        """The runs of one point, from the seeds at some places."""
+        """The runs of one point, with the seeds at some places."""
         *axes, last = self.labels
         place = np.unravel_index(point, self.sizes[:-1])
         labels = {name: [self.labels[name][i]] for name, i in zip(axes, place, strict=True)}
@@ -58,11 +58,12 @@ class Grid(NamedTuple):
 
 
 def grid(seeds: int | Sequence[int], vary: Mapping[str, Axis]) -> Grid:
-    """The grid of some seeds and axes.
+    """The grid of seeds and axes.
 
     Raises:
         ValueError: if seeds are not distinct non-negative integers, or an axis is called "seed" or
-            "step", has no values, the same value twice, or values that differ in more than numbers.
+            "step", has no values, has a value twice, or has values that differ in more than
+            numbers.
     """
     axes = {name: _labels(name, values) for name, values in vary.items()}
     sizes = [len(labels) for labels in axes.values()]
@@ -75,14 +76,14 @@ def grid(seeds: int | Sequence[int], vary: Mapping[str, Axis]) -> Grid:
 
 
 def seed_numbers(seeds: int | Sequence[int]) -> list[int]:
-    """0 … n - 1 for a number n, or the seeds of a sequence.
+    """The seeds: 0 to n - 1 for a number n, or those of a sequence.
 
     Raises:
         ValueError: if they are not distinct non-negative integers below 2³² - 1.
     """
     if not isinstance(seeds, Sequence):
         return list(range(count("seeds", seeds)))
-    # The last number of 32 bits is that of measurements, see `mesalens.random.measurement_key`
+    # 2³² - 1 is reserved for measurements, see `mesalens.random.measurement_key`
     numbers = [count("seeds", seed, at_least=0, at_most=2**32 - 2) for seed in seeds]
     if not numbers or len(set(numbers)) < len(numbers):
         raise InputError(f"seeds must be distinct non-negative integers; got {list(seeds)}.")
@@ -90,7 +91,7 @@ def seed_numbers(seeds: int | Sequence[int]) -> list[int]:
 
 
 def combinations(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """All combinations of a value of each axis, of which the last axis runs fastest."""
+    """All combinations of a value from each axis; the last axis runs fastest."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
@@ -107,29 +108,32 @@ def stackable(trees: list[PyTree]) -> bool:
 
 def _labels(name: str, values: Axis) -> list[Any]:
     if name in ("seed", "step"):
-        raise InputError(f"{name} is an axis of every result; vary something else.")
+        raise InputError(f"vary must not have the name {name}, an axis of every result.")
     if isinstance(values, Mapping):
         labels = list(values)
     else:
         labels = [value.item() if isinstance(value, np.generic) else value for value in values]
         for label in labels:
             if not isinstance(finite(name, label), int | float):
-                raise InputError(f"{name} has the value {label!r}; give numbers, or a mapping.")
+                raise InputError(
+                    f"{name} must have numbers, or a mapping of labels to values; got {label!r}."
+                )
     if not labels or len(set(labels)) < len(labels):
         raise InputError(f"{name} must have one or more distinct values; got {labels}.")
     return labels
 
 
 def _split(name: str, values: Axis) -> tuple[PyTree, PyTree]:
-    """What differs along an axis, stacked, and a value that has the rest.
+    """The leaves that differ along an axis, stacked, and a value with all other leaves.
 
-    The first has None where nothing differs: what is left as it is may be asked whether it is 0.
+    The first has None where nothing differs: code may ask whether an unchanged number is 0.
     """
     labelled = isinstance(values, Mapping)
     trees = list(values.values()) if labelled else list(values)
     if labelled and not stackable(trees):
         raise InputError(
-            f"the values of {name} differ in shapes or kinds, which one program cannot vary."
+            f"the values of {name} must differ in numbers only, not in shapes or types; train them "
+            "one after the other."
         )
 
     def stack(*leaves):

@@ -1,4 +1,4 @@
-"""Settings of run folders that mesalens 0.1 wrote, which were one flat list."""
+"""Settings of run folders of mesalens 0.1, which were one flat list."""
 
 from collections import namedtuple
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ PARTS = {
     "visibility": "context",
     "positions": None,
 }
-"""With any of these at another value the model was a `Transformer`, not a `LinearTransformer`."""
+"""If one of these had another value, the model was a `Transformer`, not a `LinearTransformer`."""
 
 
 def _below(place: str, names: str) -> dict[str, str]:
@@ -54,7 +54,7 @@ PATHS = {
     "stop": "stop.kind",
     "tolerance": "stop.tolerance",
 }
-"""Where the settings are now."""
+"""The present path of each old setting."""
 
 
 OldArrays = namedtuple("OldArrays", "W_Q W_K W_V P initial_weights")
@@ -62,12 +62,12 @@ OldArrays = namedtuple("OldArrays", "W_Q W_K W_V P initial_weights")
 
 
 def is_old(content: Mapping[str, Any]) -> bool:
-    """Whether settings are of mesalens 0.1."""
+    """Whether settings were written by mesalens 0.1."""
     return all(content.get(name) is not None for name in REQUIRED)
 
 
 def upgraded(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of mesalens 0.1 as nested ones; raises `ValueError` if they are not readable."""
+    """Settings of mesalens 0.1 as nested ones; raises `ValueError` if they are unreadable."""
     kinds = {"task": "regression", "task.noise": "gaussian", "optimiser": "adam", "stop": "never"}
     given = {path: old[name] for name, path in PATHS.items() if old.get(name) is not None}
     try:
@@ -84,7 +84,7 @@ def upgraded(old: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _varied(words: str) -> str:
-    """What is varied, by today's name: the short one, if there is one."""
+    """What is varied, by its present name: the short one, if there is one."""
     name, _, values = words.partition("=")
     name = name.strip().lstrip("-").replace("-", "_")
     return f"{name if name in SHORT else PATHS.get(name, name)}={values}"

@@ -1,4 +1,4 @@
-"""Many runs at once: each on a core of its own, or in one `vmap`, sharded over the devices."""
+"""Many runs at once: each on its own core, or in one `vmap`, sharded over the devices."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,25 +22,25 @@ GB = 1e9
 
 @dataclass
 class OverRuns:
-    """`function(constants, state, shared)` of many runs, compiled.
+    """`function(constants, state, shared)` for many runs, compiled.
 
-    Constants and states come, and results go, with a leading axis of runs.
+    Constants, states and results have a leading axis of runs.
 
-    With `batching="cores"` each run is a call of its own, and as many as there are cores go at
-    once: XLA would divide each product of a small model among the cores, which costs more than it
-    gives (docs/beyond.md). With `batching="vmap"` all runs are one call, sharded over the devices
-    of the kind that JAX computes on.
+    With `batching="cores"` each run is a separate call, and as many run at once as there are cores:
+    XLA would divide each product of a small model among the cores, which costs more than it gains
+    (docs/beyond.md). With `batching="vmap"` all runs are one call, sharded over the devices of the
+    kind that JAX computes on.
 
     Args:
         function: What is computed for one run.
         runs: The number of runs.
         batching: "cores" or "vmap".
-        donate: Whether a `vmap` may take the memory of the states for its results.
-        divided: Whether XLA may divide products among the cores; by default it may where there are
+        donate: Whether a `vmap` may reuse the memory of the states for its results.
+        divided: Whether XLA may divide products among the cores; by default it may if there are
             fewer runs than cores.
-        at_once: How many runs go together, if that is known; else as many as fit into memory.
-        memory: What may be taken, in bytes; what is free by default.
-        say: Called with a line if not all runs go together.
+        at_once: The number of runs computed together; by default as many as fit in memory.
+        memory: The memory to use, in bytes; by default what is free.
+        say: Called with a message if not all runs fit in memory.
         options: Options of XLA.
     """
 
@@ -61,7 +61,7 @@ class OverRuns:
     def __call__(
         self, constants: PyTree, state: PyTree, shared: PyTree, places: Sequence[int] | None = None
     ) -> PyTree:
-        """The results of the runs at these places, of all by default."""
+        """The results of the runs at these places, by default of all."""
         places = list(range(self.runs)) if places is None else list(places)
         return self.compile(constants, state, shared)(constants, state, shared, places)
 
@@ -75,7 +75,7 @@ class OverRuns:
             return self._programs[size]
 
     def _on_cores(self, constants: PyTree, state: PyTree, shared: PyTree) -> Callable:
-        # With a run for every core, threads inside of a product would only compete
+        # With a run for every core, threads within a product would only compete
         divided = self.runs < cores() if self.divided is None else self.divided
         options = {"xla_cpu_multi_thread_eigen": divided, **self.options}
         jitted: Any = jax.jit(self.function, compiler_options=options)
@@ -85,7 +85,7 @@ class OverRuns:
         workers = min(self.at_once or self._fitting(bytes_of(program), wanted), wanted)
         self.at_once = workers
         config: Any = jax.config
-        double = config.jax_enable_x64  # is local to a thread, so that workers have to be told
+        double = config.jax_enable_x64  # is local to a thread, so it is set in each worker
 
         def on_cores(constants: PyTree, state: PyTree, shared: PyTree, places: list[int]) -> PyTree:
             def compute(place):
@@ -116,13 +116,13 @@ class OverRuns:
             group = _at(np.arange(at_once) % self.runs, (constants, state))
             return jitted.lower(*jax.device_put(group, sharding), shared).compile()
 
-        # Every device gets as many runs as the others
+        # Every device gets the same number of runs
         known = bool(self.at_once) and self.at_once % shards == 0
         size = self.at_once if known and self.at_once else -(-self.runs // shards) * shards
         program = compiled(size)
         # Several devices of a CPU share its memory
         sharing = shards if devices()[0].platform == "cpu" else 1
-        # A smaller program needs less than its share, so that this may take more than one turn
+        # A smaller program needs less than its share, so this may take several rounds
         while not known and size > shards:
             fitting = self._fitting(bytes_of(program) * sharing / size, size)
             if fitting == size:
@@ -137,7 +137,7 @@ class OverRuns:
             results = []
             for group in np.reshape(filled, (-1, size)):
                 arguments = (constants, state)
-                # What is indexed is a copy, whose memory is donated in place of the state's
+                # Indexing copies, so the memory of the copy is donated, not that of the state
                 if not np.array_equal(group, np.arange(self.runs)):
                     arguments = _at(group, arguments)
                 results.append(program(*jax.device_put(arguments, sharding), shared))
@@ -148,21 +148,21 @@ class OverRuns:
         return in_groups
 
     def _fitting(self, needed: float, wanted: int) -> int:
-        """How many of the runs, each of which needs so many bytes, fit; says if not all do."""
+        """How many of the runs fit in memory, if each needs so many bytes; says if not all do."""
         free = free_memory() if self.memory is None else self.memory
         if needed * wanted <= free:
             return wanted
         fitting = max(int(free / needed), 1)
-        limit = f"GB of memory, and {free / GB:.3g} GB may be taken"
+        limit = f"GB of memory, and {free / GB:.3g} GB are available"
         if needed <= free:
             self.say(
-                f"{wanted} runs at once need {needed * wanted / GB:.3g} {limit}: "
-                f"{fitting} go at once, one group after the other."
+                f"{wanted} runs at once need {needed * wanted / GB:.3g} {limit}; "
+                f"training {fitting} at a time."
             )
         else:
             self.say(
-                f"one run needs {needed / GB:.3g} {limit}; if it fails, lower "
-                "batch_size or raise microbatches."
+                f"one run needs {needed / GB:.3g} {limit}; if it fails, use a smaller "
+                "batch_size or more microbatches."
             )
         return fitting
 
@@ -175,7 +175,7 @@ def bytes_of(program: Any) -> float:
 
 
 def free_memory() -> float:
-    """The free bytes of the machine, or the least of the accelerators."""
+    """The free memory of the machine, or of the accelerator that has least, in bytes."""
     if devices()[0].platform == "cpu":
         return float(psutil.virtual_memory().available)
     known = [device.memory_stats() or {} for device in devices()]
@@ -187,7 +187,7 @@ def _at(place: Any, tree: PyTree) -> PyTree:
 
 
 def _stacked(trees: list[PyTree]) -> PyTree:
-    """Pytrees as one with a leading axis, in NumPy's arrays, which need no program."""
+    """Pytrees stacked along a leading axis, as NumPy arrays, which need no program."""
 
     def stack(*leaves):
         if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):

@@ -1,4 +1,4 @@
-"""`Problem`: what one run trains; and its steps, as a function that JAX compiles."""
+"""`Problem`: what one run trains, and `take_steps`, which JAX compiles."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,11 +14,18 @@ from mesalens.tasks import Task
 from mesalens.training.objectives.base import Loss
 
 Measure = Callable[[Any, Key[Array, ""]], Mapping[str, Any]]
-"""`measure(learner, key)`: numbers by name, measured during training."""
+"""`measure(learner, key)` returns numbers by name, measured during training."""
 
 
 class Problem(NamedTuple):
-    """What a run trains, on what, how, and what is measured during training."""
+    """What one run trains.
+
+    Attributes:
+        initialise: `initialise(key)` returns the learner before training.
+        task: The distribution of prompts.
+        optimiser: The optimiser of Optax.
+        measure: `measure(learner, key)` returns more numbers to measure, by name; None for none.
+    """
 
     initialise: Callable[[Key[Array, ""]], Any]
     task: Task
@@ -27,7 +34,7 @@ class Problem(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where a run stands. It ended at step `diverged_at` or `converged_at`, if one is not 0."""
+    """The state of a run. If `diverged_at` or `converged_at` is not 0, it ended at that step."""
 
     parameters: PyTree
     frozen: PyTree
@@ -36,7 +43,7 @@ class State(NamedTuple):
     converged_at: Int[Array | np.ndarray, "*runs"]
 
     def running(self) -> Bool[Array | np.ndarray, "*runs"]:
-        """Whether the run goes on."""
+        """Whether the run has not ended."""
         return (self.diverged_at == 0) & (self.converged_at == 0)
 
 
@@ -50,10 +57,10 @@ def take_steps(
     numbers: Any,
     fixed_prompts: bool = False,
 ) -> tuple[State, tuple[Float[Array, " steps"], Float[Array, " steps"]]]:
-    """The state after the steps of these numbers, and each step's loss and norm of the gradient.
+    """The state after the steps with these numbers, and the loss and gradient norm of each step.
 
-    With `fixed_prompts` all steps draw with the same key. A step whose loss, gradient or new
-    weights are not finite is not taken, and is the last.
+    With `fixed_prompts` all steps draw with the same key. If the loss, the gradient or the new
+    weights of a step are not finite, the step is not taken, and the run ends.
     """
     optimiser = optax.with_extra_args_support(problem.optimiser)
 
@@ -95,7 +102,7 @@ def take_steps(
 
 
 def mean_over_parts(function: Callable, parts: int) -> Callable:
-    """`function(subject, key)` averaged over the keys into which a key is split, one by one."""
+    """`function(subject, key)`, averaged over `parts` keys split from one, one after the other."""
     if parts == 1:
         return function
 

@@ -1,4 +1,4 @@
-"""A training on disk: settings, states while it is on its way, then weights and metrics."""
+"""A training on disk: settings, states while it is running, then weights and metrics."""
 
 import json
 from collections.abc import Iterator
@@ -24,27 +24,27 @@ SETTINGS, WEIGHTS, METRICS = "settings.json", "weights.safetensors", "metrics.nc
 
 
 def states_folder(folder: Path) -> Path:
-    """Where a training keeps its states."""
+    """The folder in which a training saves its states."""
     return Path(folder) / "state"
 
 
 @contextmanager
 def begun(folder: Path, settings: TrainingSettings) -> Iterator[None]:
-    """Writes the settings into a new folder, or that of the same training, whose steps may grow.
+    """Writes the settings into a new folder, or into that of the same training with fewer steps.
 
-    Other processes are kept out of the folder in the block. If the block raises before it has
-    kept a further step, everything is as it was.
+    Other processes cannot use the folder within the block. If the block raises an exception before
+    it has saved a further step, the folder is restored.
 
     Raises:
-        ValueError: if the folder cannot be written, is in use, or holds something else or a
-            training with other settings, which are named.
+        ValueError: if the folder cannot be written, is in use, is not a training, or holds a
+            training with other settings, which the error names.
     """
     folder, file = Path(folder), Path(folder) / SETTINGS
     with exclusive(folder, keep=file.is_file):
         try:
             if files := {file.name for file in folder.iterdir()} - {LOCK}:
                 if SETTINGS not in files:
-                    raise InputError(f"{folder} is not empty; give the name of a new folder.")
+                    raise InputError(f"{folder} is not empty; give a new folder.")
                 require_same(folder, settings)
             before = file.read_bytes() if file.is_file() else None
             done = steps_done(states_folder(folder))
@@ -57,13 +57,13 @@ def begun(folder: Path, settings: TrainingSettings) -> Iterator[None]:
                     with suppress(OSError):
                         replace_file(file, before) if before is not None else file.unlink()
                 raise
-        finally:  # while it is held: the next lock in this place may be another process's
+        finally:  # before the lock is released: a later lock file may be another process's
             with suppress(OSError):
                 (folder / LOCK).unlink()
 
 
 def require_same(folder: Path, settings: TrainingSettings) -> None:
-    """Raises `ValueError` if settings differ from those of a folder, but for more steps."""
+    """Raises `ValueError` if settings differ from those of a folder, except for more steps."""
     stored = load_settings(folder)
     kept, given = (s.model_dump(mode="json", exclude={"steps"}) for s in (stored, settings))
     changes = differences(kept, given)
@@ -72,7 +72,7 @@ def require_same(folder: Path, settings: TrainingSettings) -> None:
     if changes:
         raise InputError(
             f"{folder} holds a training with other settings ({'; '.join(changes)}); give another "
-            "folder, or the same settings to go on with it."
+            "folder, or the same settings to continue it."
         )
 
 
@@ -82,7 +82,7 @@ def _write_settings(folder: Path, settings: TrainingSettings) -> None:
 
 
 def finished(folder: Path, steps: int) -> bool:
-    """Whether weights and metrics of this many steps are in a folder, and undamaged."""
+    """Whether a folder has undamaged weights and metrics of a training of this many steps."""
     if not (folder / WEIGHTS).is_file() or not (folder / METRICS).is_file():
         return False
     try:
@@ -96,12 +96,18 @@ def finished(folder: Path, steps: int) -> bool:
 
 
 def save_run(folder: Path | str, settings: TrainingSettings, training: Training) -> None:
-    """Writes settings, weights and metrics of a finished training, each whole or not at all.
+    """Saves a finished training; `load_run` reads it.
 
-    The arrays of `weights.safetensors` have the leading axes of the runs.
+    Writes `settings.json`, `weights.safetensors` (whose arrays have leading axes for the runs),
+    `metrics.nc` and `manifest.json`. Each file is written completely or not at all.
+
+    Args:
+        folder: The folder, which is created if it does not exist.
+        settings: The settings of the training.
+        training: Its result.
 
     Raises:
-        ValueError: if they cannot be written.
+        ValueError: if the files cannot be written.
     """
     folder = Path(folder)
     make_folder(folder)
@@ -115,10 +121,10 @@ def save_run(folder: Path | str, settings: TrainingSettings, training: Training)
 
 
 def load_settings(folder: Path | str) -> TrainingSettings:
-    """The settings of a training in a folder, or in a file like its `settings.json`.
+    """The settings of a training, from its folder or a file such as its `settings.json`.
 
     Raises:
-        ValueError: if there are none, or they are damaged or of a version that cannot be read.
+        ValueError: if there are none, or they are damaged or of an unreadable version.
     """
     return _load_settings(Path(folder))[0]
 
@@ -130,7 +136,9 @@ def _load_settings(folder: Path) -> tuple[TrainingSettings, bool]:
     with suppress(DamagedError):
         kind = (read_manifest(folder) or {}).get("kind")
     if kind not in (None, "run", "sweep"):
-        raise InputError(f"{folder} holds a {kind}, not a training.")
+        raise InputError(
+            f"{folder} holds a {kind}, not a training; give a folder that `mesalens train` wrote."
+        )
     if not file.is_file() and not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give one that `mesalens train` wrote.")
     text = load_text(file)
@@ -143,7 +151,9 @@ def _load_settings(folder: Path) -> tuple[TrainingSettings, bool]:
     old = is_old(content)
     writer = content.pop("mesalens", "0.1" if old else None)
     if "verdicts" in content or "study" in content:
-        raise InputError(f"{folder} holds the report of a study, not a training.")
+        raise InputError(
+            f"{folder} holds a report, not a training; give a folder that `mesalens train` wrote."
+        )
     if writer is None:
         raise InputError(f"{file} is damaged (it has no version of mesalens).")
     try:
@@ -156,7 +166,13 @@ def _load_settings(folder: Path) -> tuple[TrainingSettings, bool]:
 
 
 def load_run(folder: Path | str) -> tuple[TrainingSettings, Training]:
-    """The settings and the result of a finished training.
+    """The settings and the result of a finished training, from its folder.
+
+    Args:
+        folder: A folder that `save_run`, `mesalens train` or `mesalens sweep` wrote.
+
+    Returns:
+        The `TrainingSettings` and the `Training`.
 
     Raises:
         ValueError: if the folder is incomplete or damaged, or the training is not finished.
@@ -171,13 +187,13 @@ def load_run(folder: Path | str) -> tuple[TrainingSettings, Training]:
     if done and not complete and not finished(folder, settings.steps):
         raise InputError(
             f"the training in {folder} is not finished (step {done} of "
-            f"{steps_of(settings, states_folder(folder))}); go on with: {again}"
+            f"{steps_of(settings, states_folder(folder))}); continue it with: {again}"
         )
     try:
         if manifest := read_manifest(folder):
             verify(folder, manifest)
     except DamagedError as error:
-        advice = f"make it again with: {again}" if done else "restore it, or train again."
+        advice = f"recreate it with: {again}" if done else "restore it, or train again."
         raise DamagedError(f"{str(error).rstrip('.')}; {advice}") from None
     metrics = load_dataset(folder / METRICS)
     runs = metrics.ending.shape if "ending" in metrics else (settings.seeds,)

@@ -1,4 +1,4 @@
-"""`TrainingSettings`: a training as a value that can be written down and read back."""
+"""`TrainingSettings`: a training as a value that can be saved and read back."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from mesalens.training.training import Training
 
 
 def _axes(vary: Any) -> Any:
-    """What is varied, from words such as `learning_rate=1e-3,3e-3` or as it is."""
+    """`vary`, from words such as `learning_rate=1e-3,3e-3`; a mapping is returned unchanged."""
     if not isinstance(vary, list | tuple):
         return vary
     axes: dict[str, list[str]] = {}
@@ -26,7 +26,9 @@ def _axes(vary: Any) -> Any:
         name, equal, values = str(words).partition("=")
         name = name.strip().lstrip("-").replace("-", "_")
         if not equal or name in axes:
-            raise InputError(f"{words!r} is not a setting with values, as learning_rate=1e-3,3e-3.")
+            raise InputError(
+                f"vary must be like learning_rate=1e-3,3e-3, each setting once; got {words!r}."
+            )
         axes[name] = [value.strip() for value in values.split(",")]
     return axes
 
@@ -36,40 +38,49 @@ EMPTY: dict[str, tuple[Any, ...]] = {}
 
 
 class TrainingSettings(Settings):
-    """What is trained, on which task, and how.
+    """A training as settings: task, model, objective, optimiser, stopping rule and sizes.
 
     The defaults are the one-layer setting of von Oswald et al. (2023) as in their released code:
-    d = n = 10, x ~ U[-1/2, 1/2]^d, w ~ N(0, I), no noise, Adam with b2 = 0.98 and rate 1e-3 on
-    gradients clipped to norm 1e-3, 5000 steps, batches of 2048 fresh prompts. Nested settings that
-    are given change these defaults, unless they are of another kind.
+    d = n = 10, x ~ U[-1/2, 1/2]^d, w ~ N(0, I), no noise, Adam with b2 = 0.98 and learning rate
+    1e-3 on gradients clipped to norm 1e-3, 5000 steps, batches of 2048 fresh prompts. Each part is
+    given by its name, or by a mapping of `kind` and parameters. Parameters change the defaults of
+    that part; a different `kind` replaces them.
+
+    Example:
+        >>> from mesalens.training import TrainingSettings
+        >>> settings = TrainingSettings(task={"dim": 2}, steps=20, batch_size=16, every=10)
+        >>> run = settings.train()
+        >>> run.metrics.loss.dims
+        ('seed', 'step')
     """
 
     task: Annotated[Any, Member("task")] = DEFAULT_TASK
-    """what prompts are drawn from"""
+    """distribution of prompts"""
     model: Annotated[Any, Member("learner")] = "linear-transformer"
-    """the learner that is trained"""
+    """learner to train"""
     objective: Annotated[Any, Member("objective")] = "sampled"
-    """what is minimised"""
+    """what to minimise: sampled (squared error on fresh prompts), population (the exact risk),
+    cross-entropy, or dataset (squared error on a fixed set of prompts)"""
     optimiser: Annotated[Any, Member("optimiser")] = "adam"
-    """how it is minimised"""
+    """optimiser"""
     stop: Annotated[Any, Member("stop")] = "never"
-    """when a run ends before its last step"""
+    """when to stop a run before its last step"""
     steps: int = 5000
-    """training steps"""
+    """number of training steps"""
     batch_size: int = 2048
-    """fresh prompts in a step"""
+    """number of fresh prompts in a step"""
     microbatches: int = 1
-    """equal parts of a batch, one after the other: less memory"""
+    """number of equal parts into which a batch is split to save memory"""
     seeds: int = 1
-    """independent runs"""
+    """number of independent runs"""
     seed: int = 0
-    """where all random numbers come from"""
+    """seed of all random numbers"""
     every: int = 100
-    """steps between two measurements"""
+    """number of steps between measurements"""
     generator: random.Generator | None = None
-    """of random numbers: threefry, rbg or unsafe_rbg (the fastest on the device by default)"""
+    """random generator: threefry, rbg or unsafe_rbg; by default the fastest on the device"""
     vary: Annotated[dict[str, tuple[Any, ...]], pydantic.BeforeValidator(_axes)] = EMPTY
-    """settings with several values: all combinations are trained"""
+    """settings with several values, as NAME=VALUE,VALUE; all combinations are trained"""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -85,21 +96,29 @@ class TrainingSettings(Settings):
         return {**content, **overlay(defaults, {name: content[name] for name in defaults})}
 
     def sampled_task(self) -> Task:
-        """The task that prompts are drawn from; condensed if that is set."""
+        """The task from which prompts are drawn; it is condensed if the settings say so."""
         return self.task.build()
 
     def exact_task(self) -> Any:
-        """The task as theory reads it, not condensed."""
+        """The task for `mesalens.theory`; it is never condensed."""
         task = self.sampled_task()
         return task.task if isinstance(task, CondensedTask) else task
 
     def initialise(self, key: Key[Array, ""]) -> Learner:
-        """The learner before training."""
+        """The learner before training.
+
+        Args:
+            key: A random key.
+        """
         task = self.sampled_task()
         return self.model.build(dim=task.dim, outputs=task.outputs, key=key)
 
     def stopping_rule(self) -> StoppingRule:
-        """When a run ends; raises `ValueError` if that is not known for the task."""
+        """The stopping rule.
+
+        Raises:
+            ValueError: if it is not defined for the task.
+        """
         return self.stop.build(task=self.sampled_task())
 
     def key(self) -> Key[Array, ""]:
@@ -107,19 +126,31 @@ class TrainingSettings(Settings):
         return random.key(self.seed, self.generator)
 
     def train(self, *, measure: Measure | None = None, **options: Any) -> Training:
-        """Trains all combinations of `vary`, from every seed.
+        """Trains all combinations of `vary`, for every seed.
 
         Args:
             measure: As in `mesalens.training.train`.
-            **options: `progress`, `say`, `checkpoint`, `batching` and `memory` of `train`; on a
-                cluster `cluster`, `report` and `check` of `mesalens.training.sweeps.sweep`.
+            **options: `progress`, `say`, `checkpoint`, `batching` and `memory`, as in
+                `mesalens.training.train`; or `cluster` (see `mesalens.execution.connected`) with
+                `report` (called with the `State` of the work), `check` (which may raise an
+                exception to stop the work), `say` and `checkpoint`.
+
+        Raises:
+            ValueError: if settings are invalid, or the combinations cannot be trained together.
         """
         from mesalens.training.sweeps import sweep  # which needs these settings
 
         return sweep(self, measure=measure, **options)
 
     def value(self, path: str) -> Any:
-        """The setting at a path, such as `task.noise.variance`; short forms are fine."""
+        """The setting at a path.
+
+        Args:
+            path: A path such as `task.noise.variance`, or a short name such as `noise_variance`.
+
+        Raises:
+            ValueError: if there is no such setting.
+        """
         value: Any = self
         for name in full_path(path).split("."):
             known = type(value).model_fields if isinstance(value, Settings) else {}
@@ -127,18 +158,31 @@ class TrainingSettings(Settings):
         return value
 
     def replaced(self, path: str, value: Any) -> "TrainingSettings":
-        """The settings with another value at a path, checked."""
+        """The settings with another value at a path.
+
+        Args:
+            path: A path such as `task.noise.variance`, or a short name such as `noise_variance`.
+            value: The value, which is checked.
+
+        Raises:
+            ValueError: if there is no such setting, or the value is invalid.
+        """
         self.value(path)
         changes = nested({full_path(path): value})
         return type(self).read(overlay(self.model_dump(), changes))
 
     def updated(self, path: str, value: Any) -> "TrainingSettings":
-        """The settings with another value at a path as it is: it may be one that JAX traces."""
+        """The settings with another value at a path, which is not checked.
+
+        Args:
+            path: A path such as `task.noise.variance`, or a short name such as `noise_variance`.
+            value: The value, which JAX may trace.
+        """
         return _updated(self, full_path(path).split("."), value)
 
 
 def full_path(path: str) -> str:
-    """The path of a setting, from a short form or as it is; hyphens are underscores."""
+    """The path of a setting, from a path or a short name; hyphens become underscores."""
     path = path.strip().lstrip("-").replace("-", "_")
     return SHORT.get(path, path)
 

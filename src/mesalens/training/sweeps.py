@@ -1,4 +1,4 @@
-"""Trainings of settings: all combinations of some settings' values, in few compiled programs."""
+"""Trainings from settings: all combinations of varied settings, in few compiled programs."""
 
 import functools
 import itertools
@@ -28,15 +28,15 @@ from mesalens.user_files import when_files_change
 
 Point = dict[str, Any]
 Axes = Mapping[str, list[Any]]
-"""The values of each setting that is varied, by the name given for it."""
+"""The values of each varied setting, by the name given for it."""
 SHARED = ("seed", "seeds", "steps", "every", "generator", "objective", "stop", "vary")
-"""Settings that are the same in all runs."""
+"""Settings that must be the same in all runs."""
 
 
 class Program(NamedTuple):
-    """One compiled program: what its runs share, the other settings at each task, what is traced.
+    """One compiled program: the settings of its runs, its points, and the traced numbers.
 
-    JAX traces numbers of the optimiser and the initial scale, whatever else varies.
+    Numbers of the optimiser and the initial scale are always traced.
     """
 
     settings: TrainingSettings
@@ -45,24 +45,24 @@ class Program(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Runs that are trained by one call, as a unit of work: of a program all, or some of them."""
+    """Runs that are trained by one call, as a unit of work: all runs of a program, or some."""
 
     program: int
     point: int | None
-    """its place among the points of the program; None for all runs of it"""
+    """the index of its point in the program; None for all runs of the program"""
     seeds: Sequence[int]
-    """the places of its seeds"""
+    """the indices of its seeds"""
     folder: str
-    """where its states are, in the folder for states"""
+    """the folder of its states, within the folder for states"""
     words: str
 
 
 class Programs:
-    """The programs of some settings, made when they are needed; a worker makes them again.
+    """The programs of a sweep, created when they are needed; a worker creates them again.
 
     Args:
         settings: What is trained.
-        measure: What is measured besides.
+        measure: More to measure, as in `train`.
         options: `batching` and `memory` of `train`.
     """
 
@@ -77,7 +77,7 @@ class Programs:
         self._made: dict[tuple[int, bool], tuple[Engine, Grid]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        import cloudpickle  # which is there where work travels
+        import cloudpickle  # installed with Dask
 
         content = self.settings.model_dump(mode="json")
         return _programs_of, (json.dumps(content), cloudpickle.dumps(self.measure))
@@ -93,7 +93,7 @@ class Programs:
         place = part.program, whole
         if place not in self._made:
             program = self.programs[part.program]
-            # A part has one core
+            # A part uses one core
             own = {"divided": None if whole else False, "measure": self.measure}
             self._made[place] = _prepared(program, **own, **self.options)
         engine, runs = self._made[place]
@@ -128,28 +128,28 @@ def sweep(
     checkpoint: Path | None = None,
     **options: Any,
 ) -> Training:
-    """Trains all combinations of the values in `settings.vary`, from each seed.
+    """Trains all combinations of the values in `settings.vary`, for each seed.
 
     Numbers of the optimiser and the initial scale are axes of one compiled program, and so are
-    tasks that differ only in numbers (noise, scales, covariances). Other settings get a program
-    each. Here the runs of a program are trained together, one program after the other. On a
-    cluster whose workers compute on CPUs each run is a unit of work with a core of its own, to the
-    same bits; a worker with an accelerator trains the seeds of a point together, and so does any
-    worker all runs of an exact objective.
+    tasks that differ only in numbers (noise, scales, covariances). For other settings, each value
+    is a program. On this machine the runs of a program are trained together, one program after the
+    other. On a cluster whose workers compute on CPUs, each run is a unit of work with its own core,
+    and gives the same bits. A worker with an accelerator trains the seeds of a point together, and
+    any worker trains all runs of an exact objective together.
 
     Args:
         settings: What is trained.
         measure: As in `train`.
-        cluster: Where to train, as in `mesalens.execution.connected`; this machine by default.
-        progress: Called, on this machine, with the steps done, of all programs together.
-        report: Called, on a cluster, now and then with the `State` of the work.
-        check: Called, on a cluster, now and then; it may raise an exception to stop the work.
-        say: Called with a line on anything important.
+        cluster: Where to train, as in `mesalens.execution.connected`; by default this machine.
+        progress: On this machine: called with the number of steps done in all programs.
+        report: On a cluster: called regularly with the `State` of the work.
+        check: On a cluster: called regularly; it may raise an exception to stop the work.
+        say: Called with messages.
         checkpoint: A folder for the states.
-        **options: `batching` and `memory` of `train`, on this machine.
+        **options: On this machine: `batching` and `memory` of `train`.
 
     Raises:
-        ValueError: for unknown settings or values, or weights of different shapes.
+        ValueError: if settings or values are unknown, or weights have different shapes.
     """
     if cluster is not None and not isinstance(cluster, Cluster):
         with connected(cluster, say=say) as where:
@@ -157,9 +157,7 @@ def sweep(
             given |= {"measure": measure, "checkpoint": checkpoint, **options}
             return sweep(settings, cluster=where, **given)
     if cluster is not None and options:
-        raise InputError(
-            f"{min(options)} is for this machine; the workers of a cluster have theirs."
-        )
+        raise InputError(f"{min(options)} is for this machine only; omit it with cluster.")
     programs = Programs(settings, measure, options)
     if cluster is not None:
         cluster.wait_for_workers(check)
@@ -174,7 +172,7 @@ def sweep(
 
             folder = None if checkpoint is None else Path(checkpoint) / part.folder
             trainings.append(programs.train(part, progress=tell, say=say, checkpoint=folder))
-            tell(settings.steps)  # the runs may all have ended before
+            tell(settings.steps)  # all runs may have ended earlier
     else:
         trainings = _as_units(programs, parts, cluster, progress, report, check, say, checkpoint)
     if len(parts) == 1 and not programs.axes and parts[0].point is None:
@@ -183,7 +181,7 @@ def sweep(
 
 
 def _parts(programs: Programs, checkpoint: Path | None, cluster: Any) -> list[Part]:
-    """What is trained by one call each: as it was begun, or else as it is fastest."""
+    """The parts of a sweep: as they were begun, or else as is fastest."""
     settings, parts = programs.settings, []
     seeds = range(settings.seeds)
     exact = settings.objective.build().exact
@@ -206,7 +204,7 @@ def _parts(programs: Programs, checkpoint: Path | None, cluster: Any) -> list[Pa
 
 
 def steps_of(settings: TrainingSettings, checkpoint: Path) -> int:
-    """The steps of all that is trained, as they are counted in a folder where it was begun."""
+    """The number of steps of all parts, as they are counted in a folder with states."""
     return settings.steps * len(_parts(Programs(settings), checkpoint, None))
 
 
@@ -228,10 +226,10 @@ def _as_units(
     say: Callable[[str], object],
     checkpoint: Path | None,
 ) -> list[Training]:
-    """Trains each part as a unit of work, on a cluster or the cores of this machine."""
+    """Trains each part as a unit of work, on a cluster or on the cores of this machine."""
     steps, runs = programs.settings.steps, sum(len(part.seeds) for part in parts)
     kind = "on one core" if all(len(part.seeds) == 1 for part in parts) else "in one program"
-    if say is not warn:  # for people at a terminal
+    if say is not warn:  # a message, not a warning
         say(f"{runs} runs as {len(parts)} units of work, each {kind}.")
 
     def told(state: State) -> None:
@@ -259,7 +257,7 @@ def _job(programs: Programs, part: Part, checkpoint: Path) -> Job:
         for name, content in sorted(found.items()):
             file = Path(checkpoint) / name
             if file.parent != folder:
-                raise InputError(f"a worker sent {name}, which is no state of {part.words}.")
+                raise InputError(f"a worker sent {name}, which is not a state of {part.words}.")
             make_folder(folder)
             with writing(file, "free space, and run the same command again"):
                 replace_file(file, content)
@@ -279,7 +277,7 @@ def _job(programs: Programs, part: Part, checkpoint: Path) -> Job:
 
 
 def train_part(place: Place, programs: Programs, part: Part) -> Training:
-    """Trains a part of a sweep, where it may have begun before; arrays are of NumPy."""
+    """Trains a part of a sweep, which may have begun before; arrays of the result are NumPy's."""
     folder, steps = place.folder / part.folder, programs.settings.steps
     with place.compiling():
         engine, runs = programs.of(part)
@@ -297,10 +295,10 @@ def train_part(place: Place, programs: Programs, part: Part) -> Training:
 
 
 def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
-    """The values of each setting that is varied, by the name given, and the programs.
+    """The values of each varied setting, by the name given, and the programs.
 
     Raises:
-        ValueError: if a sweep of these settings cannot be carried out.
+        ValueError: if a setting cannot be varied.
     """
     paths = {name: full_path(name) for name in settings.vary}
     for path in paths.values():
@@ -308,7 +306,7 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
         if [*paths.values()].count(path) > 1:
             raise InputError(f"vary has {path} twice.")
         if top in SHARED:
-            raise InputError(f"all runs share {top}; vary something else.")
+            raise InputError(f"vary cannot have {top}, which is the same for all runs.")
     axes = {name: _values(settings, name) for name in settings.vary}
     settings = settings.model_copy(update={"vary": {}})
     tasks, traced, others = {}, {}, {}
@@ -324,7 +322,7 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
     for shape in combinations(others):
         shared = _with(settings, shape)
         for name in traced:
-            shared.value(name)  # which another kind may not have
+            shared.value(name)  # another kind may not have this setting
         exact = shared.objective.build().exact or shared.stop.kind == "near-optimum"
         alike: list[Program] = []
         for point in combinations(tasks):
@@ -341,15 +339,17 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
     for program, learner in zip(programs[1:], rest, strict=True):
         if not eqx.tree_equal(first, learner):
             one, other = (in_words(p.points[0]) for p in (programs[0], program))
-            raise InputError(f"weights have other shapes with {one} than with {other}.")
+            raise InputError(
+                f"weights have different shapes for {one} and {other}; train them separately."
+            )
     return axes, programs
 
 
 def _values(settings: TrainingSettings, name: str) -> list[Any]:
-    """The values of a setting that is varied, as the setting takes them."""
+    """The values of a varied setting, as the setting holds them."""
     given = settings.vary[name]
     values = [settings.replaced(name, value).value(name) for value in given]
-    # In words too: six digits name a point in tables and messages
+    # Distinct in words too: tables and messages show six digits
     if not values or len({in_words({name: value}) for value in values}) < len(values):
         raise InputError(f"{name} must have one or more distinct values; got {list(given)}.")
     return values
@@ -362,12 +362,12 @@ def _with(settings: TrainingSettings, point: Point) -> TrainingSettings:
 
 
 def _prepared(program: Program, **options: Any) -> tuple[Engine, Grid]:
-    """The runs of one program: its tasks × what is traced × seeds."""
+    """The runs of one program: its tasks × the traced numbers × seeds."""
     settings = program.settings
     objective = settings.objective.build()
     tasks = {in_words(point): _with(settings, point).sampled_task() for point in program.points}
     if objective.exact:
-        tasks = {"": settings.exact_task()}  # theory reads it, and there is one a program
+        tasks = {"": settings.exact_task()}  # for theory; there is one per program
     several: dict[str, Any] = {"task": tasks} if len(tasks) > 1 else {}
 
     def changed(values: Point) -> TrainingSettings:
@@ -390,7 +390,7 @@ def _prepared(program: Program, **options: Any) -> tuple[Engine, Grid]:
 
 
 def _together(programs: Programs, parts: list[Part], trainings: list[Training]) -> Training:
-    """All runs in one result; a run that ended before others keeps its last values."""
+    """All runs in one result; the last values of runs that ended early are repeated."""
     axes, seeds = programs.axes, range(programs.settings.seeds)
     places: dict[tuple[Any, ...], tuple[int, tuple[int, ...]]] = {}
     for number, (part, training) in enumerate(zip(parts, trainings, strict=True)):
@@ -422,7 +422,7 @@ def _together(programs: Programs, parts: list[Part], trainings: list[Training]) 
             for name in names
         }
 
-    # Labels are numbers and words; others are put in words
+    # Labels are numbers and strings; other values are converted to strings
     labels = {
         name: [value if isinstance(value, int | float | str) else str(value) for value in values]
         for name, values in axes.items()

@@ -1,4 +1,4 @@
-"""`Training`: what trained runs leave."""
+"""`Training`: the result of a training."""
 
 from dataclasses import dataclass
 from math import isclose
@@ -14,22 +14,24 @@ from mesalens.checks import InputError, count
 
 
 class TrainingDivergedError(ArithmeticError):
-    """The loss, gradient or weights of a run were not finite; the message has run and step."""
+    """The loss, gradient or weights of a run were not finite; the message names run and step."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """Trained learners, and what was measured during training.
+    """The result of a training: the learners, and what was measured.
 
-    `learners` is one pytree whose trained arrays have the leading axes of the runs: what was
-    varied, then seeds. `learner(i)` takes one out, `eqx.filter_vmap` maps over all.
+    `metrics` has one dimension for each varied setting, then `seed` and `step`. Its variables are
+    `loss`, the mean loss of the batches since the previous measurement (NaN at step 0), and
+    everything else that was measured. After a run has converged its last values are repeated; after
+    it has diverged they are NaN. The coordinates `ending` ("all steps", "converged" or "diverged")
+    and `steps_taken` say how each run ended; a learner that diverged has its last finite weights.
+    The attributes record what the bits depend on: versions, machine, device, random generator.
 
-    `metrics` has the dimensions of the runs, then `step`. `loss` is the mean loss of the batches
-    since the step before (NaN at step 0); beside it is whatever was measured. A run that has
-    converged keeps its last values; one that has diverged has NaN. The coordinates `ending` ("all
-    steps", "converged", "diverged") and `steps_taken` say how each run ended; a learner that
-    diverged is as after its last finite step. The attributes record what the bits depend on:
-    versions, machine, device, generator.
+    Attributes:
+        learners: One pytree, whose arrays have leading axes for the runs: the varied settings, then
+            seeds. `learner(seed)` extracts one learner; `eqx.filter_vmap` maps over all of them.
+        metrics: What was measured, as a labelled dataset.
     """
 
     learners: PyTree
@@ -39,18 +41,20 @@ class Training:
         """The learner of one run.
 
         Args:
-            seed: The place of the seed, from 0.
-            **values: The value of each other axis, by its name.
+            seed: The index of the seed, from 0.
+            **values: The value on each varied axis, by name.
 
         Raises:
-            ValueError: if the seed does not exist, or an axis is missing, is unknown or lacks the
-                value.
+            ValueError: if there is no such seed or value, or an axis is missing or unknown.
+
+        Example:
+            A training with `vary={"rate": [1e-3, 3e-3]}` has `run.learner(2, rate=1e-3)`.
         """
         dims = self.metrics["ending"].dims if "ending" in self.metrics.coords else ("seed",)
         axes = [axis for axis in dims if axis != "seed"]
         if set(values) != set(axes):
             names = ", ".join(map(str, ["seed", *axes]))
-            raise InputError(f"learner needs a value for each of {names}; got {[*values]}.")
+            raise InputError(f"learner needs values for {names}; got values for {[*values]}.")
         count("seed", seed, at_least=0, at_most=self.metrics.sizes["seed"] - 1)
         place = tuple(_place(self.metrics[axis], values[str(axis)]) for axis in axes)
         return jax.tree.map(
@@ -58,7 +62,7 @@ class Training:
         )
 
     def diverged(self) -> list[str]:
-        """A line for each run that has diverged: which one, and after which step."""
+        """The runs that have diverged, each in words with its last finite step."""
         ending = self.metrics["ending"]
         runs = [ending[tuple(at)] for at in np.argwhere(ending.values == "diverged").tolist()]
         return [
@@ -68,7 +72,11 @@ class Training:
         ]
 
     def require_finite(self) -> "Training":
-        """The training itself; raises `TrainingDivergedError` if a run has diverged."""
+        """Returns this training if no run has diverged.
+
+        Raises:
+            TrainingDivergedError: if a run has diverged.
+        """
         if lines := self.diverged():
             raise TrainingDivergedError(f"training diverged: {'; '.join(lines)}. {ADVICE}")
         return self
@@ -78,7 +86,7 @@ ADVICE = "Lower the learning rate, the initial scale or the scale of the task."
 
 
 def in_words(values: dict[Any, Any]) -> str:
-    """The place of a run in words: `learning_rate 0.001, seed 3`."""
+    """The values of a run in words: `learning_rate 0.001, seed 3`."""
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""Part `beyond`: what the paper leaves open. Any Σ and Λ, other covariates, priors with a mean."""
+"""Part `beyond`: what the paper leaves open: any Σ and Λ, other covariates, priors with a mean."""
 
 from operator import attrgetter
 from typing import Any
@@ -17,7 +17,7 @@ optimum = remembered(theory.optimal_lsa)
 
 
 def without_mean(s, rng):
-    """Linear functions without a mean, of all kinds, with random covariances."""
+    """Tasks with linear functions whose prior has mean 0, of all kinds, with random covariances."""
     d, size = s.dim, (s.dim, s.context_length, s.noise)
     correlated = 0.8 ** np.abs(np.subtract.outer(np.arange(d), np.arange(d)))
     drawn = {"correlated weights": study.linear_task(*size, covariance=correlated)}
@@ -44,13 +44,13 @@ def with_mean(s, rng, length=None) -> Any:
 
 
 def one_with_mean(s, rng):
-    """What `without_mean` excludes."""
+    """A task that `without_mean` excludes."""
     return {"with a mean": with_mean(s, rng)}
 
 
 @part.experiment
 def general_population(s):
-    """Layers trained on the risk itself, without a prior mean."""
+    """Layers trained on the exact risk, for priors with mean 0."""
     drawn = without_mean(s, np.random.default_rng(s.task_seed))
     names = "general Σ, Λ", "exponential"
     return {name: study.trained_layer(s, drawn[name], "population") for name in names}
@@ -58,17 +58,18 @@ def general_population(s):
 
 @part.experiment
 def mean_population(s):
-    """Layers trained on the risk itself, with a prior mean."""
+    """Layers trained on the exact risk, for a prior with a mean."""
     task = with_mean(s, np.random.default_rng(s.task_seed), LENGTH)
     return study.trained_layer(s, task, "population")
 
 
 @part.claim(PLACE, every_seed_below(1e-9), must_fail_on={"formula": covariance.claimed})
 def general_preconditioner(lab, formula=theory.gaussian_preconditioner):
-    """For x ~ N(0, Σ), w ~ N(0, Λ) with any Σ and Λ the best preconditioned step of descent has the
-    preconditioner ΛΣ[(n + 1)ΣΛΣ + (tr ΣΛ + σ²)Σ]⁻¹.
+    """For x ~ N(0, Σ) and w ~ N(0, Λ) with any Σ and Λ, the best preconditioned step of gradient
+    descent has the preconditioner ΛΣ[(n + 1)ΣΛΣ + (tr ΣΛ + σ²)Σ]⁻¹.
 
-    Measured: ‖P* - formula‖_F / ‖formula‖_F, P* from exact moments; random Σ and Λ in each seed.
+    Measured: ‖P* - formula‖_F / ‖formula‖_F, with P* from exact moments; random Σ and Λ for each
+    seed.
     """
     task = without_mean(lab.settings, lab.rng())["general Σ, Λ"]
     return study.away(theory.best_descent(study.moments_of(task))[0], formula(task))
@@ -76,11 +77,12 @@ def general_preconditioner(lab, formula=theory.gaussian_preconditioner):
 
 @part.claim(PLACE, every_seed_below(1e-9), must_fail_on={"kinds": one_with_mean})
 def general_certificate(lab, kinds=without_mean):
-    """With linear functions without a mean one step of preconditioned descent is the best layer for
-    every Σ and Λ, for correlated weights, and for covariates that are not Gaussian.
+    """For linear functions whose prior has mean 0, one step of preconditioned gradient descent is
+    the best layer: for every Σ and Λ, for correlated weights, and for covariates that are not
+    Gaussian.
 
     Measured: (risk of the best step - certified bound) / bound, for each kind of task; random
-    covariances in each seed.
+    covariances for each seed.
     """
     drawn = kinds(lab.settings, lab.rng())
 
@@ -92,7 +94,7 @@ def general_certificate(lab, kinds=without_mean):
 
 @part.claim(PLACE, every_seed_below(1e-6), must_fail_on={"longer": 2})
 def general_trained(lab, trained=general_population, longer=1):
-    """Layers that are trained on the population loss reach the bound there too, unless they stay
+    """Layers trained on the population loss reach the bound for these tasks too, unless they stay
     where the prediction is near a step of rank one.
 
     Measured: R / bound - 1 after training on the exact risk, for each kind of task.
@@ -102,11 +104,11 @@ def general_trained(lab, trained=general_population, longer=1):
 
 @part.claim(PLACE, above(0.01), must_fail_on={"length": 0.0})
 def mean_not_descent(lab, length=None):
-    """Where the prior of the weights has a mean, the best layer is no step of descent from zero:
-    another layer has at least 1% less risk than every such step.
+    """If the prior of the weights has a mean, the best layer is not a step of gradient descent from
+    zero: another layer has at least 1% less risk than every such step.
 
-    Measured: R_step / R_layer - 1, the best such step beside the best layer found; a random mean
-    of length 1 to 2 in each seed.
+    Measured: R_step / R_layer - 1, for the best such step and the best layer found; a random mean
+    of length 1 to 2 for each seed.
     """
     best = optimum(with_mean(lab.settings, lab.rng(), length))
     return best.descent_risk / best.risk - 1
@@ -114,7 +116,7 @@ def mean_not_descent(lab, length=None):
 
 @part.claim(PLACE, every_seed_below(1e-6), every_seed=True, must_fail_on="untrained")
 def mean_trained(lab, trained=mean_population):
-    """Layers that are trained on the population loss come to the layer that the search found.
+    """Layers trained on the population loss reach the risk of the layer that the search found.
 
     Measured: R / R_layer - 1 after training on the exact risk.
     """
@@ -123,9 +125,10 @@ def mean_trained(lab, trained=mean_population):
 
 @part.claim(PLACE, above(0.0), must_fail_on={"bound": "descent_risk"})
 def mean_one_head(lab, bound="certificate.lower_bound"):
-    """One head does not reach the certified bound there.
+    """If the prior has a mean, one head does not reach the certified bound.
 
-    Measured: R_layer / bound - 1, the best layer with one head found; a random mean in each seed.
+    Measured: R_layer / bound - 1, for the best layer with one head found; a random mean for each
+    seed.
     """
     best = optimum(with_mean(lab.settings, lab.rng()))
     return best.risk / attrgetter(bound)(best) - 1
@@ -133,11 +136,11 @@ def mean_one_head(lab, bound="certificate.lower_bound"):
 
 @part.claim(PLACE, every_seed_below(1e-9), must_fail_on={"share": 0.5})
 def descent_from_mean(lab, share=1.0):
-    """With the prior mean as W_0 in the query token, one step of descent from it is the best layer
-    again.
+    """If the query token has the prior mean as W_0, one step of gradient descent from it is the
+    best layer again.
 
-    Measured: risk of that constructed layer / certified bound of layers with this W_0, minus 1;
-    a random mean in each seed.
+    Measured: the risk of this layer, by construction, over the certified bound for layers with this
+    W_0, minus 1; a random mean for each seed.
     """
     task = with_mean(lab.settings, lab.rng())
     W_0 = share * task.functions.weight_mean()
@@ -151,10 +154,11 @@ def descent_from_mean(lab, share=1.0):
 
 @part.figure(shows=[mean_not_descent, mean_trained, mean_one_head, descent_from_mean])
 def mean(lab, trained=mean_population):
-    """Risk against the length of the prior mean of the weights. At 0 the best layer is one step of
-    gradient descent and lies on the certified bound. With a mean the best layer with one head
+    """Risk against the length of the prior mean of the weights. At 0, the best layer is one step of
+    gradient descent and lies on the certified bound. With a mean, the best layer with one head
     (dots: trained layers, one per seed) is better than every preconditioned step from zero, and
-    above the bound for more heads. A layer whose W_0 is the prior mean does not feel it.
+    above the bound for more heads. The risk of a layer whose W_0 is the prior mean does not depend
+    on it.
     """
     lengths, s = np.linspace(0, 3, 13), lab.settings
     drawn = [with_mean(s, np.random.default_rng(s.task_seed), length) for length in lengths]
@@ -170,11 +174,11 @@ def mean(lab, trained=mean_population):
     lines = {label: (lengths, along) for label, along in risks.items()}
     points = {"trained layers": trained.metrics.risk.isel(step=-1).expand_dims(length=[LENGTH])}
     figure = figures.risk_against("length of the prior mean of w", lines, points)
-    figure.axes[0].set_ylim(0, 2.4 * best[0].null_risk)  # predicting 0 leaves the others no room
+    figure.axes[0].set_ylim(0, 2.4 * best[0].null_risk)  # not all of predicting 0
     return figure
 
 
 @part.remark
 def not_the_papers(lab):
-    """Whose claims these are."""
-    return "The claims of the part beyond are not the paper's: they are about what it leaves open."
+    """The source of these claims."""
+    return "The claims of the part beyond are not the paper's; they are about what it leaves open."

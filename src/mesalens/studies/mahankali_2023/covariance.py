@@ -21,7 +21,7 @@ def task_of(s, sigma):
 
 
 def drawn(lab):
-    """The task of a Σ that the seed draws."""
+    """The task of a random Σ for each seed."""
     return task_of(lab.settings, study.random_covariance(lab.rng(), lab.settings.dim))
 
 
@@ -48,7 +48,7 @@ def best_preconditioner(lab, power=-1):
     """The best preconditioned step of gradient descent has the preconditioner Σ⁻¹ and the step size
     η = 1/(n + d + 1 + σ²).
 
-    Measured: ‖P* - Σ⁻¹ η‖_F / ‖Σ⁻¹ η‖_F, P* from exact moments; each seed with a Σ of its own.
+    Measured: ‖P* - Σ⁻¹ η‖_F / ‖Σ⁻¹ η‖_F, with P* from exact moments; a random Σ for each seed.
     """
     task = drawn(lab)
     return study.away(theory.best_descent(study.moments_of(task))[0], claimed(task, power))
@@ -58,7 +58,7 @@ def best_preconditioner(lab, power=-1):
 def preconditioned_certificate(lab, power=-1):
     """No layer of linear self-attention has less risk than that step.
 
-    Measured: (risk of the step - certified bound) / bound; each seed with a Σ of its own.
+    Measured: (risk of the step - certified bound) / bound; a random Σ for each seed.
     """
     task = drawn(lab)
     return study.step_gap(claimed(task, power), task)
@@ -66,26 +66,26 @@ def preconditioned_certificate(lab, power=-1):
 
 @part.claim(PLACE, every_seed_below(0.01), headline=True, must_fail_on=PLAIN)
 def learned_preconditioner(lab, trained=covariance_layer, power=-1):
-    """Layers that are trained on the population loss precondition by Σ⁻¹.
+    """Layers trained on the population loss learn the preconditioner Σ⁻¹.
 
-    Measured: ‖P - Σ⁻¹ η‖_F / ‖Σ⁻¹ η‖_F, P read off the trained weights.
+    Measured: ‖P - Σ⁻¹ η‖_F / ‖Σ⁻¹ η‖_F, with P from the trained weights.
     """
     return study.away(study.learned(trained), claimed(trained.task, power))
 
 
 @part.claim(PLACE, within(0.01), must_fail_on={"longer": 2})
 def preconditioned_prompts(lab, trained=SAMPLED, longer=1):
-    """Layers that are trained on prompts come to the bound.
+    """Layers trained on prompts reach the bound.
 
-    Measured: R / bound - 1, R exact.
+    Measured: R / bound - 1, with the exact R.
     """
     return study.gap(trained, longer)
 
 
 @part.figure(shows=[learned_preconditioner, preconditioned_prompts])
 def preconditioner(lab, trained=covariance_layer, sampled=SAMPLED):
-    """P of the prediction x_queryᵀ P Σ yᵢxᵢ, read off the weights of a layer trained on the exact
-    risk (left) and of one trained on prompts (middle), beside that of the theorem (right).
+    """P of the prediction x_queryᵀ P Σ yᵢxᵢ, from the weights of a layer trained on the exact risk
+    (left) and of one trained on prompts (middle), and by the theorem (right).
     """
     runs = {"trained on the risk": trained, "trained on prompts": sampled}
     shown = {label: study.learned(each.shown[0]) for label, each in runs.items()}
@@ -94,8 +94,8 @@ def preconditioner(lab, trained=covariance_layer, sampled=SAMPLED):
 
 @part.figure(shows=[learned_preconditioner, preconditioned_prompts])
 def spectrum(lab, trained=covariance_layer, sampled=SAMPLED):
-    """Eigenvalues of the preconditioner of the theorem (bars) and of the symmetric part of those
-    that layers learned (one dot per seed): large where inputs vary little.
+    """Eigenvalues of the preconditioner by the theorem (bars) and of the symmetric part of the
+    learned ones (one dot per seed): large in directions in which inputs vary little.
     """
     numbers = [str(place + 1) for place in range(lab.settings.dim)]  # as words, which have bars
 

@@ -16,7 +16,7 @@ TOO_LONG = {"factor": 1.2}
 
 
 def sizes(s):
-    """d, n and σ² of the main size, and of those that differ from it in one, by their labels."""
+    """d, n and σ² of the main size, and of sizes that differ in one of them, by label."""
     lengths, dims, noises = s.varied
     every = [(s.dim, n, 0.0) for n in (s.context_length, *lengths)]
     every += [(d, s.context_length, 0.0) for d in dims]
@@ -26,7 +26,7 @@ def sizes(s):
 
 @part.experiment
 def isotropic_population(s, start=0):
-    """Layers trained on the risk itself, at every size."""
+    """Layers trained on the exact risk, for every size."""
     tasks = {label: study.linear_task(*size) for label, size in sizes(s).items()}
     return {name: study.trained_layer(s, task, "population", start) for name, task in tasks.items()}
 
@@ -44,8 +44,8 @@ SAMPLED_AGAIN = isotropic_sampled.given(start=1)
 
 @part.claim(PLACE, within(0.01), headline=True, must_fail_on=TOO_LONG)
 def step_size(lab, factor=1.0):
-    """The best step size is 1/(n + d + 1 + σ²): it is E[ŵᵀXᵀy] / E[yᵀXXᵀy], ŵ the ridge regression
-    that Bayes would use.
+    """The best step size is 1/(n + d + 1 + σ²): it is E[ŵᵀXᵀy] / E[yᵀXXᵀy], where ŵ are the weights
+    of the Bayes predictor, a ridge regression.
 
     Measured: simulated E[ŵᵀXᵀy] / E[yᵀXXᵀy], times n + d + 1 + σ², minus 1, for each size.
     """
@@ -73,7 +73,7 @@ def certificate(lab, factor=1.0):
 
 @part.claim(LEAST, every_seed_below(1e-6), headline=True, every_seed=True, must_fail_on="untrained")
 def trained_on_risk(lab, trained=isotropic_population):
-    """Layers that are trained on the population loss reach the bound, from every initialisation.
+    """Layers trained on the population loss reach the bound, from every initialisation.
 
     Measured: R / bound - 1 after training on the exact risk, for each size.
     """
@@ -82,9 +82,9 @@ def trained_on_risk(lab, trained=isotropic_population):
 
 @part.claim(f"{LEAST}, seen through samples", within(0.01), must_fail_on={"longer": 2})
 def trained_on_prompts(lab, trained=isotropic_sampled, longer=1):
-    """Layers that are trained on prompts come to the bound.
+    """Layers trained on prompts reach the bound.
 
-    Measured: R / bound - 1, R exact.
+    Measured: R / bound - 1, with the exact R.
     """
     return study.gap(trained, longer)
 
@@ -108,7 +108,7 @@ def one_function(lab, trained=isotropic_population, other=POPULATION_AGAIN):
 # The limit is that of von-oswald-2023: the length that goes with 1% of the risk
 @part.claim(PLACE, below(0.1), must_fail_on={"other": SAMPLED_AGAIN.untrained})
 def one_function_prompts(lab, trained=isotropic_sampled, other=SAMPLED_AGAIN):
-    """Layers that are trained on prompts come to one function too.
+    """Layers trained on prompts compute the same function too.
 
     Measured: as for one-function, for layers trained on prompts that left the plateau.
     """
@@ -119,7 +119,7 @@ def one_function_prompts(lab, trained=isotropic_sampled, other=SAMPLED_AGAIN):
 def risk(lab, trained=isotropic_population):
     """Risk against dimension, context length and noise around {main}: the certified bound, which is
     the exact risk of one step of gradient descent with step size 1/(n + d + 1 + σ²) (dashed);
-    predicting 0 (dotted); and layers trained on the exact risk (a dot a seed).
+    predicting 0 (dotted); and layers trained on the exact risk (a dot per seed).
     """
     every = sizes(lab.settings)
     label, main = next(iter(every.items()))
@@ -148,9 +148,10 @@ def risk(lab, trained=isotropic_population):
 
 @part.figure(shows=[trained_on_risk, trained_on_prompts])
 def training(lab, trained=isotropic_population, sampled=isotropic_sampled):
-    """How far the risk is above the certified bound, relative to it: in training on the exact risk
-    (a line a seed; values below 1e-16, where float64 ends, are drawn there), and after training on
-    prompts from the same weights (a dot a seed), which leaves the noise of stochastic gradients.
+    """Relative excess of the risk over the certified bound: during training on the exact risk (a
+    line per seed; values below 1e-16, the precision of float64, are drawn there), and after
+    training on prompts from the same weights (a dot per seed), where the noise of stochastic
+    gradients remains.
     """
     risks = next(iter(trained.values())).metrics.risk
     gaps = np.maximum(risks / study.bound(sampled[0].task) - 1, 1e-16)

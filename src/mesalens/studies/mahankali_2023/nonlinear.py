@@ -12,7 +12,7 @@ PLACE = "Section 5, Theorem 3"
 
 
 def symmetric(s):
-    """Tasks of rotation-invariant families with f and -f equally likely."""
+    """Tasks with rotation-invariant families in which f and -f are equally likely."""
     families = {
         "relu networks": tasks.TwoLayerNetworks(s.dim, hidden=16, activation="relu"),
         "sines": tasks.Cosines(s.dim, frequency=2.0, phase=np.pi / 2),
@@ -40,7 +40,7 @@ def step_size(P):
 
 @part.measurement
 def solved(lab, families=symmetric):
-    """P* of each family, how far it is from p I, and the gap to the bound, from simulations."""
+    """P* of each family, its distance from p I, and the gap to the bound, from simulations."""
 
     def values(moments):
         P, risk = theory.best_descent(moments)
@@ -60,7 +60,7 @@ ASYMMETRIC = {"solved": solved.given(families=asymmetric)}
 
 @part.claim(f"{PLACE}, assumptions", within(0.02), must_fail_on={"families": asymmetric})
 def sign_symmetry(lab, families=symmetric):
-    """In the families of this part f and -f are equally likely, as the theorem asks.
+    """In the families of this part, f and -f are equally likely, as the theorem assumes.
 
     Measured: E sign(y₁), E sign(y₁ + y₂ + y₃) and, for each entry xₐ of an input, E sign(y₁x₁ₐ),
     over prompts, for each family.
@@ -74,10 +74,11 @@ def sign_symmetry(lab, families=symmetric):
 
 @part.claim(PLACE, below(0.05), headline=True, must_fail_on=ASYMMETRIC)
 def rotation_invariance(lab, solved=solved):
-    """The best step of preconditioned descent is plain: P* is a multiple of the identity.
+    """The best preconditioned step is a plain step of gradient descent: P* is a multiple of the
+    identity.
 
-    Measured: ‖P* - p I‖_F / ‖p I‖_F with p = tr P*/d, for each family, P* from simulated moments
-    that are told of no symmetry.
+    Measured: ‖P* - p I‖_F / ‖p I‖_F with p = tr P*/d, for each family, with P* from simulated
+    moments that do not use the symmetry.
     """
     return solved.away
 
@@ -94,7 +95,7 @@ def nonlinear_certificate(lab, solved=solved):
 
 @part.claim(PLACE, within(0.01), headline=True, must_fail_on="untrained")
 def nonlinear_prompts(lab, trained=nonlinear_sampled):
-    """Layers that are trained on prompts of a nonlinear family come to the risk of that step.
+    """Layers trained on prompts of a nonlinear family reach the risk of that step.
 
     Measured: R / R_step - 1, both from the same simulated moments.
     """
@@ -104,9 +105,9 @@ def nonlinear_prompts(lab, trained=nonlinear_sampled):
 
 @part.claim(PLACE, within(0.05), headline=True, must_fail_on="untrained")
 def nonlinear_step_size(lab, trained=nonlinear_sampled):
-    """What they learn is gradient descent with the step size of that family.
+    """These layers learn gradient descent with the best step size for the family.
 
-    Measured: p / p* - 1, p = tr P/d of the trained layer and p* of the best step.
+    Measured: p / p* - 1, with p = tr P/d of the trained layer and p* of the best step.
     """
     best, _ = theory.best_descent(study.moments_of(trained.task, lab.settings.relative_error))
     return step_size(study.learned(trained)) / step_size(best) - 1
@@ -114,10 +115,10 @@ def nonlinear_step_size(lab, trained=nonlinear_sampled):
 
 @part.figure(shows=[rotation_invariance, nonlinear_step_size])
 def nonlinear(lab, solved=solved, sampled=nonlinear_sampled):
-    """Entries of the best preconditioner P* of each family, in units of its mean diagonal p: the
-    diagonal lies at 1 and all others at 0, so that P* = p I is plain gradient descent with step
-    size p. A dot is one entry for one seed, from moments that were told of no symmetry; beside
-    them what layers trained on prompts of {first} learned.
+    """Entries of the best preconditioner P* of each family, in units of its mean diagonal p. The
+    diagonal is at 1 and all other entries are at 0: P* = p I is plain gradient descent with step
+    size p. A dot is one entry for one seed, from moments that do not use the symmetry; next to them
+    are the entries that layers trained on prompts of {first} learned.
     """
     first, diagonal = lab.settings.families[0], np.eye(lab.settings.dim, dtype=bool)
     best = {name: solved.P.sel(family=name).values for name in lab.settings.families}

@@ -66,10 +66,11 @@ ADAM = {"kind": "adam", "learning_rate": 0.01, "schedule": "cosine", "b2": 0.999
 
 
 def trained_layer(s, task, objective: str, start=0):
-    """One layer, trained on the risk itself ("population") or on fresh prompts ("sampled").
+    """One layer, trained on the exact risk ("population") or on fresh prompts ("sampled").
 
-    `start` numbers the initial weights of a seed. Seeds count that end nearer to the risk of the
-    best step than to that of the best step of rank one, a saddle (docs/pages/theory/plateaus.md).
+    `start` is the number of the initial weights of a seed. A seed counts if its final risk is
+    nearer to that of the best step than to that of the best step of rank one, a saddle
+    (docs/pages/theory/plateaus.md).
     """
     sampled = objective == "sampled"
 
@@ -78,7 +79,7 @@ def trained_layer(s, task, objective: str, start=0):
 
     def saddle(run):
         moments = moments_of(run.task, s.relative_error)
-        # For d = 1 every step has rank one
+        # If d = 1, every step has rank one
         return moments.null_risk if task.dim == 1 else theory.best_rank_step(moments, 1)[1]
 
     def best(run):
@@ -111,7 +112,7 @@ def random_covariance(rng, dim):
 
 @atlas.remembered
 def moments_of(task, relative_error=0.005):
-    """The moments of a task; simulated ones, of that relative error, are always the same."""
+    """The moments of a task; simulated ones, with this relative error, are always the same."""
     return theory.task_moments(task, relative_error=relative_error)
 
 
@@ -126,7 +127,7 @@ def step_gap(P, task):
 
 
 def gap(run, longer=1):
-    """R / bound - 1, with the exact risk of a trained layer; the bound of `longer` contexts."""
+    """R / bound - 1, with the exact risk of a trained layer; `longer` contexts for the bound."""
     longest = dataclasses.replace(run.task, context_length=longer * run.task.context_length)
     return theory.layer_risk(run.learner, moments_of(run.task)) / bound(longest) - 1
 

@@ -1,9 +1,9 @@
-"""Part `classification`: a layer trained on cross-entropy, beside a step on the logistic loss.
+"""Part `classification`: a layer trained on cross-entropy, and one step on the logistic loss.
 
-The paper speaks of it as an extension and shows no figure. From W_0 = 0 one step on the logistic
-loss is linear in the labels, so that a layer of linear self-attention is that step by construction
-(`mesalens.theory.logistic_descent_transformer`). A number added to all logits changes nothing:
-sensitivities are compared after the mean over classes is taken off. The margins were fixed before
+The paper mentions it as an extension and shows no figure. From W_0 = 0, one step on the logistic
+loss is linear in the labels, so a layer of linear self-attention is that step by construction
+(`mesalens.theory.logistic_descent_transformer`). Adding a number to all logits changes nothing, so
+sensitivities are compared after subtracting the mean over classes. The margins were fixed before
 the models of this study were trained.
 """
 
@@ -61,7 +61,7 @@ def classifier(s):
 
 @part.measurement
 def classified(lab, trained=classifier):
-    """The layer beside one step on the logistic loss, on the same prompts."""
+    """Compares the layer with one step on the logistic loss, on the same prompts."""
     step, _ = best_step(trained.task)
     return on_classes(trained.learner, step, trained.task, lab.key(), lab.settings.prompts)
 
@@ -88,7 +88,7 @@ def on_classes(layer, step, task, key, prompts):
 
 
 def least_squares(descent, **sizes):
-    """A wrong construction: a step on squared errors, of labels whose mean is not taken off."""
+    """A wrong construction: a step on squared errors, without subtracting the mean of labels."""
     step = learners.GradientDescent(descent.step_size)
     return theory.gradient_descent_transformer(step, **sizes)
 
@@ -98,7 +98,7 @@ def logistic_construction(lab, construct=theory.logistic_descent_transformer):
     """One layer of linear self-attention can be one step of gradient descent from zero on the
     logistic loss.
 
-    Measured: greatest |ŷ - ŷ_GD| of logits over prompts, over their root mean square.
+    Measured: the largest |ŷ - ŷ_GD| of logits over prompts, divided by their root mean square.
     """
     task, descent = task_of(lab.settings), learners.LogisticDescent(jnp.asarray(2.0))
     return atlas.largest_difference(construct(descent, **task.sizes), descent, task, lab.key())
@@ -106,8 +106,8 @@ def logistic_construction(lab, construct=theory.logistic_descent_transformer):
 
 @part.claim(PLACE, within(0.05), must_fail_on="untrained")
 def classification_loss(lab, classified=classified):
-    """A layer that is trained on cross-entropy has the cross-entropy of one step of gradient
-    descent on the logistic loss with the best step size.
+    """A layer trained on cross-entropy has the cross-entropy of one step of gradient descent on the
+    logistic loss with the best step size.
 
     Measured: CE / CE_GD - 1, both on the same fresh prompts.
     """
@@ -116,7 +116,7 @@ def classification_loss(lab, classified=classified):
 
 @part.claim(PLACE, above(0.95), must_fail_on="untrained")
 def classification_cosine(lab, classified=classified):
-    """The sensitivities of centred logits to the query point the same way.
+    """The sensitivities of centred logits to the query have the same direction.
 
     Measured: mean cosine of the two sensitivities.
     """
@@ -125,7 +125,7 @@ def classification_cosine(lab, classified=classified):
 
 @part.claim(PLACE, within(0.02), must_fail_on="untrained")
 def classification_accuracy(lab, classified=classified):
-    """Both choose the right class equally often.
+    """The layer and the step have the same accuracy.
 
     Measured: accuracy - accuracy_GD, both on the same fresh prompts.
     """
@@ -134,9 +134,9 @@ def classification_accuracy(lab, classified=classified):
 
 @part.figure
 def classification(lab, trained=classifier):
-    """Cross-entropy over training, measured on fresh prompts, of one layer of linear
-    self-attention, beside that of one step of gradient descent on the logistic loss with the best
-    step size, {size}.
+    """Cross-entropy during training, measured on fresh prompts, of one layer of linear
+    self-attention, and that of one step of gradient descent on the logistic loss with the best step
+    size, {size}.
     """
     step, loss = best_step(trained[0].task)
     lines = {"one step on the logistic loss": loss, "all classes alike": np.log(CLASSES)}

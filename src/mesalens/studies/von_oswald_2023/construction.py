@@ -37,7 +37,7 @@ wrong = functools.partial(with_sign_changed, "W_Q")
 
 
 def declare(dtype: str, tolerance: float) -> None:
-    """The claim for one precision; the tolerance leaves some hundred roundings."""
+    """The claim for one precision; the tolerance allows for some hundred roundings."""
 
     @part.claim(
         "Proposition 1 and Appendix A.1",
@@ -51,9 +51,9 @@ def declare(dtype: str, tolerance: float) -> None:
         """With the constructed weights, L layers of linear self-attention predict what L steps of
         gradient descent predict, for scalar and vector outputs and from any W_0 ({dtype}).
 
-        Measured: largest ‖ŷ - ŷ_GD‖ over 256 prompts, relative to the root mean square of ‖ŷ_GD‖;
-        L in 1, 2, 5; m = 1 with W_0 = 0 and m = 3 with a random W_0; both forms of the forward
-        pass.
+        Measured: the largest ‖ŷ - ŷ_GD‖ over 256 prompts, relative to the root mean square of
+        ‖ŷ_GD‖, for L = 1, 2, 5, for m = 1 with W_0 = 0 and m = 3 with a random W_0, and for both
+        forms of the forward pass.
         """
         s = lab.settings
         tasks = {m: regression(s.dim, s.context_length, m) for m in STARTS}

@@ -1,9 +1,9 @@
 """Part `copying`: on ordinary tokens x_1, y_1, x_2, y_2, … a first layer copies each y to its x.
 
-A second layer then takes a step of gradient descent. The first layer has softmax attention and
-sinusoidal positions behind the tokens, as in the paper; the second is linear. Weights that do this
-exactly are `mesalens.theory.copying_transformer`. The margins were fixed before the models of this
-study were trained.
+A second layer then takes a step of gradient descent. The first layer has softmax attention, and
+sinusoidal positions are appended to the tokens, as in the paper; the second layer is linear.
+`mesalens.theory.copying_transformer` has weights that do this exactly. The margins were fixed
+before the models of this study were trained.
 """
 
 import numpy as np
@@ -55,7 +55,7 @@ def beside_best_step_and_copying(task):
 
 
 def first_layer(model, task, key, prompts):
-    """What the first layer does, by the names of `mesalens.analysis.copying`."""
+    """Measures of the first layer, with the names of `mesalens.analysis.copying`."""
     measures = analysis.copying(model, task, key, prompts=prompts)
     return {n: getattr(measures, n).value for n in ("own", "next", "other", "attention")}
 
@@ -82,7 +82,7 @@ def copying_construction(lab, sharpness=200.0):
     """Two layers on interleaved tokens can be one step of gradient descent: the first copies, the
     second descends.
 
-    Measured: greatest |ŷ - ŷ_GD| over prompts, over the root mean square of ŷ_GD.
+    Measured: the largest |ŷ - ŷ_GD| over prompts, divided by the root mean square of ŷ_GD.
     """
     s = lab.settings.of("copying")
     task = regression(s.dim, s.context_length)
@@ -103,8 +103,8 @@ alike("copying-cosine", "cosine", JOINT, above(0.95))
 
 @part.claim(f"{PLACE}, right: norms of partial derivatives", above(0.0), must_fail_on=UNSEEN)
 def copying_sensitivity(lab, copied=copied):
-    """The first layer copies: its outputs at the rows of x depend on the next token, their y, more
-    than on the average other token.
+    """The first layer copies: its outputs at the rows of x depend more on the next token, their y,
+    than on other tokens on average.
 
     Measured: log10 of the sensitivity to the next token over the mean of that to all others.
     """
@@ -113,10 +113,9 @@ def copying_sensitivity(lab, copied=copied):
 
 @part.claim(f"{PLACE}: attention maps", above(0.5), must_fail_on=UNSEEN, name="copying-attention")
 def attends(lab, copied=copied):
-    """In the first layer the rows of x attend to their y: more than half of their attention goes
-    there.
+    """In the first layer, the rows of x attend to their y, with more than half of their attention.
 
-    Measured: mean weight of the next token.
+    Measured: the mean weight of the next token.
     """
     return copied.attention
 
@@ -128,7 +127,7 @@ def half_of_the_gain(trained):
 
 
 def end_of_training(trained):
-    """The last step: not when the loss falls."""
+    """The last step, which is not when the loss falls."""
     return float(trained.metrics.step[-1])
 
 
@@ -143,11 +142,11 @@ LATE = {"trained": copying_layers.but(counts=None), "fall": end_of_training, "ri
 
 @part.claim(PLACE, within(0.1), must_fail_on=LATE)
 def copying_onset(lab, trained=copying_layers, fall=half_of_the_gain, rise=2.0):
-    """Copying sets in when the loss falls.
+    """Copying begins when the loss falls.
 
-    Measured: step at which the sensitivity to the next token is halfway from its first value to its
-    last, over the step at which half of gradient descent's gain is reached, minus 1; seeds that
-    left the plateau and whose sensitivity at least doubled.
+    Measured: the step at which the sensitivity to the next token is halfway between its first and
+    last values, over the step at which half of gradient descent's gain is reached, minus 1; for
+    seeds that left the plateau and whose sensitivity at least doubled.
     """
     sensitivity = trained.metrics["next"]
     start, end = sensitivity.values[[0, -1]]
@@ -158,9 +157,9 @@ def copying_onset(lab, trained=copying_layers, fall=half_of_the_gain, rise=2.0):
 
 @part.figure
 def copying(lab, trained=copying_layers):
-    """Left: risk over training of two layers on interleaved tokens, measured on fresh prompts,
-    beside exact risks; lines that start above are cut. Right: how the first layer's output at the
-    rows of x depends on the tokens, over training, one line a seed; the next token is their y.
+    """Left: risk during training of two layers on interleaved tokens, measured on fresh prompts,
+    and exact risks; lines that start above the frame are cut. Right: how much the first layer's
+    output at the rows of x depends on the tokens, one line per seed; the next token is their y.
     """
     exact = theory.one_step_risk(trained[0].task)
     lines = {"one step of gradient descent": exact.best_risk, "predicting 0": exact.null_risk}
@@ -182,10 +181,10 @@ def copying(lab, trained=copying_layers):
 
 @part.figure(shows=[attends])
 def copying_attention(lab, trained=copying_layers):
-    """Attention of both layers (seed {seed}) on one prompt and on average; rows ask, columns are
-    seen (the query is not among them). The rows of x are the odd ones; their y is one to the right
-    of the diagonal. What they give themselves adds nothing to their y-part, which is 0. In the
-    second layer the last row, the query, is the one that is read out.
+    """Attention of both layers (seed {seed}) on one prompt and on average. Rows attend to columns
+    (the query is not one of them). The rows of x are the odd ones; their y is one to the right of
+    the diagonal. Their attention to themselves adds nothing to their y-part, which is 0. In the
+    second layer only the last row, the query, is read out.
     """
     run = trained.shown[0]
     mean = analysis.attention_maps(run.learner, run.task, lab.key("mean"))

@@ -1,8 +1,8 @@
-"""Part `deep`: two looped and five unshared layers beside gradient descent and GD++, and what a
-looped layer does beyond its depth.
+"""Part `deep`: two looped and five unshared layers compared with gradient descent and GD++, and
+what a looped layer does beyond its depth.
 
-The margins were fixed before any model of this part had been compared with GD++; one pilot, with
-another seed, had shown that two looped layers end below two steps of gradient descent.
+The margins were fixed before any model of this part was compared with GD++; one pilot, with another
+seed, had shown that two looped layers end below two steps of gradient descent.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ def five_plus_plus(s):
 
 
 def beside_both(trained, plus_plus, **options):
-    """Transformers beside gradient descent and GD++."""
+    """Compares transformers with gradient descent and GD++."""
     references = {"descent": models.descent, "plus_plus": plus_plus}
     return compared_with_each.given(trained=trained, references=references, **options)
 
@@ -71,7 +71,7 @@ def constructed(trained):
 
 
 def itself(trained):
-    """What was trained."""
+    """The trained transformer."""
     return trained.learner
 
 
@@ -96,7 +96,7 @@ def curvature(lab, trained=two_layers, model=itself):
 
 
 def repeatable(trained, plus_plus):
-    """What can be applied more often than it was trained for."""
+    """The layer, GD and GD++, which can be applied more often than in training."""
     descent = models.descent(trained)
     return {
         "trained layer": trained.learner,
@@ -107,7 +107,7 @@ def repeatable(trained, plus_plus):
 
 @part.measurement
 def repeated(lab, trained=two_layers, plus_plus=two_plus_plus, dampings=(1.0, 0.75, 0.5, 0.25)):
-    """Risks over applications of a layer, and of GD and GD++ with their rates of two steps."""
+    """Risks by number of applications of a layer, and of GD and GD++ with rates of two steps."""
     common = {"task": trained.task, "key": lab.key(), "times": TIMES, "dampings": dampings}
     layers = repeatable(trained, plus_plus).items()
     return by_learner({name: analysis.risk_by_depth(layer, **common) for name, layer in layers})
@@ -115,12 +115,12 @@ def repeated(lab, trained=two_layers, plus_plus=two_plus_plus, dampings=(1.0, 0.
 
 @part.measurement
 def kinship(lab, trained=five_layers, plus_plus=five_plus_plus):
-    """How far the predictions after each layer are from the iterates of each algorithm."""
+    """Distances of the predictions after each layer from the iterates of each algorithm."""
     task, layers = trained.task, trained.learner.layers
     scale = task.covariates.second_moment().trace() / task.dim
     ratio = np.sqrt(task.dim / task.context_length)
-    # Where the eigenvalues of X^T X / n lie as sizes grow (Marchenko and Pastur), not below a
-    # hundredth of their mean
+    # The range of the eigenvalues of X^T X / n as sizes grow (Marchenko and Pastur), but not below
+    # a hundredth of their mean
     lower, upper = scale * max((1 - ratio) ** 2, 0.01), scale * (1 + ratio) ** 2
     algorithms = {
         "gradient descent": models.descent(trained),
@@ -141,7 +141,7 @@ def by_learner(tables):
 
 
 def declare_risks(part, place, name, words, both, **options):
-    """Declares the claims about risks beside gradient descent and GD++ of the same depth."""
+    """Declares the claims about risks of transformers, gradient descent and GD++ of equal depth."""
     descent = "as many steps of gradient descent with their best step sizes"
     beside_descent = atlas.Alike(part, both, words, descent, name="descent_", **options)
     beside_descent(f"{name}-beat-descent", "risk", place, below(0.0))
@@ -172,19 +172,20 @@ def declare(place, name, words, trained, both, headline=False):
 
     @part.claim(CURVATURE, below(0.0), name=f"{name}-condition", **options)
     def condition(lab, curvature=spectrum):
-        """In {words} the layers before the last transform the inputs so that X^T X is better
+        """In {words}, the layers before the last transform the inputs so that X^T X is better
         conditioned.
 
-        Measured: mean log condition number of the last layer's inputs minus that of the prompt's.
+        Measured: the mean log condition number of the last layer's inputs minus that of the
+        prompt's.
         """
         return change(curvature.log_condition)
 
     @part.claim(CURVATURE, below(0.0), name=f"{name}-transformed-step", **options)
     def transformed_step(lab, curvature=spectrum):
-        """One step of gradient descent on the inputs that the last of {words} sees, with the best
-        step size for them, is better than on the prompt's.
+        """One step of gradient descent on the inputs of the last of {words}, with the best step
+        size for them, has less risk than one step on the prompt's inputs.
 
-        Measured: R / R_prompt - 1, R the risk of one step on the last layer's inputs and the
+        Measured: R / R_prompt - 1, with R the risk of one step on the last layer's inputs and the
         prompt's labels.
         """
         return np.exp(change(np.log(curvature.step_risk))) - 1
@@ -211,7 +212,7 @@ interpolated(name, "risk", TWO, within(MARGIN), wrongly_between)
     must_fail_on={"repeated": repeated.given(dampings=(1.0, 10.0)), "damping": 10.0},
 )
 def beyond_depth(lab, repeated=repeated, damping=0.75):
-    """A layer that was trained to be applied twice keeps descending when it is applied 50 times
+    """The risk of a layer that was trained to be applied twice is lower when it is applied 50 times
     with damping 0.75.
 
     Measured: log10 of the risk after 50 damped applications over that after two undamped ones.
@@ -231,7 +232,7 @@ def stable_damping(lab, trained=two_layers, plus_plus=two_plus_plus):
         try:
             damping = analysis.largest_stable_damping(layer, run.task, lab.key(), **options)
             found.append(f"{damping:.2f} for {name}")
-        except InputError:  # a layer that has learned nothing changes nothing, with any damping
+        except InputError:  # a layer that has learned nothing is stable for any damping
             found.append(f"outside [0.05, 20] for {name}")
     return (
         f"Largest damping with which {TIMES} applications do not diverge on 2000 prompts "
@@ -240,7 +241,7 @@ def stable_damping(lab, trained=two_layers, plus_plus=two_plus_plus):
 
 
 def draw_risks(panels):
-    """Risk over training beside those of gradient descent and of trained GD++, by titles."""
+    """Draws risks during training, with those of gradient descent and of trained GD++, by title."""
     rows = -(-len(panels) // 2)
     figure: Any = Figure((figures.WIDE, 3.3 * rows), layout="constrained")
     grid = figure.subplots(rows, 2, squeeze=False).ravel()
@@ -257,9 +258,8 @@ def draw_risks(panels):
 
 @part.figure
 def deep_risk(lab, two=two_layers, five=five_layers, two_both=two_both, five_both=five_both):
-    """Risk over training, measured on fresh prompts, of deep linear transformers, beside as many
-    steps of plain gradient descent with the best step sizes and of GD++, which is trained by the
-    same call (mean over seeds).
+    """Risk during training, measured on fresh prompts, of deep linear transformers, and of as many
+    steps of plain gradient descent with the best step sizes and of trained GD++ (mean over seeds).
     """
     titles = map(models.name_of, (lab.settings.two_layers, lab.settings.five_layers))
     return draw_risks(dict(zip(titles, [(two, two_both), (five, five_both)], strict=True)))
@@ -267,10 +267,10 @@ def deep_risk(lab, two=two_layers, five=five_layers, two_both=two_both, five_bot
 
 @part.figure
 def deep_alignment(lab, two=two_layers, five=five_layers):
-    """How alike trained transformers are to gradient descent and to GD++ of their depth, over
-    training. Lengths of differences are in units of the reference's own mean length. GD++ has here
-    the best rates that all steps share, beside unshared layers too, because the best rates of each
-    step diverge on rare prompts; the claims compare with trained GD++ instead.
+    """Similarity of transformers to gradient descent and to GD++ of their depth during training.
+    Lengths of differences are in units of the mean length for the reference. GD++ has the best
+    rates shared by all steps, also for unshared layers, because the best separate rates diverge on
+    rare prompts; the claims compare with trained GD++ instead.
     """
     kinds = {lab.settings.two_layers: two, lab.settings.five_layers: five}
     runs = {models.name_of(kind).replace(", ", "\n", 1): each for kind, each in kinds.items()}
@@ -280,10 +280,10 @@ def deep_alignment(lab, two=two_layers, five=five_layers):
 
 @part.figure
 def deep_weights(lab, trained=five_layers, plus_plus=five_plus_plus):
-    """Effective matrices A and B of each layer of one trained transformer ({name}) above those of
-    GD++, scaled so that the x-block of A has mean diagonal 1. Lines part x from y. In GD++ the
+    """Effective matrices A and B of each layer of one trained transformer ({name}), above those of
+    GD++, scaled so that the x-block of A has mean diagonal 1. Lines separate x and y. In GD++, the
     x-block of B is −γ I, the correction of the data, and its y entry −η, the step. The x-rows of B
-    in the last layer act on nothing.
+    in the last layer have no effect.
     """
     run = trained.shown[0]
     shown = {f"seed {run.seed}": run.learner, "GD++": constructed(plus_plus[run.seed])}
@@ -300,15 +300,15 @@ def deep_weights(lab, trained=five_layers, plus_plus=five_plus_plus):
 
 
 def first_shown(table):
-    """The first seed that counts, or the first of all where none does."""
+    """The first seed that counts, or the first of all seeds if none does."""
     return table.isel(seed=int(table.counted.values.astype(bool).argmax()))
 
 
 @part.figure
 def deep_beyond(lab, repeated=repeated):
     """Risk of a layer that was trained to be applied twice (grey line) when it is applied more
-    often, with damping λ, beside gradient descent and GD++ with their rates of two steps; seed
-    {seed}. Lines that leave through the top diverge.
+    often with damping λ, and of gradient descent and GD++ with their rates of two steps; seed
+    {seed}. Lines that leave the frame at the top diverge.
     """
     table = first_shown(repeated)
     figure = Figure((figures.WIDE, 3.4), layout="constrained")
@@ -331,8 +331,8 @@ plus_plus_curvature = five_curvature.given(trained=five_plus_plus, model=constru
 def deep_spectra(lab, trained=five_curvature, plus_plus=plus_plus_curvature):
     """Left and middle: eigenvalues of X^T X/n as the layers transform the inputs, with the
     geometric mean κ of the condition number. Right: the risk of a single step of gradient descent
-    that uses the inputs of a layer, the prompt's own labels and the best step size for them. The
-    last layer's change of x acts on nothing and is not trained.
+    on the inputs of a layer and the prompt's labels, with the best step size for them. The change
+    of x in the last layer has no effect and is not trained.
     """
     return figures.spectra({"trained": first_shown(trained), "GD++": first_shown(plus_plus)})
 

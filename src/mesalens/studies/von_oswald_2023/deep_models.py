@@ -1,8 +1,8 @@
 """Transformers of several layers, and what they are compared with: gradient descent and GD++.
 
-GD++ is trained, as in the paper, from plain gradient descent on, in an experiment of its own: each
-seed of a transformer is compared with the GD++ of its seed. The best GD++ with rates of its own for
-each of five steps is a different matter (docs/pages/theory/several-layers.md).
+As in the paper, GD++ is trained, starting from plain gradient descent, in a separate experiment:
+each seed of a transformer is compared with the GD++ of that seed. The best GD++ with separate rates
+for each of five steps is something else (docs/pages/theory/several-layers.md).
 """
 
 import functools
@@ -30,7 +30,7 @@ def name_of(kind):
 def best_rates(task, layers, *, shared, prompts, data_correction=False):
     """The best rates of gradient descent, or GD++, of a depth: `best_steps` with fewer digits.
 
-    The last digits depend on the machine, and trainings begin with these rates.
+    The last digits depend on the machine, and trainings start from these rates.
     """
     options = {"shared": shared, "prompts": prompts, "data_correction": data_correction}
     best = best_steps(task, layers, **options)
@@ -49,15 +49,15 @@ def descent(trained):
     return best_descent(trained).learner
 
 
-# Closer in risk to gradient descent of their depth than to predicting 0
+# Nearer in risk to gradient descent of their depth than to predicting 0
 PLATEAU = LeftPlateau(reference=lambda run: float(best_descent(run).risk.value))
 
 
 def transformer(s, kind):
     """The training of layers of linear self-attention.
 
-    As in the released code, activations are clipped to ±10 above three layers, and rates and limits
-    of gradients depend on the number of layers.
+    As in the released code, activations are clipped to ±10 for more than three layers, and learning
+    rates and the clipping of gradients depend on the number of layers.
     """
     layers, sharing, *sizes = kind
     rates = {"learning_rate": s.deep_rates[layers > 3], "clip": s.deep_clips[layers > 2]}
@@ -78,11 +78,11 @@ def transformer(s, kind):
 
 
 def measures(kind, prompts, task):
-    """What is measured of a transformer during training, beside gradient descent and GD++.
+    """Comparisons of a transformer with gradient descent and GD++, measured during training.
 
-    GD++ is here the best one whose steps share their rates: it needs no training, and the best one
-    with rates for each step diverges on rare prompts. It is left out for more than five layers,
-    where the search takes minutes.
+    GD++ is here the best one with shared rates: it needs no training, and the best one with
+    separate rates diverges on rare prompts. It is left out for more than five layers, for which the
+    search takes minutes.
     """
     layers, sharing, *_ = kind
     rates = functools.partial(best_rates, task, layers, prompts=prompts)
@@ -100,7 +100,7 @@ def measures(kind, prompts, task):
 
 
 class AsTransformer(Learner):
-    """A descent whose batches go through its constructed transformer: the same, but faster."""
+    """A descent that computes batches by its equivalent transformer, which is faster."""
 
     descent: GradientDescent
     context_length: int = eqx.field(static=True)
@@ -115,9 +115,9 @@ class AsTransformer(Learner):
 
 
 def plus_plus(s, kind):
-    """The training of GD++ of a depth, from gradient descent with the best rates on.
+    """The training of GD++ of a depth, starting from gradient descent with the best rates.
 
-    Adam's rate is that of η/n and γ/n, the numbers in a transformer's weights.
+    Adam's learning rate is for η/n and γ/n, the numbers in a transformer's weights.
     """
     layers, sharing, *sizes = kind
     task = regression(*sizes)

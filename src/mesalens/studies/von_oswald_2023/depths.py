@@ -26,8 +26,7 @@ declare_risks(part, PLACE, "depths", "layers of other depths and sizes", both)
 
 @part.figure
 def depths_risk(lab, trained=other_depths, risks=both):
-    """Risk over training of transformers of other depths and sizes, beside as many steps of plain
-    gradient descent with the best step sizes and of GD++, which is trained by the same call (mean
-    over seeds).
+    """Risk during training of transformers of other depths and sizes, and of as many steps of plain
+    gradient descent with the best step sizes and of trained GD++ (mean over seeds).
     """
     return draw_risks({name: (runs, risks.sel(model=name)) for name, runs in trained.items()})

@@ -2,10 +2,10 @@
 
 The model is a token projection, an MLP with a residual and a layer of linear self-attention. It is
 compared with the same projection and MLP under one step of gradient descent (`FeatureDescent`),
-both trained by the same call from the same first weights, seed by seed. As they share these, what
-is compared is the step itself: Δ = ŷ - ŷ before it. Without an MLP no weights of one attention
-layer have a risk below the bound of `mesalens.theory.optimal_lsa`. The margins were fixed before
-the models of this study were trained.
+both trained by the same call from the same initial weights, seed by seed. As they share these, the
+steps themselves are compared: Δ is ŷ after the step minus ŷ before it. Without an MLP, no weights
+of one attention layer have a risk below the bound of `mesalens.theory.optimal_lsa`. The margins
+were fixed before the models of this study were trained.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ STEP_SIZE = 0.1
 
 @atlas.remembered
 def bounds(task):
-    """The least risks without an MLP, less two standard errors, and without the context."""
+    """The least risks without an MLP, minus two standard errors, and without the context."""
     best = theory.optimal_lsa(task, relative_error=0.01)
     error = best.certificate.standard_errors.get("lower_bound", 0.0)
     blind = theory.context_blind_risk(task, best.null_risk)
@@ -88,14 +88,14 @@ def on_teachers(s, step):
 
 @STUDY.measurement
 def steps(lab, model, descent):
-    """The difference of risks, and how alike the steps of both are."""
+    """The difference of risks, and the similarity of the steps of both."""
     prompts = lab.settings.prompts
     return steps_beside(model.learner, descent.learner, model.task, lab.key(), prompts)
 
 
 @eqx.filter_jit  # takes seconds on all prompts, unless it is compiled well
 def steps_beside(model, descent, task, key, prompts):
-    """Both on the same prompts: what their steps add to the predictions of their MLPs."""
+    """Compares on the same prompts what the steps add to the predictions of the MLPs."""
 
     def step(learner):
         return lambda prompt: learner(prompt) - learner.iterates(prompt)[0]
@@ -119,13 +119,13 @@ def declare(part, place, experiment, functions, headline):
     @claim("in-context", place, below(0.0), every_seed=True)
     def in_context(lab, trained=model):
         """On {functions}, an MLP under one layer of linear self-attention learns in context: it has
-        a lower risk than any function of the query alone. Every seed counts.
+        less risk than any function of the query alone. Every seed counts.
 
-        Measured: R / R_blind - 1, R_blind the risk of E[y | x].
+        Measured: R / R_blind - 1, with R_blind the risk of E[y | x].
         """
         return fresh_risk(lab, trained) / bounds(trained.task)["blind"] - 1
 
-    # Beside the trained descent, whichever seeds learned
+    # Compared with the trained descent, for any seeds
     fails = {"steps": pair.given(model=model.untrained, descent=descent.but(counts=None))}
 
     @claim("risk", place, within(0.1), fails)
@@ -133,36 +133,36 @@ def declare(part, place, experiment, functions, headline):
         """On {functions}, an MLP under one layer of linear self-attention has the risk of the same
         MLP under one step of gradient descent.
 
-        Measured: R / R_GD - 1, both trained from the same first weights and measured on the same
-        fresh prompts; seeds that learned in context.
+        Measured: R / R_GD - 1, both trained from the same initial weights and measured on the same
+        fresh prompts; for seeds that learned in context.
         """
         return steps.risk_difference
 
     @claim("prediction-difference", place, below(0.25), fails)
     def prediction_difference(lab, steps=pair):
-        """The two steps change predictions alike.
+        """The two steps change predictions in the same way.
 
-        Measured: E‖Δ - Δ_GD‖ / E‖Δ_GD‖, Δ what the attention layer or the step of descent adds to a
-        prediction; seeds that learned in context.
+        Measured: E‖Δ - Δ_GD‖ / E‖Δ_GD‖, where Δ is what the attention layer or the step of descent
+        adds to a prediction; for seeds that learned in context.
         """
         return steps.prediction_difference
 
     @claim("cosine", place, above(0.9), fails)
     def cosine(lab, steps=pair):
-        """The sensitivities ∂Δ/∂x_query of the two steps point the same way.
+        """The sensitivities ∂Δ/∂x_query of the two steps have the same direction.
 
-        Measured: mean cosine of the two sensitivities (for d = 1 the mean product of signs); seeds
-        that learned in context.
+        Measured: mean cosine of the two sensitivities (for d = 1 the mean product of signs); for
+        seeds that learned in context.
         """
         return steps.cosine
 
     @claim("needs-mlp", f"{place}; the bound is our own", below(0.0), every_seed=True)
     def needs_mlp(lab, trained=model):
         """On {functions}, the MLP is needed: no weights of one layer of linear self-attention alone
-        come as low. Every seed counts.
+        have so little risk. Every seed counts.
 
-        Measured: R / R_LSA - 1, R_LSA the certified lower bound of one layer without MLP, less two
-        standard errors.
+        Measured: R / R_LSA - 1, with R_LSA the certified lower bound for one layer without an MLP,
+        minus two standard errors.
         """
         return fresh_risk(lab, trained) / bounds(trained.task)["bound"] - 1
 
@@ -176,7 +176,7 @@ def fresh_risk(lab, trained):
 
 
 def draw_risks(model, descent):
-    """The risks of both over training, and the words for the caption."""
+    """Draws the risks of both during training; also returns words for the caption."""
     least = bounds(model[0].task)
     lines = {"bound without an MLP": least["bound"], "best function of x alone": least["blind"]}
     groups = {"MLP and attention": model, "MLP and one step of gradient descent": descent}
@@ -191,28 +191,28 @@ networks_attention, networks_descent = declare(teachers, NOT_SHOWN, on_teachers,
 
 @sine.figure
 def sine_risk(lab, model=attention, descent=descent):
-    """Risk over training, measured on fresh prompts, of an MLP under one layer of linear
+    """Risk during training, measured on fresh prompts, of an MLP under one layer of linear
     self-attention and of the same MLP under one step of gradient descent on its features, from the
-    same first weights. No attention layer without an MLP has less than {bound}, and nothing that
-    does not use the context less than {blind}.
+    same initial weights. No attention layer without an MLP has less risk than {bound}, and no
+    function of the query alone less than {blind}.
     """
     return draw_risks(model, descent)
 
 
 @teachers.figure
 def teachers_risk(lab, model=networks_attention, descent=networks_descent):
-    """As for sine waves: risk over training of an MLP under one layer of linear self-attention and
-    under one step of gradient descent. No attention layer without an MLP has less than {bound}, and
-    nothing that does not use the context less than {blind}.
+    """As for sine waves: risk during training of an MLP under one layer of linear self-attention
+    and under one step of gradient descent. No attention layer without an MLP has less risk than
+    {bound}, and no function of the query alone less than {blind}.
     """
     return draw_risks(model, descent)
 
 
 @sine.figure
 def sine_functions(lab, model=attention, descent=descent):
-    """What is predicted at every query x for two prompts (dots), before the step, where only the
-    MLP speaks (dotted), and after it: an MLP under one attention layer and under one step of
-    gradient descent, seed {seed} of both. Dashed: the sine wave from which the context comes.
+    """Predictions at every query x for two prompts (dots), before the step, by the MLP alone
+    (dotted), and after it: an MLP under one attention layer and under one step of gradient descent,
+    seed {seed} of both. Dashed: the sine wave from which the context comes.
     """
     run, task = model.shown[0], model[0].task
     learners = {"attention": run.learner, "gradient descent": descent[run.seed].learner}

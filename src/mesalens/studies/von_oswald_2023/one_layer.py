@@ -1,11 +1,11 @@
 """Part `one-layer`: a trained layer is one step of gradient descent.
 
-Not every initialisation trains at once. Labels meet inputs in one block of S, which a layer can
-read in two ways: with x in the keys and y in the values, which gives a step of gradient descent; or
-with y in the keys and x in the values, which gives the step along one direction. A layer that falls
-into the second gains 1/d of what it could, and stays on that plateau for hundreds to thousands of
-steps (docs/pages/theory/plateaus.md). The claim `training` counts such seeds; the others are about
-layers that left the plateau, by a rule that is far coarser than their margins (`LeftPlateau`).
+Not every initialisation trains at once. Labels and inputs meet in one block of S, which a layer can
+read in two ways: with x in the keys and y in the values, which gives a step of gradient descent, or
+with y in the keys and x in the values, which gives a step along one direction only. A layer that
+does the latter gains 1/d of what it could, and stays on that plateau for hundreds to thousands of
+steps (docs/pages/theory/plateaus.md). The claim `training` counts such seeds; the others are about layers that
+left the plateau, by a rule that is far coarser than their margins (`LeftPlateau`).
 """
 
 import functools
@@ -112,9 +112,9 @@ interpolation = atlas.Alike(part, between, HALFWAY, BEST_STEP, headline=True)(
 
 @part.figure(shows=[trains, risk])
 def loss(lab, trained=one_layer):
-    """Risk over training, measured on fresh prompts, against the exact risks of one step of
-    gradient descent with its best step size, {best}, and of predicting 0, {null}: both come from
-    moments of the task and not from a simulation. A line ends where training ended.
+    """Risk during training, measured on fresh prompts, and the exact risks of one step of gradient
+    descent with its best step size, {best}, and of predicting 0, {null}. The exact risks are
+    computed from moments of the task, not simulated. A line ends where the training ended.
     """
     theory = one_step_risk(trained[0].task)
     best, null = theory.best_risk, theory.null_risk
@@ -125,10 +125,10 @@ def loss(lab, trained=one_layer):
 
 @part.figure(shows=[predictions, cosine, sensitivities])
 def alignment(lab, trained=one_layer):
-    """How alike a trained layer and one step of gradient descent are, over training, for the seeds
-    that count. Left and right: mean lengths of the differences of predictions and of sensitivities
-    ∂ŷ/∂x_query, in units of gradient descent's own mean length (a layer that predicts 0 is at 1).
-    Middle: mean cosine of the sensitivities. What remains of the differences is the noise of
+    """Similarity of the layer and one step of gradient descent during training, for the seeds that
+    count. Left and right: mean lengths of the differences of predictions and of sensitivities
+    ∂ŷ/∂x_query, in units of the mean length for gradient descent (a layer that predicts 0 is at 1).
+    Middle: mean cosine of the sensitivities. The differences that remain are due to the noise of
     stochastic gradients.
     """
     return figures.alignment_over_training({"one layer": trained}, {"to gradient descent": ""})
@@ -136,11 +136,11 @@ def alignment(lab, trained=one_layer):
 
 @part.figure(shows=[interpolation])
 def weights(lab, trained=one_layer):
-    """Effective matrices of a trained layer beside those of the construction, scaled so that the
-    x-block of A has mean diagonal 1. A has become a multiple of the identity on x, and the last row
-    of B, the only one that reaches the prediction, has kept its y entry: the label is multiplied by
-    the negative rate −η/n. The last column of A, and the rows of B above the line in both, act on
-    nothing in one layer (the query's label is 0, and the x-part is not read out).
+    """Effective matrices of a trained layer and of the construction, scaled so that the x-block of
+    A has mean diagonal 1. A has become a multiple of the identity on x. In the last row of B, the
+    only one that affects the prediction, only the y entry is left: the label is multiplied by −η/n.
+    The last column of A, and the rows of B above the line, have no effect in a single layer (the
+    query's label is 0, and the x-part is not read out).
     """
     run = trained.shown[0]
     shown = {f"trained (seed {run.seed})": run.learner, "constructed": constructed(run)}

@@ -1,7 +1,7 @@
 """The settings of the study, and what its budgets change.
 
-A part has settings of its own, with its name in front (`softmax_steps`), and shares all others.
-Rates, steps and first weights were found with study seeds of 1000 and above.
+A part has its own settings, with its name in front (`softmax_steps`), and shares all others.
+Learning rates, steps and initial weights were found with study seeds of 1000 and above.
 """
 
 from typing import Any
@@ -66,9 +66,9 @@ QUICK: dict[str, Any] = {
 }
 
 FULL: dict[str, Any] = {
-    # Shorter or from smaller weights, one softmax layer in ten has one head that has not begun
+    # With fewer steps or smaller weights, one head of one softmax layer in ten has not learned yet
     **of("softmax", steps=6000, init_scale=0.1),
-    **of("copying", measurements=200),  # the loss falls near step 320, and is to be seen to 10%
+    **of("copying", measurements=200),  # to locate the fall of the loss, near step 320, to 10%
 }
 
 # The paper's and those of its code: constructed_token_setup.ipynb, non_linear_regression.ipynb

@@ -1,4 +1,4 @@
-"""Parts `shift` and `distractors`: the trained layer where it was not trained."""
+"""Parts `shift` and `distractors`: the trained layer on other distributions than in training."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -25,9 +25,9 @@ CODE = (
     "released code, data.create_reg_data with size_distract: labels of random examples become "
     "N(0, 1)"
 )
-# Away from the training distribution GD's step size is not the best one, so that an error of the
-# layer counts to first order and not squared: the 10% that a prediction may differ at the margin of
-# the claim `risk` is 10% of the risk here.
+# Away from the training distribution, GD's step size is not the best one, so an error of the layer
+# changes the risk to first order, not to second: the 10% by which a prediction may differ at the
+# margin of the claim `risk` are 10% of the risk here.
 MARGIN = 0.1
 
 INPUT_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
@@ -103,7 +103,7 @@ functions_scaled = shifted.given(shift="functions", alpha=FUNCTION_SCALES)
 
 
 def alike(part, place, wrong, name=None):
-    """Declares that the risks are those of gradient descent, which they are not of a wrong step."""
+    """Declares that the risks are those of gradient descent, and not those of a wrong step."""
     fails = {"risks": wrong}
     return part.claim(place, within(MARGIN), headline=True, must_fail_on=fails, name=name)
 
@@ -133,8 +133,8 @@ def on_other_covariates(lab, risks=on_covariates):
     """On covariates of other distributions, the trained and the interpolated layer have the risk of
     gradient descent.
 
-    Measured: R / R_GD - 1, both on the same prompts; Gaussian, Laplace, exponential with E[x_i²] of
-    the training, times α² for α in 0.5, 1, 2.
+    Measured: R / R_GD - 1, both on the same prompts; Gaussian, Laplace and exponential covariates
+    with E[x_i²] as in training, times α² for α = 0.5, 1, 2.
     """
     return relative(risks.risk)
 
@@ -163,7 +163,7 @@ def distractors_alike(lab, risks=distracted):
 
 
 def of_shown(table):
-    """The risks of the seeds that count, or of all where none does."""
+    """The risks of the seeds that count, or of all seeds if none does."""
     counted = table.counted.values.astype(bool)
     return table.risk.isel(seed=counted if counted.any() else slice(None))
 
@@ -183,10 +183,10 @@ def draw(axes, table, xlabel, yscale="linear"):
 
 @part.figure(shows=[scaled_inputs, scaled_functions])
 def shift(lab, inputs=shifted, functions=functions_scaled):
-    """Risk (log scale) where inputs x (left) or functions f (right) are scaled by α; all learners
-    keep what they had at α = 1, where the layers were trained and the step size is the best. The
-    trained layer and the layer halfway to the construction (dots, one per seed) lie on gradient
-    descent (line, mean over seeds), where it does badly too.
+    """Risk (log scale) if inputs x (left) or functions f (right) are scaled by α. All learners are
+    those for α = 1, for which the layers were trained and the step size is the best. The trained
+    layer and the layer halfway to the construction (dots, one per seed) follow gradient descent
+    (line, mean over seeds), even where it does badly.
     """
     left, right = Figure((figures.WIDE, 3.4), layout="constrained").subplots(1, 2)
     draw(left, inputs, "scale α of inputs", yscale="log")
@@ -195,10 +195,10 @@ def shift(lab, inputs=shifted, functions=functions_scaled):
 
 @part.figure(shows=[on_other_covariates])
 def other_covariates(lab, risks=on_covariates):
-    """Risk relative to gradient descent on covariates that the layers never saw, one dot per seed,
-    scaled to the second moment of the training times α². The shaded band is the margin of the
-    claim. At α = 2 the step size is far too large for all of these inputs, and small differences
-    between layers show more.
+    """Risk relative to gradient descent on covariates that the layers have not seen, scaled to the
+    second moment in training times α²; one dot per seed. The shaded band is the margin of the
+    claim. At α = 2, the step size is far too large for all of these inputs, and small differences
+    between layers have a larger effect.
     """
     found = relative(of_shown(risks)).stack(place=["covariates", "alpha"])
     words = [f"{name}, α = {alpha:g}" for name, alpha in found.place.values]
@@ -214,8 +214,8 @@ def other_covariates(lab, risks=on_covariates):
 
 @distractors_part.figure
 def distractors(lab, risks=distracted):
-    """Risk against the number of context labels that were replaced by noise N(0, 1), for layers
-    trained without any. The trained layer and the interpolated one (dots, one per seed) lose what
-    gradient descent loses (line, mean over seeds).
+    """Risk against the number of context labels that are replaced by noise N(0, 1), for layers
+    trained without distractors. The risk of the trained and the interpolated layer (dots, one per
+    seed) rises as that of gradient descent does (line, mean over seeds).
     """
     return draw(None, risks, "distractors among the context's labels")

@@ -1,4 +1,4 @@
-"""Part `sizes`: the same for other dimensions and context lengths."""
+"""Part `sizes`: one trained layer, for other dimensions and context lengths."""
 
 from mesalens import atlas
 from mesalens.atlas import above, compared, figures, within
@@ -39,8 +39,8 @@ alike("cosine-at-other-sizes", "cosine", PLACE, above(0.99), upward)
 @part.figure
 def sizes(lab, trained=other_sizes, compared=beside_best):
     """Risk of trained layers at other dimensions d and context lengths n (one dot per seed,
-    measured on fresh prompts) against the exact risk of one step of gradient descent with the best
-    step size of that size, both as a share of the risk of predicting 0.
+    measured on fresh prompts) and the exact risk of one step of gradient descent with the best step
+    size for that size, both relative to the risk of predicting 0.
     """
     theory = {label: one_step_risk(runs[0].task) for label, runs in trained.items()}
     null = compared.risk[0].copy(data=[exact.null_risk for exact in theory.values()])

@@ -1,15 +1,15 @@
 """Part `softmax`: a layer of softmax attention with one head and with two, and layer norm.
 
-One softmax head is kernel smoothing: it predicts a weighted mean of labels, whose even part, in the
-simplest case Σ y_i / n, says nothing about the query. Two heads can subtract it: if b_2 = -b_1 the
-mean of the labels cancels, and for small A the difference is one step of gradient descent on
-centred inputs (`mesalens.theory.softmax_descent_transformer`), whose exact risk is a little above
+One softmax head is a kernel smoother: it predicts a weighted mean of labels, whose even part, in
+the simplest case Σ y_i / n, is independent of the query. Two heads can subtract it: if b_2 = -b_1,
+the mean of the labels cancels, and for small A the difference is one step of gradient descent on
+centred inputs (`mesalens.theory.softmax_descent_transformer`), whose exact risk is slightly above
 that of plain descent.
 
-The margins were fixed before the models of this study were trained. Two changes came later. That
-one head gains less than half of what descent does was withdrawn: the best kernel smoother gains 0.6
-of it at d = n = 10. And `two-softmax-heads-cancel` was added when pilots with another seed had
-shown two heads some 7% above gradient descent, one of them with A_2 near 0.
+The margins were fixed before the models of this study were trained. Two changes were made later.
+The claim that one head gains less than half of what descent gains was withdrawn: the best kernel
+smoother gains 0.6 of it at d = n = 10. And `two-softmax-heads-cancel` was added after pilots with
+another seed had shown two heads about 7% above gradient descent, one of them with A_2 near 0.
 """
 
 import jax
@@ -109,8 +109,8 @@ two_alike("two-softmax-heads-cosine", "cosine", PLACE, above(0.9))
 
 @part.claim(OURS, within(0.05), must_fail_on="untrained")
 def two_softmax_heads_centred(lab, compared=two_beside):
-    """What two heads lack is the mean that softmax takes off: they have the risk of one step of
-    gradient descent on centred inputs.
+    """Two heads differ from gradient descent by the mean that softmax subtracts: they have the risk
+    of one step of gradient descent on centred inputs.
 
     Measured: R / R_GD, both on the same fresh prompts, over R_centred / R_GD, both exact, minus 1.
     """
@@ -138,26 +138,26 @@ ONE_HEAD = {"heads": heads.given(trained=one_head.untrained)}
 
 @part.claim(WEIGHTS, below(0.1), must_fail_on=ONE_HEAD)
 def two_softmax_heads_cancel(lab, heads=heads):
-    """The two heads take labels with opposite signs, so that the mean of the labels cancels.
+    """The two heads use labels with opposite signs, so that the mean of the labels cancels.
 
-    Measured: |b_1 + b_2| / (|b_1| + |b_2|), b_h = B's entry from label to prediction.
+    Measured: |b_1 + b_2| / (|b_1| + |b_2|), where b_h is B's entry from label to prediction.
     """
     return abs(heads.b.sum()) / abs(heads.b).sum()
 
 
 @part.claim(WEIGHTS, above(0.5), must_fail_on=ONE_HEAD)
 def two_softmax_heads_opposite(lab, heads=heads):
-    """The two heads attend to opposite sides: A_2 is -A_1.
+    """The two heads attend in opposite directions: A_2 is -A_1.
 
-    Measured: cosine of A_1 and -A_2, x-blocks as vectors.
+    Measured: cosine of A_1 and -A_2, with their x-blocks as vectors.
     """
     return cosine(heads.A[0], -heads.A[-1])
 
 
 @part.claim(WEIGHTS, above(0.9), must_fail_on=ONE_HEAD)
 def two_softmax_heads_product(lab, heads=heads):
-    """The sum over heads of products b_h A_h, b_h = B's entry from label to prediction, is a
-    multiple of the identity, as gradient descent's is.
+    """The sum over heads of b_h A_h, where b_h is B's entry from label to prediction, is a multiple
+    of the identity, as for gradient descent.
 
     Measured: cosine of -Σ_h b_h A_h (x-block) and the identity.
     """
@@ -173,9 +173,10 @@ normed_alike("layer-norm-costs", "risk", NORM, above(0.0), plain)
 
 @part.figure
 def softmax_risk(lab, layers=LAYERS):
-    """Risk over training of one layer of softmax attention with one head and with two, of a kernel
-    smoother, and of linear attention behind layer norm and without, measured on fresh prompts. For
-    small weights the difference of two heads is one step of gradient descent on centred inputs.
+    """Risk during training, measured on fresh prompts, of one layer of softmax attention with one
+    head and with two, of a kernel smoother, and of linear attention with and without layer norm.
+    For small weights, the difference of two heads is one step of gradient descent on centred
+    inputs.
     """
     task = layers[0][0].task
     theory = one_step_risk(task)
@@ -193,10 +194,10 @@ WEIGHTS_SHOW = [two_softmax_heads_cancel, two_softmax_heads_opposite, two_softma
 @part.figure(shows=WEIGHTS_SHOW)
 def softmax_weights(lab, trained=two_heads, heads=heads):
     """The two heads of a trained softmax layer (seed {seed}): x-blocks of A = W_K^T W_Q, and b, the
-    entry of B = P W_V from label to prediction. Where b_1 = -b_2 the mean of the labels cancels,
-    whatever the two A are; what remains to first order is a step on centred inputs, with the sum of
-    products on the right for its preconditioner, a multiple of the identity for gradient descent.
-    Heads whose A are opposite have a sum near 0.
+    entry of B = P W_V from label to prediction. If b_1 = -b_2, the mean of the labels cancels for
+    any A. To first order, a step on centred inputs remains, whose preconditioner is the sum of
+    products on the right, a multiple of the identity for gradient descent. The sum of opposite A is
+    near 0.
     """
     seed = trained.shown[0].seed
     A, b, product = (heads[name].sel(seed=seed).values for name in ("A", "b", "product"))

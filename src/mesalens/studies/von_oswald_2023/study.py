@@ -19,12 +19,12 @@ STUDY = Study(
         "ICML 2023, arXiv 2212.07677"
     ),
     note=(
-        "The paper's loss is half the risk. Inputs are drawn from U(−1/2, 1/2)^d, as in the "
-        "released code; the paper writes U(−1, 1)^d. The code takes gradients of half the risk, "
-        "which matters where they are clipped and for Adam's epsilon: the budget paper has twice "
-        "both, so that updates are equal. The code divides shifted inputs by the Frobenius norm of "
-        "their context; here they are only scaled. Its unshared layers with layer norm have none "
-        "before the first layer; here each has one."
+        "The paper's loss is half of the risk. Inputs are drawn from U(−1/2, 1/2)^d, as in the "
+        "released code; the paper writes U(−1, 1)^d. The code takes gradients of half of the risk, "
+        "which matters for clipping and for Adam's epsilon: in the budget `paper` both are twice "
+        "as large, so that updates are equal. The code divides shifted inputs by the Frobenius "
+        "norm of their context; here they are only scaled. In its unshared layers with layer norm, "
+        "the first layer has none; here every layer has one."
     ),
     settings=settings.SETTINGS,
     quick=settings.QUICK,
@@ -41,7 +41,7 @@ def regression(dim: int, context_length: int, outputs: int = 1) -> RegressionTas
 
 
 def training(s: Any, **changes: Any) -> dict[str, Any]:
-    """How a model is trained, as arguments of `Experiment`, with other values of some settings."""
+    """Arguments of `Experiment` for how a model is trained, with other values of some settings."""
     s = s | changes
     adam = {name: s[name] for name in ("learning_rate", "schedule", "clip", "epsilon")}
     return {

@@ -1,4 +1,4 @@
-"""A claim of our own: the paper's first weights have no path to the other saddle of rank one."""
+"""Claims of mesalens: the paper's initial weights avoid the saddle of rank one."""
 
 from functools import partial
 
@@ -39,8 +39,8 @@ def excess(trained):
 
 @headline(every_seed_below(0.01), must_fail_on="untrained")
 def aligned_weights_arrive(lab, trained=aligned):
-    """A layer whose keys do not read y, and values not x, before training arrives at the certified
-    bound from every start.
+    """A layer whose keys do not read y, and whose values do not read x, before training reaches the
+    certified bound from every start.
 
     Measured: R / R_bound - 1 after training, for random Σ and Λ.
     """
@@ -49,8 +49,8 @@ def aligned_weights_arrive(lab, trained=aligned):
 
 @STUDY.claim(OURS, above(0.1), must_fail_on={"trained": aligned})
 def usual_weights_may_stop(lab, trained=general):
-    """If all first weights are random, a share of seeds stops at the other saddle of rank one,
-    where keys read y and values x.
+    """If all initial weights are random, a share of seeds stops at the other saddle of rank one,
+    where keys read y and values read x.
 
     Measured: 1 where R / R_bound - 1 > 0.01 after training, else 0.
     """
@@ -59,7 +59,7 @@ def usual_weights_may_stop(lab, trained=general):
 
 @headline(every_seed_below(1e-6), must_fail_on={"trained": general})
 def aligned_blocks_stay_zero(lab, trained=aligned):
-    """The blocks A_yx and B_yx, of which the saddle is made, stay 0 in training.
+    """The blocks A_yx and B_yx, which make up the saddle, stay 0 during training.
 
     Measured: max |A_yx| / max |A_xx| or max |B_yx| / max |B_yy| at the end, the larger.
     """

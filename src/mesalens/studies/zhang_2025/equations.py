@@ -1,4 +1,4 @@
-"""What is known of the flow: its time course, its fixed points, and escapes from them."""
+"""Equations of the flow: its time course, its fixed points, and escapes from them."""
 
 from functools import partial
 
@@ -34,7 +34,7 @@ def time_course(lab, rate=1.0):
 
 @headline("Section 3", every_seed_below(1e-6), must_fail_on={"pairs": 0})
 def two_layer_network(lab, pairs=1):
-    """With keys and queries merged the risk, and so its flow, is that of a linear network w^T W z
+    """With keys and queries merged, the risk, and so its flow, is that of a linear network w^T W z
     of two layers with the same weights on the cubic features z = vec(Σ_i y_i x_i x_q^T).
 
     Measured: |R / R_network - 1| for random weights, E[z z^T] in closed form, and Σ random.
@@ -52,10 +52,11 @@ def two_layer_network(lab, pairs=1):
 
 @headline("Abstract", every_seed_below(0.5), must_fail_on={"swapped": True})
 def fixed_points(lab, swapped=False):
-    """With rank 1 the step along each of the 2^d subsets of the eigenvectors is a fixed point of
-    the flow; with keys and queries merged only two of them are, predicting 0 and the optimum.
+    """With rank 1, the step along each of the 2^d subsets of the eigenvectors is a fixed point of
+    the flow; with keys and queries merged only two of them are: predicting 0, and the optimum.
 
-    Measured: by how many subsets both are missed, counting ‖∂R/∂θ‖ < 10⁻⁹ at constructed weights.
+    Measured: the number of subsets by which these two counts are missed, where a fixed point has
+    ‖∂R/∂θ‖ < 10⁻⁹ at constructed weights.
     """
     d, found = len(lab.settings.spectrum), []
     sigma = np.diag(lab.rng().dirichlet(np.full(d, 20.0)))
@@ -76,7 +77,7 @@ def fixed_points(lab, swapped=False):
 
 @headline("Section 4", below(0.05), must_fail_on={"off": 1})
 def scalar_equation(lab, off=0):
-    """From plateau m - 1 a head grows along eigenvector m by τ dv/dt = λ² v² - λ³ (1 + (1 +
+    """From plateau m - 1, a head grows along eigenvector m by τ dv/dt = λ² v² - λ³ (1 + (1 +
     tr Σ/λ)/n) v⁵, where v = n^⅓ b and t/τ = 2 n^⅔ times our t.
 
     Measured: max |v(t) - v| / v(∞) from 5% of v(∞) on, with equal times at half of it; v(t)³ is n

@@ -14,7 +14,7 @@ from mesalens.studies.zhang_2025.study import LAYER, STUDY, flow, flow_from, law
 
 @STUDY.measurement
 def stairs(lab, flow=flow, examples=1.0):
-    """How far off risk and P are on plateaus; a level counts where the flow has a plateau near."""
+    """Deviations of risk and P on plateaus; a level counts if the flow has a plateau near it."""
     risks, sizes = predicted(lab.settings, examples)
     found = analysis.plateaus(flow.time.values, flow.risk.values)
     distance = np.abs(found.losses[:, None] - risks)
@@ -29,7 +29,7 @@ def stairs(lab, flow=flow, examples=1.0):
 
 @STUDY.measurement
 def left(lab, flow=flow):
-    """When each plateau is left: the risk is then as near to the next one."""
+    """When each plateau is left: when the risk is as near to the next one."""
     risks = predicted(lab.settings)[0]
     halfway = (risks[1:] + risks[:-1]) / 2
     return xr.Dataset({"time": ("level", np.interp(-halfway, -flow.risk, flow.time))})
@@ -44,7 +44,7 @@ larger = left.given(flow=flow.given(larger=True))
 
 @headline("Abstract", within(0.01), every_seed=True, must_fail_on={"stairs": stairs})
 def one_drop(lab, stairs=merged_stairs):
-    """With keys and queries merged the loss has one abrupt drop, from E y² to the least risk.
+    """With keys and queries merged, the loss has one abrupt drop, from E y² to the least risk.
 
     Measured: the number of drops - 1, and R / R_m - 1 on both plateaus, m = 0 and m = d.
     """
@@ -54,7 +54,7 @@ def one_drop(lab, stairs=merged_stairs):
 
 @headline("Abstract", within(1.0), every_seed=True, must_fail_on={"stairs": merged_stairs})
 def a_drop_for_each_direction(lab, stairs=stairs):
-    """With rank 1 the loss has d drops, give or take one, on average: two may coincide by chance.
+    """With rank 1, the loss has d drops on average, up to one, as two may coincide by chance.
 
     Measured: the number of drops - d.
     """
@@ -63,18 +63,18 @@ def a_drop_for_each_direction(lab, stairs=stairs):
 
 @headline("Abstract", within(0.02), must_fail_on={"stairs": shorter})
 def plateau_risks(lab, stairs=stairs):
-    """The plateaus between them are at R_m = tr Σ - Σ λ_j / (1 + (1 + tr Σ/λ_j)/n) over j ≤ m, the
-    largest eigenvalues λ_j of Σ.
+    """The plateaus between the drops are at R_m = tr Σ - Σ λ_j / (1 + (1 + tr Σ/λ_j)/n) over j ≤ m,
+    with the largest eigenvalues λ_j of Σ.
 
     Measured: R / R_m - 1 on each plateau, where |dR/d log t| is least between two drops; a seed
-    that skips R_m does not count there.
+    that skips R_m does not count for it.
     """
     return stairs.risk
 
 
 @headline("Abstract", below(0.1), must_fail_on={"stairs": shorter})
 def principal_components(lab, stairs=stairs):
-    """On plateau m the layer regresses in context on m principal components u_j: n P is P_m, the
+    """On plateau m, the layer regresses in context on m principal components u_j: n P is P_m, the
     sum of u_j u_j^T / (λ_j (1 + 1/n) + tr Σ/n) over j ≤ m.
 
     Measured: ‖n P - P_m‖_F / ‖P_m‖_F on each plateau but the first.
@@ -84,10 +84,10 @@ def principal_components(lab, stairs=stairs):
 
 @STUDY.claim("Section 4", above(0.0), must_fail_on={"left": dict.fromkeys((2, 4), left)})
 def rank_sets_plateaus(lab, left=ranks):
-    """With keys and queries of rank R the conspicuous plateaus are those at R_m where R divides m.
+    """With keys and queries of rank R, the long plateaus are those at R_m for which R divides m.
 
-    Measured: the mean log10 of how long the risk is nearest to R_m, over these m, minus that over
-    all others but d.
+    Measured: the mean log10 of the time during which the risk is nearest to R_m, over these m,
+    minus that over all others except d.
     """
     stays = {rank: np.log10(np.diff([0, *each.time])) for rank, each in left.items()}
     longer = [s[::rank].mean() - np.delete(s, np.s_[::rank]).mean() for rank, s in stays.items()]
@@ -98,19 +98,19 @@ def rank_sets_plateaus(lab, left=ranks):
 def larger_weights_leave_sooner(lab, left=left, larger=larger):
     """Larger initial weights shorten all plateaus.
 
-    Measured: log10 of the time at which each is left, for weights ten times as large, over that for
-    small ones; the escape equation gives -1 for long plateaus.
+    Measured: log10 of the time at which each plateau is left for weights ten times as large, over
+    that for small ones; the escape equation gives -1 for long plateaus.
     """
     return np.log10(larger.time / left.time)
 
 
 @headline("Appendix", below(-0.5), must_fail_on={"shares": (1e-6,)})
 def in_weight_mix(lab, shares=(0.2, 0.5, 0.8)):
-    """Where some prompts have one fixed w, ‖w‖ = √d, and a share of them tasks of their own, the
+    """If some prompts have one fixed w with ‖w‖ = √d, and a share of them tasks of their own, the
     loss on both kinds falls by more than a half: layers learn in their weights and in context.
 
-    Measured: R / R_0 - 1 at the end of the flow for both, R_0 of predicting 0; Σ = I/d, keys and
-    queries merged. The code has shares from 0 to 1.
+    Measured: R / R_0 - 1 at the end of the flow for both, with R_0 the risk of predicting 0; Σ =
+    I/d, keys and queries merged. The code has shares from 0 to 1.
     """
     s, d = lab.settings, len(lab.settings.spectrum)
     own = law(s, np.eye(d) / d)
@@ -131,7 +131,7 @@ def in_weight_mix(lab, shares=(0.2, 0.5, 0.8)):
 
 @STUDY.figure(shows=[one_drop, a_drop_for_each_direction, plateau_risks, principal_components])
 def staircase(lab, flow=flow, merged=merged):
-    """Risk over time, a line a seed, between the risks of regression on 0, 1, … components."""
+    """Risk over time, a line per seed, and the risks of regression on 0, 1, … components."""
     figure = figures.Figure((figures.WIDE, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     titles = "keys and queries of rank 1", "keys and queries merged"

@@ -15,13 +15,14 @@ STUDY = atlas.Study(
     citation="Zhang, Singh, Latham and Saxe, ICML 2025, arXiv 2501.16265",
     system="One layer of linear attention, linear functions without noise, x ~ N(0, Σ), w ~ N(0, I)"
     "; gradient flow from small weights, with keys and queries merged or of rank R.",
-    note="The flow is on the risk (the paper: descent on 5000 prompts) and from weights of its "
-    "form: keys read x, values y. Σ is diagonal, as small weights have about the same law in every "
-    "frame. Statements are those of abstract and code, with formulas derived again.",
+    note="The flow is on the exact risk (in the paper: descent on 5000 prompts), from weights of "
+    "the paper's form: keys read x, values read y. Σ is diagonal, because the law of small weights "
+    "is about the same in every basis. Statements are those of abstract and code; formulas are "
+    "derived here.",
     unchecked={
-        "softmax": "Layers with softmax have such drops too: their exact risk is not known, and "
-        "plateaus would last many thousand steps of large batches.",
-        "lazy": "Very large weights let the risk fall exponentially: no scale is stated.",
+        "softmax": "That layers with softmax have such drops too: their exact risk is not known, "
+        "and plateaus would last many thousand steps with large batches.",
+        "lazy": "That the risk falls exponentially for very large weights: no scale is stated.",
     },
     settings={
         "seeds": (5, 10, 20, 40),

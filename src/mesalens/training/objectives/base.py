@@ -16,9 +16,13 @@ Loss = Callable[[Any, Key[Array, ""]], Float[Array, ""]]
 
 
 class Objective(eqx.Module):
-    """Makes the loss of a learner on a task.
+    """What training minimises: makes the loss of a learner on a task.
 
-    `exact` says that batches play no part in it, `fixed_prompts` that all steps have the same.
+    Subclasses implement `loss`; `SampledObjective` is the base of losses on batches.
+
+    Attributes:
+        exact: Whether the loss is exact, so that no batches are drawn.
+        fixed_prompts: Whether all steps use the same batch.
     """
 
     exact: ClassVar[bool] = False
@@ -26,21 +30,33 @@ class Objective(eqx.Module):
 
     @abc.abstractmethod
     def loss(self, task: Task, batch_size: int) -> Loss:
-        """The loss on the task; a sampled one draws `batch_size` fresh prompts with the key.
+        """The loss on a task, as a function `loss(learner, key)`.
+
+        Args:
+            task: The distribution of prompts.
+            batch_size: The number of prompts that a sampled loss draws with the key.
 
         Raises:
-            ValueError: if the objective is not defined on the task.
+            ValueError: if the objective is not defined for the task.
         """
 
 
 class SampledObjective(Objective):
-    """The mean of `terms(predictions, targets)` over a batch of fresh prompts."""
+    """The mean of `terms(predictions, targets)` over a batch of fresh prompts.
+
+    Subclasses implement `terms`.
+    """
 
     @abc.abstractmethod
     def terms(
         self, predictions: Float[Array, "batch m"], targets: Float[Array, "batch m"]
     ) -> Float[Array, " batch"]:
-        """The loss of each prompt."""
+        """The loss of each prompt, of shape (batch,).
+
+        Args:
+            predictions: The predictions ŷ, of shape (batch, m).
+            targets: The labels y_query, of shape (batch, m).
+        """
 
     def loss(self, task: Task, batch_size: int) -> Loss:
         def mean(learner: Learner, key: Key[Array, ""]) -> Float[Array, ""]:

@@ -9,10 +9,12 @@ from mesalens.training.objectives.base import Loss, SampledObjective
 
 
 class CrossEntropy(SampledObjective):
-    """The mean of `-Σ_c y_c log softmax(ŷ)_c`, in nats: predictions are logits.
+    r"""The cross-entropy on fresh prompts, in nats; predictions are logits.
+
+    The mean of $-\sum_c y_c \log \operatorname{softmax}(\hat y)_c$ over the batch.
 
     Raises:
-        ValueError: from `loss`, if targets are not distributions over two classes or more.
+        ValueError: from `loss`, if targets are not distributions over two or more classes.
     """
 
     def loss(self, task: Task, batch_size: int) -> Loss:

@@ -6,11 +6,12 @@ from mesalens.training.objectives.squared_error import SquaredError
 
 
 class Dataset(SquaredError):  # noqa: N818 (no exception)
-    """The mean of `‖ŷ - y_query‖²` over T prompts that a run draws once: descent on all of them.
+    """The squared error on a fixed set of prompts: full-batch gradient descent.
 
-    T is the batch size. Every step draws the same prompts from the same key, which takes time but
-    no memory; microbatches are parts of the set. (One pass over T prompts, of which none is seen
-    twice, is the objective "sampled" with T / batch_size steps.)
+    The mean of `‖ŷ - y_query‖²` over T prompts, where T is the batch size. Each run draws its set
+    once; every step draws the same prompts again from the same key, which takes time but no memory.
+    Microbatches are parts of the set. (For one pass over T prompts, each seen once, use the
+    objective "sampled" with T / batch_size steps.)
     """
 
     fixed_prompts: ClassVar[bool] = True

@@ -12,14 +12,14 @@ from mesalens.training.objectives.base import Loss, Objective
 
 
 class Population(Objective):
-    """`E‖ŷ - y_query‖²` of one layer of linear self-attention: the limit of infinite batches.
+    """The risk `E‖ŷ - y_query‖²` of one layer of linear self-attention: infinite batches.
 
     It is a polynomial in the weights whose coefficients are moments of the task
-    (`mesalens.theory.population_risk`), exact if `task_moments` is. Weights are carried in float64.
+    (`mesalens.theory.population_risk`), and exact if these moments are. Weights are float64.
 
     Raises:
-        ValueError: from `loss`, if the moments of the task are not known; from the loss, for other
-            learners than one layer of `LinearTransformer`.
+        ValueError: from `loss`, if the moments of the task are unknown; from the function that it
+            returns, if the learner is not a `LinearTransformer` with one layer.
     """
 
     exact: ClassVar[bool] = True

@@ -7,7 +7,10 @@ from mesalens.training.objectives.base import SampledObjective
 
 
 class SquaredError(SampledObjective):
-    """The mean of `‖ŷ - y_query‖²`: an unbiased estimate of the risk, and of its gradient."""
+    """The mean of `‖ŷ - y_query‖²` on fresh prompts.
+
+    It is an unbiased estimate of the risk, and its gradient one of the gradient of the risk.
+    """
 
     def terms(
         self, predictions: Float[Array, "batch m"], targets: Float[Array, "batch m"]

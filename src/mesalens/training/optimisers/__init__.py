@@ -1,1 +1,1 @@
-"""Optimisers, as settings that make a `optax.GradientTransformation`."""
+"""Optimisers, as settings that make an `optax.GradientTransformation`."""

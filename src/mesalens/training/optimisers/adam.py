@@ -8,14 +8,24 @@ from mesalens.checks import InputError, fraction, positive
 from mesalens.training.optimisers.base import Number, Optimiser, Schedule, schedule
 
 ADAM_EPSILON = 1e-8
-"""What Adam adds to the size of a gradient before it divides by it, by default."""
+"""The default ε of Adam."""
 
 
 class Adam(Optimiser):
-    """Adam on gradients whose global norm is clipped to `clip`.
+    """Adam on gradients whose global norm is clipped.
 
-    The defaults are those of the released code of von Oswald et al. (2023). `schedule` and `warmup`
-    are those of `mesalens.training.schedule`.
+    The defaults are those of the released code of von Oswald et al. (2023). Numbers are checked by
+    `transformation`.
+
+    Attributes:
+        learning_rate: Learning rate after the warm-up, positive.
+        b1: Decay of the first moment, in [0, 1).
+        b2: Decay of the second moment, in [0, 1).
+        clip: Largest norm of a gradient, positive.
+        epsilon: Number ε added to the denominator, positive and below clip.
+        schedule: Learning rate over the steps: constant, cosine, linear or geometric; see
+            `mesalens.training.schedule`.
+        warmup: Number of steps in which the learning rate first rises linearly from 0.
 
     Source: Kingma and Ba (2015), arXiv 1412.6980.
     """
@@ -42,18 +52,23 @@ def clipped_adam(
     b2: Number = 0.999,
     epsilon: Number = ADAM_EPSILON,
 ) -> optax.GradientTransformation:
-    """Adam on gradients whose global norm is clipped.
+    """Adam of Optax on gradients whose global norm is clipped.
 
     Args:
-        learning_rate: A number, or a schedule of Optax; what a schedule gives is not checked.
-        clip: The largest norm of a gradient.
+        learning_rate: A positive number, or a schedule of Optax, whose values are not checked.
+        clip: The largest norm of a gradient, positive.
         b1: The decay of the first moment, in [0, 1).
         b2: The decay of the second moment, in [0, 1).
-        epsilon: ε, which is added to the size of a gradient before the gradient is divided by it.
+        epsilon: The number ε that is added to the denominator, positive.
+
+    Returns:
+        The optimiser of Optax.
 
     Raises:
-        ValueError: if a number is out of its range, or `clip` is so small that ε outweighs every
-            gradient.
+        ValueError: if a number is out of range, or `clip` is not above ε, which would then
+            outweigh every gradient.
+
+    Source: Kingma and Ba (2015), arXiv 1412.6980.
     """
     if not callable(learning_rate):
         positive("learning_rate", learning_rate)

@@ -1,4 +1,4 @@
-"""`Optimiser`: what makes an Optax optimiser for a number of steps."""
+"""`Optimiser`: makes an optimiser of Optax for a number of steps."""
 
 import abc
 import math
@@ -12,38 +12,47 @@ from jaxtyping import Array, Float
 from mesalens.checks import InputError, count, one_of, positive
 
 Number = float | Float[Array, ""]
-"""A number, or one that JAX traces because it is varied."""
+"""A number, or a traced one if it is varied."""
 
 Schedule = Literal["constant", "cosine", "linear", "geometric"]
 
 
 class Optimiser(eqx.Module):
-    """Makes an `optax.GradientTransformation`; its numbers can be varied in one program."""
+    """An optimiser as settings, whose numbers can be varied in one program.
+
+    Subclasses implement `transformation`.
+    """
 
     @abc.abstractmethod
     def transformation(self, steps: int) -> optax.GradientTransformation:
-        """The optimiser for a training of so many steps, on which schedules depend.
+        """The optimiser of Optax for a training.
+
+        Args:
+            steps: The number of training steps, on which schedules depend.
 
         Raises:
-            ValueError: if its numbers are out of range, or do not fit the number of steps.
+            ValueError: if a number is out of range, or does not fit the number of steps.
         """
 
 
 def schedule(
     name: Schedule, learning_rate: Number, *, steps: int, warmup: int = 0
 ) -> Number | optax.Schedule:
-    """The learning rate over the steps.
+    """The learning rate over the steps, as a number or a schedule of Optax.
 
     Args:
-        name: "constant"; "cosine" or "linear", down to 0 at the last step; or "geometric", halved
-            after every ⌊T / log₂ T⌋ of T steps (Wu et al., 2024).
-        learning_rate: The rate at the beginning.
-        steps: The number of steps.
-        warmup: Steps in which the rate first rises linearly from 0.
+        name: "constant"; "cosine" or "linear", which decay to 0 at the last step; or "geometric",
+            halved after every ⌊T / log₂ T⌋ of the T steps after the warm-up (Wu et al., 2024).
+        learning_rate: The learning rate after the warm-up.
+        steps: The number of steps, including the warm-up.
+        warmup: The number of steps in which the rate first rises linearly from 0.
+
+    Returns:
+        The learning rate itself if it is constant without a warm-up, otherwise a schedule.
 
     Raises:
-        ValueError: for an unknown name, a rate that is not positive, or a warm-up that is not
-            shorter than the training.
+        ValueError: if the name is unknown, the rate is not positive, or the warm-up is not shorter
+            than the training.
     """
     one_of("schedule", name, typing.get_args(Schedule))
     positive("learning_rate", learning_rate)

@@ -8,9 +8,17 @@ from mesalens.training.optimisers.base import Number, Optimiser, Schedule, sched
 
 
 class SGD(Optimiser):
-    """Gradient descent with momentum, on gradients whose global norm is clipped to `clip` if given.
+    """Stochastic gradient descent with momentum; gradients may be clipped.
 
-    `schedule` and `warmup` are those of `mesalens.training.schedule`.
+    Numbers are checked by `transformation`.
+
+    Attributes:
+        learning_rate: Learning rate after the warm-up, positive.
+        momentum: Momentum, in [0, 1).
+        clip: Largest norm of a gradient, positive; gradients are not clipped if it is None.
+        schedule: Learning rate over the steps: constant, cosine, linear or geometric; see
+            `mesalens.training.schedule`.
+        warmup: Number of steps in which the learning rate first rises linearly from 0.
     """
 
     learning_rate: Number = 1e-2

@@ -1,1 +1,1 @@
-"""When a run has converged."""
+"""Rules for when a run has converged."""

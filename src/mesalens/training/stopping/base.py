@@ -10,20 +10,28 @@ Metrics = dict[str, Float[ndarray, "runs points"]]
 
 
 class StoppingRule(abc.ABC):
-    """Judges every run after each measurement; a run that has converged takes no further step."""
+    """When a run has converged; it is asked after each measurement.
+
+    Subclasses implement `reached` and `words`.
+    """
 
     def measures(self, learner: Any) -> dict[str, Float[Array, ""]]:
-        """What the rule wants measured besides the losses, compiled by JAX; nothing by default."""
+        """Numbers that the rule needs besides the loss, by name; none by default.
+
+        Args:
+            learner: The learner of one run; JAX compiles this function.
+        """
         return {}
 
     @abc.abstractmethod
     def reached(self, metrics: Metrics) -> Bool[ndarray, " runs"]:
-        """Which runs have converged, by their metrics so far.
+        """Which runs have converged, of shape (runs,).
 
         Args:
-            metrics: Arrays of runs × measurements; `loss` has the mean loss of each chunk of steps.
+            metrics: All measurements so far, of shape (runs, measurements), by name. `loss` is the
+                mean loss of the steps since the previous measurement.
         """
 
     @abc.abstractmethod
     def words(self) -> str:
-        """The rule in words, by which two of a kind are told apart."""
+        """The rule in words, with its parameters: a checkpoint must have the same words."""

@@ -1,4 +1,4 @@
-"""Stopping where the loss is flat."""
+"""`Flat`: stop when the loss no longer changes."""
 
 import numpy as np
 import scipy.stats
@@ -9,17 +9,21 @@ from mesalens.training.stopping.base import Metrics, StoppingRule
 
 
 class Flat(StoppingRule):
-    """A run whose loss has fallen and changes no more: an equivalence test.
+    """Stops a run when its loss has fallen and no longer changes.
 
-    A line is fitted to the loss of the last `window` chunks of steps. The run is flat if the 95%
-    interval of the line's change over the window, as a share of its mean, lies within ± tolerance,
-    and the loss of each of these chunks is below (1 - 10 · tolerance) of the first chunk's.
+    A line is fitted to the last `window` measurements of the loss. The run stops if the 95%
+    interval of the line's change over the window, relative to its mean, lies within ± tolerance,
+    and each of these losses is below (1 - 10 tolerance) times the first one.
 
-    A plateau on the way is flat too. A run that begins on one is held by the second condition; one
-    that comes to another later is not. `NearOptimum` does not have this problem.
+    A plateau during training is flat too. The second condition keeps a run from stopping on a
+    plateau at the beginning, but not on a later one. `NearOptimum` does not have this problem.
+
+    Args:
+        tolerance: Largest relative change of the loss over the window, between 0 and 0.1.
+        window: Number of measurements, at least 3.
 
     Raises:
-        ValueError: if the tolerance is not between 0 and 0.1, or the window is below 3.
+        ValueError: if an argument is out of range.
     """
 
     def __init__(self, tolerance: float = 0.01, window: int = 10):
@@ -27,7 +31,8 @@ class Flat(StoppingRule):
         self.window = count("window", window, at_least=3)
         if tolerance >= 0.1:
             raise InputError(
-                f"tolerance must be below 0.1, as 10 times it is a fall; got {tolerance}."
+                f"tolerance must be below 0.1, because the loss has to fall by 10 times the "
+                f"tolerance first; got {tolerance}."
             )
 
     def reached(self, metrics: Metrics) -> Bool[np.ndarray, " runs"]:
@@ -46,9 +51,9 @@ class Flat(StoppingRule):
 def _relative_change(
     losses: Float[np.ndarray, "runs window"],
 ) -> tuple[Float[np.ndarray, " runs"], Float[np.ndarray, " runs"]]:
-    """The change of the least-squares line through each row, over its mean, and half its interval.
+    """The relative change of the least-squares line through each row, and half of its interval.
 
-    The interval is Student's t with two degrees of freedom less than points.
+    The interval is Student's t with `window` - 2 degrees of freedom.
     """
     window = losses.shape[1]
     times = np.arange(window) - (window - 1) / 2

@@ -1,4 +1,4 @@
-"""Stopping near the exact optimum."""
+"""`NearOptimum`: stop near the exact optimum."""
 
 from typing import Any
 
@@ -13,29 +13,37 @@ from mesalens.training.stopping.base import Metrics, StoppingRule
 
 
 class NearOptimum(StoppingRule):
-    """A layer of linear self-attention whose risk is near the optimum: R ≤ (1 + tolerance) R*.
+    """Stops a layer of linear self-attention when its risk is near the optimum.
 
-    R is `population_risk` and R* that of `optimal_lsa`: both exact, so that no noise decides.
-    `excess_risk`, R / R* - 1, is measured in the precision of the weights.
+    The condition is `R ≤ (1 + tolerance) R*`, where R is the exact risk of the layer (see
+    `mesalens.theory.population_risk`) and R* that of the best layer (see
+    `mesalens.theory.optimal_lsa`). The metric `excess_risk` is R / R* - 1, in the precision of the
+    weights.
 
     Args:
-        task: The task; a condensed one stands for the task that it condenses.
-        tolerance: How near, as a share of R*.
+        task: The task of the training; it may be condensed.
+        tolerance: Largest excess of the risk over the optimum, relative to the optimum; positive.
+
+    Attributes:
+        optimum: The risk R* of the best layer.
 
     Raises:
-        ValueError: if the tolerance is not positive, the moments of the task are not known exactly,
-            the optimum leaves no risk, or (when measured) the learner is not such a layer.
+        ValueError: if the tolerance is not positive, the exact moments of the task are unknown, R*
+            is 0, or (during training) the learner is not such a layer.
     """
 
     def __init__(self, task: Any, tolerance: float = 0.01):
         self.tolerance = positive("tolerance", tolerance)
         task = getattr(task, "task", task)
         if not has_exact_moments(task):
-            raise InputError("near-optimum needs exact moments of the task; stop where it is flat.")
+            raise InputError(
+                "near-optimum needs the exact moments of the task, which are unknown; use the stop "
+                "flat."
+            )
         self._moments = task_moments(task)
         self.optimum = optimal_lsa(task, self._moments).risk
         if not self.optimum > 1e-9 * self._moments.null_risk:
-            raise InputError("near-optimum needs an optimal risk above 0; stop where it is flat.")
+            raise InputError("near-optimum needs an optimal risk above 0; use the stop flat.")
 
     def measures(self, learner: Any) -> dict[str, Float[Array, ""]]:
         layer = require(learner, LinearTransformer, "stop near-optimum")

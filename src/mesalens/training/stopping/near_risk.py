@@ -1,4 +1,4 @@
-"""Stopping near a risk that is known."""
+"""`NearRisk`: stop near a given risk."""
 
 import numpy as np
 import scipy.stats
@@ -9,13 +9,18 @@ from mesalens.training.stopping.base import Metrics, StoppingRule
 
 
 class NearRisk(StoppingRule):
-    """A run whose loss is within a tolerance of a given risk, for learners of any kind.
+    """Stops a run when its loss is near a given risk; for learners of any kind.
 
-    The mean of the loss over the last `window` chunks of steps has a 95% interval (Student's t over
-    the chunks) that lies below (1 + tolerance) · risk. A loss that still falls widens it.
+    The run stops if the 95% interval (Student's t) of the mean of the last `window` measurements of
+    the loss lies below (1 + tolerance) times the risk. The interval is wide while the loss falls.
+
+    Args:
+        risk: Risk to reach, positive.
+        tolerance: Largest excess over the risk, relative to the risk; positive.
+        window: Number of measurements, at least 2.
 
     Raises:
-        ValueError: if risk or tolerance are not positive, or the window is below 2.
+        ValueError: if an argument is out of range.
     """
 
     def __init__(self, risk: float, tolerance: float = 0.01, window: int = 5):

@@ -1,4 +1,4 @@
-"""The rule that lets every run take all its steps."""
+"""`Never`: every run takes all its steps."""
 
 import numpy as np
 from jaxtyping import Bool
@@ -7,7 +7,7 @@ from mesalens.training.stopping.base import Metrics, StoppingRule
 
 
 class Never(StoppingRule):
-    """No run ends before its last step."""
+    """Never stops a run before its last step."""
 
     def reached(self, metrics: Metrics) -> Bool[np.ndarray, " runs"]:
         return np.zeros(len(metrics["loss"]), bool)
