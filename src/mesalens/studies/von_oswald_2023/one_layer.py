@@ -4,8 +4,8 @@ Not every initialisation trains at once. Labels and inputs meet in one block of 
 read in two ways: with x in the keys and y in the values, which gives a step of gradient descent, or
 with y in the keys and x in the values, which gives a step along one direction only. A layer that
 does the latter gains 1/d of what it could, and stays on that plateau for hundreds to thousands of
-steps (docs/pages/theory/plateaus.md). The claim `training` counts such seeds; the others are about layers that
-left the plateau, by a rule that is far coarser than their margins (`LeftPlateau`).
+steps (docs/pages/theory/plateaus.md). The claim `training` counts such seeds; the others are about
+layers that left the plateau, by a rule that is far coarser than their margins (`LeftPlateau`).
 """
 
 import functools
