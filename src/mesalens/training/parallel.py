@@ -28,8 +28,9 @@ class OverRuns:
 
     With `batching="cores"` each run is a separate call, and as many run at once as there are cores:
     XLA would divide each product of a small model among the cores, which costs more than it gains
-    (docs/beyond.md). With `batching="vmap"` all runs are one call, sharded over the devices of the
-    kind that JAX computes on.
+    (1.3 to 3.2 times the time, for the models of von-oswald-2023 on two cores, 2026-11-22).
+    With `batching="vmap"` all runs are one call, sharded over the devices of the kind that JAX
+    computes on.
 
     Args:
         function: What is computed for one run.
