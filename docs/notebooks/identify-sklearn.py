@@ -50,13 +50,13 @@ report.parameters
 # fitted. For ridge regression with penalty $\alpha$ theory says
 # $g(\lambda) = 1 / (\lambda + \alpha / n)$.
 
-# %% alt="The measured filter falls from 9 to 0.1 on the curve 1/(λ + α/n) of ridge regression."
+# %% alt="The measured filter falls from 4 to 0.5, on the curve 1 / (λ + α/n) of ridge regression."
 found = report.filter
 with ml.plots.style():
     figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
     axes.plot(found.eigenvalues, 1 / (found.eigenvalues + 0.5 / 12), color=ml.plots.REFERENCE)
     axes.plot(found.eigenvalues, found.values[0], ".", color=ml.plots.TRAINED)
-    axes.set(xlabel="eigenvalue λ", ylabel="g(λ)", xscale="log")
+    axes.set(xlabel="eigenvalue λ", ylabel="g(λ)")
     axes.legend(["1 / (λ + α/n)", "measured"])
 
 # %% [markdown]
