@@ -122,6 +122,9 @@ async def _executed(source: Path) -> nbformat.NotebookNode:
             failed = max(client.code_cells_executed - 1, 0)
             words = strip_ansi(str(error)).strip()
             raise NotebookError(f"{_place(source.stem, failed, cells[failed])}: {words}") from None
+    for cell in book.cells:
+        if "outputs" in cell:  # bars of progress leave an empty one
+            cell.outputs = [o for o in cell.outputs if "data" not in o or any(o.data.values())]
     book.metadata.pop("jupytext", None)
     book.metadata["kernelspec"] = KERNEL
     return book

@@ -23,6 +23,7 @@ GOOD = """# %% [markdown]
 import os, sys
 import matplotlib.pyplot as plt
 print("one")
+sys.stdout.flush()
 print(os.getcwd() != os.environ.get("PWD"), sys.executable)
 
 # %% alt="A line that rises."
@@ -75,6 +76,29 @@ def test_all_notebooks_with_a_cell_that_fails_or_warns_are_named_with_the_cell(t
     assert "failing, code cell 2 (b = a / 0)" in message and "ZeroDivisionError" in message
     assert "warning, code cell 1" in message and "UserWarning: old" in message
     assert "good" not in message and "\x1b" not in message
+
+
+BARS = """# %%
+from mesalens.progress import ProgressReport
+with ProgressReport() as bars:
+    report = bars.start("training", 500)
+    for step in range(500):
+        report(step + 1)
+    bars.say("A line.")
+
+# %%
+report = ProgressReport().stages()
+report("asking", 0.25)
+"""
+
+
+def test_a_bar_changes_in_place_and_leaves_nothing(tmp_path):
+    (page,) = notebooks.pages(written(tmp_path, bars=BARS))
+    book = json.loads(page.notebook)
+    assert [output["text"] for output in book["cells"][0]["outputs"]] == [["A line.\n"]]
+    assert page.markdown.count("```text\nA line.\n```") == 1
+    (bar,) = book["cells"][1]["outputs"]  # it is not closed
+    assert bar["output_type"] == "display_data" and "<pre" in "".join(bar["data"]["text/html"])
 
 
 def book_with(output):

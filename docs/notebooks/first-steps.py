@@ -80,19 +80,22 @@ with ml.plots.style():
 # ## Train a layer
 #
 # A layer of linear self-attention reads the examples as tokens $e_i = (x_i, y_i)$ and has weights
-# $W_Q, W_K, W_V, P$. It is trained on fresh prompts at each step, from three seeds.
+# $W_Q, W_K, W_V, P$. It is trained on fresh prompts at each step, from three seeds. A bar shows the
+# progress, and is gone at the end.
 
 # %%
-training = ml.train(
-    lambda key: ml.LinearTransformer.initialise(5, key=key),
-    task,
-    ml.training.Adam(1e-2, clip=1.0, schedule="cosine"),
-    steps=1000,
-    batch_size=512,
-    seeds=3,
-    every=25,
-    key=key,
-)
+with ml.progress.ProgressReport() as bars:
+    training = ml.train(
+        lambda key: ml.LinearTransformer.initialise(5, key=key),
+        task,
+        ml.training.Adam(1e-2, clip=1.0, schedule="cosine"),
+        steps=1000,
+        batch_size=512,
+        seeds=3,
+        every=25,
+        key=key,
+        progress=bars.start("training", 1000),
+    )
 training
 
 # %% alt="The loss of three layers falls from 5.25 to 1.96, the exact risk of the best step."
