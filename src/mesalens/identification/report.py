@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from pydantic_core import to_jsonable_python
 
+from mesalens.display import Described, Summary
 from mesalens.identification import distance
 from mesalens.identification.decision import NEARER, Decision
 from mesalens.identification.distance import Interval
@@ -53,8 +54,8 @@ WORDS = {
 """Candidates in words."""
 
 
-@dataclass(frozen=True, eq=False)
-class Identification:
+@dataclass(frozen=True, eq=False, repr=False)
+class Identification(Described):
     """Which algorithm a learner runs; see `identify`.
 
     Attributes:
@@ -326,6 +327,11 @@ class Identification:
         from mesalens.identification.words import text
 
         return text(self)
+
+    def _summary(self) -> Summary:
+        from mesalens.identification.words import summary
+
+        return summary(self)
 
     def plot(self) -> Any:
         """A Matplotlib figure: distances by candidate and regime, spectral filter, fingerprint."""
