@@ -32,11 +32,12 @@ task = ml.tasks.RegressionTask(
 
 # %%
 report = ml.identify(Ridge(alpha=0.5, fit_intercept=False), task)
-print(report)
+report
 
 # %% [markdown]
 # The answer is a name, a parameter with its interval, and properties of the learner. The penalty is
-# that of `Ridge`, although nothing but predictions was read.
+# that of `Ridge`, although nothing but predictions was read. `print(report)` gives the same as
+# text, and the numbers are attributes:
 
 # %%
 report.parameters

@@ -47,9 +47,7 @@ report
 # outside, and INCONCLUSIVE otherwise. For a claim about every seed one counterexample is enough.
 
 # %%
-for verdict in report.verdicts:
-    judged = verdict.judgement
-    print(f"{verdict.claim.name}: {judged.outcome}, {judged.value:.2g} ({judged.seeds} seeds)")
+report["certificate"]
 
 # %% [markdown]
 # ## Evidence
