@@ -97,13 +97,16 @@ def test_the_metadata_are_complete(metadata):
     )
     assert any(name.startswith("Development Status ::") for name in classifiers)
     assert not any("License ::" in name for name in classifiers)  # PEP 639: the expression alone
-    assert {"cluster", "dev", "test", "sklearn", "torch"} == set(metadata.get_all("Provides-Extra"))
+    assert {"cluster", "dev", "docs", "test", "sklearn", "torch"} == set(
+        metadata.get_all("Provides-Extra")
+    )
 
 
 def test_every_set_up_installs_a_pinned_version_of_all_that_is_required():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     required += project["optional-dependencies"]["dev"]
+    required += project["optional-dependencies"]["docs"]
     plain = {re.match(r"[\w.-]+", each)[0].lower().replace("_", "-") for each in required} - {
         "mesalens"
     }

@@ -174,3 +174,37 @@ def test_the_progress_of_a_cluster_names_workers_losses_and_the_time_left(capsys
     assert first == "5 done, 2 running, 3 waiting, 2 lost and rerun, 3 workers: a run"
     assert "3 workers, about 38 s left: a run" in second  # 40% in 30 s
     assert third == "5 done, 2 running, 3 waiting, 2 lost and rerun, 0 workers: a run"
+
+
+def test_in_a_notebook_one_output_changes_in_place_and_is_empty_at_the_end(monkeypatch, clock):
+    display = pytest.importorskip("IPython.display")
+    shown, updates = [], []
+
+    def show(thing, display_id):
+        shown.append(thing)
+        return SimpleNamespace(update=lambda thing, raw=False: updates.append(thing))
+
+    monkeypatch.setattr(display, "display", show)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    with ProgressReport() as bars:
+        report = bars.start("training", 1000)
+        for step in range(500):
+            report(step)
+        assert len(shown) == 1 and not updates  # no time has passed
+        clock(1)
+        report(500)
+        bars.work(State(0, 1, 3, [], 0.0))
+        clock(2)
+        bars.work(State(1, 1, 2, [], 0.25))
+        html = updates[-1]._repr_mimebundle_([], [])["text/html"]
+        assert "training" in html and "500/1000" in html and "1 done" in html and "25%" in html
+        assert len(updates) == 3  # for the step, for the new bar, and for what it shows
+    assert len(shown) == 1 and not any(updates[-1].values())
+
+
+def test_in_a_notebook_nothing_is_shown_where_nothing_is_done(monkeypatch):
+    display = pytest.importorskip("IPython.display")
+    monkeypatch.setattr(display, "display", lambda *_, **__: pytest.fail("an output"))
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    with ProgressReport() as bars:
+        assert bars is not None

@@ -1,14 +1,19 @@
-"""`ProgressReport`: shows the progress of long work on standard error."""
+"""`ProgressReport`: shows the progress of long work, on standard error or in a notebook."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from rich import progress
 from rich.console import Console
 from rich.text import Text
 
 from mesalens.execution import State
+
+SECONDS_BETWEEN_DRAWINGS = 0.1
+"""Between two drawings of bars in a notebook."""
 
 
 def _is_share(task: progress.Task) -> bool:
@@ -27,10 +32,49 @@ class _Done(progress.MofNCompleteColumn):
         return Text(f"{task.percentage:.0f}%") if _is_share(task) else super().render(task)
 
 
-class ProgressReport:
+class _NotebookBars(progress.Progress):
     """A context manager that shows progress: bars on a terminal, plain lines elsewhere.
 
-    Nothing is shown if standard error is closed.
+    Rich's own way needs ipywidgets, in the kernel and in what shows the notebook.
+    """
+
+    _output: Any = None
+    _drawn = -math.inf
+
+    def start(self) -> None:
+        pass
+
+    def refresh(self) -> None:
+        from IPython.display import display
+
+        self._drawn = time.monotonic()
+        table = self.make_tasks_table(self.tasks)
+        if self._output is None:
+            self._output = display(table, display_id=True)
+        else:
+            self._output.update(table)
+
+    def update(self, task_id: progress.TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        # Each is a message to whoever shows the notebook
+        if time.monotonic() - self._drawn >= SECONDS_BETWEEN_DRAWINGS:
+            self.refresh()
+
+    def stop(self) -> None:
+        if self._output is not None:
+            self._output.update({"text/plain": "", "text/html": ""}, raw=True)
+
+
+class ProgressReport:
+    """A context that shows the progress of work: bars, or plain lines elsewhere.
+
+        with ProgressReport() as bars:
+            run = train(…, steps=1000, progress=bars.start("training", 1000))
+            found = identify(…, progress=bars.stages())
+            session = Session(say=bars.say, report=bars.work)
+
+    There are bars on a terminal and in a Jupyter notebook, where they are gone at the end. Nothing
+    is shown if standard error is closed.
 
     Args:
         check: Called after each report; it may raise an exception to stop the work.
@@ -56,7 +100,11 @@ class ProgressReport:
         numbers = (_Done(), _Rate(), progress.TimeRemainingColumn())
         columns = (title, progress.BarColumn(), *numbers)
         terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._bars = progress.Progress(*columns, console=Console(stderr=True)) if terminal else None
+        console = Console(stderr=True)
+        self._notebook = console.is_jupyter
+        kind = _NotebookBars if self._notebook else progress.Progress
+        bars = self._notebook or terminal
+        self._bars = kind(*columns, console=console, auto_refresh=terminal) if bars else None
 
     def __enter__(self) -> "ProgressReport":
         if self._bars is not None:
@@ -72,7 +120,9 @@ class ProgressReport:
         Args:
             line: One line of text.
         """
-        if self._bars is not None:
+        if self._notebook:
+            print(line, flush=True)
+        elif self._bars is not None:
             self._bars.console.print(Text(line))
         elif sys.stderr is not None:  # print(file=None) would write to standard output
             print(line, file=sys.stderr, flush=True)
@@ -99,8 +149,8 @@ class ProgressReport:
     def stages(self) -> Callable[[str, float], None]:
         """A function to call with what is being done, in words, and the share that is done.
 
-        On a terminal the words stand next to the bar. Elsewhere a line is printed if the words have
-        changed, at most one in `seconds_between_lines`.
+        If there are bars, the words stand next to them. Otherwise a line is printed if the words
+        have changed, at most one in `seconds_between_lines`.
         """
         if self._bars is None:
             return self._stage_lines()

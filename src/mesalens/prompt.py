@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count
+from mesalens.display import InNotebook, Summary, fields
 
 
-class _Rows(eqx.Module):
+class _Rows(eqx.Module, InNotebook):
     """What both kinds of prompt hold of their context: rows with the sum of outer products S."""
 
     @property
@@ -68,6 +69,9 @@ class Prompt(_Rows):
     def rows(self) -> tuple[Float[Array, "*batch n d"], Float[Array, "*batch n m"]]:
         return self.xs, self.ys
 
+    def _summary(self) -> Summary:
+        return _sizes(self)
+
     def condense(self) -> "CondensedPrompt":
         """The condensed prompt with the same n, S and query. Its rows are R of `[X Y] = Q R`."""
         d = self.dim
@@ -113,9 +117,18 @@ class CondensedPrompt(_Rows):
     def rows(self) -> tuple[Float[Array, "*batch r d"], Float[Array, "*batch r m"]]:
         return self.x_rows, self.y_rows
 
+    def _summary(self) -> Summary:
+        return _sizes(self)
+
 
 AnyPrompt = Prompt | CondensedPrompt
 """A prompt with or without its examples."""
+
+
+def _sizes(prompt: AnyPrompt) -> Summary:
+    batch = prompt.query.shape[:-1]
+    words = f"d = {prompt.dim}, m = {prompt.outputs}, n = {prompt.context_length}"
+    return Summary(words + f", a batch of shape {batch}" * bool(batch), fields(prompt))
 
 
 def no_examples(reader: str) -> InputError:

@@ -33,6 +33,9 @@ class Estimate(eqx.Module):
     value: float | Float[np.ndarray | Array, "..."]
     standard_error: float | Float[np.ndarray | Array, "..."]
 
+    def __str__(self) -> str:
+        return repr(self).removeprefix("Estimate(").removesuffix(")")
+
     def __pdoc__(self, **_) -> wadler_lindig.AbstractDoc | None:
         """The numbers, also within the `repr` of what holds the estimate."""
         try:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mesalens.checks import InputError
+from mesalens.display import InNotebook
 from mesalens.learners import AnyLearner
 from mesalens.learners.base import is_differentiable, predict
 from mesalens.prompt import AnyPrompt
@@ -15,7 +16,7 @@ from mesalens.simulation import Estimate, expectation
 from mesalens.tasks import Task
 
 
-class Alignment(eqx.Module):
+class Alignment(eqx.Module, InNotebook):
     """How similar a learner and a reference are: means over prompts.
 
     The sensitivity of a prediction to its query is the m × d matrix `J = ∂ŷ/∂x_query`.

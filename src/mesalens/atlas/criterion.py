@@ -20,6 +20,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from mesalens.checks import InputError
+from mesalens.display import Described, Summary
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
@@ -39,8 +40,8 @@ class Evidence(NamedTuple):
     counted: xr.DataArray
 
 
-@dataclass(frozen=True)
-class Judgement:
+@dataclass(frozen=True, repr=False)
+class Judgement(Described):
     """The outcome of a criterion, with the numbers of the setting that decides it.
 
     Attributes:
@@ -68,6 +69,15 @@ class Judgement:
     values: dict[int, float]
     why: str = ""
     seeds_to_decide: int | None = None
+
+    def _summary(self) -> Summary:
+        ends = f"[{number(self.low)}, {number(self.high)}]"
+        counted = f"{self.seeds} of {self.seeds_run} seeds"
+        title = f"{self.outcome}, {number(self.value)} {ends}, {counted}"
+        rows = {"value": number(self.value), "interval": ends, "level": f"{self.level:.4g}"}
+        rows |= {"setting": ", ".join(f"{name}: {value}" for name, value in self.where.items())}
+        rows |= {"seeds": ", ".join(f"{seed}: {number(x)}" for seed, x in self.values.items())}
+        return Summary(title, rows | {"why": self.why})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from mesalens import kinds
+from mesalens.display import Described, Summary
 from mesalens.learners import Learner
 from mesalens.tasks import Task
 from mesalens.theory import one_step_risk
@@ -98,8 +99,8 @@ def _plain(value: Any) -> Any:
     return repr(value)
 
 
-@dataclass(frozen=True)
-class Trained:
+@dataclass(frozen=True, repr=False)
+class Trained(Described):
     """One trained seed of an experiment: the learner, its task, and what was measured.
 
     Attributes:
@@ -120,6 +121,12 @@ class Trained:
     learner: Any
     metrics: xr.Dataset
     settings: Any = None
+
+    def _summary(self) -> Summary:
+        words = f"{self.metrics.ending.item()}, {self.metrics.steps_taken.item():,} steps"
+        measured = {str(n): f"{float(x):.4g}" for n, x in self.last.items() if x.ndim == 0}
+        rows = {"learner": type(self.learner).__name__, "task": " ".join(repr(self.task).split())}
+        return Summary(f"{self.name}, seed {self.seed}: {words}", rows | measured)
 
     @property
     def last(self) -> xr.Dataset:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from mesalens.atlas import verdicts
 from mesalens.atlas.criterion import Judgement
 from mesalens.atlas.study import Claim, FigureNode, Part, Study, Values
 from mesalens.checks import InputError, one_of
+from mesalens.display import Described, Summary
 from mesalens.environment import commit, environment
 from mesalens.files import new_folder
 from mesalens.manifest import read_manifest, verify, write_manifest
@@ -24,8 +25,8 @@ from mesalens.storage import load_dataset, save_dataset
 from mesalens.store import Entry
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Described):
     """A claim, its judgement, and how it was decided.
 
     Attributes:
@@ -50,9 +51,15 @@ class Verdict:
     made: str
     seconds: float
 
+    def _summary(self) -> Summary:
+        judged = self.judgement._summary()
+        rows = {"statement": self.claim.statement, "place": self.claim.place}
+        rows |= {"measured": self.claim.estimator, "criterion": self.claim.criterion.words}
+        return Summary(f"{self.claim.name}: {judged.title}", rows | dict(judged.rows))
 
-@dataclass(frozen=True)
-class StudyReport:
+
+@dataclass(frozen=True, repr=False)
+class StudyReport(Described):
     """The verdicts of a study, with figures, remarks, trainings and evidence.
 
     Attributes:
@@ -75,9 +82,13 @@ class StudyReport:
     units: Mapping[str, Mapping[int, tuple[Entry, bool]]]
     tables: Mapping[str, xr.Dataset]
 
+    def _summary(self) -> Summary:
+        outcomes = verdicts.tally({"outcome": each.judgement.outcome} for each in self.verdicts)
+        return Summary(f"{self.study.name}: {outcomes}", *_table(map(_plain, self.verdicts)))
 
-@dataclass(frozen=True)
-class Report:
+
+@dataclass(frozen=True, repr=False)
+class Report(Described):
     """The result of `Session.reproduce`: verdicts, figures and evidence.
 
     `report["claim-name"]` is the `Verdict` of a claim.
@@ -118,8 +129,9 @@ class Report:
         """The verdict of a claim, by name."""
         return next(verdict for verdict in self.verdicts if verdict.claim.name == claim)
 
-    def __repr__(self) -> str:
-        return f"Report({', '.join(self.names)}: {self.tally()})"
+    def _summary(self) -> Summary:
+        title = f"{', '.join(self.names)}: {self.tally()}"
+        return Summary(title, *_table(map(_plain, self.verdicts)))
 
     def tally(self) -> str:
         """The number of claims with each outcome: "3 claims: 2 PASS, 1 FAIL"."""
@@ -192,6 +204,18 @@ class Report:
             (out / "verdicts.json").write_text(text + "\n", encoding="utf-8")
             (out / "index.html").write_text(page(content, images), encoding="utf-8")
             write_manifest(out, "report", {"command": content["command"]})
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    return to_jsonable_python(_claim(verdict, []), inf_nan_mode="null")
+
+
+def _table(
+    claims: Iterable[dict[str, Any]], **rows: str
+) -> tuple[dict[str, str], tuple[str, ...], list[list[str]]]:
+    """The rows of a summary, and its table of claims with verdicts."""
+    head = ("verdict", "claim", "value", "interval", "criterion", "seeds", "setting")
+    return rows, head, [verdicts.cells(claim) for claim in claims]
 
 
 def _study(report: StudyReport) -> dict[str, Any]:
@@ -284,8 +308,8 @@ def _experiment(name: str, seeds: Mapping[int, tuple[Entry, bool]]) -> dict[str,
     }
 
 
-@dataclass(frozen=True)
-class SavedReport:
+@dataclass(frozen=True, repr=False)
+class SavedReport(Described):
     """A report that was read from its folder.
 
     Attributes:
@@ -296,8 +320,9 @@ class SavedReport:
     folder: Path
     content: Mapping[str, Any]
 
-    def __repr__(self) -> str:
-        return f"SavedReport({self.folder}: {self.content['command']})"
+    def _summary(self) -> Summary:
+        title = f"{self.folder}: {verdicts.tally(self.claims.values())}"
+        return Summary(title, *_table(self.claims.values(), command=self.content["command"]))
 
     @property
     def references(self) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ from mesalens import random
 from mesalens._citation import study_reference
 from mesalens.atlas.criterion import Criterion
 from mesalens.checks import InputError, one_of
+from mesalens.display import Described, Summary
 
 FILE_MODULE = "mesalens_study_"
 """The prefix of the names of modules that are files of users."""
@@ -232,8 +233,8 @@ def measurement(function: Callable[..., Any]) -> Any:
     return Measurement(function)
 
 
-@dataclass(frozen=True, eq=False)
-class Claim(Measurement):
+@dataclass(frozen=True, eq=False, repr=False)
+class Claim(Described, Measurement):
     """A statement of a paper: where it is made, what is measured, and what confirms it.
 
     With `every_seed`, seeds that the experiments do not count are counted too. `must_fail_on` has
@@ -248,6 +249,10 @@ class Claim(Measurement):
     must_fail_on: MustFail = None
     label: str | None = None
     words: Mapping[str, str] = field(default_factory=dict)
+
+    def _summary(self) -> Summary:
+        rows = {"statement": self.statement, "measured": self.estimator, "place": self.place}
+        return Summary(f"{self.name}: {self.criterion.words}", rows)
 
     @functools.cached_property
     def name(self) -> str:
@@ -311,8 +316,8 @@ class Remark(Node):
     shows: tuple[str, ...] = ()
 
 
-@dataclass
-class Part:
+@dataclass(repr=False)
+class Part(Described):
     """A group of claims of a study, with figures and remarks.
 
     Its decorators `claim`, `figure`, `remark`, `experiment` and `measurement` declare what the
@@ -335,6 +340,10 @@ class Part:
     claims: list[Claim] = field(default_factory=list)
     figures: list[FigureNode] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
+
+    def _summary(self) -> Summary:
+        title = f"{self.study.name}/{self.name}: {_number_of_claims(self.claims)}"
+        return Summary(title, {"title": self.title}, *_claims_table(self.claims))
 
     def claim(
         self,
@@ -467,7 +476,7 @@ class Part:
         return Measurement(function)
 
 
-class Study:
+class Study(Described):
     """A paper, and how its claims are checked.
 
     A study with a single part has the decorators of `Part`: `claim`, `figure`, `remark`,
@@ -526,6 +535,12 @@ class Study:
         self.parts: list[Part] = []
         self._places: dict[tuple[str, str], str] = {}
         self._nodes: dict[str, Node] = {}
+
+    def _summary(self) -> Summary:
+        parts = ", ".join(part.name for part in self.parts)
+        rows = {"title": self.title, "citation": self.citation, "parts": parts}
+        title = f"{self.name}: {_number_of_claims(self.claims)}"
+        return Summary(title, rows, *_claims_table(self.claims))
 
     def part(self, name: str, title: str, looks: str = "seeds") -> Part:
         """Adds a group of claims.
@@ -655,6 +670,15 @@ class Study:
                 f"{self._places[kind, name]}; use another name."
             )
         self._places[kind, name] = place
+
+
+def _number_of_claims(claims: list[Claim]) -> str:
+    return f"{len(claims)} claim{'s' * (len(claims) != 1)}"
+
+
+def _claims_table(claims: list[Claim]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    head = ("claim", "statement", "criterion", "place")
+    return head, [(c.name, c.statement, c.criterion.words, c.place) for c in claims]
 
 
 def _in_atlas(frame: Any) -> bool:

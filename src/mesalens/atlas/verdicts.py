@@ -218,20 +218,20 @@ def lines(content: dict[str, Any], width: int = 80) -> list[str]:
 
     Lines are broken at spaces, never within a number.
     """
-    rows = [(s["study"], p, c, _cells(c)) for s, p, c in claims_of(content)]
-    sizes = [max(map(len, column)) for column in zip(*(cells for *_, cells in rows), strict=True)]
+    rows = [(s["study"], p, c, cells(c)) for s, p, c in claims_of(content)]
+    sizes = [max(map(len, column)) for column in zip(*(row for *_, row in rows), strict=True)]
     as_table = width >= 60 and sum(sizes) + 2 * (len(sizes) - 1) <= width
     result, heading = [], ""
-    for study, part, claim, cells in rows:
+    for study, part, claim, row in rows:
         title = f"{study}/{part['part']}: {part['title']}"
         if title != heading:
             result += ["", *_wrapped(title, width)]
             heading = title
         if as_table:
-            padded = (cell.ljust(size) for cell, size in zip(cells, sizes, strict=True))
+            padded = (cell.ljust(size) for cell, size in zip(row, sizes, strict=True))
             result.append("  ".join(padded).rstrip())
         else:
-            outcome, name, *rest = cells
+            outcome, name, *rest = row
             head = f"{outcome:<12}  {name}" if width >= 60 else f"{outcome} {name}"
             result += _wrapped(head, width)
             # Cells are not broken, unless one is longer than a line
@@ -244,11 +244,12 @@ def lines(content: dict[str, Any], width: int = 80) -> list[str]:
     return [*result, "", *_wrapped(f"{counts}, in {duration(content['seconds'])}.", width)][1:]
 
 
-def _cells(claim: dict[str, Any]) -> list[str]:
+def cells(claim: dict[str, Any]) -> list[str]:
+    """A claim as the cells of a row: verdict, name, value, interval, criterion, seeds, setting."""
     where = ", ".join(f"{name}: {value}" for name, value in claim["where"].items())
     value = number(claim["value"])
-    cells = [claim["outcome"], claim["claim"], value, interval(claim), claim["criterion"]]
-    return [*cells, seed_count(claim), where]
+    row = [claim["outcome"], claim["claim"], value, interval(claim), claim["criterion"]]
+    return [*row, seed_count(claim), where]
 
 
 def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
@@ -296,9 +297,9 @@ def _section(study: dict[str, Any], claims: dict[tuple[str, str], dict[str, Any]
     text += ["\n| claim | budget | verdict | value | interval | criterion | seeds | made |"]
     text += ["|---|---|---|---|---|---|---|---|"]
     for (budget, name), claim in claims.items():
-        cells = [name, budget, claim["outcome"], number(claim["value"]), interval(claim)]
-        cells += [claim["criterion"], seed_count(claim), moment(claim["made"], "%F")]
-        text.append(f"| {' | '.join(map(markdown, cells))} |")
+        row = [name, budget, claim["outcome"], number(claim["value"]), interval(claim)]
+        row += [claim["criterion"], seed_count(claim), moment(claim["made"], "%F")]
+        text.append(f"| {' | '.join(map(markdown, row))} |")
     if any(claim["why"] for claim in claims.values()):
         text.append("\nWhy not PASS:\n")
     for (budget, name), claim in claims.items():

@@ -1,5 +1,6 @@
 """The figure of an `Identification`: distances, spectral filter, fingerprint."""
 
+import io
 import textwrap
 from typing import Any
 
@@ -77,6 +78,16 @@ def _distances(axes: Axes, report: Any) -> None:
     bar = axes.figure.colorbar(image, ax=axes, pad=0.01, extend="both")
     bar.ax.axhline(margin, color="black")
     bar.set_label("distance, in units of what\nthe context explains (line: margin)")
+
+
+def filter_image(report: Any) -> bytes:
+    """The spectral filter alone, as an SVG."""
+    with style():
+        drawn = Figure(figsize=(5, 3), layout="constrained")
+        _filter(drawn.subplots(), report)
+        content = io.BytesIO()
+        drawn.savefig(content, format="svg")
+    return content.getvalue()
 
 
 def _title(report: Any) -> str:

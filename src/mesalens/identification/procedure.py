@@ -13,6 +13,7 @@ import xarray as xr
 from pydantic_core import to_jsonable_python
 
 from mesalens._citation import sources
+from mesalens.display import Described, Summary
 from mesalens.identification import distance
 from mesalens.identification.decision import contains
 from mesalens.identification.distance import Interval
@@ -21,8 +22,8 @@ from mesalens.identification.regimes import TASK
 from mesalens.identification.report import Identification
 
 
-@dataclass(frozen=True, eq=False)
-class ProcedureIdentification:
+@dataclass(frozen=True, eq=False, repr=False)
+class ProcedureIdentification(Described):
     """The answer of `identify` for several models of one training procedure.
 
     `str(answer)` is the answer in words.
@@ -137,9 +138,8 @@ class ProcedureIdentification:
         lines.append(
             "  by seed: " + ", ".join(f"{count} {verdict}" for verdict, count in tally.items())
         )
-        for place, seed in enumerate(self.seeds):
-            names = ", ".join(seed.names) or (seed.nearest or {}).get("name", "")
-            lines.append(f"    seed {place}: {seed.verdict}; {names}")
+        for seed, verdict, names in self._of_seeds():
+            lines.append(f"    seed {seed}: {verdict}; {names}")
         if self.verdict == "inconclusive":
             table, margin = self.dataset, self.dataset.attrs["margin"]
             for name in dict.fromkeys(name for seed in self.seeds for name in seed.names):
@@ -155,6 +155,19 @@ class ProcedureIdentification:
                 f"below the margin {margin:g}."
             )
         return "\n".join(lines)
+
+    def _summary(self) -> Summary:
+        answer, *lines = str(self).splitlines()
+        lines = [line.strip() for line in lines if not line.startswith("    ")]
+        head = ("seed", "verdict", "names, or the nearest")
+        return Summary(answer.rstrip(":."), lines=lines, head=head, body=self._of_seeds())
+
+    def _of_seeds(self) -> list[tuple[str, str, str]]:
+        """For each seed its number, the verdict, and the names or the nearest candidate."""
+        return [
+            (str(place), s.verdict, ", ".join(s.names) or (s.nearest or {}).get("name", ""))
+            for place, s in enumerate(self.seeds)
+        ]
 
     def save(self, folder: Any) -> None:
         """Saves the answer, with a subfolder for each seed.

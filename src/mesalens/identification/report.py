@@ -11,6 +11,7 @@ import xarray as xr
 from pydantic_core import to_jsonable_python
 
 from mesalens._citation import citation, sources
+from mesalens.display import Described, Summary
 from mesalens.identification import distance
 from mesalens.identification.decision import NEARER, Decision
 from mesalens.identification.distance import Interval
@@ -54,8 +55,8 @@ WORDS = {
 """The candidates in words."""
 
 
-@dataclass(frozen=True, eq=False)
-class Identification:
+@dataclass(frozen=True, eq=False, repr=False)
+class Identification(Described):
     """The answer of `identify`: which algorithm a learner runs.
 
     `str(answer)` is the answer in words.
@@ -373,6 +374,11 @@ class Identification:
         from mesalens.identification.words import text
 
         return text(self)
+
+    def _summary(self) -> Summary:
+        from mesalens.identification.words import summary
+
+        return summary(self)
 
     def plot(self) -> Any:
         """A Matplotlib figure: distances by candidate and regime, spectral filter, properties."""

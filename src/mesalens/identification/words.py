@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from mesalens.display import Summary
 from mesalens.identification.decision import BLIND
 
 MOST_PROMPTS = 10_000_000
@@ -83,6 +84,28 @@ def text(report: Any) -> str:
         f"{report.seconds:.1f} s"
     )
     return "\n".join(lines)
+
+
+def summary(report: Any) -> Summary:
+    """The answer, a table of the parameters of the named algorithm, the rest of the text, and g."""
+    from mesalens.identification.figure import filter_image  # which needs Matplotlib
+
+    answer, *rest = text(report).splitlines()
+    body = [
+        (name.replace("_", " "), f"{found['value']:.6g}", "{:.6g} to {:.6g}".format(*ends))
+        for name, found in report.parameters.items()
+        if np.ndim(found["value"]) == 0
+        for ends in [found["interval"]]
+    ]
+    said = _parameters(report, report.name) if body else []
+    return Summary(
+        answer.rstrip(":."),
+        lines=[line.strip() for line in rest if line not in said],
+        head=("parameter", "value", "95% interval") if body else (),
+        body=body,
+        svg=None if report.filter is None else lambda: filter_image(report),
+        alt="The measured spectral filter g(λ) beside those of the nearest candidates.",
+    )
 
 
 def _answer(report: Any) -> str:

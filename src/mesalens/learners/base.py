@@ -6,13 +6,13 @@ from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 import wadler_lindig
 from jaxtyping import Array, Float, PyTree
 
 from mesalens.checks import InputError
+from mesalens.display import InNotebook, Summary, fields, number
 from mesalens.prompt import AnyPrompt, CondensedPrompt, no_examples
 
 AnyLearner = Callable[[Any], Any]
@@ -21,7 +21,7 @@ AnyLearner = Callable[[Any], Any]
 Offer = TypeVar("Offer")
 
 
-class Learner(eqx.Module):
+class Learner(eqx.Module, InNotebook):
     """An in-context learner, an algorithm or a model: `prediction = learner(prompt)`.
 
     It takes one prompt; use `jax.vmap` or `batch` for several. Class variables say what a learner
@@ -62,7 +62,13 @@ class Learner(eqx.Module):
         """
 
     def __repr__(self) -> str:
-        return wadler_lindig.pformat(self, custom=_number)
+        return wadler_lindig.pformat(self, custom=number)
+
+    def _summary(self) -> Summary:
+        leaves = zip(jax.tree.leaves(self), jax.tree.leaves(self.trainable()), strict=True)
+        changed = sum(leaf.size for leaf, changes in leaves if changes)
+        trainable = {"trainable numbers": f"{changed:,}"} if changed else {}
+        return Summary(rows=fields(self) | trainable)
 
     def batch(self, prompts: Any) -> Float[Array, "batch m"]:
         """The predictions for a batch of prompts: `jax.vmap` of the call, or a faster equivalent.
@@ -216,10 +222,3 @@ def require(learner: Any, kind: type[Offer], name: str) -> Offer:
 def is_differentiable(learner: AnyLearner) -> bool:
     """Whether JAX can differentiate a learner, as its class says; most functions it can."""
     return getattr(learner, "differentiable", True)
-
-
-def _number(leaf: Any) -> wadler_lindig.AbstractDoc | None:
-    """A number as text; arrays and traced numbers as their types and shapes."""
-    if not eqx.is_inexact_array(leaf) or leaf.shape or isinstance(leaf, jax.core.Tracer):
-        return None
-    return wadler_lindig.TextDoc(f"{float(leaf):.7g}")

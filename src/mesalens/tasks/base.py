@@ -7,6 +7,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count, member
+from mesalens.display import InNotebook, Summary, fields
 from mesalens.prompt import AnyPrompt
 from mesalens.tasks.covariates.base import Covariates
 from mesalens.tasks.functions.base import Functions, KeyArray
@@ -15,7 +16,7 @@ Targets = Float[Array, "*shape m"]
 """The target of each prompt of a batch."""
 
 
-class Task(eqx.Module):
+class Task(eqx.Module, InNotebook):
     """A distribution over prompts with targets.
 
     To write your own, give `dim`, `outputs` and `context_length` as fields or properties, and
@@ -40,6 +41,10 @@ class Task(eqx.Module):
     """Whether negating all labels and the target keeps the law. False makes no statement."""
     rotation_invariant: ClassVar[bool] = False
     """Whether rotating all inputs keeps the law. False makes no statement."""
+
+    def _summary(self) -> Summary:
+        d, m, n = self.sizes.values()
+        return Summary(f"d = {d}, m = {m}, n = {n}", fields(self))
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -5,11 +5,12 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
+from mesalens.display import InNotebook, Summary
 from mesalens.theory.linear_prediction import best_linear
 from mesalens.theory.moments import ContextMoments
 
 
-class Certificate(eqx.Module):
+class Certificate(eqx.Module, InNotebook):
     """A lower bound for the risk of every one-layer linear self-attention on a task.
 
     If the gap is within the tolerance, the best known layer is globally optimal.
@@ -28,6 +29,12 @@ class Certificate(eqx.Module):
     method: str
     tolerance: float
     standard_errors: dict[str, Any]
+
+    def _summary(self) -> Summary:
+        rows = {"lower bound": f"{self.lower_bound:.7g}", "gap": f"{self.gap:.3g}"}
+        rows |= {"tolerance": f"{self.tolerance:.3g}", "moments": self.method}
+        title = "optimal" if self.proves_optimality else "not proved to be optimal"
+        return Summary(title, rows, lines=[self.meaning])
 
     @property
     def proves_optimality(self) -> bool:

@@ -5,13 +5,14 @@ import numpy as np
 from jaxtyping import Float
 
 from mesalens.checks import matrix
+from mesalens.display import InNotebook, Summary
 from mesalens.tasks import RegressionTask, Task
 from mesalens.theory._preconditioned_risk import step_mean_square
 from mesalens.theory._requirements import linear_regression
 from mesalens.theory.moments import ContextMoments
 
 
-class OneStepRisk(eqx.Module):
+class OneStepRisk(eqx.Module, InNotebook):
     r"""The risk E‖ŷ - y_query‖² of one step of gradient descent, a parabola in its step size η.
 
     $$R(\eta) = \text{null\_risk} - 2 \, \frac{\eta}{n} \, \text{gain}
@@ -30,6 +31,10 @@ class OneStepRisk(eqx.Module):
     gain: float
     cost: float
     context_length: int
+
+    def _summary(self) -> Summary:
+        names = ("best_step_size", "best_risk", "null_risk")
+        return Summary(rows={n.replace("_", " "): f"{getattr(self, n):.7g}" for n in names})
 
     @property
     def best_step_size(self) -> float:

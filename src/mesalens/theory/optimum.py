@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mesalens.checks import InputError
+from mesalens.display import InNotebook, Summary
 from mesalens.models import LinearTransformer
 from mesalens.tasks import Task
 from mesalens.theory._task_moments import task_moments
@@ -19,7 +20,7 @@ from mesalens.theory.moments import ContextMoments, estimate
 Implements = Literal["gradient-descent", "preconditioned-gradient-descent", "other"]
 
 
-class OptimalLsa(eqx.Module):
+class OptimalLsa(eqx.Module, InNotebook):
     """The best layer of linear self-attention with one head (W_0 = 0), and what it implements.
 
     Attributes:
@@ -50,6 +51,18 @@ class OptimalLsa(eqx.Module):
     A: Float[np.ndarray, "D D"]
     B: Float[np.ndarray, "D D"]
     standard_errors: dict[str, Any]
+
+    def _summary(self) -> Summary:
+        names = ("step_size", "risk", "null_risk", "descent_risk")
+        rows = {name.replace("_", " "): getattr(self, name) for name in names}
+        rows = {
+            name: f"{value:.7g}" + (f" ± {error:.1g}" if error else "")
+            for name, value in rows.items()
+            if value is not None
+            for error in [self.standard_errors.get(name.replace(" ", "_"), 0.0)]
+        }
+        rows |= {"lower bound": f"{self.certificate.lower_bound:.7g}"}
+        return Summary(self.implements, rows, lines=[self.certificate.meaning])
 
     def layer(self) -> LinearTransformer:
         """The layer as a `LinearTransformer`."""

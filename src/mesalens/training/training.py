@@ -11,14 +11,18 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from mesalens.checks import InputError, count
+from mesalens.display import Described, Summary, spread
+
+MOST_MEASURED = 12
+"""So many of the measured numbers are shown."""
 
 
 class TrainingDivergedError(ArithmeticError):
     """The loss, gradient or weights of a run were not finite; the message names run and step."""
 
 
-@dataclass(frozen=True)
-class Training:
+@dataclass(frozen=True, repr=False)
+class Training(Described):
     """The result of a training: the learners, and what was measured.
 
     `metrics` has one dimension for each varied setting, then `seed` and `step`. Its variables are
@@ -36,6 +40,24 @@ class Training:
 
     learners: PyTree
     metrics: xr.Dataset
+
+    def _summary(self) -> Summary:
+        name, last = type(self.learners).__name__, self.metrics.isel(step=-1)
+        steps = int(last.step)
+        axes = {str(axis): size for axis, size in last.sizes.items()}
+        words = [f"{size} values of {axis}" for axis, size in axes.items() if axis != "seed"]
+        seeds = axes.get("seed", 1)
+        runs = " × ".join([*words, f"{seeds} seed{'s' * (seeds != 1)}"])
+        rows = {"learners": name, "runs": runs, "steps": f"{steps:,}"}
+        if "ending" in last.coords:
+            words, counts = np.unique(last.ending.values, return_counts=True)
+            pairs = zip(words.tolist(), counts.tolist(), strict=True)
+            rows["ended"] = ", ".join(f"{word}: {count}" for word, count in pairs)
+        measured = list(map(str, last.data_vars))[:MOST_MEASURED]
+        rows |= {each.replace("_", " "): spread(last[each].values) for each in measured}
+        rows |= {each: last.attrs.get(each, "") for each in ("device", "generator")}
+        title = f"{name}, {runs}, {steps:,} steps"
+        return Summary(title + (f", loss {rows['loss']}" if "loss" in rows else ""), rows)
 
     def learner(self, seed: int = 0, **values: Any) -> Any:
         """The learner of one run.
