@@ -47,9 +47,6 @@ def named(value: Any) -> Any:
 Folder = Annotated[Path, pydantic.BeforeValidator(named)]
 
 
-NO_OTHERS: Mapping[str, str] = {}
-
-
 def pairs(words: Any) -> Any:
     """Settings from words such as `dim=20`, or as they are."""
     if not isinstance(words, list | tuple):
@@ -74,12 +71,12 @@ def read_options(command: type[Command], prog: str, arguments: list[str]) -> Com
     Raises:
         ValueError: if an option is unknown, or does not take the value given.
     """
-    parser = parser_of(command, prog)
+    parser = _parser(command, prog, {})
     given, rest = parser.parse_known_args(arguments)
     words = {path: word for path, word in vars(given).items() if isinstance(word, str)}
     foreign = {path: word for path, word in words.items() if ":" in word}
     if foreign:  # the options of classes in the user's files are known only now
-        parser = parser_of(command, prog, foreign)
+        parser = _parser(command, prog, foreign)
         given, rest = parser.parse_known_args(arguments)
     if rest:
         name = rest[0].partition("=")[0]
@@ -92,13 +89,7 @@ def read_options(command: type[Command], prog: str, arguments: list[str]) -> Com
     return command.read(nested(dict(sorted(vars(given).items()))))
 
 
-def parser_of(
-    command: type[Command], prog: str, foreign: Mapping[str, str] = NO_OTHERS
-) -> argparse.ArgumentParser:
-    """The parser of a command's options, with those of classes in the user's files by path.
-
-    An action for a member of an axis has the axis's `names`.
-    """
+def _parser(command: type[Command], prog: str, foreign: Mapping[str, str]) -> _Parser:
     parser = _Parser(
         prog=prog,
         usage=f"{prog} [OPTIONS]",
@@ -161,7 +152,7 @@ def _add(group: Any, path: str, field: FieldInfo, owners: str) -> None:
     short = [name for name, full in SHORT.items() if full == path]
     names = [f"--{name.replace('_', '-')}" for name in (path.rstrip("_"), *short)]
     action = group.add_argument(*names, dest=path, **options)
-    action.names = list(AXES[axis].members) if axis else []
+    action.names = list(AXES[axis].members) if axis else []  # for completion; others are valid too
 
 
 def _shown(default: Any) -> str:
