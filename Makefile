@@ -4,7 +4,7 @@
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11 python,\
 	$(shell $(p) -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2])' 2>/dev/null && echo $(p))))
 
-.PHONY: setup reproduce test test-slow lint docs benchmark clean
+.PHONY: setup reproduce test test-slow lint docs benchmark dist release-check clean
 
 # A claim that fails (exit code 1) is a result to read, and no failure of the command.
 reproduce: setup
@@ -38,6 +38,21 @@ benchmark: setup
 	.venv/bin/python benchmarks/identify_speed.py
 	.venv/bin/python benchmarks/pools.py
 
+# The wheel and the source distribution.
+dist: setup
+	rm -rf dist
+	mkdir dist
+	.venv/bin/python -c "from flit_core import buildapi as flit; flit.build_wheel('dist'); flit.build_sdist('dist')"
+
+# Each has to install into an empty environment, and to work from an empty folder.
+release-check: dist
+	set -e; for file in $(CURDIR)/dist/*; do \
+		rm -rf build/release; mkdir -p build/release/empty; \
+		$(PYTHON) -m venv build/release/env; \
+		build/release/env/bin/python -m pip install --quiet --disable-pip-version-check $$file; \
+		(cd build/release/empty; ../env/bin/python $(CURDIR)/tests/smoke.py); \
+	done
+
 setup: .venv/up-to-date
 
 .venv/up-to-date: pyproject.toml constraints.txt
@@ -47,4 +62,4 @@ setup: .venv/up-to-date
 	@touch $@
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv build dist

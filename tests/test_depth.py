@@ -264,10 +264,10 @@ def test_what_cannot_be_measured_is_said():
         risk_by_depth(LinearTransformer.initialise(4, key=KEY), TASK, KEY)
     with pytest.raises(InputError, match=r"between .*0.1"):
         largest_stable_damping(layer, TASK, KEY, between=(1.0, 0.1))
-    with pytest.raises(InputError, match=r"between: .*0.01"):
+    with pytest.raises(InputError, match=r"between.*0\.01"):
         largest_stable_damping(layer, TASK, KEY, prompts=200, between=(1e-3, 1e-2))
     ascending = constructed(GradientDescent(-1.2, 3))
-    with pytest.raises(InputError, match=r"between: .*1;"):
+    with pytest.raises(InputError, match=r"between.*damping 1\."):
         largest_stable_damping(ascending, TASK, KEY, prompts=200, between=(1.0, 2.0))
     with pytest.raises(InputError, match=r"prompts .*1"):
         curvature(layer, TASK, KEY, prompts=1)

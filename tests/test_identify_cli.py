@@ -186,6 +186,8 @@ def test_it_says_what_was_found_and_keeps_a_page(folder, brief, capsys):
     assert files >= {"index.html", "identification.json", "distances.nc", "figure.png"}
     kept = strictly((folder / "answer" / "identification.json").read_text())
     assert kept["name"] == "ridge"
+    page = (folder / "answer" / "index.html").read_text()
+    assert "@misc{mesalens," in page and "@article{schuirmann-1987," in page
     code, _, err = run(capsys, "my_model.py:predict", *SMALL, "--out", "answer")
     assert code == 2 and "answer" in err
 

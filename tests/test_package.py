@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from email import message_from_bytes
@@ -49,10 +50,30 @@ def test_the_wheel_has_all_files_of_the_package_and_nothing_else(wheel):
     needed = {
         "__init__.pyi",
         "py.typed",
+        "references.bib",
         "atlas/page.html.j2",
+        "identification/page.html.j2",
         "studies/von_oswald_2023/__init__.py",
     }
     assert {f"mesalens/{name}" for name in needed} <= names
+
+
+def test_the_source_distribution_has_the_tests_and_makes_the_same_wheel(wheel, tmp_path):
+    build = "from flit_core import buildapi as b; import sys; b.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=ROOT, check=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    for name in ("tests/smoke.py", "docs", "Makefile", "constraints.txt", "CITATION.cff"):
+        assert (source / name).exists()
+    assert not list(source.rglob("__pycache__"))
+    subprocess.run([sys.executable, "-c", BUILD, tmp_path], cwd=source, check=True)
+    assert _checksums(next(tmp_path.glob("*.whl"))) == _checksums(wheel)
+
+
+def _checksums(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return {each.filename: each.CRC for each in archive.infolist()}
 
 
 def test_the_wheel_has_the_licence_and_says_which_it_is(wheel, metadata):
@@ -66,6 +87,7 @@ def test_the_wheel_has_the_licence_and_says_which_it_is(wheel, metadata):
 
 def test_the_metadata_are_complete(metadata):
     assert metadata["Version"] == mesalens.__version__ == "0.2.0"
+    assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata["Author"] == metadata["Maintainer"] == "mesalens contributors"
     assert metadata["Summary"] and metadata["Keywords"] and metadata["Requires-Python"] == ">=3.11"
     classifiers = metadata.get_all("Classifier")
@@ -94,10 +116,17 @@ def test_the_version_is_the_same_wherever_it_stands():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     date = re.search(r"^date-released: (\d{4}-\d\d-\d\d)$", citation, re.MULTILINE)[1]
     assert re.search(rf"^version: {version}$", citation, re.MULTILINE)
-    changes = re.findall(
-        r"^## \[(.*)\] - (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert changes[0] == (version, date)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[(.*)\] - (.*)$", changes, re.MULTILINE)[0] == (version, date)
+    assert re.findall(r"^## \[(.*)\]", changes, re.MULTILINE)[:2] == ["Unreleased", version]
+
+
+def test_the_changelog_has_the_sections_of_its_format():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for release in changes.split("\n## ")[1:]:
+        sections = re.findall(r"^### (.*)$", release, re.MULTILINE)
+        known = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+        assert sections == [each for each in known if each in sections]
 
 
 def test_the_hooks_before_a_commit_are_the_linters_of_make_lint():
@@ -133,15 +162,9 @@ def test_the_wheel_runs_in_an_environment_of_its_own(wheel, tmp_path):
     ]
     subprocess.run(install, check=True, env=environment)
 
-    def run(*command):
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
-        ).stdout
-
     (site,) = tmp_path.rglob("site-packages")
     (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    file = run(python, "-c", "import mesalens.cli; print(mesalens.cli.__file__)")
-    assert Path(file.strip()).is_relative_to(site)
-    assert "risk" in run(
-        python.parent / "mesalens", "optimum", "--dim", "2", "--context-length", "3"
-    )
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    smoke = [python, ROOT / "tests" / "smoke.py"]
+    subprocess.run(smoke, cwd=empty, env=environment, check=True)

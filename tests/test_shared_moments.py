@@ -252,7 +252,7 @@ def test_with_simulated_components_a_mixture_has_standard_errors():
 @pytest.mark.parametrize(
     ("components", "probabilities", "keywords"),
     [
-        ((), None, "one task or more"),
+        ((), None, "at least one task"),
         (
             (
                 regression(Gaussian(2), LinearFunctions(2)),
@@ -456,7 +456,7 @@ def test_a_best_start_is_not_stated_where_it_would_be_wrong():
     laws = [Gaussian(2, covariance=np.diag(each)) for each in ([2.0, 0.2], [0.2, 2.0])]
     means = [LinearFunctions(2, mean=[each]) for each in ([2.0, 0.0], [-2.0, 1.0])]
     pairs = zip(laws, means, strict=True)
-    with pytest.raises(InputError, match="one law of inputs"):
+    with pytest.raises(InputError, match="same law of inputs"):
         best_started_step(Mixture([regression(*pair) for pair in pairs]))
 
 
@@ -469,7 +469,7 @@ def test_a_mixture_is_warned_about_as_a_whole(recwarn):
 
 def test_components_of_a_mixture_draw_prompts_of_one_kind():
     plain = regression(Gaussian(2), LinearFunctions(2), 9)
-    with pytest.raises(InputError, match="one kind"):
+    with pytest.raises(InputError, match="same kind"):
         Mixture((plain, CondensedTask(plain)))
     both = Mixture((CondensedTask(plain), CondensedTask(plain)))
     assert both.sample(KEY, (3,))[1].shape == (3, 1)

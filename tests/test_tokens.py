@@ -63,8 +63,8 @@ def test_rows_are_as_many_as_stated_and_the_prompt_can_be_read_back(tokens, n, d
     ("tokens", "rows", "outputs", "keywords"),
     [
         (Interleaved(), (4, 3), 1, "rows.*4"),
-        (Interleaved(), (5, 3), 3, "outputs=3.*3 wide"),
-        (Joint(), (5, 2), 2, "outputs=2.*2 wide"),
+        (Interleaved(), (5, 3), 3, "outputs=3.*width 3"),
+        (Joint(), (5, 2), 2, "outputs=2.*width 2"),
         (Joint(), (5, 2), 0, "outputs.*0"),
     ],
 )
@@ -188,5 +188,5 @@ def test_encodings_are_put_behind_rows_or_added_to_them():
 
 
 def test_encodings_of_another_width_cannot_be_added():
-    with pytest.raises(InputError, match=r"size 6.*4 wide"):
+    with pytest.raises(InputError, match=r"size 6.*width 4"):
         Embedding(positions=Sinusoidal(6), combination="add")(jnp.zeros((3, 4)))

@@ -552,7 +552,7 @@ def test_weights_are_kept_in_a_file(tmp_path):
         ({"init_scale": 0.0}, r"init_scale.*0\.0"),
         ({"embedding_size": 1, "outputs": 2}, "embedding_size.*2.*1"),
         ({"first_attention": LINEAR, "layers": 2, "looped": True}, "first_attention.*looped"),
-        ({"positions": Sinusoidal(4), "combination": "add"}, "size 4.*3 wide"),
+        ({"positions": Sinusoidal(4), "combination": "add"}, "size 4.*width 3"),
     ],
 )
 def test_parts_that_do_not_fit_get_a_sentence(parts, keywords):

@@ -17,6 +17,7 @@ from . import studies as studies
 from . import tasks as tasks
 from . import theory as theory
 from . import training as training
+from ._citation import citation as citation
 from ._load import load as load
 from .atlas import Session as Session
 from .checks import InputError as InputError

@@ -15,7 +15,7 @@ class _Rows(eqx.Module):
     @property
     @abc.abstractmethod
     def rows(self) -> tuple[Float[Array, "*batch r d"], Float[Array, "*batch r m"]]:
-        """X and Y with `S = [X Y]^T [X Y]`, all that a learner with `sees_only_sum` may read."""
+        """Matrices X and Y with `S = [X Y]^T [X Y]`, all that `sees_only_sum` learners read."""
 
     @property
     def dim(self) -> int:
@@ -31,14 +31,25 @@ class _Rows(eqx.Module):
 class Prompt(_Rows):
     """A context of labelled examples and one query, `(x_1, y_1), …, (x_n, y_n), x_query`.
 
-    The target `y_query` is kept beside the prompt, never in it: a learner cannot see it.
+    The target `y_query` is not part of the prompt, so that a learner cannot see it. A batch of
+    prompts has leading axes on all three arrays. A learner takes one prompt; map it over a batch
+    with `jax.vmap`.
 
-    `xs` are the n covariates of the context and `ys` their labels, vectors of m outputs (a single
-    output is a column). `query` is the covariate whose label is asked for. A batch of prompts has
-    leading axes on all three. Learners take one prompt; map them over a batch with `jax.vmap`.
+    Attributes:
+        xs: The covariates of the n examples, of shape (n, d).
+        ys: Their labels, of shape (n, m). A single output is a column.
+        query: The covariate whose label is to be predicted, of shape (d,).
 
     Raises:
-        ValueError: if the three shapes do not fit each other.
+        ValueError: If the three shapes do not match.
+
+    Examples:
+        Two examples with two covariates and one output:
+
+        >>> from mesalens import Prompt
+        >>> prompt = Prompt(xs=[[1.0, 0.0], [0.0, 1.0]], ys=[[1.0], [2.0]], query=[1.0, 1.0])
+        >>> prompt.context_length, prompt.dim, prompt.outputs
+        (2, 2, 1)
     """
 
     xs: Float[Array, "*batch n d"] = eqx.field(converter=jnp.asarray)
@@ -58,7 +69,7 @@ class Prompt(_Rows):
         return self.xs, self.ys
 
     def condense(self) -> "CondensedPrompt":
-        """The condensed prompt with the same n, S and query; its rows are R of `[X Y] = Q R`."""
+        """The condensed prompt with the same n, S and query. Its rows are R of `[X Y] = Q R`."""
         d = self.dim
         R = jnp.linalg.qr(jnp.concatenate([self.xs, self.ys], axis=-1), mode="r")
         return CondensedPrompt(R[..., :d], R[..., d:], self.query, self.context_length)
@@ -67,12 +78,18 @@ class Prompt(_Rows):
 class CondensedPrompt(_Rows):
     """A prompt without its examples: `S = Σ_i e_i e_i^T` with `e_i = (x_i, y_i)`, n, and the query.
 
-    S is stored by rows with the same sum of outer products, at most d + m of them however large n
-    is. A learner that sees the context through S and n alone (its class sets `sees_only_sum`) reads
-    `rows` and `context_length`. Reading `xs` or `ys` raises: there are no examples to read.
+    S is stored as r rows with the same sum of outer products, where `r ≤ d + m` for every n. A
+    learner whose class sets `sees_only_sum` uses the context only through S and n: it reads `rows`
+    and `context_length`. Reading `xs` or `ys` raises an error, as there are no examples to read.
+
+    Attributes:
+        x_rows: The covariate parts of the rows, of shape (r, d).
+        y_rows: The label parts of the rows, of shape (r, m).
+        query: The covariate whose label is to be predicted, of shape (d,).
+        context_length: The number n of examples that S sums over.
 
     Raises:
-        ValueError: if the shapes do not fit each other, or there are more rows than examples.
+        ValueError: If the shapes do not match, or there are more rows than examples.
     """
 
     x_rows: Float[Array, "*batch r d"] = eqx.field(converter=jnp.asarray)
@@ -90,6 +107,7 @@ class CondensedPrompt(_Rows):
         raise no_examples("A function that reads xs or ys")
 
     ys = xs
+    """Raises `ValueError`: a condensed prompt has no examples."""
 
     @property
     def rows(self) -> tuple[Float[Array, "*batch r d"], Float[Array, "*batch r m"]]:
@@ -97,22 +115,30 @@ class CondensedPrompt(_Rows):
 
 
 AnyPrompt = Prompt | CondensedPrompt
+"""A prompt with or without its examples."""
 
 
 def no_examples(reader: str) -> InputError:
-    """The error of a reader of single examples that meets a condensed prompt."""
+    """The error for code that reads single examples and is given a condensed prompt.
+
+    Args:
+        reader: What reads the examples, as the error names it.
+
+    Returns:
+        The error, to be raised.
+    """
     return InputError(
-        f"{reader} needs the examples, and a condensed prompt holds only S and n; use the task "
-        "that is not condensed, or a learner that sees the context through S alone."
+        f"{reader} needs the examples, but a condensed prompt holds only S and n; use the task "
+        "that is not condensed, or a learner that uses the context only through S."
     )
 
 
 def _require_shapes(xs: Array, ys: Array, query: Array) -> None:
     if xs.ndim < 2 or ys.ndim < 2 or xs.shape[:-1] != ys.shape[:-1]:
         raise InputError(
-            f"xs has shape {xs.shape} and ys {ys.shape}; give (…, n, d) and (…, n, m) with the "
-            "same n (a single output is a column, ys[:, None])."
+            f"xs has shape {xs.shape} and ys has shape {ys.shape}; they must be (…, n, d) and "
+            "(…, n, m) with the same n (for a single output pass ys[:, None])."
         )
     expected = (*xs.shape[:-2], xs.shape[-1])
     if query.shape != expected:
-        raise InputError(f"query has shape {query.shape}; give {expected}, as xs asks.")
+        raise InputError(f"query has shape {query.shape}; xs requires {expected}.")

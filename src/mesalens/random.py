@@ -65,27 +65,39 @@ _IMPLEMENTATION = define_prng_impl(
 
 
 Generator = Literal["threefry", "rbg", "unsafe_rbg"]
+"""The name of a generator of random numbers."""
 
 FASTEST: dict[str, Generator] = {"cpu": "threefry"}
-"""The generator with the fastest training step, by JAX backend, where it was measured
-(docs/pages/benchmarks.md). Other backends use Threefry."""
+"""The generator with the fastest training step for each JAX backend on which it was measured; see
+the benchmarks. Other backends use Threefry.
+"""
 
 
 def key(seed: int, generator: Generator | None = None) -> Key[Array, ""]:
-    """A random key, as from `jax.random.key`, of the unrolled or of another generator.
+    """A random key, as from `jax.random.key`, for the unrolled generator or another one.
 
     Args:
-        seed: from 0 to 2³² - 1; JAX would drop higher bits silently.
-        generator: by default the one in `FASTEST` for JAX's backend.
+        seed: An integer from 0 to 2³² - 1. (JAX would drop higher bits silently.)
+        generator: By default the one in `FASTEST` for JAX's backend.
 
             - `threefry` is unrolled. Splitting and folding in give the keys of `jax.random`.
               32-bit draws of an even number of words are those of `jax.random` with
               `jax_threefry_partitionable=False`, bit for bit.
-            - `rbg` and `unsafe_rbg` are XLA's own. In a `vmap` over keys their numbers are not
-              those of a loop, and another version of XLA may draw others.
+            - `rbg` and `unsafe_rbg` are XLA's own. In a `vmap` over keys their numbers differ from
+              those of a loop, and another version of XLA may draw other numbers.
+
+    Returns:
+        The key, a JAX array of shape ().
 
     Raises:
-        InputError: for a seed out of range or an unknown generator.
+        InputError: If the seed is out of range or the generator is unknown.
+
+    Examples:
+        >>> import jax
+        >>> from mesalens import random
+        >>> first, second = jax.random.split(random.key(0))
+        >>> jax.random.normal(first, (3,)).shape
+        (3,)
     """
     count("seed", seed, at_least=0, at_most=2**32 - 1)
     if generator is None:
@@ -98,27 +110,44 @@ def key(seed: int, generator: Generator | None = None) -> Key[Array, ""]:
 
 
 def generator_of(key: Key[Array, "..."]) -> str:
-    """The name of a key's generator."""
+    """The name of a key's generator.
+
+    Args:
+        key: A random key or an array of keys.
+
+    Returns:
+        A name that `key` takes, such as `"threefry"`.
+    """
     implementation = str(jax.random.key_impl(unroll(key)))
     return "threefry" if implementation == "ufry" else implementation
 
 
 def measurement_key(seed: int, *place: int) -> Key[Array, ""]:
-    """A key that no training from the same seed uses.
+    """A key for measurements: training from the same seed never uses it.
 
-    Trainings fold in their number, counted from 0; measurements fold in 2³² - 1.
+    Runs of a training fold in their number, counted from 0. Measurements fold in 2³² - 1.
 
     Args:
-        seed: as for `key`.
-        place: folded in, one after the other, so that each place (say, the part of a study and a
-            setting in it) has its own key.
+        seed: As for `key`.
+        *place: Integers that are folded in one after the other, so that each place (say, a part of
+            a study and a setting in it) has its own key.
+
+    Returns:
+        The key.
     """
     folded = np.asarray([2**32 - 1, *place], np.uint32)
     return functools.reduce(jax.random.fold_in, folded, key(seed))
 
 
 def unroll(key: Key[Array, "*shape"]) -> Key[Array, "*shape"]:
-    """The same key for the unrolled generator, if it is a Threefry key of JAX, or else `key`."""
+    """The same key for the unrolled generator.
+
+    Args:
+        key: A random key or an array of keys.
+
+    Returns:
+        The converted key if it is a Threefry key of JAX, otherwise `key` as it is.
+    """
     if jax.random.key_impl(key) != "threefry2x32":
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_IMPLEMENTATION)
@@ -129,24 +158,27 @@ def chi_squared(
     degrees_of_freedom: float | int | Float[np.ndarray, "..."],
     shape: tuple[int, ...] = (),
 ) -> Float[Array, "*shape"]:
-    """Independent draws of χ² with ν degrees of freedom: the exact law, by rejection.
+    r"""Independent exact draws of χ² with ν degrees of freedom, by rejection.
 
-    With δ = ν/2 - 1/3, z ~ N(0, 1) and u = z / √(9δ), the proposal is `2 δ (1 + u)³`. The
-    logarithm of the probability to accept it is
+    With `δ = ν/2 - 1/3`, z ~ N(0, 1) and `u = z / √(9δ)`, the proposal is `2 δ (1 + u)³`. The
+    logarithm of its acceptance probability is
 
-        3 δ (log(1 + u) - u + u²/2 - u³/3),    u > -1.
+    $$3 \delta \left(\log(1 + u) - u + \frac{u^2}{2} - \frac{u^3}{3}\right), \qquad u > -1.$$
 
-    The mean probability is above 0.95 from ν = 2 on, and near 1 for large ν. All proposals are
-    drawn at once, and again until each place has accepted one; `jax.random.chisquare` loops over
-    the places on a CPU. For ν < 2 the draw is one for ν + 2, times U^(2/ν) with U uniform.
+    The mean acceptance probability is above 0.95 for ν ≥ 2, and near 1 for large ν. All proposals
+    are drawn at once, and again until every entry has accepted one. (`jax.random.chisquare` loops
+    over the entries on a CPU.) For ν < 2 a draw is one for ν + 2, times `U^(2/ν)` with U uniform.
 
     Args:
-        key: a random key.
-        degrees_of_freedom: ν > 0, one for all draws or an array that broadcasts to `shape`.
-        shape: of the result.
+        key: A random key.
+        degrees_of_freedom: ν > 0: one number for all draws, or an array that broadcasts to `shape`.
+        shape: The shape of the result.
+
+    Returns:
+        The draws, float32 (float64 if JAX has it enabled).
 
     Raises:
-        InputError: if a ν is not positive and finite.
+        InputError: If a ν is not positive and finite.
 
     Source: Marsaglia and Tsang, ACM Transactions on Mathematical Software 26 (2000).
     """

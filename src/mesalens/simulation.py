@@ -23,7 +23,12 @@ CHUNK_BYTES = 2**28
 
 
 class Estimate(eqx.Module):
-    """A mean over independent draws with its standard error."""
+    """A mean over independent draws with its standard error.
+
+    Attributes:
+        value: The mean, a number or an array.
+        standard_error: Its standard error, of the same shape.
+    """
 
     value: float | Float[np.ndarray | Array, "..."]
     standard_error: float | Float[np.ndarray | Array, "..."]
@@ -53,15 +58,18 @@ def expectation(
     which is rounded up to whole chunks.
 
     Args:
-        statistic: a function of one prompt and its target that JAX can trace; it calls learners
+        statistic: A function of one prompt and its target that JAX can trace. It calls learners
             through `mesalens.learners.base.predict`.
-        task: the distribution of prompts.
-        key: a random key.
-        prompts: how many, from 2 to 10⁹.
-        chunk: how many at once; fewer if they would need more than 256 MB.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts, from 2 to 10⁹.
+        chunk: The number of prompts drawn at once; fewer if they would need more than 256 MB.
+
+    Returns:
+        A pytree of the structure of what the statistic returns, with an `Estimate` for each leaf.
 
     Raises:
-        ValueError: if the number of prompts is out of range, or one prompt does not fit in memory.
+        ValueError: If the number of prompts is out of range, or one prompt does not fit in memory.
     """
     count("prompts", prompts, at_least=2, at_most=MOST_PROMPTS)
     key = unroll(key)

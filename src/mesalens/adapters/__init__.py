@@ -1,4 +1,4 @@
-"""Learners made of programs that JAX cannot trace: they offer predictions alone."""
+"""Learners made of scikit-learn estimators, PyTorch modules and functions."""
 
 import lazy_loader
 

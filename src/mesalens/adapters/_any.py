@@ -1,4 +1,4 @@
-"""`as_learner`: whatever learns in context, as a learner."""
+"""`as_learner`: a learner made of anything that learns in context."""
 
 import functools
 import importlib.util
@@ -29,29 +29,33 @@ def as_learner(
     layout: Any = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> Learner:
-    """The learner that a subject is, or that one of the adapters makes of it.
+    """The learner that an object is, or that an adapter makes of it.
 
     | subject | learner | adapter |
     | --- | --- | --- |
-    | a `Learner` | itself | |
+    | a [`Learner`][mesalens.learners.Learner] | itself | |
     | a `torch.nn.Module` | `from_torch` | `"torch"` |
     | an object with `fit` and `predict` | `from_sklearn` | `"sklearn"` |
     | a function of three arguments, `(xs, ys, queries)` | `NumpyLearner` | `"numpy"` |
     | a function of one argument, a `Prompt` | `PromptFunction` | `"jax"` |
 
-    A class is called with the parameters to get the object, and so is a function that needs no
-    argument. A string names any of these by its place, `"file.py:name"` or `"module:name"`.
+    A class, or a function that needs no argument, is called with the parameters to get the object.
+    A string names any of these by its place, `"file.py:name"` or `"module:name"`.
 
     Args:
-        subject: one of the above.
-        adapter: which adapter to use, where the subject does not tell.
-        layout: how prompts become the tokens of a `torch.nn.Module`, interleaved by default; see
+        subject: One of the above.
+        adapter: The adapter to use, if the subject alone does not determine it.
+        layout: How prompts become the tokens of a `torch.nn.Module`, interleaved by default; see
             `from_torch`. A string with a colon names a function by its place.
-        parameters: what to set of an estimator, and the keyword arguments of a class or function.
+        parameters: The parameters to set in an estimator, or the keyword arguments of a class or
+            function.
+
+    Returns:
+        The learner.
 
     Raises:
-        ValueError: if it is none of the above, cannot be imported or made, does not fit the
-            adapter, or has a layout and is no `torch.nn.Module`.
+        ValueError: If the subject is none of the above, cannot be imported or created, does not fit
+            the adapter, or has a layout although it is not a `torch.nn.Module`.
     """
     if adapter is not None:
         one_of("adapter", adapter, ADAPTERS)
@@ -64,13 +68,13 @@ def as_learner(
     if _makes_the_subject(subject):
         made = _make(subject, name, parameters or {})
         if isinstance(made, type) or _makes_the_subject(made):
-            raise InputError(f"{name} returned {_name(made)}, which is not something that learns.")
+            raise InputError(f"{name} returned {_name(made)}, which is not a learner.")
         return as_learner(made, adapter=adapter, layout=layout)
     adapter = adapter or _adapter_for(subject)
     if layout is not None and adapter != "torch":
-        makes = "; a function that makes a module needs no argument but those that are set"
+        makes = "; a function that returns a module takes no arguments except those that are set"
         raise InputError(
-            f"layout is for a torch.nn.Module; {name} is read as {adapter}"
+            f"layout is only for a torch.nn.Module; {name} is read as {adapter}"
             f"{makes if inspect.isfunction(subject) else ''}."
         )
     if isinstance(layout, str) and ":" in layout:
@@ -78,15 +82,15 @@ def as_learner(
     if adapter == "sklearn":
         return from_sklearn(subject, parameters=parameters)
     if parameters:
-        raise InputError(f"{name} takes no parameters here; got {', '.join(parameters)}.")
+        raise InputError(f"{name} takes no parameters; got {', '.join(parameters)}.")
     if isinstance(subject, Learner):
         if adapter != "jax":
-            raise InputError(f"{name} is a Learner, for which there is no adapter {adapter!r}.")
+            raise InputError(f"{name} is already a Learner and needs no adapter; got {adapter!r}.")
         return subject
     if adapter == "torch":
         return from_torch(subject, layout or "interleaved")
     if not callable(subject):
-        raise InputError(f"{name} cannot be called, as the adapter {adapter!r} asks.")
+        raise InputError(f"{name} cannot be called, as the adapter {adapter!r} requires.")
     return NumpyLearner(subject) if adapter == "numpy" else PromptFunction(subject)
 
 
@@ -125,7 +129,7 @@ def _known(function: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[
 
 
 def _adapter_for(subject: Any) -> str:
-    """The adapter of a subject, by what it offers and by how many arguments it needs."""
+    """The adapter of a subject, from its methods and the number of arguments it needs."""
     if isinstance(subject, Learner):
         return "jax"
     torch = sys.modules.get("torch")  # not imported: then nothing can be one of its modules
@@ -137,7 +141,8 @@ def _adapter_for(subject: Any) -> str:
     if needed not in (1, 3):
         raise InputError(
             f"{_name(subject)} is not a Learner, a torch.nn.Module, an estimator with fit and "
-            "predict, or a function of (xs, ys, queries) or of a Prompt; give an adapter if it is."
+            "predict, or a function of (xs, ys, queries) or of a Prompt; if it is one, give the "
+            "adapter."
         )
     return "jax" if needed == 1 else "numpy"
 

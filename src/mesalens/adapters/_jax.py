@@ -10,17 +10,24 @@ from mesalens.learners import Learner
 
 
 class PromptFunction(Learner):
-    """A learner from a function of one prompt, written in JAX.
+    """A learner made of a function of one prompt that is written in JAX.
 
-    What takes learners takes such functions too; this class gives them what a `Learner` offers:
-    batches, and the arrays that the function holds (if it is a pytree, such as an Equinox module)
-    as arrays that can be trained.
+    Wherever a learner is expected, such a function can be given directly. This class adds what a
+    [`Learner`][mesalens.learners.Learner] offers: batches, and training of the arrays that the
+    function holds (if it is a pytree, such as an Equinox module).
 
-    Args:
-        function: takes a `Prompt` and returns the prediction, of shape (m,).
+    Attributes:
+        function: Takes a `Prompt` and returns the prediction, of shape (m,).
 
     Raises:
-        ValueError: if it is not callable.
+        ValueError: If `function` is not callable.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from mesalens import Prompt, adapters
+        >>> mean = adapters.PromptFunction(lambda prompt: jnp.mean(prompt.ys, axis=0))
+        >>> print(mean(Prompt([[1.0], [2.0]], [[3.0], [5.0]], [1.5])))
+        [4.]
     """
 
     function: Callable[[Any], Any]

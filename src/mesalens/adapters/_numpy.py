@@ -21,25 +21,33 @@ from mesalens.prompt import Prompt
 
 
 class NumpyLearner(Learner):
-    """A learner from a function that maps a batch of prompts to predictions through NumPy.
+    """A learner made of a NumPy function that maps a batch of prompts to predictions.
 
-    The function is called from compiled programs (`jax.pure_callback`), with as many prompts at
-    once as they map over. Risks, comparisons and plots take the learner as any other. It cannot be
-    differentiated, so that measures of sensitivity and training are not available. Predictions
-    that are NaN give a risk of NaN.
+    Compiled programs call the function through `jax.pure_callback`, with as many prompts at once as
+    they map over. Risks, comparisons and plots take the learner like any other. It cannot be
+    differentiated, so that training and measures of sensitivity are not available. A prediction
+    that is NaN gives a risk of NaN.
 
-    Where a program is compiled, the function is first called with two random prompts of the same
-    sizes, so that a function that does not fit is reported before anything runs. If it fails on
-    later prompts, JAX raises a `jax.errors.JaxRuntimeError` with the sentence of `predict`.
+    When a program is compiled, the function is first called with two random prompts of the same
+    sizes, so that a function with a wrong result is reported before anything runs. If it fails on
+    later prompts, JAX raises a `jax.errors.JaxRuntimeError` with the message of `predict`.
 
-    Args:
-        function: takes `xs` of shape (N, n, d), `ys` (N, n, m) and `queries` (N, d), float arrays,
-            and returns the N predictions, (N, m), or (N,) if m = 1. It is hashable, and gives the
-            same predictions whenever it is called with the same prompts.
+    Attributes:
+        function: Takes `xs` of shape (N, n, d), `ys` of shape (N, n, m) and `queries` of shape
+            (N, d), arrays of floats, and returns N predictions, of shape (N, m), or (N,) if m = 1.
+            It must be hashable, and return the same predictions for the same prompts.
 
     Raises:
-        ValueError: if the function is not callable; where the learner is called, if the function
-            fails or does not return real numbers of shape (N, m).
+        ValueError: If the function is not callable and hashable; on a call, if the function fails
+            or does not return real numbers of shape (N, m).
+
+    Examples:
+        The mean label of each context:
+
+        >>> from mesalens import Prompt, adapters
+        >>> mean = adapters.NumpyLearner(lambda xs, ys, queries: ys.mean(axis=1))
+        >>> print(mean(Prompt([[1.0], [2.0]], [[3.0], [5.0]], [1.5])))
+        [4.]
     """
 
     differentiable = False
@@ -65,18 +73,21 @@ class NumpyLearner(Learner):
     ) -> Float[np.ndarray, "batch m"]:
         """The predictions for a batch of prompts, without JAX and in the function's own precision.
 
-        If the function fails, the prompt at which it does is found and written to the current
+        If the function fails, this finds the prompt at which it fails and writes it to the current
         folder as `mesalens-prompt-….npz` (arrays `xs`, `ys` and `query`).
 
         Args:
-            xs: covariates.
-            ys: labels.
-            queries: the covariates whose labels are asked for.
-            keep: whether to find and write the prompt at which the function fails.
-            finite: whether to refuse predictions that are NaN or infinite.
+            xs: Covariates, of shape (batch, n, d).
+            ys: Labels, of shape (batch, n, m).
+            queries: The covariates whose labels are to be predicted, of shape (batch, d).
+            keep: Whether to find and write the prompt at which the function fails.
+            finite: Whether to raise an error for predictions that are NaN or infinite.
+
+        Returns:
+            The predictions, of shape (batch, m).
 
         Raises:
-            ValueError: if the function fails, if it does not return real numbers of shape
+            ValueError: If the function fails, if it does not return real numbers of shape
                 (batch, m), or if any of them is NaN or infinite.
         """
         predictions = _call_or_keep(self.function, xs, ys, queries, keep=keep)

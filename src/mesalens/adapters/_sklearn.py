@@ -39,29 +39,39 @@ def from_sklearn(
     parameters: Mapping[str, Any] | None = None,
     processes: int | None = None,
 ) -> NumpyLearner:
-    """The learner that fits a copy of an estimator on each context and predicts at the query.
+    """A learner that fits a copy of a scikit-learn estimator on each context.
 
-    Anything with `fit(X, y)` and `predict(X)` is taken. A regressor is fitted on a vector of
-    labels if m = 1 and else on the matrix (n, m), or once for each output if it refuses matrices.
-    A classifier is fitted on the classes 0, …, m - 1 of one-hot labels and answers with
-    `predict_proba`, 0 for classes that the context lacks (one-hot, if it only has `predict`); where
-    a context has one class and the classifier refuses it, this class has probability 1.
+    Any object with `fit(X, y)` and `predict(X)` will do. A regressor is fitted on a vector of
+    labels if m = 1, and otherwise on the matrix (n, m), or once for each output if it refuses
+    matrices. A classifier is fitted on the classes 0, …, m - 1 of one-hot labels. Its prediction is
+    `predict_proba`, with 0 for classes that the context lacks, or one-hot if the classifier has
+    only `predict`. If a context has a single class and the classifier refuses it, that class has
+    probability 1.
 
-    A learner is a function: a `random_state` that is None is set to 0. Warnings such as
-    `ConvergenceWarning` are not shown; `learner.function.warnings` counts them by category.
+    A learner must be a function of the prompt, so a `random_state` that is None is set to 0.
+    Warnings such as `ConvergenceWarning` are not shown; `learner.function.warnings` counts them by
+    category.
 
     Args:
-        estimator: an estimator, which is copied and never fitted itself, or its class.
-        parameters: what to set of it, by name (`"ridge__alpha"` for a part of a pipeline).
-        processes: over how many processes the contexts are spread, once fitting has taken more
-            than a second; by default one for each core.
+        estimator: An estimator, which is copied and never fitted itself, or a class of estimators.
+        parameters: Parameters to set, by name (`"ridge__alpha"` for a part of a pipeline).
+        processes: The number of processes over which contexts are spread once fitting has taken
+            more than a second. By default one for each core.
 
     Returns:
-        A `NumpyLearner` of a `FittedEachTime`.
+        The learner.
 
     Raises:
-        ValueError: if it is not an estimator, or has no parameter of such a name; where the learner
-            is called, if the estimator refuses a context, with its message.
+        ValueError: If it is not an estimator, or has no parameter of a given name; on a call, if
+            the estimator fails on a context, with its message.
+
+    Examples:
+        >>> from mesalens import Prompt, adapters
+        >>> from sklearn.linear_model import LinearRegression
+        >>> learner = adapters.from_sklearn(LinearRegression())
+        >>> prompt = Prompt([[0.0], [1.0]], [[1.0], [3.0]], [2.0])
+        >>> print(learner(prompt).round(3))
+        [5.]
     """
     if processes is not None:
         count("processes", processes)
@@ -164,12 +174,12 @@ def _estimator(estimator: Any, parameters: Mapping[str, Any]) -> Any:
         try:
             estimator = estimator(**own)
         except Exception as error:
-            raise InputError(f"{name} cannot be made ({_fit.reason_of(error)}).") from error
+            raise InputError(f"{name} could not be created ({_fit.reason_of(error)}).") from error
     else:
         try:
             estimator = _fit.fresh(estimator)
         except Exception as error:
-            raise InputError(f"{name} cannot be copied ({_fit.reason_of(error)}).") from error
+            raise InputError(f"{name} could not be copied ({_fit.reason_of(error)}).") from error
     if not hasattr(estimator, "get_params"):
         if parameters:
             names = ", ".join(parameters)

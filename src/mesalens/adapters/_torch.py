@@ -22,9 +22,10 @@ def from_torch(
     batch_size: int = 1024,
     device: Any = None,
 ) -> NumpyLearner:
-    """The learner that gives prompts as tokens to a PyTorch module and reads its prediction.
+    """A learner that passes prompts as tokens to a PyTorch module and reads its prediction.
 
-    What the module is called with, for N prompts of n examples with d covariates and m outputs:
+    The module is called with the following, for N prompts of n examples with d covariates and m
+    outputs:
 
     | `layout` | argument | rows |
     | --- | --- | --- |
@@ -32,8 +33,8 @@ def from_torch(
     | `"joint"` | (N, n + 1, width) | (x₁, y₁), …, (xₙ, yₙ), (x_query, 0), followed by zeros |
     | a function | what it returns, a tensor or a tuple of them | |
 
-    The function is called with tensors `xs` (N, n, d), `ys` (N, n, m) and `queries` (N, d) on the
-    device of the module. The prediction is read at the last token, that of the query:
+    A layout function is called with tensors `xs` (N, n, d), `ys` (N, n, m) and `queries` (N, d) on
+    the device of the module. The prediction is read at the last token, that of the query:
 
     | the module returns | the prediction is |
     | --- | --- |
@@ -46,16 +47,21 @@ def from_torch(
     device of its first parameter.
 
     Args:
-        module: a `torch.nn.Module` in evaluation mode.
-        layout: how a prompt becomes tokens.
-        width: the entries of a token. By default max(d, m) interleaved and d + m joint, or, if it
-            is larger, `in_features` of the first `torch.nn.Linear` of the module.
-        batch_size: how many prompts the module gets at once.
-        device: where the module is moved to, such as `"cuda"`; by default it stays where it is.
+        module: A `torch.nn.Module` in evaluation mode.
+        layout: How a prompt becomes tokens.
+        width: The number of entries of a token. By default max(d, m) for interleaved tokens and d +
+            m for joint ones, or `in_features` of the module's first `torch.nn.Linear` if that is
+            larger.
+        batch_size: The number of prompts in one call of the module.
+        device: The device that the module is moved to, such as `"cuda"`. By default it is not
+            moved.
+
+    Returns:
+        The learner. JAX cannot differentiate it.
 
     Raises:
-        ValueError: if PyTorch is not installed, the module is not one or is in training mode, the
-            layout is unknown or the device is not available; where the learner is called, if the
+        ValueError: If PyTorch is not installed, the module is not a `torch.nn.Module` or is in
+            training mode, the layout is unknown, or the device is not available; on a call, if the
             prompts do not fit the width, or the module fails or returns another shape.
     """
     if importlib.util.find_spec("torch") is None:

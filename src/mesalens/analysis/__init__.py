@@ -1,4 +1,4 @@
-"""What did it learn? Measurements of learners on tasks, alone and beside each other."""
+"""Measurements of learners on tasks: risks, comparisons, what a model has learned."""
 
 import lazy_loader
 

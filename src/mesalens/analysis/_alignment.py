@@ -16,16 +16,17 @@ from mesalens.tasks import Task
 
 
 class Alignment(eqx.Module):
-    """Three measures of how similar a learner and a reference are, each a mean over prompts.
+    """How similar a learner and a reference are: means over prompts.
 
-    With `J = ∂ŷ/∂x_query`, an m × d matrix, the sensitivity of a prediction to its query:
+    The sensitivity of a prediction to its query is the m × d matrix `J = ∂ŷ/∂x_query`.
 
-        prediction_difference   E‖ŷ - ŷ_ref‖                  (0 where they agree)
-        sensitivity_cosine      E[⟨J, J_ref⟩ / (‖J‖ ‖J_ref‖)]   (1 where they agree up to scale)
-        sensitivity_difference  E‖J - J_ref‖_F                (0 where they agree)
-
-    and their units, `reference_prediction` E‖ŷ_ref‖ and `reference_sensitivity` E‖J_ref‖_F. The
-    cosine is 0 where one of the sensitivities is 0, and NaN where one is not finite.
+    Attributes:
+        prediction_difference: `E‖ŷ - ŷ_ref‖`, 0 if they agree.
+        sensitivity_cosine: `E[⟨J, J_ref⟩ / (‖J‖ ‖J_ref‖)]`, 1 if they agree up to scale. The term
+            of a prompt is 0 if one of the sensitivities is 0, and NaN if one is not finite.
+        sensitivity_difference: `E‖J - J_ref‖_F`, 0 if they agree.
+        reference_prediction: `E‖ŷ_ref‖`, the unit of `prediction_difference`.
+        reference_sensitivity: `E‖J_ref‖_F`, the unit of `sensitivity_difference`.
 
     Source: von Oswald et al. (2023), Section 3 and Figure 2.
     """
@@ -38,10 +39,17 @@ class Alignment(eqx.Module):
 
 
 def sensitivity(learner: AnyLearner, prompt: AnyPrompt) -> Float[Array, "m d"]:
-    """∂ŷ/∂x_query at one prompt.
+    """The sensitivity J = ∂ŷ/∂x_query of a prediction to its query.
+
+    Args:
+        learner: A differentiable learner.
+        prompt: One prompt.
+
+    Returns:
+        J, of shape (m, d).
 
     Raises:
-        ValueError: if the learner is not differentiable.
+        ValueError: If the learner is not differentiable.
     """
     if not is_differentiable(learner):
         raise InputError(
@@ -57,7 +65,19 @@ def sensitivity(learner: AnyLearner, prompt: AnyPrompt) -> Float[Array, "m d"]:
 def alignment_at(
     learner: AnyLearner, reference: AnyLearner, prompt: AnyPrompt
 ) -> dict[str, Float[Array, ""]]:
-    """The terms at one prompt whose means are the measures in `Alignment`."""
+    """The terms at one prompt whose means are the measures in `Alignment`.
+
+    Args:
+        learner: A differentiable learner.
+        reference: Another one.
+        prompt: One prompt.
+
+    Returns:
+        The terms, by the names of the fields of [`Alignment`][mesalens.analysis.Alignment].
+
+    Raises:
+        ValueError: If one of the learners is not differentiable.
+    """
     predictions = predict(learner, prompt), predict(reference, prompt)
     sensitivities = sensitivity(learner, prompt), sensitivity(reference, prompt)
     return alignment_terms(*predictions, *sensitivities)
@@ -89,10 +109,21 @@ def alignment(
     *,
     prompts: int = 10_000,
 ) -> Alignment:
-    """How similar two learners are on the task, by simulation; see `Alignment`.
+    """How similar two differentiable learners are on a task, by simulation.
+
+    Args:
+        learner: A differentiable learner.
+        reference: Another one.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts.
+
+    Returns:
+        The measures with their standard errors.
 
     Raises:
-        ValueError: if one of the learners is not differentiable; `compare` measures the rest.
+        ValueError: If one of the learners is not differentiable;
+            [`compare`][mesalens.analysis.compare] measures the rest.
     """
 
     def terms(prompt, _):

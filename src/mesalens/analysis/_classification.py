@@ -16,13 +16,23 @@ from mesalens.tasks._classes import require_classes
 def cross_entropy(
     learner: AnyLearner, task: Task, key: Key[Array, ""], *, prompts: int = 10_000
 ) -> Estimate:
-    """`E[-Σ_c y_c log softmax(ŷ)_c]` by simulation, in nats.
+    """The cross-entropy `E[-Σ_c y_c log softmax(ŷ)_c]` in nats, by simulation.
 
-    Predictions are logits, targets distributions over m ≥ 2 classes. Logits of 0 give log m. The
-    lower bound over all learners is the mean entropy of the class given the context and the query.
+    Predictions are logits, and targets distributions over m ≥ 2 classes. Logits of 0 give log m.
+    The lower bound over all learners is the mean entropy of the class given the context and the
+    query.
+
+    Args:
+        learner: A learner whose predictions are logits.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts.
+
+    Returns:
+        The cross-entropy with its standard error.
 
     Raises:
-        ValueError: if targets are not distributions over two classes or more.
+        ValueError: If targets are not distributions over two classes or more.
     """
     require_classes(task)  # not in the compiled program, where targets have no values
     return compiled_expectation(eqx.Partial(_surprise, learner), task, key, prompts=prompts)
@@ -31,12 +41,22 @@ def cross_entropy(
 def accuracy(
     learner: AnyLearner, task: Task, key: Key[Array, ""], *, prompts: int = 10_000
 ) -> Estimate:
-    """`P(argmax_c ŷ_c is the class)` by simulation; the first of equal predictions counts.
+    """The accuracy `P(argmax_c ŷ_c is the class)`, by simulation.
 
-    For targets that are distributions over classes, the mean probability of the predicted class.
+    The first of several equal predictions counts. For targets that are distributions over classes
+    it is the mean probability of the predicted class.
+
+    Args:
+        learner: A learner whose predictions are logits or probabilities.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts.
+
+    Returns:
+        The accuracy with its standard error.
 
     Raises:
-        ValueError: if targets are not distributions over two classes or more.
+        ValueError: If targets are not distributions over two classes or more.
     """
     require_classes(task)
     return compiled_expectation(eqx.Partial(_mass_of_choice, learner), task, key, prompts=prompts)

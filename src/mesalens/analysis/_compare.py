@@ -1,4 +1,4 @@
-"""Learners beside each other: the measures of a learner against references, with labels."""
+"""Comparison of a learner with references."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,18 +32,19 @@ MEASURES = {
 
 
 class Comparison(eqx.Module):
-    """The measures of `compare` in a form that JAX can trace: a `measure` of `train`.
+    """The measures of [`compare`][mesalens.analysis.compare] in a form that JAX can trace.
 
-    `comparison(learner, key)` gives a number for each name `reference.measure`, as `gd.risk`.
-    Training records these over its steps, and `comparison.dataset(training.metrics)` labels them.
+    It is used as a `measure` of [`train`][mesalens.training.train]: `comparison(learner, key)`
+    returns a number for each name `reference.measure`, such as `gd.risk`. Training records them
+    over its steps, and `comparison.dataset(training.metrics)` labels them.
 
-    Args:
-        references: learners by name, or one learner, whose name is then `reference`.
-        task: the distribution of prompts.
-        prompts: how many prompts each call draws.
+    Attributes:
+        references: Learners by name, or one learner, whose name is then `reference`.
+        task: The distribution of prompts.
+        prompts: The number of prompts of each call.
 
     Raises:
-        ValueError: if there is no reference.
+        ValueError: If there is no reference.
     """
 
     references: dict[str, Any] = eqx.field(
@@ -56,11 +57,22 @@ class Comparison(eqx.Module):
         count("the number of references", len(self.references))
 
     def __call__(self, learner: AnyLearner, key: Key[Array, ""]) -> dict[str, Float[Array, ""]]:
+        """A number for each name `reference.measure`.
+
+        Args:
+            learner: The learner to measure.
+            key: A random key.
+        """
         means = self.estimates(learner, key)
         return {name: jnp.asarray(estimate.value) for name, estimate in means.items()}
 
     def estimates(self, learner: AnyLearner, key: Key[Array, ""]) -> dict[str, Estimate]:
-        """An estimate for each name `reference.measure`, all from the same prompts."""
+        """An estimate for each name `reference.measure`, all from the same prompts.
+
+        Args:
+            learner: The learner to measure.
+            key: A random key.
+        """
 
         def terms(prompt, target):
             answer = _answer(learner, prompt)
@@ -79,7 +91,10 @@ class Comparison(eqx.Module):
     def dataset(self, metrics: xr.Dataset) -> xr.Dataset:
         """`value` over (reference, measure, …) from the metrics of a training that measured this.
 
-        A measure that one of the references does not have is NaN.
+        A measure that is not defined for one of the references is NaN.
+
+        Args:
+            metrics: The metrics of the training.
         """
         references = list(self.references)
         measures = [m for m in MEASURES if any(f"{r}.{m}" in metrics for r in references)]
@@ -108,45 +123,64 @@ def compare(
     prompts: int = 10_000,
     axes: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """Measures of a learner against references, by simulation on a task.
+    """Measures of a learner against references on a task, by simulation.
 
     With ŷ the learner's prediction, ŷ_ref the reference's, y the target and J = ∂ŷ/∂x_query:
 
-        risk, reference_risk      E‖ŷ - y‖², E‖ŷ_ref - y‖²
-        risk_difference           E[‖ŷ - y‖² - ‖ŷ_ref - y‖²]; prompt by prompt, so that its error is
-                                  smaller than those of the two risks where learners are similar
-        prediction_difference     E‖ŷ - ŷ_ref‖, in units of reference_prediction E‖ŷ_ref‖
-        relative_difference       E‖ŷ - ŷ_ref‖² / E‖ŷ_ref‖²; its error is that of the numerator
-        sensitivity_cosine        E[⟨J, J_ref⟩ / (‖J‖ ‖J_ref‖)]
-        sensitivity_difference    E‖J - J_ref‖, in units of reference_sensitivity E‖J_ref‖
+    | measure | definition |
+    | --- | --- |
+    | `risk`, `reference_risk` | `E‖ŷ - y‖²`, `E‖ŷ_ref - y‖²` |
+    | `risk_difference` | `E[‖ŷ - y‖² - ‖ŷ_ref - y‖²]` |
+    | `prediction_difference` | `E‖ŷ - ŷ_ref‖` |
+    | `relative_difference` | `E‖ŷ - ŷ_ref‖² / E‖ŷ_ref‖²`; its error is that of the numerator |
+    | `reference_prediction` | `E‖ŷ_ref‖`, the unit of `prediction_difference` |
+    | `sensitivity_cosine` | `E[⟨J, J_ref⟩ / (‖J‖ ‖J_ref‖)]` |
+    | `sensitivity_difference` | `E‖J - J_ref‖` |
+    | `reference_sensitivity` | `E‖J_ref‖`, the unit of `sensitivity_difference` |
 
-    The last three need learners that JAX can differentiate. Without any they are left out; against
-    a reference that is not differentiable they are NaN.
+    The risk difference is taken prompt by prompt, so that its error is smaller than those of the
+    two risks if the learners are similar. The last three measures need learners that JAX can
+    differentiate. They are NaN against a reference that is not differentiable, and absent if no
+    pair is.
 
     Args:
-        learner: a learner, or a pytree of learners whose arrays have leading axes, as
-            `Training.learners` has them.
-        references: learners by name, or one learner, whose name is then `reference`.
-        task: the distribution of prompts.
-        key: a random key.
-        prompts: how many prompts are drawn for each learner; all references see the same.
-        axes: the labels along each leading axis, by its name, as `{"seed": [0, 1, 2]}`. Learners
-            along the axis `seed` see prompts of their own, from the keys `jax.random.split(key,
-            seeds)`; along every other axis they see the same.
+        learner: A learner, or a pytree of learners whose arrays have leading axes, such as
+            `Training.learners`.
+        references: Learners by name, or one learner, whose name is then `reference`.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts for each learner. All references see the same ones.
+        axes: The labels along each leading axis, by its name, such as `{"seed": [0, 1, 2]}`.
+            Learners along the axis `seed` see different prompts, from the keys
+            `jax.random.split(key, seeds)`; along every other axis they see the same.
 
     Returns:
         `value` and `standard_error` over (reference, measure, *axes).
 
     Raises:
-        ValueError: if there is no reference, the axes do not fit the learner's arrays, a prediction
-            has another shape than targets, or a learner needs examples and prompts are condensed.
+        ValueError: If there is no reference, the axes do not match the learner's arrays, a
+            prediction has another shape than targets, or a learner needs examples and prompts are
+            condensed.
+
+    Examples:
+        >>> from mesalens import GradientDescent, LeastSquares, Ridge, analysis, random, tasks
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(3), tasks.LinearFunctions(3), context_length=10
+        ... )
+        >>> references = {"ridge": Ridge(1.0), "least squares": LeastSquares()}
+        >>> descent = GradientDescent(0.5, steps=4)
+        >>> table = analysis.compare(descent, references, task, random.key(0))
+        >>> print(table.value.sel(measure="relative_difference").round(2).values)
+        [0.03 0.08]
     """
     comparison = Comparison(references, task, prompts)
     labels = {axis: np.asarray(values) for axis, values in (axes or {}).items()}
     sizes = tuple(len(values) for values in labels.values())
     for leaf in filter(eqx.is_array, jax.tree.leaves(learner)):
         if leaf.shape[: len(sizes)] != sizes:
-            raise InputError(f"axes have sizes {sizes}; an array of the learner has {leaf.shape}.")
+            raise InputError(
+                f"axes have sizes {sizes}, but an array of the learner has shape {leaf.shape}."
+            )
     means = _over_axes(comparison, learner, key, tuple(zip(labels, sizes, strict=True)))
 
     dims = tuple(labels)

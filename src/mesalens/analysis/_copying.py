@@ -1,4 +1,4 @@
-"""Copying: whether the first layer puts each y beside its x, as an induction-like head does."""
+"""Copying: whether the first layer copies each y to its x, as induction heads do."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,15 +12,16 @@ from mesalens.tasks import Task
 
 
 class Copying(eqx.Module):
-    """How much the rows of x_1, …, x_n depend, after the first layer, on the context's tokens.
+    """How much the rows of x_1, …, x_n depend on the context's tokens after the first layer.
 
-    With `J_ji = ‖∂h_j / ∂e_i‖_F`, the sensitivity of row j after the layer to token i, these are
-    means over prompts and over the rows j of x:
+    With `J_ji = ‖∂h_j / ∂e_i‖_F`, the sensitivity of row j after the layer to token i, the fields
+    are means over prompts and over the rows j of x.
 
-        own        J_jj
-        next       J_j,j+1, the token of the y that belongs to the x
-        other      mean of J_ji over all other tokens i of the context
-        attention  the weight of token j + 1 in the attention of row j, summed over heads
+    Attributes:
+        own: `J_jj`, the dependence on its own token.
+        next: `J_j,j+1`, the dependence on the token of the y that belongs to the x.
+        other: The mean of `J_ji` over all other tokens i of the context.
+        attention: The attention weight of row j to token j + 1, summed over heads.
 
     Source: von Oswald et al. (2023), Section 5 and Figure 6 (sensitivities; means over all rows
     there).
@@ -35,9 +36,17 @@ class Copying(eqx.Module):
 def copying_at(model: Transformer, prompt: Prompt) -> dict[str, Float[Array, ""]]:
     """The terms at one prompt whose means are the measures in `Copying`.
 
+    Args:
+        model: A transformer that reads interleaved tokens.
+        prompt: One prompt.
+
+    Returns:
+        The terms, by the names of the fields of [`Copying`][mesalens.analysis.Copying].
+
     Raises:
-        ValueError: if the model is not a Transformer of Interleaved tokens, the prompt is condensed
-            or of another d or m than the model, or layers differ in their number of heads.
+        ValueError: If the model is not a `Transformer` of `Interleaved` tokens, the prompt is
+            condensed or has another d or m than the model, or layers have different numbers of
+            heads.
     """
     require(model, Transformer, "copying")
     require(model.tokens, Interleaved, "copying")
@@ -55,10 +64,19 @@ def copying_at(model: Transformer, prompt: Prompt) -> dict[str, Float[Array, ""]
 
 @eqx.filter_jit
 def copying(model: Transformer, task: Task, key: Key[Array, ""], *, prompts: int = 256) -> Copying:
-    """Whether the first layer copies, by simulation; see `Copying`.
+    """How much the first layer of a transformer copies each y to its x, by simulation.
+
+    Args:
+        model: A transformer that reads interleaved tokens.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts.
+
+    Returns:
+        The measures with their standard errors.
 
     Raises:
-        ValueError: as `copying_at` does.
+        ValueError: As `copying_at`.
     """
 
     def terms(prompt, _):
@@ -71,11 +89,20 @@ def copying(model: Transformer, task: Task, key: Key[Array, ""], *, prompts: int
 def attention_maps(
     model: Transformer, task: Task, key: Key[Array, ""], *, prompts: int = 2048
 ) -> Float[Array, "layers H rows seen"]:
-    """The mean over prompts of each row's attention weights, in every layer and head.
+    """The mean attention weights of each row, in every layer and head, by simulation.
+
+    Args:
+        model: A transformer.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts.
+
+    Returns:
+        The mean weights, of shape (layers, heads, rows, seen rows).
 
     Raises:
-        ValueError: if the model is not a Transformer, prompts are condensed or of another d or m
-            than the model, or layers differ in their number of heads.
+        ValueError: If the model is not a `Transformer`, prompts are condensed or have another d or
+            m than the model, or layers have different numbers of heads.
     """
     require(model, Transformer, "attention_maps")
 

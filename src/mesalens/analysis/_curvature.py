@@ -26,39 +26,46 @@ def curvature(
     prompts: int = 2000,
     quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
 ) -> xr.Dataset:
-    """The spectrum of `X_l^T X_l / n` for the inputs X_l after l layers, and a step's risk there.
+    r"""The spectrum of `X_l^T X_l / n` for the inputs X_l after l layers, and a step's risk there.
 
-    X_l holds the x-parts of the n context tokens after l layers; l = 0 is the prompt as drawn. All
-    is computed on fresh prompts, in float64.
+    X_l holds the x-parts of the n context tokens after l layers; l = 0 is the prompt as drawn.
+    Everything is computed on fresh prompts, in float64.
 
     At n = d, E[κ] is infinite: condition numbers have quantiles and a geometric mean,
     exp E[log κ], and are never averaged. Singular values below max(n, d) ε times the largest,
-    ε = 2^-52, count as that, so that κ is finite also where a layer removes a direction.
+    ε = 2^-52, count as that value, so that κ is finite also if a layer removes a direction.
 
     The step starts from zero and takes the inputs after l layers, those of the query included, with
     the original labels:
 
-        ŷ = η a,      a = 1/n Σ_i y_i (x_i,l · x_q,l)
-        min_η E‖y_q - η a‖² = E‖y_q‖² - (E⟨y_q, a⟩)² / E‖a‖²      at  η* = E⟨y_q, a⟩ / E‖a‖²
+    $$\hat y = \eta a, \qquad a = \frac{1}{n} \sum_i y_i (x_{i,l} \cdot x_{q,l})$$
+
+    $$\min_\eta E\|y_q - \eta a\|^2 = E\|y_q\|^2 - \frac{(E\langle y_q, a \rangle)^2}{E\|a\|^2}
+    \quad \text{at } \eta^* = \frac{E\langle y_q, a \rangle}{E\|a\|^2}$$
 
     summed over outputs. The scale of X_l changes neither κ nor this risk. The risk is stationary in
     η, so that its standard error is that of the mean of ‖y_q - η* a‖². The risk at l = 0 is that
-    of `mesalens.theory.one_step_risk` at its best step size.
+    of [`one_step_risk`][mesalens.theory.one_step_risk] at its best step size.
+
+    Args:
+        model: The transformer.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts.
+        quantiles: The quantiles of the condition number, from 0 to 1.
 
     Returns:
-        A dataset of
+        A dataset with the following variables, which are not finite if layers diverge.
 
-            eigenvalues (layer, prompt, eigenvalue)   descending; only the min(n, d) largest
-            condition (layer, quantile)               quantiles over prompts of κ = λ_1 / λ_r
-            log_condition (layer)                     E[log κ]; log_condition_standard_error
-            step_risk (layer)                         one step of gradient descent on X_l;
-                                                      step_risk_standard_error
-            step_size (layer)                         the step size η* with which it has that risk
-
-        Values are not finite where layers diverge.
+            - `eigenvalues` (layer, prompt, eigenvalue): descending; only the min(n, d) largest.
+            - `condition` (layer, quantile): quantiles over prompts of κ = λ_1 / λ_r.
+            - `log_condition` and `log_condition_standard_error` (layer): E[log κ].
+            - `step_risk` and `step_risk_standard_error` (layer): the risk of one step of gradient
+              descent on X_l.
+            - `step_size` (layer): the step size η* with which it has that risk.
 
     Raises:
-        ValueError: if there are fewer than two prompts, or a quantile is not in [0, 1].
+        ValueError: If there are fewer than two prompts, or a quantile is not in [0, 1].
 
     Source: von Oswald et al. (2023), Section 4 and Appendix A.10: GD++ maps x to (I - γ X X^T) x
     and so brings eigenvalues together.

@@ -29,14 +29,22 @@ def risk_by_depth(
     """The risk after each of 0 to `times` applications of a looped layer.
 
     Each application is `e <- e + λ Σ_h B_h S A_h e`, as in `LinearTransformer.repeated`. All
-    dampings λ see the same prompts. Gradient descent and GD++ with one step size take part as their
-    constructed transformers.
+    dampings λ see the same prompts. To measure gradient descent and GD++ with one step size, give
+    [their transformers][mesalens.theory.gradient_descent_transformer].
+
+    Args:
+        model: A looped transformer or one layer.
+        task: The distribution of prompts.
+        key: A random key.
+        times: The number of applications.
+        dampings: The dampings λ.
+        prompts: The number of prompts.
 
     Returns:
-        `risk` and `standard_error` over (damping, times), infinite where numbers overflow.
+        `risk` and `standard_error` over (damping, times), infinite if numbers overflow.
 
     Raises:
-        ValueError: if layers have weights of their own, `times` is below 1, there is no damping, or
+        ValueError: If layers have separate weights, `times` is below 1, there is no damping, or
             one is not positive.
 
     Source: von Oswald et al. (2023), Section 4 (a layer repeated, with damping).
@@ -75,30 +83,30 @@ def largest_stable_damping(
     precision: float = 0.01,
     prompts: int = 2000,
 ) -> float:
-    """The largest λ for which a looped layer, applied `times` times, does not diverge.
+    """The largest damping λ for which a looped layer, applied `times` times, does not diverge.
 
-    It diverges where its risk ends above the risk before the first application, which is that of
+    It diverges if its risk ends above the risk before the first application, which is that of
     predicting 0 if W_0 is zero. Divergence is exponential in `times`, so that other thresholds give
     nearly the same λ. For gradient descent with one step size η the prediction after t steps has
     the factor (1 - λ η μ)^t along each eigenvalue μ of X^T X / n. Hence λ is a little above
     2 / (η μ_max) with μ_max the largest of all prompts, and falls with the number of prompts.
 
     Args:
-        model: a looped transformer or one layer.
-        task: the distribution of prompts.
-        key: a random key; all dampings see the same prompts.
-        times: the number of applications.
-        between: the interval in which log λ is bisected.
-        precision: the relative precision of λ.
-        prompts: how many prompts are drawn.
+        model: A looped transformer or one layer.
+        task: The distribution of prompts.
+        key: A random key. All dampings see the same prompts.
+        times: The number of applications.
+        between: The interval in which log λ is bisected.
+        precision: The relative precision of λ.
+        prompts: The number of prompts.
 
     Returns:
-        The stable end of the last interval. If dampings above an unstable one are stable again, it
-        is one of the ends of stability.
+        The stable end of the last interval. If larger dampings beyond an unstable one are stable
+            again, it is one of the ends of stability.
 
     Raises:
-        ValueError: if the layer diverges at the low end of the interval, or is stable at the high
-            one; and as `risk_by_depth` does.
+        ValueError: If the layer diverges at the low end of the interval, or is stable at the high
+            end; otherwise as `risk_by_depth`.
     """
     require(model, LinearTransformer, "largest_stable_damping")
     positive("precision", precision)
@@ -111,9 +119,9 @@ def largest_stable_damping(
         return bool(table.risk[0, -1] <= table.risk[0, 0])
 
     if not stable(low):
-        raise InputError(f"between: the layer diverges at damping {low:g}; start lower.")
+        raise InputError(f"between must start lower: the layer diverges at damping {low:g}.")
     if stable(high):
-        raise InputError(f"between: the layer is stable at damping {high:g}; end higher.")
+        raise InputError(f"between must end higher: the layer is stable at damping {high:g}.")
     while high > low * (1 + precision):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if stable(middle) else (low, middle)

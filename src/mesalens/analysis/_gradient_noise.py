@@ -1,4 +1,4 @@
-"""The noise of stochastic gradients beside normal noise."""
+"""The noise of stochastic gradients, compared with normal noise."""
 
 from collections.abc import Sequence
 
@@ -28,15 +28,23 @@ def gradient_noise(
 ) -> xr.Dataset:
     """Quantiles of the length ‖g - E g‖ of the noise of stochastic gradients g.
 
-    g is the gradient of the mean of ‖ŷ - y‖² over a batch of fresh prompts by the trained weights.
-    Beside it is ‖z‖ for z ~ N(0, C): ‖z‖² = Σ_i λ_i ζ_i², λ the eigenvalues of C = Cov g and ζ
-    standard normals. E g and C are those of the sample.
+    g is the gradient of the mean of ‖ŷ - y‖² over a batch of fresh prompts with respect to the
+    trained weights. For comparison there is ‖z‖ for z ~ N(0, C): ‖z‖² = Σ_i λ_i ζ_i², λ the
+    eigenvalues of C = Cov g and ζ standard normals. E g and C are those of the sample.
+
+    Args:
+        learner: The learner.
+        task: The distribution of prompts.
+        key: A random key.
+        batch_size: The number of prompts of a batch.
+        batches: The number of batches.
+        quantiles: The quantiles, from 0 to 1.
 
     Returns:
-        A dataset of `noise` and `normal` by `quantile`.
+        A dataset of `noise` and `normal` over `quantile`.
 
     Raises:
-        ValueError: if there are fewer than two batches.
+        ValueError: If there are fewer than two batches.
 
     Source: the code of Ahn et al. (2024), arXiv 2310.01082, which draws the histogram of ‖g - E g‖.
     """

@@ -16,10 +16,18 @@ Loss = Callable[[Any], Float[Array, ""]]
 
 
 def robust_condition_number(loss: Loss, learner: Learner) -> Float[Array, ""]:
-    """`max_i |H_ii| / median_i |H_ii|`, H the Hessian of a loss by the trained weights.
+    """A robust condition number of the Hessian H of a loss.
 
-    Diagonal entries are exact: one product of H with each unit vector. Weights without effect have
-    H_ii = 0 and count in the median.
+    It is `max_i |H_ii| / median_i |H_ii|`. H is the Hessian with respect to the trained weights.
+    Its diagonal is exact: one product of H with each unit vector. Weights without effect have H_ii
+    = 0 and count in the median.
+
+    Args:
+        loss: A loss of a learner, twice differentiable.
+        learner: The learner at which it is evaluated.
+
+    Returns:
+        The number, of shape ().
 
     Source: the code of Ahn et al. (2024), arXiv 2310.01082.
     """
@@ -31,9 +39,18 @@ def robust_condition_number(loss: Loss, learner: Learner) -> Float[Array, ""]:
 
 
 def directional_smoothness(loss: Loss, before: Learner, after: Learner) -> Float[Array, ""]:
-    """`u^T ∇²L(w) u` along a step from the trained weights w to w': u = (w' - w) / ‖w' - w‖.
+    """The curvature `u^T ∇²L(w) u` of a loss along a step from w to w', u = (w' - w) / ‖w' - w‖.
 
-    For a quadratic loss it is ⟨∇L(w') - ∇L(w), w' - w⟩ / ‖w' - w‖². NaN for a step of length 0.
+    w are the trained weights. For a quadratic loss it is ⟨∇L(w') - ∇L(w), w' - w⟩ / ‖w' - w‖². It
+    is NaN for a step of length 0.
+
+    Args:
+        loss: A loss L of a learner, twice differentiable.
+        before: The learner before the step.
+        after: The learner after the step.
+
+    Returns:
+        The curvature, of shape ().
 
     Source: the code of Ahn et al. (2024), arXiv 2310.01082.
     """

@@ -15,10 +15,16 @@ def normalised(
 
     `(c A, B / c)` computes the same function for every c ≠ 0, so that two models can be compared
     only after such a choice. Here c is one over the mean diagonal of the x-block of A. The result
-    is not finite where that mean is 0.
+    is not finite if that mean is 0.
+
+    Args:
+        model: A linear transformer with one head.
+
+    Returns:
+        A and B, each of shape (stored layers, D, D).
 
     Raises:
-        ValueError: if the model is not a LinearTransformer with one head: heads have no order.
+        ValueError: If the model is not a `LinearTransformer` with one head (heads have no order).
     """
     require(model, LinearTransformer, "normalised")
     A, B = model.effective()
@@ -32,19 +38,29 @@ def normalised(
 def interpolate(
     first: LinearTransformer, second: LinearTransformer, weight: float = 0.5
 ) -> LinearTransformer:
-    """The transformer with the effective matrices `(1 - weight) · first + weight · second`.
+    """The transformer between two, with the matrices `(1 - weight) · first + weight · second`.
 
-    So is its start W_0 that of theirs. Both are `normalised` first.
+    These are the effective matrices after `normalised`. W_0 is interpolated in the same way.
+
+    Args:
+        first: A linear transformer with one head.
+        second: Another one of the same sizes.
+        weight: The weight of the second.
+
+    Returns:
+        The interpolated transformer, in the structure `Merged`.
 
     Raises:
-        ValueError: if the two differ in depth, looping or size, or have more than one head.
+        ValueError: If the two differ in depth, looping or size, or have more than one head.
 
     Source: von Oswald et al. (2023), Section 3, "Interpolation" (weight 1/2).
     """
     pairs = zip(normalised(first), normalised(second), strict=True)
     size, other = ((m.layers, m.looped, m.dim, m.outputs) for m in (first, second))
     if size != other:
-        raise InputError(f"(layers, looped, d, m) must be the same; got {size} and {other}.")
+        raise InputError(
+            f"both models must have the same (layers, looped, d, m); got {size} and {other}."
+        )
     A, B = (((1 - weight) * one + weight * two)[:, None] for one, two in pairs)
     starts = [m.start for m in (first, second)]
     start = None

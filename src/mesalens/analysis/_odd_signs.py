@@ -14,19 +14,20 @@ from mesalens.tasks import RegressionTask
 def odd_signs(
     task: RegressionTask, key: Key[Array, ""], *, prompts: int = 10_000
 ) -> dict[str, float]:
-    """Means of statistics that change sign with f: all are 0 where f and -f are equally likely.
+    r"""Means of statistics that change sign with f: all are 0 if f and -f are equally likely.
 
-        E sign(y_1),   E sign(y_1 + y_2 + y_3),   E sign(y_1 x_1a) for each entry a of x
+    $$E \operatorname{sign}(y_1), \qquad E \operatorname{sign}(y_1 + y_2 + y_3), \qquad
+    E \operatorname{sign}(y_1 x_{1a}) \text{ for each entry } a \text{ of } x$$
 
     The standard error of each is at most 1 / √prompts.
 
     Args:
         task: A regression task with one output.
         key: A random key.
-        prompts: How many prompts, of three examples each, are drawn.
+        prompts: The number of prompts, of three examples each.
 
     Returns:
-        The means by the name of what the sign is of: "y₁", "y₁+y₂+y₃", "y₁x₁,1", ….
+        The means, by the name of what the sign is of: "y₁", "y₁+y₂+y₃", "y₁x₁,1", ….
     """
     three = dataclasses.replace(task, context_length=2)  # two examples and the query
     names = ["y₁", "y₁+y₂+y₃", *(f"y₁x₁,{a + 1}" for a in range(task.dim))]

@@ -14,7 +14,13 @@ ROUNDING = 1e-12
 
 
 class Plateaus(NamedTuple):
-    """Times and losses of plateaus, and the times of the drops between them, one fewer."""
+    """The plateaus of a loss and the drops between them.
+
+    Attributes:
+        times: The time of each plateau.
+        losses: The loss on each plateau.
+        drops: The times of the drops, one fewer than plateaus.
+    """
 
     times: Float[np.ndarray, " plateaus"]
     losses: Float[np.ndarray, " plateaus"]
@@ -30,21 +36,24 @@ def plateaus(
     """The plateaus of a loss: one before the first drop, one between each two, one after the last.
 
     A drop is a peak of the slope `g = -dL/d log t` whose prominence is at least the share `least`
-    of the largest |g|, and a plateau is where |g| is least between two drops.
+    of the largest |g|. A plateau is where |g| is smallest between two drops.
 
     Args:
-        times: Increasing and above 0, best evenly in log t, with some ten within each drop.
-        losses: L at these times.
-        least: The least prominence of a drop, from 0 to 1.
+        times: Increasing times t above 0, best evenly spaced in log t, with about ten in each drop.
+        losses: The loss L at these times.
+        least: The smallest prominence of a drop, between 0 and 1.
+
+    Returns:
+        The plateaus and drops.
 
     Raises:
-        ValueError: if times do not increase from above 0, losses are not finite or as many, or
+        ValueError: If times do not increase from above 0, losses are not finite or as many, or
             there are fewer than three.
     """
     share("least", least)
     times, losses = np.asarray(times, float), np.asarray(losses, float)
     if times.ndim != 1 or len(times) < 3 or times[0] <= 0 or not (np.diff(times) > 0).all():
-        raise InputError("times must be three or more that increase from above 0.")
+        raise InputError("times must be at least three increasing numbers above 0.")
     if losses.shape != times.shape or not np.isfinite(losses).all():
         raise InputError(f"losses must be {len(times)} finite numbers, one for each of the times.")
     slope = -np.gradient(losses, np.log(times))

@@ -10,16 +10,22 @@ from mesalens.models import LinearTransformer
 
 
 def learned_preconditioner(layer: LinearTransformer) -> Float[np.ndarray, "m d d"]:
-    """P_k in the part `x_q^T P_k Σ_i y_ik x_i` of the k-th prediction of one linear layer.
+    r"""P_k in the part `x_q^T P_k Σ_i y_ik x_i` of the k-th prediction of one linear layer.
 
-        P_k^T = -Σ_h (b_hk,y_k A_h,xx + b_hk,x a_h,y_k^T)
+    $$P_k^T = -\sum_h \left(b_{hk,y_k} A_{h,xx} + b_{hk,x} a_{h,y_k}^T\right)$$
 
     with b_hk the row of B_h that writes to output k and a the rows of A_h. Both ways of reading the
-    block of S where labels meet inputs count: labels as values, and labels as keys. Where the layer
-    is optimal on a task whose functions f and -f are equally likely, it computes nothing else.
+    block of S where labels meet inputs count: labels as values, and labels as keys. If the layer is
+    optimal on a task whose functions f and -f are equally likely, it computes nothing else.
+
+    Args:
+        layer: A linear transformer of one layer.
+
+    Returns:
+        P_k for each output, of shape (m, d, d), in float64.
 
     Raises:
-        ValueError: if the model is not a LinearTransformer of one layer.
+        ValueError: If the model is not a `LinearTransformer` of one layer.
     """
     require(layer, LinearTransformer, "learned_preconditioner")
     if layer.layers != 1:

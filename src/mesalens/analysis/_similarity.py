@@ -24,25 +24,50 @@ def similarity(
 
     Each measure is a ratio of means over the same fresh prompts. With the error `e = ŷ - y`:
 
-        difference     E‖ŷ_l - ŷ_k‖² / E‖y‖²                (0 where they agree)
-        cosine         E⟨ŷ_l, ŷ_k⟩ / (E‖ŷ_l‖² E‖ŷ_k‖²)^½    (1 where they agree up to scale)
-        error_cosine   E⟨e_l, e_k⟩ / (E‖e_l‖² E‖e_k‖²)^½
+    | measure | definition | |
+    | --- | --- | --- |
+    | `difference` | `E‖ŷ_l - ŷ_k‖² / E‖y‖²` | 0 if they agree |
+    | `cosine` | `E⟨ŷ_l, ŷ_k⟩ / (E‖ŷ_l‖² E‖ŷ_k‖²)^½` | 1 if they agree up to scale |
+    | `error_cosine` | `E⟨e_l, e_k⟩ / (E‖e_l‖² E‖e_k‖²)^½` | |
 
     `E‖y‖²` is the risk of predicting 0. It is the unit because `E‖ŷ - ŷ*‖²` is the excess risk of
     ŷ if ŷ* is the best predictor.
 
-    Layer 0 and iterate 0 are before the first. They mostly predict 0, which has no direction: a
-    cosine is 1 where both vanish on all prompts, and 0 where one does, or overflows. A prediction
-    that is not finite is infinitely far from every other. A learner that does not answer in steps
-    has one iterate, its prediction.
+    Layer 0 and iterate 0 are the predictions before the first layer and step. They are usually 0,
+    which has no direction: a cosine is 1 if both vanish on all prompts, and 0 if one does, or
+    overflows. A prediction that is not finite is infinitely far from every other. A learner that
+    does not work in steps has one iterate, its prediction.
+
+    Args:
+        first: A learner, whose iterates are called layers.
+        second: Another one.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts.
 
     Returns:
-        `difference`, `difference_standard_error` (of the mean in the numerator), `cosine` and
-        `error_cosine` over (layer, iterate); `nearest`, the iterate with the smallest difference
-        from each layer; `layer_risk` and `iterate_risk`, E‖e_l‖² and E‖e_k‖².
+        A dataset of `difference`, `difference_standard_error` (of the mean in the numerator),
+            `cosine` and `error_cosine` over (layer, iterate); of `nearest`, the iterate with the
+            smallest difference from each layer; of `layer_risk` and `iterate_risk`, E‖e_l‖² and
+            E‖e_k‖².
 
     Source: the cosine of errors is that of Fu et al. (2023), arXiv 2310.17086, with prompts in
     place of the positions of a sequence.
+
+    Examples:
+        Each layer of this transformer is a step of gradient descent:
+
+        >>> from mesalens import GradientDescent, analysis, random, tasks, theory
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(3), tasks.LinearFunctions(3), context_length=10
+        ... )
+        >>> model = theory.gradient_descent_transformer(
+        ...     GradientDescent(0.3, steps=3), dim=3, context_length=10
+        ... )
+        >>> descent = GradientDescent(0.3, steps=5)
+        >>> table = analysis.similarity(model, descent, task, random.key(0), prompts=500)
+        >>> print(table.nearest.values)
+        [0 1 2 3]
     """
     return similarities(first, {"second": second}, task, key, prompts=prompts)["second"]
 
@@ -57,8 +82,18 @@ def similarities(
 ) -> dict[str, xr.Dataset]:
     """The `similarity` of a model with each of several learners, all on the same prompts.
 
+    Args:
+        model: A learner, whose iterates are called layers.
+        candidates: Learners by name.
+        task: The distribution of prompts.
+        key: A random key.
+        prompts: The number of prompts.
+
+    Returns:
+        The dataset of [`similarity`][mesalens.analysis.similarity] for each name.
+
     Raises:
-        ValueError: if there is no candidate.
+        ValueError: If there is no candidate.
     """
     count("the number of candidates", len(candidates))
     terms = eqx.Partial(_moments, model, dict(candidates))
@@ -68,15 +103,15 @@ def similarities(
 
 
 def nearest_learners(alike: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """Which of several learners, at which iterate, each layer of a model is nearest to.
+    """Which of several learners, at which iterate, is nearest to each layer of a model.
 
     Args:
-        alike: the `similarities` of the model with the learners.
+        alike: The `similarities` of the model with the learners.
 
     Returns:
-        Over (learner, layer) `iterate`, the learner's nearest to the layer, with its `difference`,
-        `difference_standard_error` and `cosine`. Over layer `nearest`, the name of the learner with
-        the smallest difference, the first of them where several have it.
+        A dataset. Over (learner, layer): `iterate`, the learner's nearest to the layer, with its
+            `difference`, `difference_standard_error` and `cosine`. Over layer: `nearest`, the name
+            of the learner with the smallest difference, the first of them if several have it.
     """
     measures = ["difference", "difference_standard_error", "cosine"]
     rows = [

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from mesalens._citation import citation, study_reference
 from mesalens.atlas import verdicts
 
 PIXELS_PER_INCH = 100
@@ -52,6 +53,7 @@ def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
         claims=[claim for *_, claim in verdicts.claims_of(content)],
         images={name: _image(png) for name, png in images.items()},
         numbers={name: place for place, name in enumerate(figures, 1)},
+        bibtex=citation(*map(study_reference, content["studies"])),
     )
 
 

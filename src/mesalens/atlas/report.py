@@ -12,6 +12,7 @@ import xarray as xr
 from pydantic_core import to_jsonable_python
 
 from mesalens import __version__
+from mesalens._citation import study_reference
 from mesalens.atlas import verdicts
 from mesalens.atlas.criterion import Judgement
 from mesalens.atlas.study import Claim, FigureNode, Part, Study, Values
@@ -78,6 +79,11 @@ class Report:
     def verdicts(self) -> list[Verdict]:
         """All verdicts, in order."""
         return [verdict for study in self.studies for verdict in study.verdicts]
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What `mesalens.citation` cites of it: the papers of its studies."""
+        return tuple(name for each in self.studies for name in each.study.references)
 
     def __getitem__(self, claim: str) -> Verdict:
         """The verdict of a claim, by its name."""
@@ -258,6 +264,11 @@ class SavedReport:
 
     def __repr__(self) -> str:
         return f"SavedReport({self.folder}: {self.content['command']})"
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What `mesalens.citation` cites of it: the papers of its studies."""
+        return tuple(map(study_reference, self.content["studies"]))
 
     @property
     def claims(self) -> dict[str, Any]:

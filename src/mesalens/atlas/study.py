@@ -39,6 +39,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from mesalens import random
+from mesalens._citation import study_reference
 from mesalens.atlas.criterion import Criterion
 from mesalens.checks import InputError, one_of
 
@@ -453,6 +454,12 @@ class Study:
             return studies.study, (self.name,)
         user_files.send(self.file)
         return studies.study, (str(self.file.resolve()),)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What `mesalens.citation` cites of it: its paper."""
+        about = {"study": self.name, "title": self.title, "citation": self.citation}
+        return (study_reference(about),)
 
     @property
     def claims(self) -> list[Claim]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "sweep": ("train:Sweep", "train all combinations of some settings' values"),
     "identify": ("identify:Identify", "say which algorithm a learner runs, or that none fits"),
     "compare": ("compare:Compare", "compare trained learners with references"),
+    "cite": ("cite:Cite", "print BibTeX of mesalens, of papers and of methods"),
 }
 """Where each command is in this package, and what it is for."""
 
@@ -80,7 +81,7 @@ def _run(arguments: list[str]) -> int:
     from mesalens.checks import one_of
 
     place, _ = COMMANDS[one_of("command", name, COMMANDS)]
-    if name != "list":
+    if name not in ("list", "cite"):
         from mesalens.program_cache import keep_programs_if_possible
 
         keep_programs_if_possible()

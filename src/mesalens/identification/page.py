@@ -6,13 +6,14 @@ from typing import Any
 import jinja2
 
 
-def page(text: str, content: dict[str, Any], figure: bytes) -> str:
+def page(text: str, content: dict[str, Any], figure: bytes, bibtex: str) -> str:
     """The page.
 
     Args:
         text: The answer in words.
         content: What is in `identification.json`.
         figure: A PNG.
+        bibtex: What to cite.
     """
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("mesalens.identification", "."),
@@ -27,6 +28,7 @@ def page(text: str, content: dict[str, Any], figure: bytes) -> str:
         lines=text.splitlines(),
         content=content,
         regimes=regimes,
+        bibtex=bibtex,
         figure=f"data:image/png;base64,{base64.b64encode(figure).decode()}",
     )
 

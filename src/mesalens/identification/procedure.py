@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from pydantic_core import to_jsonable_python
 
+from mesalens._citation import sources
 from mesalens.identification import distance
 from mesalens.identification.decision import contains
 from mesalens.identification.distance import Interval
@@ -44,6 +45,11 @@ class ProcedureIdentification:
     def name(self) -> str | None:
         """The name, if the verdict is `named`."""
         return self.names[0] if self.verdict == "named" else None
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What `mesalens.citation` cites of it: its methods, and the algorithms that it names."""
+        return sources(["identification", *self.names])
 
     @property
     def parameters(self) -> dict[str, Any]:

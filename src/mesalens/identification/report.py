@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from pydantic_core import to_jsonable_python
 
+from mesalens._citation import citation, sources
 from mesalens.identification import distance
 from mesalens.identification.decision import NEARER, Decision
 from mesalens.identification.distance import Interval
@@ -203,6 +204,13 @@ class Identification:
         return self.names[0] if self.verdict == "named" else None
 
     @property
+    def references(self) -> tuple[str, ...]:
+        """What `mesalens.citation` cites of it: its methods, and what it names or finds nearest."""
+        nearest = [self.nearest["name"]] if self.nearest else []
+        methods = ["identification", *(["confidence-set"] if self.confidence_set else [])]
+        return sources(dict.fromkeys([*methods, *self.names, *nearest]))
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """The parameters of the named algorithm: the value, and the ends of its 95% interval."""
         return {} if self.name is None else self.parameters_of(self.name)
@@ -361,7 +369,8 @@ class Identification:
             save_dataset(_storable(self.dataset), out / names[1])
             for name in names[2:4]:
                 drawn.savefig(out / name)
-            text = page(str(self), content, (out / names[2]).read_bytes())
+            figure = (out / names[2]).read_bytes()
+            text = page(str(self), content, figure, citation(self))
             (out / names[4]).write_text(text, encoding="utf-8")
             write_manifest(out, "identification", {}, names)
 

@@ -10,23 +10,24 @@ from mesalens.prompt import AnyPrompt
 
 
 class BayesianRegression(Learner):
-    """`ŷ = E[W | context] x_query` for W with a Gaussian prior and labels with Gaussian noise.
+    r"""The Bayes predictor of linear functions with a Gaussian prior.
 
-    The rows of W are independent, each N(w̄_k, Λ), and labels are `y = W x + noise` with noise
-    N(0, σ² I). Then
+    It is `ŷ = E[W | context] x_query`. The m rows of W are independent, each N(w̄_k, Λ), and labels
+    are `y = W x + ε` with noise ε ~ N(0, σ² I). Then
 
-        E[W | context]^T = W̄^T + (Λ X^T X + σ² I)^-1 Λ X^T (Y - X W̄^T)
+    $$E[W \mid \text{context}]^T = \bar W^T
+    + (\Lambda X^T X + \sigma^2 I)^{-1} \Lambda X^T (Y - X \bar W^T).$$
 
-    With Λ = τ² I and W̄ = 0 this is `Ridge` with the penalty σ²/τ². On such a task no learner has
-    a lower risk; `mesalens.theory.bayes_risk` computes it.
+    With Λ = τ² I and W̄ = 0 this is [`Ridge`][mesalens.learners.Ridge] with the penalty σ²/τ². On
+    such a task no learner has a lower risk; [`bayes_risk`][mesalens.theory.bayes_risk] computes it.
 
-    Args:
+    Attributes:
         prior_covariance: Λ, of shape (d, d).
         noise_variance: σ², positive.
-        prior_mean: W̄, of shape (m, d); zero by default.
+        prior_mean: W̄, of shape (m, d). Zero by default.
 
     Raises:
-        ValueError: if the noise variance is not positive.
+        ValueError: If the noise variance is not positive.
     """
 
     sees_only_sum = True
@@ -42,7 +43,11 @@ class BayesianRegression(Learner):
         return self.weights(prompt) @ prompt.query
 
     def weights(self, prompt: AnyPrompt) -> Float[Array, "m d"]:
-        """E[W | context]."""
+        """The posterior mean E[W | context], of shape (m, d).
+
+        Args:
+            prompt: One prompt.
+        """
         X, Y = prompt.rows
         residuals = Y if self.prior_mean is None else Y - X @ self.prior_mean.T
         gram = self.prior_covariance @ X.T @ X + self.noise_variance * jnp.eye(prompt.dim)

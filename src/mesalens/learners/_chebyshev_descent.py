@@ -14,23 +14,33 @@ from mesalens.prompt import AnyPrompt
 
 
 class ChebyshevDescent(IterativeLearner):
-    """k steps of Chebyshev's semi-iteration for least squares, from zero: `ŷ = W_k x_query`.
+    r"""k steps of Chebyshev's semi-iteration for least squares, from zero: `ŷ = W_k x_query`.
 
-        W_{k+1} = W_k - η_k ∇L(W_k) + β_k (W_k - W_{k-1}),      L(W) = 1/(2n) Σ_i ‖W x_i - y_i‖²
-        η_0 = 2 / (u + l),      η_k = 4 ρ_k / (u - l),      β_k = ρ_k ρ_{k-1}
-        ρ_k = T_k(σ) / T_{k+1}(σ),      σ = (u + l) / (u - l)
+    $$W_{k+1} = W_k - \eta_k \nabla L(W_k) + \beta_k (W_k - W_{k-1}), \qquad
+    L(W) = \frac{1}{2n} \sum_i \|W x_i - y_i\|^2$$
 
-    with Chebyshev's polynomials T_k. The bounds `lower` l and `upper` u, 0 < l < u, enclose the
-    eigenvalues λ of `X^T X / n`. After k steps the error along λ is multiplied by
-    `p_k(λ) = T_k((u + l - 2λ) / (u - l)) / T_k(σ)`. Among all polynomials of degree k with
-    p(0) = 1 it has the smallest maximum on [l, u],
-    `|p_k| <= 1 / T_k(σ) <= 2 ((√u - √l) / (√u + √l))^k`: no other k steps along gradients have a
-    better guarantee on the whole interval. Outside the interval the iteration may diverge.
+    $$\eta_0 = \frac{2}{u + l}, \qquad \eta_k = \frac{4 \rho_k}{u - l}, \qquad
+    \beta_k = \rho_k \rho_{k-1}, \qquad \rho_k = \frac{T_k(\sigma)}{T_{k+1}(\sigma)}, \qquad
+    \sigma = \frac{u + l}{u - l}$$
 
-    `descent` returns the same algorithm as gradient descent with momentum.
+    with Chebyshev's polynomials T_k. The bounds l and u, 0 < l < u, enclose the eigenvalues λ of
+    `X^T X / n`. After k steps the error along λ is multiplied by
+
+    $$p_k(\lambda) = \frac{T_k((u + l - 2 \lambda) / (u - l))}{T_k(\sigma)}, \qquad
+    |p_k(\lambda)| \le \frac{1}{T_k(\sigma)}
+    \le 2 \left(\frac{\sqrt u - \sqrt l}{\sqrt u + \sqrt l}\right)^k \text{ on } [l, u].$$
+
+    Among all polynomials of degree k with p(0) = 1 it has the smallest maximum on [l, u]: no other
+    k steps along gradients have a better guarantee on the whole interval. Outside the interval the
+    iteration may diverge.
+
+    Attributes:
+        steps: Number of steps k.
+        lower: Lower bound l of the eigenvalues.
+        upper: Upper bound u of the eigenvalues.
 
     Raises:
-        ValueError: unless 0 < lower < upper.
+        ValueError: Unless 0 < lower < upper.
 
     Source: Saad, Iterative Methods for Sparse Linear Systems (2003), Section 12.3.2.
     """
@@ -54,7 +64,7 @@ class ChebyshevDescent(IterativeLearner):
         return self.descent().iterates(prompt)
 
     def descent(self) -> GradientDescent:
-        """Gradient descent with the step sizes η_k and the momentum β_k."""
+        """The same algorithm as gradient descent with the step sizes η_k and the momentum β_k."""
         step_sizes, momentum = self._rates(jnp, self.lower, self.upper)
         return GradientDescent(step_sizes, self.steps, momentum=momentum)
 

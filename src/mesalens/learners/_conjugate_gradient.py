@@ -10,16 +10,24 @@ from mesalens.prompt import AnyPrompt
 
 
 class ConjugateGradient(IterativeLearner):
-    """k steps of conjugate gradients on `X^T X w = X^T y`, for each output: `ŷ = W_k x_query`.
+    r"""k steps of conjugate gradients on `X^T X w = X^T y`, for each output: `ŷ = W_k x_query`.
 
-        w <- w + α p,    s <- s - α X^T X p,    p <- s + β p
-        α = ‖s‖² / ‖X p‖²,    β = ‖s_new‖² / ‖s‖²
+    $$w \leftarrow w + \alpha p, \qquad s \leftarrow s - \alpha X^T X p, \qquad
+    p \leftarrow s + \beta p$$
 
-    from w = 0 and s = p = `X^T y`; s is computed as `X^T (y - X w)`. After k steps w minimises
-    `‖X w - y‖²` over the span of `X^T y, G X^T y, …, G^{k-1} X^T y` with `G = X^T X`. Hence no k
-    steps along gradients, of any step sizes and momentum, reach a lower loss. After as many steps
-    as G has distinct positive eigenvalues, at most min(n, d), w is the minimum-norm least-squares
-    solution. An output stops changing once ‖s‖ has fallen to rounding error.
+    $$\alpha = \frac{\|s\|^2}{\|X p\|^2}, \qquad \beta = \frac{\|s_\text{new}\|^2}{\|s\|^2}$$
+
+    from w = 0 and s = p = `X^T y`, where s is computed as `X^T (y - X w)`. After k steps w
+    minimises `‖X w - y‖²` over the span of `X^T y, G X^T y, …, G^{k-1} X^T y` with `G = X^T X`.
+    Hence no k steps along gradients, of any step sizes and momentum, reach a lower loss. After as
+    many steps as G has distinct positive eigenvalues, at most min(n, d), w is the minimum-norm
+    least-squares solution. An output stops changing once ‖s‖ has fallen to rounding error.
+
+    Attributes:
+        steps: Number of steps k.
+
+    Raises:
+        ValueError: If `steps` is below 1.
 
     Source: Hestenes and Stiefel (1952), Section 10, in the form for least squares.
     """

@@ -11,16 +11,16 @@ from mesalens.prompt import AnyPrompt
 
 
 class ConstantPrediction(Learner):
-    """`ŷ = value` for every prompt.
+    """The same prediction for every prompt: `ŷ = value`.
 
     Its risk is `E‖y_query - value‖²`, which is smallest at `value = E[y_query]`. For 0 it is the
-    null risk, `E‖y_query‖²`, which every learner that reads its context should beat.
+    null risk `E‖y_query‖²`, which a learner that uses its context should beat.
 
-    Args:
-        value: of shape (m,), or one number for all outputs. Training changes it.
+    Attributes:
+        value: Of shape (m,), or one number for all outputs. Training changes it.
 
     Raises:
-        ValueError: if the value has another shape or is not finite.
+        ValueError: If the value has another shape or is not finite.
     """
 
     sees_only_sum = True

@@ -20,22 +20,23 @@ def _as_pool(pool: Any) -> Array:
 
 
 class DiscreteBayes(Learner):
-    """`ŷ = Σ_j p_j W_j x_query`, the posterior mean where W is one of M known matrices.
+    r"""The posterior mean where W is one of M known matrices: `ŷ = Σ_j p_j W_j x_query`.
 
-        p_j ∝ π_j exp(-‖Y - X W_j^T‖² / (2σ²))
+    $$p_j \propto \pi_j \exp\left(-\frac{\|Y - X W_j^T\|^2}{2 \sigma^2}\right)$$
 
-    On a task whose functions are `f(x) = W_j x` with probability π_j (`FinitePool`: π_j = 1/M) and
-    whose labels have Gaussian noise of variance σ², no learner has a lower risk. As σ² goes to 0 it
-    predicts with the W_j that fits the context best; as σ² grows, with the prior mean of W. The
-    squared error is a function of S, so it sees the context through S alone.
+    On a task whose functions are `f(x) = W_j x` with probability π_j
+    ([`FinitePool`][mesalens.tasks.FinitePool] has π_j = 1/M) and whose labels have Gaussian noise
+    of variance σ², no learner has a lower risk. As σ² goes to 0 it predicts with the W_j that fits
+    the context best; as σ² grows, with the prior mean of W. It uses the context only through S, as
+    the squared error is a function of S.
 
-    Args:
-        pool: W_1, …, W_M, of shape (M, m, d); of shape (M, d) for one output.
+    Attributes:
+        pool: W_1, …, W_M, of shape (M, m, d), or (M, d) for one output.
         noise_variance: σ², positive.
-        log_prior: log π_j, of shape (M,), up to a constant; uniform by default.
+        log_prior: log π_j up to a constant, of shape (M,). Uniform by default.
 
     Raises:
-        ValueError: if the pool or the prior has another shape or is not finite, or the noise
+        ValueError: If the pool or the prior has another shape or is not finite, or the noise
             variance is not positive.
 
     Source: Raventós, Paul, Chen and Ganguli (2023), arXiv 2306.15063, where it is called dMMSE.
@@ -59,11 +60,19 @@ class DiscreteBayes(Learner):
         return self.weights(prompt) @ prompt.query
 
     def weights(self, prompt: AnyPrompt) -> Float[Array, "m d"]:
-        """E[W | context]."""
+        """The posterior mean E[W | context], of shape (m, d).
+
+        Args:
+            prompt: One prompt.
+        """
         return jnp.tensordot(self.posterior(prompt), self.pool, axes=1)
 
     def posterior(self, prompt: AnyPrompt) -> Float[Array, " M"]:
-        """p, the probabilities of the matrices of the pool given the context."""
+        """The posterior probabilities p of the pool's matrices, of shape (M,).
+
+        Args:
+            prompt: One prompt.
+        """
         require_shape("pool", self.pool, (len(self.pool), prompt.outputs, prompt.dim))
         X, Y = prompt.rows
         errors = jnp.einsum("rd,jmd->jrm", X, self.pool) - Y

@@ -14,36 +14,46 @@ from mesalens.prompt import AnyPrompt
 
 
 class GradientDescent(Descent):
-    """k steps of gradient descent on the least-squares loss of the context: `ŷ = W_k x_query`.
+    r"""k steps of gradient descent on the least-squares loss of the context: `ŷ = W_k x_query`.
 
-        L(W) = 1/(2n) Σ_i ‖W x_i - y_i‖²,      ∇L(W) = 1/n Σ_i (W x_i - y_i) x_i^T
-        W_{k+1} = W_k - η_k ∇L(W_k) M_k^T P M_k + β_k (W_k - W_{k-1})
-        M_{k+1} = (I - γ_k/n M_k X^T X M_k^T P) M_k,      M_0 = I
+    $$L(W) = \frac{1}{2n} \sum_i \|W x_i - y_i\|^2, \qquad
+    \nabla L(W) = \frac{1}{n} \sum_i (W x_i - y_i) x_i^T$$
 
-    With `data_correction` γ this is GD++, which transforms the data after every step,
-    `x_j <- (I - γ_k/n Σ_i x_i x_i^T P) x_j`, the query included, so that `M_k x` replaces x.
-    Without it M_k = I. The last γ and the first β have no effect.
+    $$W_{k+1} = W_k - \eta_k \nabla L(W_k) M_k^T P M_k + \beta_k (W_k - W_{k-1})$$
 
-    GD++ is gradient descent with a preconditioner that is learned from the data. With P = I every
-    M_k is a polynomial in `X^T X / n`. On an eigenvalue λ of that matrix M_k is μ_k with
+    $$M_{k+1} = \left(I - \frac{\gamma_k}{n} M_k X^T X M_k^T P\right) M_k, \qquad M_0 = I$$
+
+    Without `data_correction`, `M_k = I`. With it this is GD++, which transforms the data after
+    every step, `x_j <- (I - γ_k/n Σ_i x_i x_i^T P) x_j`, the query included, so that `M_k x`
+    replaces x. The last γ and the first β have no effect.
+
+    GD++ is gradient descent with a preconditioner that is computed from the context. With P = I
+    every M_k is a polynomial in `X^T X / n`. On an eigenvalue λ of that matrix M_k is μ_k with
     `μ_{k+1} = μ_k (1 - γ_k μ_k² λ)`, and the step size is `η_k μ_k²`. With γ > 0 large eigenvalues
     shrink towards small ones, so that the remaining loss is better conditioned.
 
-    Args:
-        step_size: η, one number for all steps or one for each, as γ and β. The last γ may be left
-            out.
-        steps: k.
-        initial_weights: W_0, of shape (m, d); zero by default.
-        preconditioner: P, of shape (d, d); the identity by default.
-        data_correction: γ; none by default.
-        momentum: β, of the heavy ball with W_{-1} = W_0; none by default.
+    Attributes:
+        step_size: Step size η. Like γ and β, it is one number for all steps or one for each.
+        steps: Number of steps k.
+        initial_weights: W_0, of shape (m, d). Zero by default.
+        preconditioner: P, of shape (d, d). The identity by default.
+        data_correction: γ. None by default. The last one may be omitted.
+        momentum: β, of the heavy ball with `W_{-1} = W_0`. None by default.
 
     Raises:
-        ValueError: if a rate has another shape or is not finite, or W_0 or P does not fit the
+        ValueError: If a rate has another shape or is not finite, or W_0 or P does not fit the
             prompt.
 
     Source: von Oswald et al. (2023), Section 2 (P = I, one step size); Section 4 and Appendix A.10
     (GD++).
+
+    Examples:
+        >>> from mesalens import GradientDescent, Prompt
+        >>> prompt = Prompt([[1.0], [2.0]], [[2.0], [4.0]], [3.0])
+        >>> print(GradientDescent(0.2)(prompt))
+        [3.]
+        >>> print(GradientDescent(0.2, steps=3).iterates(prompt)[:, 0])
+        [0.   3.   4.5  5.25]
     """
 
     sees_only_sum = True
@@ -57,7 +67,7 @@ class GradientDescent(Descent):
 
     def spectral_filter(self, eigenvalues: np.ndarray, context_length: int) -> np.ndarray:
         if self.preconditioner is not None:
-            raise InputError("GradientDescent with a preconditioner states no spectral filter.")
+            raise InputError("GradientDescent with a preconditioner has no spectral filter.")
         # A rate may have the axes of the eigenvalues behind its own, one number for each
         several = (1, eigenvalues.ndim + 1)
 

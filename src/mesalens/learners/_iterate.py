@@ -1,4 +1,4 @@
-"""A learner that stops on its way."""
+"""An iterative learner that stops early."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from mesalens.learners.base import IterativeLearner, predict_iterates, require
 class Iterate(IterativeLearner):
     """The prediction of an iterative learner after k of its steps, or layers of a transformer.
 
-    Args:
-        learner: an `IterativeLearner`.
-        step: k, from 0, before the first step.
+    Attributes:
+        learner: The iterative learner.
+        step: k, from 0, which is before the first step.
 
     Raises:
-        ValueError: if the learner does not answer in steps, or k is negative; where it is called,
-            if the learner has fewer steps.
+        ValueError: If the learner does not work in steps, or k is negative; on a call, if the
+            learner has fewer steps.
     """
 
     learner: IterativeLearner

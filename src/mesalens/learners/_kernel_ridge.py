@@ -11,23 +11,24 @@ from mesalens.prompt import Prompt
 
 
 class KernelRidge(Learner):
-    """Ridge regression in the space of functions of the Gaussian kernel.
+    r"""Kernel ridge regression with the Gaussian kernel.
 
-        k(x, x') = exp(-‖x - x'‖² / (2h²)),      K_ij = k(x_i, x_j)
-        ŷ = Y^T (K + penalty I)^-1 k(X, x_query)
+    $$k(x, x') = \exp\left(-\frac{\|x - x'\|^2}{2 h^2}\right), \qquad K_{ij} = k(x_i, x_j)$$
+
+    $$\hat y = Y^T (K + \text{penalty} \cdot I)^{-1} k(X, x_\text{query})$$
 
     It minimises `Σ_i ‖f(x_i) - y_i‖² + penalty ‖f‖²` with the norm of the kernel's Hilbert space.
     If functions are drawn from the Gaussian process with covariance τ² k and the noise variance is
     σ², it is the Bayes predictor at `penalty = σ²/τ²`. As the penalty vanishes it interpolates the
-    labels (of distinct inputs); far from all inputs it predicts 0. For a large penalty it is
-    `Σ_i y_i k(x_i, x_query) / penalty`, a step of gradient descent on f from 0.
+    labels (of distinct inputs). Far from all inputs it predicts 0. For a large penalty it is `Σ_i
+    y_i k(x_i, x_query) / penalty`, a step of gradient descent on f from 0.
 
-    Args:
-        penalty: a positive number.
+    Attributes:
+        penalty: A positive number.
         bandwidth: h, a positive number.
 
     Raises:
-        ValueError: if the penalty or the bandwidth is not positive.
+        ValueError: If the penalty or the bandwidth is not positive.
 
     Source: Saunders, Gammerman and Vovk (1998); Rasmussen and Williams, Gaussian Processes for
     Machine Learning (2006), Section 2.2.

@@ -10,22 +10,25 @@ from mesalens.prompt import Prompt
 
 
 class KernelSmoother(Learner):
-    """The mean label, weighted by the Gaussian kernel of the distance from the query.
+    r"""The mean label, weighted by the Gaussian kernel of the distance from the query.
 
-        ŷ = Σ_i y_i k(x_i, x_query) / Σ_i k(x_i, x_query),      k(x, x') = exp(-‖x - x'‖² / (2h²))
+    $$\hat y = \frac{\sum_i y_i \, k(x_i, x_\text{query})}{\sum_i k(x_i, x_\text{query})}, \qquad
+    k(x, x') = \exp\left(-\frac{\|x - x'\|^2}{2 h^2}\right)$$
 
-    This is the estimator of Nadaraya and Watson with a kernel of distance. `NadarayaWatson`, which
-    is a head of softmax attention, has the kernel `exp(x^T M x')` of inner products instead: long
-    inputs weigh more there, and an example at the query need not weigh most. The two agree at
-    `M = I / h²` if all inputs of the context have the same length.
+    This is the Nadaraya-Watson estimator with a kernel of distance.
+    [`NadarayaWatson`][mesalens.learners.NadarayaWatson], which is a head of softmax attention, has
+    the kernel `exp(x^T M x')` of inner products instead: long inputs weigh more there, and an
+    example at the query need not weigh most. The two agree at `M = I / h²` if all inputs of the
+    context have the same length.
 
-    As h vanishes it becomes the label of the nearest example, and as h grows `MeanLabel`.
+    As h vanishes it becomes the label of the nearest example, and as h grows
+    [`MeanLabel`][mesalens.learners.MeanLabel].
 
-    Args:
+    Attributes:
         bandwidth: h, a positive number.
 
     Raises:
-        ValueError: if the bandwidth is not positive.
+        ValueError: If the bandwidth is not positive.
 
     Source: Nadaraya (1964); Watson (1964).
     """

@@ -14,33 +14,34 @@ ROUNDS, SWEEPS = 20, 10
 
 
 class Lasso(Learner):
-    """`ŷ_k = w_k · x_query` for each output k, with sparse weights.
+    r"""Least squares with a penalty on absolute values: `ŷ_k = w_k · x_query` for each output k.
 
-        w_k = argmin_w 1/(2n) Σ_i (w · x_i - y_ik)² + penalty ‖w‖₁
+    $$w_k = \operatorname*{argmin}_w \frac{1}{2n} \sum_i (w \cdot x_i - y_{ik})^2
+    + \text{penalty} \cdot \|w\|_1$$
 
-    w is 0 where the penalty is at least `max_j |Σ_i x_ij y_ik| / n`, and the limit of a vanishing
-    penalty is, for n ≥ d, `LeastSquares`. It is the mode of the posterior for weights with a
-    Laplace prior and labels with Gaussian noise, and not the Bayes predictor. The penalty is the
-    `alpha` of scikit-learn's `Lasso`, without an intercept.
+    w is 0 if the penalty is at least `max_j |Σ_i x_ij y_ik| / n`. As the penalty vanishes, it
+    becomes [`LeastSquares`][mesalens.learners.LeastSquares] for n ≥ d. It is the mode of the
+    posterior for weights with a Laplace prior and labels with Gaussian noise, not the Bayes
+    predictor. The penalty is the `alpha` of scikit-learn's `Lasso`, without an intercept.
 
     The minimum is found by at most 200 sweeps of coordinate descent on `X^T X / n`. After every 10
-    of them a step is taken towards the minimum over the weights of the present signs, as far as no
-    sign changes. Once the signs are those of the solution this step is exact, so that ill-
-    conditioned inputs need no more sweeps; they end when 10 have changed no sign. On 2000 prompts
-    with Gaussian inputs, d ≤ 20, n ≥ d, sparse weights and labels of variance about 1 to 6, float64
-    met the optimality conditions to 1e-11 times the penalty at penalties of 0.01 and above. At
-    0.001 this holds for n = 2 d, and for 98 of 100 prompts with n = d. In float32 the relative
+    sweeps a step is taken towards the minimum over the weights of the present signs, as far as no
+    sign changes. Once the signs are those of the solution this step is exact, so that
+    ill-conditioned inputs need no more sweeps. The sweeps end when 10 have changed no sign. On 2000
+    prompts with Gaussian inputs, d ≤ 20, n ≥ d, sparse weights and labels of variance about 1 to 6,
+    float64 met the optimality conditions to 1e-11 times the penalty at penalties of 0.01 and above.
+    At 0.001 this holds for n = 2 d, and for 98 of 100 prompts with n = d. In float32 the relative
     error of w is below 1e-6 in the median, and at most 2e-4, by rounding of `X^T X`, where n = d
     and the penalty is 0.01.
 
     Derivatives are those of the last step, at given signs: the implicit function theorem for the
     minimum on its face.
 
-    Args:
-        penalty: a positive number.
+    Attributes:
+        penalty: A positive number.
 
     Raises:
-        ValueError: if the penalty is not positive.
+        ValueError: If the penalty is not positive.
 
     Source: Tibshirani (1996); coordinate descent, Friedman, Hastie and Tibshirani (2010), Section
     2; steps at given signs, Lee, Battle, Raina and Ng (2006), Algorithm 1.
@@ -57,7 +58,11 @@ class Lasso(Learner):
         return self.weights(prompt) @ prompt.query
 
     def weights(self, prompt: AnyPrompt) -> Float[Array, "m d"]:
-        """The minimiser of each output."""
+        """The minimiser of each output, of shape (m, d).
+
+        Args:
+            prompt: One prompt.
+        """
         (X, Y), n = prompt.rows, prompt.context_length
         gram, moments = X.T @ X / n, Y.T @ X / n
         return jax.vmap(lambda moment: self._minimum(gram, moment))(moments)

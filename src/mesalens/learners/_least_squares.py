@@ -9,10 +9,17 @@ from mesalens.prompt import AnyPrompt
 
 
 class LeastSquares(Learner):
-    """`ŷ = W x_query` with `W = (X^+ Y)^T`, the minimiser of `Σ_i ‖W x_i - y_i‖²` of least norm.
+    """Minimum-norm least squares: `ŷ = W x_query` with `W = (X^+ Y)^T`.
 
-    It is the Bayes predictor for labels without noise and W with an isotropic Gaussian prior, and
-    the limit of gradient descent with small steps from zero.
+    W is the minimiser of `Σ_i ‖W x_i - y_i‖²` of least norm. It is the Bayes predictor for labels
+    without noise and W with an isotropic Gaussian prior, and the limit of gradient descent with
+    small steps from zero.
+
+    Examples:
+        >>> from mesalens import LeastSquares, Prompt
+        >>> prediction = LeastSquares()(Prompt([[1.0], [2.0]], [[2.0], [4.0]], [3.0]))
+        >>> print(f"{prediction[0]:.3f}")
+        6.000
     """
 
     sees_only_sum = True

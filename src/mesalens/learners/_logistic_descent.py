@@ -11,11 +11,13 @@ from mesalens.prompt import Prompt
 
 
 class LogisticDescent(Descent):
-    """k steps of gradient descent on the context's cross-entropy; the logits `ŷ = W_k x_query`.
+    r"""k steps of gradient descent on the cross-entropy of the context; logits `ŷ = W_k x_query`.
 
-        L(W) = -1/n Σ_i y_i · log softmax(W x_i)
-        ∇L(W) = 1/n Σ_i (softmax(W x_i) Σ_c y_ic - y_i) x_i^T
-        W_{k+1} = W_k - η_k ∇L(W_k)
+    $$L(W) = -\frac{1}{n} \sum_i y_i \cdot \log \operatorname{softmax}(W x_i)$$
+
+    $$\nabla L(W) = \frac{1}{n} \sum_i
+    \left(\operatorname{softmax}(W x_i) \sum_c y_{ic} - y_i\right) x_i^T, \qquad
+    W_{k+1} = W_k - \eta_k \nabla L(W_k)$$
 
     Labels are distributions over m ≥ 2 classes, one-hot where the class of an example is known;
     then `Σ_c y_ic = 1`.
@@ -24,13 +26,13 @@ class LogisticDescent(Descent):
     of size below 4/λ never increases it. If a hyperplane separates the classes, L has no minimum,
     and W_k grows without bound. Steps do not change the column sums `1^T W`.
 
-    Args:
-        step_size: η, one number for all steps or one for each.
-        steps: k.
-        initial_weights: W_0, of shape (m, d); zero by default.
+    Attributes:
+        step_size: Step size η: one number for all steps, or one for each.
+        steps: Number of steps k.
+        initial_weights: W_0, of shape (m, d). Zero by default.
 
     Raises:
-        ValueError: if the step size or W_0 has another shape, the step size is not finite, or
+        ValueError: If the step size or W_0 has another shape, the step size is not finite, or
             labels have a single entry.
 
     Source: Bishop, Pattern Recognition and Machine Learning (2006), equations 4.108 and 4.109.

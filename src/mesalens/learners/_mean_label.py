@@ -8,7 +8,7 @@ from mesalens.prompt import Prompt
 
 
 class MeanLabel(Learner):
-    """`ŷ = 1/n Σ_i y_i`: it reads the labels, and neither their inputs nor the query.
+    """The mean label of the context, `ŷ = 1/n Σ_i y_i`, independent of all inputs.
 
     It is least squares for constant functions, `KNearestNeighbours` with k = n, `NadarayaWatson`
     with a metric of 0, and the limit of `KernelSmoother` for a large bandwidth.

@@ -11,23 +11,24 @@ from mesalens.prompt import Prompt
 
 
 class NadarayaWatson(Learner):
-    """The mean label, weighted by the exponential kernel of covariates and query, times a gain.
+    r"""The mean label, weighted by the exponential kernel of covariates and query, times a gain.
 
-        ŷ = gain Σ_i y_i exp(x_i^T M x_q) / Σ_i exp(x_i^T M x_q)
+    $$\hat y = \text{gain} \cdot
+    \frac{\sum_i y_i \exp(x_i^T M x_\text{query})}{\sum_i \exp(x_i^T M x_\text{query})}$$
 
     This is the prediction of one head of softmax attention whose keys and queries read x alone and
-    whose values read y: `W_K^T W_Q = diag(M, 0)`, and the gain is the scale of the values. For
-    M = 0 it is the mean label. As a positive M grows without bound it becomes the label of the
-    example with the largest inner product. For covariates of equal length, as on a sphere,
-    M = I / h² gives the Nadaraya-Watson estimator with the Gaussian kernel of bandwidth h, since
-    `x_i · x_q = const - ‖x_i - x_q‖² / 2`.
+    whose values read y: `W_K^T W_Q = diag(M, 0)`, and the gain is the scale of the values. For M =
+    0 it is the mean label. As a positive M grows without bound it becomes the label of the example
+    with the largest inner product. For covariates of equal length, as on a sphere, `M = I / h²`
+    gives the Nadaraya-Watson estimator with the Gaussian kernel of bandwidth h, since `x_i ·
+    x_query = const - ‖x_i - x_query‖² / 2`.
 
-    Args:
+    Attributes:
         metric: M, of shape (d, d), or one number, which is multiplied by the identity.
-        gain: one number, 1 by default. Training changes both.
+        gain: The gain, one number. Training changes both.
 
     Raises:
-        ValueError: if M or the gain has another shape or is not finite.
+        ValueError: If M or the gain has another shape or is not finite.
 
     Source: Nadaraya (1964); Watson (1964); as attention, Tsai et al. (EMNLP 2019),
     arXiv 1908.11775.

@@ -10,18 +10,18 @@ from mesalens.prompt import Prompt
 
 
 class KNearestNeighbours(Learner):
-    """`ŷ = 1/k Σ_i y_i` over the k examples whose inputs are nearest to the query.
+    """The mean label of the k examples whose inputs are nearest to the query.
 
     Distances are Euclidean; of examples at the same distance the earlier one is nearer. With k = n
-    it is `MeanLabel`. The prediction is constant between the places where neighbours change, so
-    that its derivatives in the inputs are 0 wherever they exist.
+    it is [`MeanLabel`][mesalens.learners.MeanLabel]. The prediction is constant between the places
+    where neighbours change, so that its derivatives in the inputs are 0 wherever they exist.
 
-    Args:
+    Attributes:
         neighbours: k, from 1 to n. If JAX is tracing it, its range is not checked: all n examples
             are used if k is larger, and the nearest one if it is below 1.
 
     Raises:
-        ValueError: if the number of neighbours is not from 1 to n.
+        ValueError: If the number of neighbours is not from 1 to n.
 
     Source: Fix and Hodges (1951); Cover and Hart (1967).
     """

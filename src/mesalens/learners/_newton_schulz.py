@@ -11,21 +11,21 @@ from mesalens.prompt import AnyPrompt
 
 
 class NewtonSchulz(IterativeLearner):
-    """k steps of Newton's iteration for the inverse of `G = X^T X`: `ŷ = Y^T X M_k x_query`.
+    r"""k steps of Newton's iteration for the inverse of `G = X^T X`: `ŷ = Y^T X M_k x_query`.
 
-        M_{k+1} = 2 M_k - M_k G M_k,      M_0 = a G / λ_max(G)²
+    $$M_{k+1} = 2 M_k - M_k G M_k, \qquad M_0 = \frac{a \, G}{\lambda_{\max}(G)^2}$$
 
     On an eigenvalue λ of G where M_k is μ_k, `1 - λ μ_{k+1} = (1 - λ μ_k)²`, hence
     `1 - λ μ_k = (1 - a λ² / λ_max²)^(2^k)`: every step squares the error. M_k converges to the
     pseudo-inverse of G, and the prediction to minimum-norm least squares. The error is small after
     about `2 log2(λ_max / λ_min)` steps. The prediction before the first step is that of M_0.
 
-    Args:
-        steps: k.
+    Attributes:
+        steps: Number of steps k.
         scale: a, in (0, 2).
 
     Raises:
-        ValueError: if the scale is not in (0, 2), where the iteration converges.
+        ValueError: If the scale is not in (0, 2), where the iteration converges.
 
     Source: Schulz (1933); as an in-context learner, Fu, Chen, Jia and Sharan (2023),
     arXiv 2310.17086.

@@ -12,22 +12,23 @@ from mesalens.prompt import Prompt
 
 
 class OnlineDescent(IterativeLearner):
-    """One pass over the context, a step of gradient descent for each example: `ŷ = W_n x_query`.
+    r"""One pass over the context with one step of gradient descent per example: `ŷ = W_n x_query`.
 
-        W_i = W_{i-1} - η (W_{i-1} x_i - y_i) x_i^T,      i = 1, …, n
+    $$W_i = W_{i-1} - \eta (W_{i-1} x_i - y_i) x_i^T, \qquad i = 1, …, n$$
 
     The order of the examples matters, and the last ones count most: an error in W is multiplied by
     `I - η x_i x_i^T` at every later step. No step increases the error of W if
     `η ‖x_i‖² ≤ 2` for all i and labels have no noise, and at `η ‖x_i‖² = 1` a step fits its example
-    exactly. To first order in η it is one step of `GradientDescent` of size n η. The prediction has
+    exactly. To first order in η it is one step of
+    [`GradientDescent`][mesalens.learners.GradientDescent] of size n η. The prediction has
     n + 1 iterates, one before the first example and one after each.
 
-    Args:
-        step_size: η, one number. Training changes it.
-        initial_weights: W_0, of shape (m, d); zero by default.
+    Attributes:
+        step_size: Step size η, one number. Training changes it.
+        initial_weights: W_0, of shape (m, d). Zero by default.
 
     Raises:
-        ValueError: if the step size is not one finite number, or W_0 is not m × d.
+        ValueError: If the step size is not one finite number, or W_0 is not m × d.
 
     Source: Widrow and Hoff (1960); as a layer, the delta rule of Schlag, Irie and Schmidhuber
     (2021), arXiv 2102.11174.
@@ -41,7 +42,9 @@ class OnlineDescent(IterativeLearner):
     def __check_init__(self):
         require_shape("step_size", self.step_size, ())
         if self.initial_weights is not None and self.initial_weights.ndim != 2:
-            raise InputError(f"initial_weights must be m × d; got {self.initial_weights.shape}.")
+            raise InputError(
+                f"initial_weights must have shape (m, d); got {self.initial_weights.shape}."
+            )
 
     def iterates(self, prompt: Prompt) -> Float[Array, "iterates m"]:
         def step(weights, example):

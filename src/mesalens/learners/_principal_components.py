@@ -13,25 +13,26 @@ from mesalens.prompt import AnyPrompt
 
 
 class PrincipalComponentRegression(Learner):
-    """Least squares on the k leading eigenvectors of `X^T X`.
+    r"""Least squares on the k leading eigenvectors of `X^T X`.
 
-        X^T X = U Λ U^T,      ŷ = Y^T X U_k Λ_k^-1 U_k^T x_query
+    $$X^T X = U \Lambda U^T, \qquad \hat y = Y^T X \, U_k \Lambda_k^{-1} U_k^T x_\text{query}$$
 
     U_k has the eigenvectors of the k largest eigenvalues. Among the W whose rows are in their span,
     `ŷ = W x_query` has the W that minimises `Σ_i ‖W x_i - y_i‖²`. Inputs are not centred.
 
-    With k = d it is `LeastSquares`. Where ridge regression and gradient descent shrink the
-    directions of small eigenvalues, this leaves them out. Eigenvectors and eigenvalues are computed
-    from singular vectors and values of X. A direction whose singular value is rounding, at most
-    `max(n, d) eps` times the largest, is left out, as in `LeastSquares`; hence more components than
-    the rank of X change nothing. The k-th and the next eigenvalue should differ: where they are
-    equal, the prediction depends on the basis, and has no derivative.
+    With k = d it is [`LeastSquares`][mesalens.learners.LeastSquares]. Ridge regression and gradient
+    descent shrink the directions of small eigenvalues; this learner drops them. Eigenvectors and
+    eigenvalues are computed from singular vectors and values of X. A direction whose singular value
+    is at most `max(n, d) eps` times the largest, which is rounding error, is dropped, as in
+    `LeastSquares`; hence more components than the rank of X change nothing. The k-th and the next
+    eigenvalue should differ: where they are equal, the prediction depends on the basis, and has no
+    derivative.
 
-    Args:
+    Attributes:
         components: k, from 1 to d. If JAX is tracing it, its range is not checked.
 
     Raises:
-        ValueError: if the number of components is not from 1 to d.
+        ValueError: If the number of components is not from 1 to d.
 
     Source: Massy (1965); Hastie, Tibshirani and Friedman, The Elements of Statistical Learning
     (2009), Section 3.5.1.

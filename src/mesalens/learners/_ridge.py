@@ -11,17 +11,22 @@ from mesalens.prompt import AnyPrompt
 
 
 class Ridge(Learner):
-    """`ŷ = W x_query` with `W = Y^T X (X^T X + penalty I)^-1`.
+    """Ridge regression: `ŷ = W x_query` with `W = Y^T X (X^T X + penalty I)^-1`.
 
     W minimises `Σ_i ‖W x_i - y_i‖² + penalty ‖W‖²`. If the rows of W are drawn from N(0, τ² I)
-    and the noise variance is σ², it is the Bayes predictor at `penalty = σ²/τ²`. The limit of a
-    vanishing penalty is `LeastSquares`.
+    and the noise variance is σ², it is the Bayes predictor at `penalty = σ²/τ²`. As the penalty
+    vanishes, it becomes [`LeastSquares`][mesalens.learners.LeastSquares].
 
-    Args:
-        penalty: a positive number.
+    Attributes:
+        penalty: A positive number.
 
     Raises:
-        ValueError: if the penalty is not positive.
+        ValueError: If the penalty is not positive.
+
+    Examples:
+        >>> from mesalens import Prompt, Ridge
+        >>> print(Ridge(1.0)(Prompt([[1.0], [2.0]], [[2.0], [4.0]], [3.0])).round(3))
+        [5.]
     """
 
     sees_only_sum = True

@@ -10,21 +10,22 @@ from mesalens.prompt import Prompt
 
 
 class WeightedRidge(Learner):
-    """`ŷ = W x_query` for ridge regression with weights that decay into the past.
+    r"""Ridge regression with weights that decay into the past: `ŷ = W x_query`.
 
-        W = argmin_W Σ_i decay^(n-i) ‖W x_i - y_i‖² + penalty ‖W‖²
+    $$W = \operatorname*{argmin}_W \sum_i \text{decay}^{n-i} \|W x_i - y_i\|^2
+    + \text{penalty} \cdot \|W\|^2$$
 
-    The last example has weight 1, and weights add up to `(1 - decay^n) / (1 - decay)`, the number
-    of examples that count. At decay = 1 it is `Ridge`, and in the limit of a vanishing decay
-    `Ridge` on the last example alone. Recursive least squares with a forgetting factor is the same,
-    except that its penalty decays too, as `decay^n`.
+    The last example has weight 1. The weights add up to `(1 - decay^n) / (1 - decay)`, the
+    effective number of examples. At decay = 1 it is [`Ridge`][mesalens.learners.Ridge]. As the
+    decay vanishes, it becomes `Ridge` on the last example alone. Recursive least squares with a
+    forgetting factor is the same, except that its penalty decays too, as `decay^n`.
 
-    Args:
-        penalty: a positive number.
-        decay: in (0, 1].
+    Attributes:
+        penalty: A positive number.
+        decay: In (0, 1].
 
     Raises:
-        ValueError: if the penalty is not positive, or the decay is not in (0, 1].
+        ValueError: If the penalty is not positive, or the decay is not in (0, 1].
 
     Source: Haykin, Adaptive Filter Theory, the chapter on recursive least squares.
     """

@@ -9,20 +9,21 @@ from mesalens.prompt import Prompt
 
 
 class WithIntercept(Learner):
-    """An algorithm on deviations from the means of the context, which are added back.
+    r"""An algorithm applied to deviations from the means of the context, which are added back.
 
-        ŷ = ȳ + A({(x_i - x̄, y_i - ȳ)}, x_query - x̄),      x̄ = 1/n Σ_i x_i,   ȳ = 1/n Σ_i y_i
+    $$\hat y = \bar y + A(\{(x_i - \bar x, y_i - \bar y)\}, x_\text{query} - \bar x), \qquad
+    \bar x = \frac{1}{n} \sum_i x_i, \qquad \bar y = \frac{1}{n} \sum_i y_i$$
 
-    With `LeastSquares` this is the fit of `y = W x + b`: the normal equation of b is `b = ȳ - W x̄`,
-    and the rest is least squares on deviations. With `Ridge` and `Lasso` it is their fit of W and
-    b, where b has no penalty, as in scikit-learn. It needs x̄ and ȳ, so S and n alone are not
-    enough.
+    With [`LeastSquares`][mesalens.learners.LeastSquares] this is the fit of `y = W x + b`: the
+    normal equation of b is `b = ȳ - W x̄`, and the rest is least squares on deviations. With
+    `Ridge` and `Lasso` it is their fit of W and b without a penalty on b, as in scikit-learn. It
+    needs x̄ and ȳ, which S and n do not give.
 
-    Args:
-        algorithm: A.
+    Attributes:
+        algorithm: The learner A.
 
     Raises:
-        ValueError: if the algorithm is no `Learner`.
+        ValueError: If the algorithm is not a `Learner`.
 
     Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning (2009), Section
     3.4.1.

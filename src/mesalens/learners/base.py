@@ -22,13 +22,28 @@ Offer = TypeVar("Offer")
 
 
 class Learner(eqx.Module):
-    """An in-context learner: algorithms and models alike, `prediction = learner(prompt)`.
+    """An in-context learner, an algorithm or a model: `prediction = learner(prompt)`.
 
-    It takes one prompt; `jax.vmap` it for batches. What it offers beyond predictions is said in
-    its class: `sees_only_sum`, that it sees the context through S and n alone, so that condensed
-    prompts are enough (it then reads `prompt.rows`); `differentiable`, that JAX can differentiate
-    its predictions; `fixed`, the names of the fields that training does not change (`"part.field"`
-    for a field of a part).
+    It takes one prompt; use `jax.vmap` or `batch` for several. Class variables say what a learner
+    offers beyond its predictions.
+
+    To write your own, subclass it and define `__call__`.
+
+    Attributes:
+        sees_only_sum: Whether the learner uses the context only through S and n, so that condensed
+            prompts suffice. It then reads `prompt.rows` instead of `xs` and `ys`.
+        differentiable: Whether JAX can differentiate the predictions.
+        fixed: Names of the fields that training does not change (`"part.field"` for a field of a
+            part).
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from mesalens import Learner, Prompt
+        >>> class LastLabel(Learner):
+        ...     def __call__(self, prompt):
+        ...         return prompt.ys[-1]
+        >>> print(LastLabel()(Prompt([[1.0], [2.0]], [[3.0], [5.0]], [1.5])))
+        [5.]
     """
 
     sees_only_sum: ClassVar[bool] = False
@@ -37,35 +52,56 @@ class Learner(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, prompt: Any) -> Float[Array, " m"]:
-        """The prediction of `y_query` for one prompt."""
+        """The prediction of `y_query` for one prompt.
+
+        Args:
+            prompt: A `Prompt`, or a `CondensedPrompt` if the learner `sees_only_sum`.
+
+        Returns:
+            The prediction, of shape (m,).
+        """
 
     def __repr__(self) -> str:
         return wadler_lindig.pformat(self, custom=_number)
 
     def batch(self, prompts: Any) -> Float[Array, "batch m"]:
-        """The predictions for a batch: `jax.vmap` of the call, or a faster way to the same."""
+        """The predictions for a batch of prompts: `jax.vmap` of the call, or a faster equivalent.
+
+        Args:
+            prompts: Prompts with one leading axis.
+
+        Returns:
+            The predictions, of shape (batch, m).
+        """
         return jax.vmap(self)(prompts)
 
     def spectral_filter(
         self, eigenvalues: Float[np.ndarray, "*batch d"], context_length: int
     ) -> Float[np.ndarray, "*batch d"]:
-        """The g of a learner that is `ŷ = x_q^T U g(λ) U^T X^T y / n`.
+        """The spectral filter g of a learner of the form `ŷ = Y^T X U g(λ) U^T x_query / n`.
 
-        U and λ are those of `X^T X / n = U diag(λ) U^T`. A learner from W_0 is
-        `ŷ = W_0 x_q` plus that for the labels `y - W_0 x`. Most learners have no such form, and do
-        not state a filter.
+        Here `X^T X / n = U diag(λ) U^T`. A learner that starts from W_0 predicts `W_0 x_query` plus
+        this form applied to the labels `y - W_0 x`. Most learners do not have this form.
 
         Args:
-            eigenvalues: λ, all of each context, in ascending order, in float64.
-            context_length: n.
+            eigenvalues: The eigenvalues λ of each context, all d of them, in ascending order, in
+                float64.
+            context_length: The number n of examples.
+
+        Returns:
+            The values g(λ), of the shape of `eigenvalues`.
 
         Raises:
-            ValueError: if the class, or this learner, has no filter.
+            ValueError: If the class, or this learner, has no filter.
         """
-        raise InputError(f"{type(self).__name__} states no spectral filter.")
+        raise InputError(f"{type(self).__name__} has no spectral filter.")
 
     def trainable(self) -> PyTree[bool]:
-        """Which leaves training changes, a boolean each: float arrays not in a `fixed` field."""
+        """Which leaves training changes: float arrays that do not belong to a `fixed` field.
+
+        Returns:
+            A pytree of the learner's structure with a boolean for each leaf.
+        """
         fixed = tuple(f"{name}." for name in self.fixed)
 
         def changes(path, leaf):
@@ -76,14 +112,22 @@ class Learner(eqx.Module):
 
 
 class IterativeLearner(Learner):
-    """A learner that answers in steps; its prediction is the last of its iterates.
+    """A learner that works in steps: its prediction is the last of its iterates.
 
-    Steps of an algorithm and layers of a transformer are the same to analyses by depth.
+    The steps of an algorithm and the layers of a transformer are the same to an analysis by depth.
+    Subclasses define `iterates`.
     """
 
     @abc.abstractmethod
     def iterates(self, prompt: Any) -> Float[Array, "iterates m"]:
-        """The predictions before the first and after every step."""
+        """The predictions before the first step and after every step.
+
+        Args:
+            prompt: One prompt.
+
+        Returns:
+            The predictions, of shape (steps + 1, m).
+        """
 
     def __call__(self, prompt: Any) -> Float[Array, " m"]:
         return self.iterates(prompt)[-1]
@@ -158,14 +202,14 @@ def optional_array() -> Any:
 
 
 def require(learner: Any, kind: type[Offer], name: str) -> Offer:
-    """The learner, if it is of a class that has what is asked for.
+    """The learner, if it is an instance of a class.
 
     Raises:
-        ValueError: if it is not; `name` is what asks for it.
+        ValueError: if it is not; `name` is what needs it.
     """
     if not isinstance(learner, kind):
         given = type(learner).__name__
-        raise InputError(f"{name} is defined for a {kind.__name__}; got a {given}.")
+        raise InputError(f"{name} needs a learner of class {kind.__name__}; got {given}.")
     return learner
 
 

@@ -16,23 +16,24 @@ from mesalens.prompt import AnyPrompt
 
 
 class Descent(IterativeLearner):
-    """k steps from W_0 down a loss of the context, then `ŷ = W_k x_query`.
+    """k steps down a loss of the context from W_0, then `ŷ = W_k x_query`.
 
-    Subclasses define the loss and the step. The fields named in `rates` are each one number for
-    all steps or one for each; training changes them.
+    Subclasses define the loss and the step. The fields named in `rates` are each one number for all
+    steps or one for each; training changes them.
 
-    Args:
-        step_size: η, of shape () or (steps,).
-        steps: k.
-        initial_weights: W_0, of shape (m, d); zero by default.
+    Attributes:
+        step_size: Step size η, of shape () or (steps,).
+        steps: Number of steps k.
+        initial_weights: W_0, of shape (m, d). Zero by default.
+        rates: Names of the fields that hold rates.
 
     Raises:
-        ValueError: if a rate has another shape or is not finite, or W_0 is not m × d.
+        ValueError: If a rate has another shape or is not finite, or W_0 is not m × d.
     """
 
     rates: ClassVar[tuple[str, ...]] = ("step_size",)
     may_end_before: ClassVar[tuple[str, ...]] = ()
-    """Rates that have no effect in the last step; it may be left out."""
+    """Rates that have no effect in the last step; the last value may be omitted."""
     fixed = ("initial_weights",)
 
     step_size: Float[Array, ""] | Float[Array, " steps"] = eqx.field(converter=floats)
@@ -46,7 +47,9 @@ class Descent(IterativeLearner):
                 shorter = [(self.steps - 1,)] if name in self.may_end_before else []
                 require_shape(name, rate, (), (self.steps,), *shorter)
         if self.initial_weights is not None and self.initial_weights.ndim != 2:
-            raise InputError(f"initial_weights must be m × d; got {self.initial_weights.shape}.")
+            raise InputError(
+                f"initial_weights must have shape (m, d); got {self.initial_weights.shape}."
+            )
 
     def __call__(self, prompt: AnyPrompt) -> Float[Array, " m"]:
         return self.weights(prompt) @ prompt.query
@@ -55,11 +58,19 @@ class Descent(IterativeLearner):
         return self.trajectory(prompt) @ prompt.query
 
     def weights(self, prompt: AnyPrompt) -> Float[Array, "m d"]:
-        """W_k, the weights after the last step."""
+        """W_k, the weights after the last step, of shape (m, d).
+
+        Args:
+            prompt: One prompt.
+        """
         return self._descend(prompt, self._start(prompt))[0]
 
     def trajectory(self, prompt: AnyPrompt) -> Float[Array, "iterates m d"]:
-        """W_0, …, W_k, the weights before the first and after every step."""
+        """The weights W_0, …, W_k before and after every step, of shape (steps + 1, m, d).
+
+        Args:
+            prompt: One prompt.
+        """
         start = self._start(prompt)
         return jnp.concatenate([start[None], self._descend(prompt, start)[1]])
 

@@ -14,15 +14,21 @@ Combination = Literal["add", "concatenate"]
 
 
 class Embedding(eqx.Module):
-    """Rows e to rows `h = E e`, then `h <- h + MLP(h)`, then positional encodings c: `(h, c)`.
+    """What is done to token rows e before the first layer: `h = E e`, `h <- h + MLP(h)`, positions.
 
-    Encodings are put behind the rows or added to them (`combination`). Each of the three parts is
-    optional; without any of them rows stay as they are. The y-part of h, from which a prediction is
-    read, is the last m of the entries before those of the encoding.
+    Positional encodings are concatenated with the rows or added to them. Each of the three parts is
+    optional; without any of them the rows do not change. The y-part of a row, from which the
+    prediction is read, is the last m entries before those of a concatenated encoding.
+
+    Attributes:
+        projection: The linear map E, or None.
+        mlp: The MLP, or None.
+        positions: The positional encodings, or None.
+        combination: `"concatenate"` (the default) or `"add"`.
 
     Raises:
-        ValueError: for an unknown combination, and on a call if encodings to be added have another
-            width than the rows.
+        ValueError: If the combination is unknown; on a call, if encodings that are to be added do
+            not have the width of the rows.
 
     Source: von Oswald et al. (2023), Section 4 (projection and MLP), Section 5 (encodings).
     """
@@ -36,11 +42,19 @@ class Embedding(eqx.Module):
         one_of("combination", self.combination, get_args(Combination))
 
     def token_width(self, tokens: int) -> int:
-        """The entries of a row before encodings are put behind it, for tokens of a width."""
+        """The number of entries of a row without a concatenated encoding.
+
+        Args:
+            tokens: The number of entries of a token.
+        """
         return tokens if self.projection is None else int(self.projection.out_features)
 
     def width(self, tokens: int) -> int:
-        """The entries of a row, for tokens of a width."""
+        """The number of entries of a row.
+
+        Args:
+            tokens: The number of entries of a token.
+        """
         width = self.token_width(tokens)
         if self.positions is None:
             return width
@@ -48,10 +62,15 @@ class Embedding(eqx.Module):
         if self.combination == "concatenate":
             return width + size
         if size != width:
-            raise InputError(f"positions of size {size} cannot be added to rows {width} wide.")
+            raise InputError(f"positions of size {size} cannot be added to rows of width {width}.")
         return width
 
     def __call__(self, rows: Float[Array, "rows D"]) -> Float[Array, "rows width"]:
+        """The rows that the first layer reads.
+
+        Args:
+            rows: The tokens of one prompt, of shape (rows, D).
+        """
         embedded = rows if self.projection is None else jax.vmap(self.projection)(rows)
         if self.mlp is not None:
             if self.projection is None or rows.shape[1] >= embedded.shape[1]:

@@ -12,18 +12,26 @@ from mesalens.prompt import Prompt
 
 
 class FeatureDescent(IterativeLearner):
-    """Gradient descent on the features that an embedding makes of joint tokens.
+    r"""Gradient descent on the features that an embedding computes from joint tokens.
 
-        h_i = Embedding(x_i, y_i) = (φ_i, t_i),   h_q = Embedding(x_q, 0) = (φ_q, t_q)
-        W_k = k steps of descent on 1/(2n) Σ_i ‖W φ_i - t_i‖² from W_0,     ŷ = W_k φ_q - t_q
+    $$h_i = \text{Embedding}(x_i, y_i) = (\varphi_i, t_i), \qquad
+    h_q = \text{Embedding}(x_q, 0) = (\varphi_q, t_q)$$
 
-    with t the y-part of a row. If descent starts at 0, the prediction before the first step is
-    `-t_q`, what the embedding alone says, and this is a transformer with the same embedding whose
-    attention has the weights of `mesalens.theory.gradient_descent_transformer`. Training changes
-    the embedding and the rates.
+    $$\hat y = W_k \varphi_q - t_q$$
+
+    where W_k is the result of k steps on `1/(2n) Σ_i ‖W φ_i - t_i‖²` from W_0, and t is the y-part
+    of a row. If descent starts at 0, the prediction before the first step is `-t_q`, that of the
+    embedding alone, and this is a transformer with the same embedding whose attention has the
+    weights of [`gradient_descent_transformer`][mesalens.theory.gradient_descent_transformer].
+    Training changes the embedding and the rates.
+
+    Attributes:
+        embedding: Computes the features.
+        descent: Gradient descent on the features.
+        outputs: m, the number of entries of a label.
 
     Raises:
-        ValueError: for a prompt with another number of outputs.
+        ValueError: On a call, if the prompt has another number of outputs.
 
     Source: von Oswald et al. (2023), Section 4, Proposition 2 and Figure 4.
     """
@@ -35,7 +43,11 @@ class FeatureDescent(IterativeLearner):
     outputs: int = eqx.field(static=True, default=1)
 
     def features(self, prompt: Prompt) -> tuple[Prompt, Float[Array, " m"]]:
-        """The prompt of features `(φ_i, t_i)`, φ_q, and t_q."""
+        """A prompt of the features `(φ_i, t_i)` and the query φ_q, and t_q of shape (m,).
+
+        Args:
+            prompt: One prompt.
+        """
         require_sizes(prompt, prompt.dim, self.outputs)
         rows = self.embedding(Joint()(prompt))
         end = self.embedding.token_width(prompt.dim + prompt.outputs)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,8 +20,9 @@ from mesalens.models.weights.merged import Merged
 from mesalens.prompt import AnyPrompt
 
 FEW_LAYERS = 13
-"""Up to this many layers are written out, which runs faster (twelve on a CPU: 1.6 times); more are
-a loop, which compiles sooner."""
+"""Up to this many layers are written out, which runs faster (twelve on a CPU: 1.6 times). More
+layers are a loop, which compiles faster.
+"""
 
 
 MOST_LAYERS = 10_000
@@ -28,22 +30,40 @@ MOST_LAYERS = 10_000
 
 
 class LinearTransformer(IterativeLearner):
-    """L layers of linear self-attention with H heads on tokens `e_i = (x_i, y_i)`, D = d + m wide.
+    r"""L layers of linear self-attention with H heads on tokens `e_i = (x_i, y_i)`.
 
-    Keys and values come from the context only. With the effective matrices A_h and B_h of `weights`
-    (for separate factors `A = W_K^T W_Q`, `B = P W_V`) and `S = Σ_i e_i e_i^T`, a layer changes
-    every token, the query's included, by
+    A token has D = d + m entries.
 
-        e_j  <-  e_j + Σ_h B_h Σ_i e_i (e_i · A_h e_j)  =  e_j + Σ_h B_h S A_h e_j ,
+    Keys and values come from the context only. Let A_h and B_h be the effective matrices of
+    `weights` (for separate factors `A = W_K^T W_Q` and `B = P W_V`), and `S = Σ_i e_i e_i^T`. A
+    layer changes every token, the query's included, by
 
-    and the prediction is minus the y-part of the query token after the last layer. A looped
-    transformer stores the weights of one layer and applies it `layers` times.
+    $$e_j \leftarrow e_j + \sum_h B_h \sum_i e_i (e_i \cdot A_h e_j) = e_j + \sum_h B_h S A_h e_j.$$
 
-    `initial_weights` is W_0 of the query token `(x_q, -W_0 x_q)`, zero by default; training leaves
-    it as it is, unless W_0 is one of the weights (`DescentStep`, `LinearBlock`). With
-    `activation_clip`, entries of all tokens are clipped to ± that after a layer.
+    The query token is `(x_q, -W_0 x_q)`, and the prediction is minus the y-part of the query token
+    after the last layer. A looped transformer stores the weights of one layer and applies it
+    `layers` times.
+
+    Attributes:
+        weights: The parameters, in a [structure][mesalens.models.LinearWeights] of your choice.
+        layers: Number of layers L.
+        outputs: m, the number of entries of a label.
+        initial_weights: W_0, of shape (m, d). Zero by default. Training does not change it. A
+            structure that trains a W_0 (`DescentStep`, `LinearBlock`) needs None.
+        activation_clip: If given, the entries of all tokens are clipped to ± this after each layer.
 
     Source: von Oswald et al. (2023), Section 2 and Proposition 1.
+
+    Examples:
+        >>> import jax
+        >>> from mesalens import LinearTransformer, random, tasks
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(3), tasks.LinearFunctions(3), context_length=10
+        ... )
+        >>> prompts, targets = task.sample(random.key(0), (4,))
+        >>> model = LinearTransformer.initialise(3, layers=2, key=random.key(1))
+        >>> model.batch(prompts).shape
+        (4, 1)
     """
 
     weights: LinearWeights
@@ -65,7 +85,7 @@ class LinearTransformer(IterativeLearner):
             )
         if self.initial_weights is not None and self.weights.start() is not None:
             raise InputError(
-                f"initial_weights must be None, as {type(self.weights).__name__} has a start."
+                f"initial_weights must be None, as {type(self.weights).__name__} has its own W_0."
             )
 
     @classmethod
@@ -83,23 +103,23 @@ class LinearTransformer(IterativeLearner):
         init_scale: Scale = 0.002,
         key: Key[Array, ""],
     ) -> "LinearTransformer":
-        """A transformer before training: weights of variance `init_scale / (layers · fan-in)`.
+        """A transformer before training, with weights of variance `init_scale / (layers · fan-in)`.
 
         Args:
-            dim: d.
-            outputs: m.
-            layers: L.
-            heads: H.
-            looped: Whether one layer's weights serve all layers.
-            structure: What makes the weights, such as `Sparse.initialise` or, for factors of rank
+            dim: d, the number of entries of a covariate.
+            outputs: m, the number of entries of a label.
+            layers: Number of layers L.
+            heads: Number of heads H.
+            looped: Whether all layers share the weights of one.
+            structure: What creates the weights, such as `Sparse.initialise` or, for factors of rank
                 3, `functools.partial(Factors.initialise, key_size=3)`.
-            initial_weights: W_0, m × d.
-            activation_clip: The largest entry of a token after a layer.
+            initial_weights: W_0, of shape (m, d). Zero by default.
+            activation_clip: The largest absolute value of an entry of a token after a layer.
             init_scale: The variance of a weight times layers and fan-in.
             key: A random key.
 
         Raises:
-            ValueError: if a size is below 1, `init_scale` is not positive, or W_0 is not m × d.
+            ValueError: If a size is below 1, `init_scale` is not positive, or W_0 is not m × d.
 
         Source of the initial variance: the released code of von Oswald et al. (2023).
         """
@@ -118,13 +138,20 @@ class LinearTransformer(IterativeLearner):
         )
 
     @classmethod
-    def from_effective(cls, A: Matrices, B: Matrices, **options) -> "LinearTransformer":
-        """A transformer with the given effective matrices (`Merged`), and options of the class."""
+    def from_effective(cls, A: Matrices, B: Matrices, **options: Any) -> "LinearTransformer":
+        """A transformer with the given effective matrices, in the structure `Merged`.
+
+        Args:
+            A: Of shape (stored layers, H, D, D).
+            B: Of shape (stored layers, H, D, D).
+            **options: Arguments of the class: `layers` (required), `outputs`, `initial_weights` and
+                `activation_clip`.
+        """
         return cls(Merged(A, B), **options)
 
     @property
     def stored(self) -> int:
-        """The number of layers with weights of their own."""
+        """The number of layers with separate weights."""
         return jax.eval_shape(self.effective)[0].shape[0]
 
     @property
@@ -139,11 +166,11 @@ class LinearTransformer(IterativeLearner):
 
     @property
     def looped(self) -> bool:
-        """Whether one layer's weights serve all layers."""
+        """Whether all layers share the weights of one."""
         return self.stored == 1 and self.layers > 1
 
     def effective(self) -> Effective:
-        """A and B, for each stored layer and head."""
+        """A and B of each stored layer and head, each of shape (stored layers, H, D, D)."""
         return self.weights.effective()
 
     def __call__(self, prompt: AnyPrompt) -> Float[Array, " m"]:
@@ -158,7 +185,7 @@ class LinearTransformer(IterativeLearner):
         return -(token + _attend(context, A[0], B[0], token))[prompt.dim :]
 
     def iterates(self, prompt: AnyPrompt) -> Float[Array, "layers_and_input m"]:
-        """What would be predicted from the query token before the first and after every layer.
+        """The predictions that the query token gives before the first and after every layer.
 
         The context enters only through S: a layer multiplies every token by
         `T = I + Σ_h B_h S A_h`, hence `S <- T S T^T`, and only S and the query token are carried
@@ -182,9 +209,9 @@ class LinearTransformer(IterativeLearner):
         """The predictions for a batch, several times faster than `jax.vmap` for several layers.
 
         Rows F of tokens become `F T^T = F + Σ_h F A_h^T S B_h^T`, three products of small matrices.
-        If the context has at most twice the rows of S (or activations are clipped, of which S knows
-        nothing) the rows are the tokens, with `S = F^T F` anew in each layer; else they are those
-        of S itself, and doing it twice gives `T S T^T`.
+        If the context has at most twice the rows of S, or activations are clipped, the rows are the
+        tokens, with `S = F^T F` computed anew in each layer. Otherwise they are those of S itself,
+        and doing it twice gives `T S T^T`.
         """
         if self.layers == 1 and self.activation_clip is None:
             return jax.vmap(self)(prompts)
@@ -214,10 +241,14 @@ class LinearTransformer(IterativeLearner):
     def repeated(
         self, times: int, *, damping: float | Float[Array, ""] = 1.0
     ) -> "LinearTransformer":
-        """One layer applied `times` times, each time `e <- e + λ Σ_h B_h S A_h e`, λ the damping.
+        """One layer applied several times with a damping λ, `e <- e + λ Σ_h B_h S A_h e`.
+
+        Args:
+            times: How often the layer is applied.
+            damping: λ.
 
         Raises:
-            ValueError: if layers have weights of their own, `times` is below 1, or the damping is
+            ValueError: If the layers have separate weights, `times` is below 1, or the damping is
                 not positive.
         """
         count("times", times)
@@ -225,20 +256,28 @@ class LinearTransformer(IterativeLearner):
         self._require_stream("repeated")
         if self.stored != 1:
             raise InputError(
-                f"the {self.layers} layers have weights of their own; give a looped transformer."
+                f"{self.layers} layers with separate weights cannot be repeated; give a looped "
+                "transformer."
             )
         A, B = self.effective()
         weights = Merged(A, damping * B)
         return dataclasses.replace(self, weights=weights, layers=times, initial_weights=self.start)
 
     def token_by_token(self, prompt: AnyPrompt) -> Float[Array, " m"]:
-        """The prediction from the residual stream: the reference for `__call__`, in O(L n² D)."""
+        """The prediction computed token by token, in O(L n² D): the reference for the fast paths.
+
+        Args:
+            prompt: One prompt.
+        """
         return -self.residual_stream(prompt)[-1, -1, prompt.dim :]
 
     def residual_stream(self, prompt: AnyPrompt) -> Float[Array, "layers_and_input rows D"]:
-        """All tokens before the first and after every layer, the query's last.
+        """All tokens before and after every layer, of shape (L + 1, n + 1, D), the query's last.
 
-        Attention as in textbooks: every token attends to every token of the context.
+        This is attention as in textbooks: every token attends to every token of the context.
+
+        Args:
+            prompt: One prompt.
         """
         self._require_stream("residual_stream")
         context, token = self._tokens(prompt)
@@ -254,7 +293,7 @@ class LinearTransformer(IterativeLearner):
         if self.weights.one_layer:
             given = type(self.weights).__name__
             raise InputError(
-                f"{name} is not known for {given}: its tokens are not those of attention."
+                f"{name} is not defined for {given}, whose tokens are not those of attention."
             )
 
     def _each_layer(self) -> list[tuple[Float[Array, "H D D"], Float[Array, "H D D"]]]:
@@ -274,7 +313,9 @@ class LinearTransformer(IterativeLearner):
 def require_layers(layers: int, stored: int) -> None:
     """Raises `ValueError` unless weights are stored for all layers, or for one of them."""
     if stored not in (1, count("layers", layers)):
-        raise InputError(f"weights are of {stored} layers; give those of all {layers}, or of one.")
+        raise InputError(
+            f"weights are stored for {stored} layers; give them for all {layers} or for one."
+        )
 
 
 def _attend(context, A, B, token):

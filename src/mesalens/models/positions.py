@@ -13,27 +13,36 @@ from mesalens.checks import InputError, count, positive
 
 
 class Positions(eqx.Module):
-    """A vector for each of the rows 0, 1, …; `size` entries long."""
+    """Positional encodings: a vector of `size` entries for each of the rows 0, 1, …."""
 
     @abc.abstractmethod
     def __call__(self, rows: int) -> Float[Array, "rows size"]:
-        """The encodings of the first rows."""
+        """The encodings of the first rows, of shape (rows, size).
+
+        Args:
+            rows: The number of rows.
+        """
 
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """How many entries an encoding has."""
+        """The number of entries of an encoding."""
 
 
 class Sinusoidal(Positions):
-    """Entries 2k and 2k + 1 of row p are `sin(ω_k p)` and `cos(ω_k p)`, ω_k = longest^(-2k/size).
+    """Sinusoidal encodings: entries 2k and 2k + 1 of row p are `sin(ω_k p)` and `cos(ω_k p)`.
 
-    One step along the rows is a rotation R, the same everywhere, `c(p + 1) = R c(p)`, and
-    `c(p) · c(p') = Σ_k cos(ω_k (p - p'))` is largest at p = p': with both, attention finds the next
-    row or the one before (`mesalens.theory.copying_transformer`).
+    The frequencies are `ω_k = longest^(-2k/entries)`. One step along the rows is the same rotation
+    R everywhere, `c(p + 1) = R c(p)`, and `c(p) · c(p') = Σ_k cos(ω_k (p - p'))` is largest at p =
+    p'. Hence attention can find the next row or the previous one
+    ([`copying_transformer`][mesalens.theory.copying_transformer]).
+
+    Attributes:
+        entries: The size of an encoding, an even number.
+        longest: The longest wavelength is 2π times this at most.
 
     Raises:
-        ValueError: if `entries`, the size, is odd.
+        ValueError: If `entries` is odd or below 1, or `longest` is not positive.
 
     Source: Vaswani et al. (2017), Section 3.5 (longest = 10 000).
     """
@@ -51,7 +60,7 @@ class Sinusoidal(Positions):
         return self.entries
 
     def frequencies(self) -> Float[np.ndarray, " waves"]:
-        """ω_k."""
+        """The frequencies ω_k, of shape (entries / 2,)."""
         return self.longest ** (-np.arange(0, self.entries, 2) / self.entries)
 
     def __call__(self, rows: int) -> Float[Array, "rows size"]:
@@ -60,7 +69,11 @@ class Sinusoidal(Positions):
         return jnp.asarray(pairs.reshape(rows, self.entries), float)
 
     def step(self, rows: int) -> Float[np.ndarray, "size size"]:
-        """R to the power `rows`: `c(p + rows) = R^rows c(p)`, float64."""
+        """The matrix R to the power `rows`, with `c(p + rows) = R^rows c(p)`, in float64.
+
+        Args:
+            rows: The number of rows, which may be negative.
+        """
         angles = rows * self.frequencies()
         c, s = np.cos(angles), np.sin(angles)
         rotations = np.moveaxis(np.array([[c, s], [-s, c]]), -1, 0)
@@ -68,10 +81,13 @@ class Sinusoidal(Positions):
 
 
 class Learned(Positions):
-    """A trained encoding for each row; at first normal, with standard deviation 0.02.
+    """A trained encoding for each row, initially normal with standard deviation 0.02.
+
+    Attributes:
+        table: The encodings, of shape (rows, size).
 
     Raises:
-        ValueError: on a call for more rows than there are encodings.
+        ValueError: On a call, if there are more rows than encodings.
 
     Source: as in GPT-2 (Radford et al., 2019).
     """
@@ -80,7 +96,13 @@ class Learned(Positions):
 
     @classmethod
     def initialise(cls, rows: int, size: int, *, key: Key[Array, ""]) -> "Learned":
-        """Encodings before training."""
+        """Encodings before training.
+
+        Args:
+            rows: The largest number of rows.
+            size: The number of entries of an encoding.
+            key: A random key.
+        """
         shape = count("rows", rows), count("size", size)
         return cls(0.02 * jax.random.normal(key, shape))
 

@@ -11,42 +11,75 @@ from mesalens.prompt import AnyPrompt, CondensedPrompt, Prompt, no_examples
 
 
 class Tokens(eqx.Module):
-    """A layout: the rows of the context, then one row for the query, all of width D = d + m.
+    """A layout of a prompt as rows of width D = d + m, those of the context and then the query's.
 
     A layout loses nothing: `tokens.prompt(tokens(prompt), outputs=m)` is the prompt again.
     """
 
     def __call__(self, prompt: Prompt) -> Float[Array, "rows D"]:
-        """All rows, the query's last; raises `ValueError` for a condensed prompt."""
+        """All rows, the query's last.
+
+        Args:
+            prompt: One prompt.
+
+        Raises:
+            ValueError: If the prompt is condensed.
+        """
         if isinstance(prompt, CondensedPrompt):  # whose rows are not examples
             raise no_examples(type(self).__name__)
         return jnp.concatenate([self.context(prompt), self.query(prompt)[None]])
 
     @abc.abstractmethod
     def context(self, prompt: Prompt) -> Float[Array, "context_rows D"]:
-        """The rows of the n examples."""
+        """The rows of the n examples.
+
+        Args:
+            prompt: One prompt.
+        """
 
     def query(self, prompt: AnyPrompt) -> Float[Array, " D"]:
-        """The row of the query, `(x_q, 0)`."""
+        """The row of the query, `(x_q, 0)`.
+
+        Args:
+            prompt: One prompt.
+        """
         return jnp.concatenate([prompt.query, jnp.zeros(prompt.outputs, prompt.query.dtype)])
 
     @abc.abstractmethod
     def rows(self, context_length: int) -> int:
-        """How many rows a context of n examples and a query have."""
+        """The number of rows of a context of n examples and a query.
+
+        Args:
+            context_length: n, the number of examples in a prompt.
+        """
 
     @abc.abstractmethod
     def prompt(self, rows: Float[Array, "rows D"], *, outputs: int = 1) -> Prompt:
-        """The prompt whose rows these are.
+        """The prompt that has the given rows.
+
+        Args:
+            rows: Token rows, of shape (rows, d + m).
+            outputs: m, the number of entries of a label.
 
         Raises:
-            ValueError: if the rows are not those of a prompt.
+            ValueError: If the rows are not those of a prompt.
         """
 
 
 class Joint(Tokens):
-    """x and y in one token: `e_i = (x_i, y_i)`, and `e_q = (x_q, -W_0 x_q)`; n + 1 rows.
+    """x and y in one token, `e_i = (x_i, y_i)` and `e_q = (x_q, -W_0 x_q)`: n + 1 rows.
 
-    `initial_weights` is W_0, zero by default. Source: von Oswald et al. (2023), Section 2.
+    Attributes:
+        initial_weights: W_0, of shape (m, d). Zero by default.
+
+    Source: von Oswald et al. (2023), Section 2.
+
+    Examples:
+        >>> from mesalens import Prompt, models
+        >>> print(models.Joint()(Prompt([[1.0], [2.0]], [[3.0], [5.0]], [1.5])))
+        [[1.  3. ]
+         [2.  5. ]
+         [1.5 0. ]]
     """
 
     initial_weights: Float[Array, "m d"] | None = None
@@ -61,7 +94,15 @@ class Joint(Tokens):
         return jnp.concatenate([prompt.query, -start @ prompt.query])
 
     def start(self, dim: int, outputs: int) -> Float[Array, "m d"] | None:
-        """W_0 as an array, or None; raises `ValueError` if it is not m × d."""
+        """W_0 as an array, or None.
+
+        Args:
+            dim: d, the number of entries of a covariate.
+            outputs: m, the number of entries of a label.
+
+        Raises:
+            ValueError: If W_0 is not m × d.
+        """
         if self.initial_weights is None:
             return None
         start = jnp.asarray(self.initial_weights, float)
@@ -79,11 +120,22 @@ class Joint(Tokens):
 
 
 class Interleaved(Tokens):
-    """x and y in tokens of their own, `(x_1, 0), (0, y_1), …, (x_q, 0)`; 2n + 1 rows.
+    """x and y in separate tokens, `(x_1, 0), (0, y_1), …, (x_q, 0)`: 2n + 1 rows.
 
-    A learner first has to find out which y belongs to which x. Source: von Oswald et al. (2023),
-    Section 5. (Their released code gives both kinds d entries and puts y into the last of them;
-    here each has entries of its own, so that rows can be read back.)
+    A learner first has to find out which y belongs to which x.
+
+    Source: von Oswald et al. (2023), Section 5. (Their released code gives both kinds d entries and
+    puts y into the last of them. Here x and y have separate entries, so that rows can be read
+    back.)
+
+    Examples:
+        >>> from mesalens import Prompt, models
+        >>> print(models.Interleaved()(Prompt([[1.0], [2.0]], [[3.0], [5.0]], [1.5])))
+        [[1.  0. ]
+         [0.  3. ]
+         [2.  0. ]
+         [0.  5. ]
+         [1.5 0. ]]
     """
 
     def context(self, prompt: Prompt) -> Float[Array, "twice_n D"]:
@@ -113,5 +165,7 @@ def require_sizes(prompt: AnyPrompt, dim: int, outputs: int) -> None:
 def _covariate_entries(rows: Float[Array, "rows D"], outputs: int) -> int:
     """d: the width less the entries of the labels."""
     if not 0 < count("outputs", outputs) < rows.shape[1]:
-        raise InputError(f"outputs={outputs} leaves no covariates in rows {rows.shape[1]} wide.")
+        raise InputError(
+            f"outputs={outputs} leaves no covariates in rows of width {rows.shape[1]}."
+        )
     return rows.shape[1] - outputs

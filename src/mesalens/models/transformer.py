@@ -23,7 +23,14 @@ from mesalens.prompt import Prompt
 
 
 class TransformerLayer(eqx.Module):
-    """`h <- h + Attention(norm(h))`, then `h <- h + MLP(norm(h))`; norms and MLP are optional."""
+    """One layer, `h <- h + Attention(norm(h))` and then `h <- h + MLP(norm(h))`.
+
+    Attributes:
+        attention: The attention heads.
+        attention_norm: The norm before attention, or None.
+        mlp: The MLP, or None.
+        mlp_norm: The norm before the MLP, or None.
+    """
 
     attention: Attention
     attention_norm: eqx.nn.LayerNorm | None = None
@@ -33,7 +40,13 @@ class TransformerLayer(eqx.Module):
     def __call__(
         self, rows: Float[Array, "rows D"], visibility: Visibility, *, last: int | None = None
     ) -> Float[Array, "asked D"]:
-        """The rows after the layer; with `last`, only that many of them, which costs less."""
+        """The rows after the layer.
+
+        Args:
+            rows: Of shape (rows, D).
+            visibility: Which rows each row sees.
+            last: If given, only the last so many rows are computed, which costs less.
+        """
         asked = slice(None) if last is None else slice(-last, None)
         after = rows[asked] + self.attention(*self._reads(rows, visibility, asked))
         if self.mlp is None:
@@ -43,7 +56,12 @@ class TransformerLayer(eqx.Module):
     def attention_weights(
         self, rows: Float[Array, "rows D"], visibility: Visibility
     ) -> Float[Array, "H rows seen"]:
-        """How each row weights those that it may see."""
+        """The weights with which each row attends to those that it sees, of shape (H, rows, seen).
+
+        Args:
+            rows: Of shape (rows, D).
+            visibility: Which rows each row sees.
+        """
         return self.attention.weights(*self._reads(rows, visibility, slice(None)))
 
     def _reads(self, rows, visibility: Visibility, asked: slice):
@@ -53,19 +71,34 @@ class TransformerLayer(eqx.Module):
 
 
 class Transformer(IterativeLearner):
-    """L layers of attention and MLPs on the tokens of a prompt, from orthogonal parts.
+    """L layers of attention and MLPs on the tokens of a prompt; each part can be chosen freely.
 
-    `tokens` lay the prompt out as rows, `embedding` does what comes before the first layer, and
-    each of `stored_layers` is attention of some kind with H heads, with or without norms and an
-    MLP; a looped transformer stores one layer and applies it `layers` times. `visibility` says what
-    a row sees.
+    The prediction is minus the y-part of the query's row after the last layer (see
+    [`Embedding`][mesalens.models.Embedding]), or `readout` of that row. A looped transformer stores
+    one layer and applies it `layers` times. With linear attention on joint tokens and nothing else
+    this computes the same as a [`LinearTransformer`][mesalens.models.LinearTransformer], which is
+    faster.
 
-    The prediction is minus the y-part of the query's row after the last layer (see `Embedding`), or
-    `readout` of that row. With linear attention on joint tokens and nothing else this is the
-    function of `LinearTransformer`, which is faster.
+    Attributes:
+        tokens: How the prompt is laid out as rows.
+        embedding: What is done to the rows before the first layer.
+        stored_layers: The layers that have weights, all L or a single one.
+        readout: A linear map from the query's row to the prediction, or None.
+        layers: Number of layers L.
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
+        visibility: Which rows each row sees. By default those of the context.
 
     Source: von Oswald et al. (2023), Sections 2 to 5; Vaswani et al. (2017); norms come first as in
     Xiong et al. (2020).
+
+    Examples:
+        >>> from mesalens import Transformer, random
+        >>> model = Transformer.initialise(
+        ...     3, layers=2, heads=4, layer_norm=True, mlp_widening=4, key=random.key(0)
+        ... )
+        >>> len(model.stored_layers), model.outputs
+        (2, 1)
     """
 
     fixed = ("tokens",)
@@ -107,35 +140,36 @@ class Transformer(IterativeLearner):
         init_scale: Scale = 0.002,
         key: Key[Array, ""],
     ) -> "Transformer":
-        """A transformer before training: weights of variance `init_scale / (layers · fan-in)`.
+        """A transformer before training, with weights of variance `init_scale / (layers · fan-in)`.
 
-        Weights are truncated normals, biases 0; the readout has the initial weights of
+        Weights are truncated normals and biases 0. The readout has the initial weights of
         `eqx.nn.Linear`.
 
         Args:
-            dim: d.
-            outputs: m.
-            layers: L.
-            heads: H, in every layer.
-            looped: Whether one layer's weights serve all layers.
-            attention: The kind of attention; softmax by default.
+            dim: d, the number of entries of a covariate.
+            outputs: m, the number of entries of a label.
+            layers: Number of layers L.
+            heads: Number of heads H of every layer.
+            looped: Whether all layers share the weights of one.
+            attention: The kind of attention. Softmax by default.
             first_attention: Another kind for the first layer.
-            tokens: The layout of a prompt; `Joint` by default.
-            visibility: What a row sees; `ContextOnly` by default.
+            tokens: The layout of a prompt. `Joint` by default.
+            visibility: Which rows each row sees. `ContextOnly` by default.
             layer_norm: Whether norms come before attention and MLP.
-            mlp_widening: The hidden units of each layer's MLP (GELU) over the width of a row.
-            biases: Whether attention and embedding have biases; MLPs always do.
-            embedding_size: The width that tokens are projected to.
-            input_mlp_widening: As `mlp_widening`, of an MLP before the first layer.
+            mlp_widening: The number of hidden units of each layer's MLP (GELU), divided by the
+                width of a row. No MLP by default.
+            biases: Whether attention and embedding have biases. MLPs always have them.
+            embedding_size: The width to which tokens are projected. No projection by default.
+            input_mlp_widening: As `mlp_widening`, for an MLP before the first layer.
             positions: Positional encodings.
-            combination: Whether encodings are put behind the rows or added to them.
-            readout: Whether a linear map of the query's row gives the prediction.
-            key_size: K; the width of a row by default.
+            combination: `"concatenate"` or `"add"`: how encodings are combined with the rows.
+            readout: Whether the prediction is a linear map of the query's row.
+            key_size: K. By default the width of a row.
             init_scale: The variance of a weight times layers and fan-in.
             key: A random key.
 
         Raises:
-            ValueError: if a size is below 1, or sizes do not fit each other.
+            ValueError: If a size is below 1, or sizes do not match.
 
         Source of the initial variance: the released code of von Oswald et al. (2023).
         """
@@ -144,7 +178,9 @@ class Transformer(IterativeLearner):
         count("layers", layers, at_most=MOST_LAYERS)
         count("heads", heads, at_most=MOST_LAYERS)
         if looped and layers > 1 and first_attention is not None:
-            raise InputError("first_attention needs layers of their own; leave out looped.")
+            raise InputError(
+                "first_attention and looped cannot be combined, as all layers are the same."
+            )
         scale = positive("init_scale", init_scale) / layers
         stored = 1 if looped else layers
         token_key, mlp_key, readout_key, *layer_keys = jax.random.split(key, 3 + stored)
@@ -189,10 +225,13 @@ class Transformer(IterativeLearner):
 
     @classmethod
     def from_linear(cls, linear: LinearTransformer) -> "Transformer":
-        """The same function as a linear transformer's.
+        """A transformer that computes the same function as a linear transformer.
+
+        Args:
+            linear: The linear transformer.
 
         Raises:
-            ValueError: if that one clips its activations.
+            ValueError: If it clips its activations.
         """
         if linear.activation_clip is not None:
             raise InputError("a Transformer has no activation_clip; give a model without one.")
@@ -211,7 +250,7 @@ class Transformer(IterativeLearner):
 
     @property
     def looped(self) -> bool:
-        """Whether one layer's weights serve all layers."""
+        """Whether all layers share the weights of one."""
         return len(self.stored_layers) == 1 and self.layers > 1
 
     def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
@@ -223,20 +262,27 @@ class Transformer(IterativeLearner):
         return self._read(last(rows, self.visibility, last=1)[0])
 
     def iterates(self, prompt: Prompt) -> Float[Array, "layers_and_input m"]:
-        """What would be predicted from the query's row before the first and after every layer."""
+        """The predictions that the query's row gives before the first and after every layer."""
         return jax.vmap(self._read)(self.residual_stream(prompt)[:, -1])
 
     def residual_stream(self, prompt: Prompt) -> Float[Array, "layers_and_input rows D"]:
-        """All rows before the first and after every layer."""
+        """All rows before the first and after every layer, of shape (L + 1, rows, D).
+
+        Args:
+            prompt: One prompt.
+        """
         return self._stream(self.embedding(self._tokens(prompt)))
 
     def attention_weights(self, prompt: Prompt) -> Float[Array, "layers H rows seen"]:
-        """How each row weights those that it sees, in every layer and head.
+        """The weights with which each row attends to those it sees, of shape (L, H, rows, seen).
 
-        The query's row is not among those seen with `ContextOnly`.
+        With `ContextOnly` the query's row is not among those seen.
+
+        Args:
+            prompt: One prompt.
 
         Raises:
-            ValueError: if layers differ in their number of heads.
+            ValueError: If layers have different numbers of heads.
         """
         self._require_equal_heads()
         each = zip(self._each_layer(), self.residual_stream(prompt)[:-1], strict=True)
@@ -246,19 +292,23 @@ class Transformer(IterativeLearner):
         """`A = W_K^T W_Q` and `B = P W_V` of each stored layer and head, without √K and biases.
 
         Raises:
-            ValueError: if layers differ in their number of heads.
+            ValueError: If layers have different numbers of heads.
         """
         self._require_equal_heads()
         A, B = zip(*(layer.attention.effective() for layer in self.stored_layers), strict=True)
         return jnp.stack(A), jnp.stack(B)
 
     def sensitivities(self, prompt: Prompt, layer: int = 1) -> Float[Array, "rows tokens"]:
-        """‖∂h_j / ∂e_i‖_F of each row j after a layer by each token i: what comes from where.
+        """‖∂h_j / ∂e_i‖_F of each row j after a layer by each token i, of shape (rows, tokens).
 
-        Layer 0 is the rows before the first layer.
+        It shows from which tokens a row gets its content.
+
+        Args:
+            prompt: One prompt.
+            layer: From 0, the rows before the first layer, to L.
 
         Raises:
-            ValueError: if the layer does not exist.
+            ValueError: If the layer does not exist.
         """
         count("layer", layer, at_least=0, at_most=self.layers)
         tokens = self._tokens(prompt)
@@ -268,7 +318,10 @@ class Transformer(IterativeLearner):
     def _require_equal_heads(self) -> None:
         heads = [layer.attention.W_Q.shape[-3] for layer in self.stored_layers]
         if len(set(heads)) > 1:
-            raise InputError(f"layers have {heads} heads; ask each of stored_layers by itself.")
+            raise InputError(
+                f"layers must have equally many heads, not {heads} heads; use each of "
+                "stored_layers instead."
+            )
 
     def _stream(self, rows: Float[Array, "rows D"]) -> Float[Array, "layers_and_input rows D"]:
         stream = [rows]

@@ -9,7 +9,8 @@ from matplotlib.image import AxesImage
 
 from mesalens.plots._heat_map import heat_map
 
-# The half of `heat_map`'s colours above 0: equal weights look alike beside a map with both signs
+# The half of `heat_map`'s colours above 0, so that equal weights have equal colours in maps with
+# and without negative weights
 _POSITIVE = ListedColormap(mpl.colormaps["RdBu_r"](np.linspace(0.5, 1, 256)))
 
 
@@ -20,13 +21,17 @@ def attention_map(
     limit: float | None = None,
     every: int = 5,
 ) -> AxesImage:
-    """Draws how each row (down) weights the rows that it attends to (across); returns the image.
+    """Draws attention weights as a heat map: each row attends to those across.
 
     Args:
-        axes: where to draw.
-        weights: white is 0, red is positive, blue is negative.
-        limit: the weight with the darkest colour, by default the largest.
-        every: rows are counted from 1, and every so many have a tick.
+        axes: The axes to draw on.
+        weights: The weights, of shape (rows, seen rows). White is 0, red is positive, blue
+            negative.
+        limit: The weight with the darkest colour. By default the largest.
+        every: Rows are counted from 1, and every row whose number this divides has a tick.
+
+    Returns:
+        The image.
     """
     image = heat_map(axes, weights, limit=limit)
     if weights.min() >= 0:

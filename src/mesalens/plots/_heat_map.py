@@ -9,10 +9,15 @@ from matplotlib.image import AxesImage
 def heat_map(
     axes: Axes, matrix: Float[np.ndarray, "rows columns"], *, limit: float | None = None
 ) -> AxesImage:
-    """Draws the entries of a matrix in colours; returns the image.
+    """Draws the entries of a matrix in colours: white is 0, blue is negative, red is positive.
 
-    White is 0, blue is negative, red is positive, and the darkest colours are ±`limit`, by default
-    the largest absolute entry.
+    Args:
+        axes: The axes to draw on.
+        matrix: The matrix.
+        limit: The darkest colours are ± this. By default the largest absolute entry.
+
+    Returns:
+        The image.
     """
     limit = float(np.abs(matrix).max()) if limit is None else limit
     axes.grid(False)

@@ -9,15 +9,15 @@ from mesalens.plots._style import NEUTRAL
 
 
 def risk_over_depth(axes: Axes, risks: xr.Dataset, *, above: float = 10.0) -> None:
-    """Draws the risks of `mesalens.analysis.risk_by_depth` on a log axis, a line for each damping.
+    """Draws the risks of `risk_by_depth` on a log axis, a line for each damping.
 
     Small dampings are dark. A dotted line is the risk before the first application. The legend is
     to the right of the axes.
 
     Args:
-        axes: where to draw.
-        risks: `risk` with the dimensions `damping` and `times`.
-        above: the upper end of the axis, in units of the risk before the first application.
+        axes: The axes to draw on.
+        risks: The result of [`risk_by_depth`][mesalens.analysis.risk_by_depth].
+        above: The upper end of the axis, in units of the risk before the first application.
     """
     start = float(risks.risk.isel(damping=0, times=0))
     ordered = risks.risk.sortby("damping", ascending=False)

@@ -12,15 +12,18 @@ MOST_NUMBERS = 12
 
 
 def similarity_map(axes: Axes, similarity: xr.Dataset, *, floor: float = 1e-4) -> AxesImage:
-    """Draws the `difference` of `mesalens.analysis.similarity`; returns the image.
+    """Draws the `difference` of two learners as a map, layer by iterate.
 
     Rows are layers, columns are iterates, and light cells are where predictions agree. The nearest
-    iterate of each layer is framed. Cells have their numbers if there are few.
+    iterate of each layer is framed. If there are few cells, their numbers are written in them.
 
     Args:
-        axes: where to draw.
-        similarity: `difference` with the dimensions `layer` and `iterate`, and `nearest`.
-        floor: colours are on a log scale from `floor` (and all below) to 1 (and all above).
+        axes: The axes to draw on.
+        similarity: The result of [`similarity`][mesalens.analysis.similarity].
+        floor: Colours are on a log scale from `floor` (and all below) to 1 (and all above).
+
+    Returns:
+        The image.
     """
     difference = similarity.difference.transpose("layer", "iterate")
     rows, columns = difference.shape

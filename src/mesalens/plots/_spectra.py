@@ -8,19 +8,19 @@ from matplotlib.axes import Axes
 def spectra(
     axes: Axes, curvature: xr.Dataset, *, color: str, bins: int = 60, decades: float = 4.0
 ) -> None:
-    """Draws histograms of the eigenvalues of `mesalens.analysis.curvature`, layer below layer.
+    """Draws histograms of the eigenvalues of `curvature`, one below the other for each layer.
 
-    The prompt's own spectrum is at the top. Eigenvalues are in units of their mean in that layer;
-    those that are not finite are left out. All histograms have the same area. κ is the geometric
+    The spectrum of the prompt is at the top. Eigenvalues are in units of their mean in that layer;
+    those that are not finite are omitted. All histograms have the same area. κ is the geometric
     mean of the condition numbers.
 
     Args:
-        axes: where to draw.
-        curvature: `eigenvalues` and `log_condition` with the dimension `layer`.
-        color: of the histograms.
-        bins: the number of bins.
-        decades: the log axis ends so many decades below the largest eigenvalue; the first bin has
-            all smaller ones.
+        axes: The axes to draw on.
+        curvature: The result of [`curvature`][mesalens.analysis.curvature].
+        color: The colour of the histograms.
+        bins: The number of bins.
+        decades: The number of decades on the log axis, down from the largest eigenvalue. The first
+            bin contains all smaller ones.
     """
     scaled = curvature.eigenvalues / curvature.eigenvalues.mean(("prompt", "eigenvalue"))
     rows = [row[np.isfinite(row)] for row in scaled.values]

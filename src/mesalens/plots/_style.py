@@ -6,11 +6,11 @@ import matplotlib as mpl
 
 # Colours that are distinct with any colour vision (Okabe and Ito)
 TRAINED = "#0072b2"
-"""The colour of trained learners, blue."""
+"""The colour of a trained model, blue."""
 REFERENCE = "#d55e00"
-"""The colour of what they are compared with, vermilion."""
+"""The colour of what it is compared with, vermilion."""
 INTERPOLATED = "#009e73"
-"""The colour of weights between the two, green."""
+"""The colour of a model interpolated between two others, green."""
 NEUTRAL = "#555555"
 """The colour of everything else, grey."""
 
@@ -29,5 +29,16 @@ _STYLE: dict = {
 
 
 def style() -> AbstractContextManager[None]:
-    """A context with the style of the reports. Figures made outside it follow the rcParams."""
+    """The Matplotlib style of the reports, as a context.
+
+    Returns:
+        A context manager. Figures made outside it follow the user's rcParams.
+
+    Examples:
+        >>> from mesalens import plots
+        >>> import matplotlib.pyplot as plt
+        >>> with plots.style():
+        ...     figure, axes = plt.subplots()
+        >>> plt.close(figure)
+    """
     return mpl.rc_context(_STYLE)

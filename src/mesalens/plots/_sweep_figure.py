@@ -25,15 +25,18 @@ def sweep_figure(metrics: xr.Dataset, name: str = "loss") -> Figure:
     - Left: a metric over the steps. For each point of the grid, the line is the median over seeds
       and the band is the middle half.
     - Right: its last value, over the longest axis of the grid. Each dot is a run. Lines join the
-      medians, one for each combination of the other axes. Crosses at the upper edge have the
+      medians, one for each combination of the other axes. Crosses at the upper edge show the
       number of runs that diverged.
 
     Args:
-        metrics: with the dimensions `seed`, `step` and the axes of the sweep.
-        name: of the metric.
+        metrics: Metrics with the dimensions `seed`, `step` and the axes of the sweep.
+        name: The name of the metric.
+
+    Returns:
+        The figure.
 
     Raises:
-        InputError: if the dataset does not have the metric.
+        InputError: If the dataset does not have the metric.
     """
     # Values before the first step are not drawn, and must not decide on the scale
     values = metrics[one_of("metric", name, map(str, metrics.data_vars))].isel(step=slice(1, None))

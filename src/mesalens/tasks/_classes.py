@@ -10,10 +10,13 @@ from mesalens.tasks.base import Task
 
 
 def require_classes(task: Task) -> None:
-    """Draws two targets of a task and checks that they are distributions over classes.
+    """Checks that the targets of a task are distributions over classes, on two draws.
+
+    Args:
+        task: The task.
 
     Raises:
-        ValueError: if targets are not distributions over two classes or more.
+        ValueError: If targets are not distributions over two classes or more.
     """
     # Within a training's measure everything is traced but the task, whose targets are numbers here
     with jax.ensure_compile_time_eval():
@@ -26,6 +29,6 @@ def require_classes(task: Task) -> None:
     targets = np.asarray(targets)
     if not np.allclose(targets.sum(axis=-1), 1, atol=1e-4) or targets.min() < 0:
         raise InputError(
-            f"targets must be distributions over classes; those of {name} are not, as they are of "
-            "a ClassificationTask."
+            f"targets must be distributions over classes, such as one-hot labels; those of {name} "
+            "are not: use a ClassificationTask."
         )

@@ -18,8 +18,13 @@ Targets = Float[Array, "*shape m"]
 class Task(eqx.Module):
     """A distribution over prompts with targets.
 
-    A subclass gives `dim` (d, entries of a covariate), `outputs` (m, entries of a label) and
-    `context_length` (n, examples in a prompt), as fields or properties, and writes `sample`.
+    To write your own, give `dim`, `outputs` and `context_length` as fields or properties, and
+    define `sample`.
+
+    Attributes:
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
+        context_length: n, the number of examples in a prompt.
     """
 
     if TYPE_CHECKING:  # which would count abstract variables among the constructor's parameters
@@ -32,25 +37,38 @@ class Task(eqx.Module):
         context_length: eqx.AbstractVar[int]
 
     sign_symmetric: ClassVar[bool] = False
-    """Whether negating all labels and the target keeps the law. False promises nothing."""
+    """Whether negating all labels and the target keeps the law. False makes no statement."""
     rotation_invariant: ClassVar[bool] = False
-    """Whether rotating all inputs keeps the law. False promises nothing."""
+    """Whether rotating all inputs keeps the law. False makes no statement."""
 
     @property
     def sizes(self) -> dict[str, int]:
-        """`dim`, `outputs` and `context_length`, as constructions take them."""
+        """`dim`, `outputs` and `context_length`, as keyword arguments of constructions."""
         return {n: getattr(self, n) for n in ("dim", "outputs", "context_length")}
 
     @abc.abstractmethod
     def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[AnyPrompt, Targets]:
-        """Independent prompts with leading axes `shape`, and the target `y_query` of each."""
+        """Independent prompts with leading axes `shape`, and the target `y_query` of each.
+
+        Args:
+            key: A random key.
+            shape: The leading axes of the batch; () for a single prompt.
+
+        Returns:
+            The prompts, and the targets of shape (*shape, m).
+        """
 
 
 class FactoredTask(Task):
     """A task whose inputs come from `covariates` and whose labels depend on f ~ `functions`.
 
+    Attributes:
+        covariates: The distribution of the inputs.
+        functions: The prior of the functions.
+        context_length: n, the number of examples in a prompt.
+
     Raises:
-        ValueError: if a factor is of the wrong kind, the dimensions differ, or `context_length` is
+        ValueError: If a factor is of the wrong kind, the dimensions differ, or `context_length` is
             below 1.
     """
 
@@ -64,8 +82,8 @@ class FactoredTask(Task):
         member("functions", self.functions, Functions)
         if self.covariates.dim != self.functions.dim:
             raise InputError(
-                f"covariates have dim {self.covariates.dim} and functions dim "
-                f"{self.functions.dim}; give both the same."
+                f"covariates have dim {self.covariates.dim} and functions have dim "
+                f"{self.functions.dim}; they must be equal."
             )
 
     @property

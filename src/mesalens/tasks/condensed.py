@@ -18,23 +18,41 @@ from mesalens.tasks.regression import RegressionTask
 
 
 class CondensedTask(Task):
-    """The law of (S, x_query, y_query) of a task, in condensed prompts: the cost is free of n.
+    r"""A linear regression task with condensed prompts (S, x_query), at a cost independent of n.
 
     An example is `x = R z`, `y = W x + σ ζ` with (z, ζ) ~ N(0, I), of size d + m. The sum over n
     examples is therefore Wishart, and has Bartlett's decomposition:
 
-        Σ_i (z_i, ζ_i) (z_i, ζ_i)^T = T T^T  in law,   T lower triangular,
-        T_kk² ~ χ²(n - k) for k = 0, 1, …,   T_jk ~ N(0, 1) for j > k,
+    $$\sum_i (z_i, \zeta_i) (z_i, \zeta_i)^T = T T^T \text{ in law, } T \text{ lower triangular}$$
+
+    $$T_{kk}^2 \sim \chi^2(n - k) \text{ for } k = 0, 1, \dots, \qquad
+    T_{jk} \sim N(0, 1) \text{ for } j > k,$$
 
     all independent. The rows of the prompt are `x'_k = R t_k`, `y'_k = W x'_k + σ τ_k` with
     (t_k, τ_k) the k-th column of T, which have the S of n examples. There are d + m of them, or d
-    without noise; where n is no larger, the rows are the examples themselves.
+    without noise. If n is not larger than that, the rows are the examples themselves.
+
+    Attributes:
+        task: The task whose law this is.
 
     Raises:
-        ValueError: if the covariates are not `Gaussian`, the functions neither `LinearFunctions`
+        ValueError: If the covariates are not `Gaussian`, the functions neither `LinearFunctions`
             nor a `FinitePool`, the noise depends on x or is not Gaussian, or there are distractors.
 
     Source: Bartlett, Proceedings of the Royal Society of Edinburgh 53 (1933).
+
+    Examples:
+        A context of a million examples, in rows of size d:
+
+        >>> from mesalens import LeastSquares, random, tasks
+        >>> task = tasks.CondensedTask(
+        ...     tasks.RegressionTask(
+        ...         tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=1_000_000
+        ...     )
+        ... )
+        >>> prompt, target = task.sample(random.key(0))
+        >>> prompt.context_length, prompt.x_rows.shape, LeastSquares()(prompt).shape
+        (1000000, (5, 5), (1,))
     """
 
     task: RegressionTask
@@ -67,11 +85,11 @@ class CondensedTask(Task):
 
     @property
     def context_length(self) -> int:
-        """n, the number of examples that a context stands for."""
+        """n, the number of examples that S sums over."""
         return self.task.context_length
 
     def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[CondensedPrompt, Targets]:
-        """Independent condensed prompts with leading axes `shape`, and their targets; float32."""
+        """Independent condensed prompts with leading axes `shape`, and their targets, float32."""
         task, d, n = self.task, self.dim, self.context_length
         variance, _ = task.noise.conditional_variance(d)
         noiseless = is_zero(variance)

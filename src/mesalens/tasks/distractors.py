@@ -10,10 +10,14 @@ from mesalens.tasks.functions.base import KeyArray, Labels
 
 
 class Distractors(eqx.Module):
-    """`count` labels of the context, at random places, become independent draws of N(0, variance).
+    """Context labels, at random places, that are replaced by independent draws of N(0, variance).
+
+    Attributes:
+        count: The number of labels that are replaced.
+        variance: The variance of the replacements.
 
     Raises:
-        ValueError: if `count` is not an integer of at least 0, or `variance` is out of range.
+        ValueError: If `count` is not an integer of at least 0, or `variance` is out of range.
     """
 
     count: int | Int[Array, ""] = 0
@@ -25,7 +29,12 @@ class Distractors(eqx.Module):
         variance("variance", self.variance)
 
     def __call__(self, key: KeyArray, labels: Labels) -> Labels:
-        """The labels of a context, `count` of the n replaced."""
+        """The labels of a context, `count` of the n replaced.
+
+        Args:
+            key: A random key.
+            labels: The labels of a batch of contexts, of shape (*shape, n, m).
+        """
         if is_zero(self.count):
             return labels
         place_key, label_key = jax.random.split(key)

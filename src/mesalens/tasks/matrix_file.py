@@ -8,17 +8,23 @@ from jaxtyping import Float
 from mesalens.checks import InputError, matrix
 
 LARGEST_FILE = 64 * 2**20
-"""Bytes."""
+"""The largest size of a file, in bytes."""
 
 
 def read_matrix(file: Path) -> Float[np.ndarray, "rows columns"]:
-    """The matrix in a `.npy` file, or in a text file with one row a line; float64.
+    """The matrix in a `.npy` file, or in a text file with one matrix row per line.
 
-    In text, numbers are separated by commas or by white space. A header line, comments after `#`, a
+    In text, numbers are separated by commas or white space. A header line, comments after `#`, a
     trailing comma and a byte order mark are skipped. Pickled objects are never loaded.
 
+    Args:
+        file: The path of the file.
+
+    Returns:
+        The matrix, in float64.
+
     Raises:
-        ValueError: if there is no regular file of at most 64 MiB, or it does not hold a matrix of
+        ValueError: If it is not a regular file of at most 64 MiB, or does not hold a matrix of
             finite real numbers.
     """
     if not file.is_file():  # reading a pipe or a device may never end
@@ -35,8 +41,8 @@ def read_matrix(file: Path) -> Float[np.ndarray, "rows columns"]:
         raise InputError(f"{file} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, EOFError):
         raise InputError(
-            f"{file} is not a matrix of finite numbers; write one row a line, with the same number "
-            "of entries in each, separated by commas."
+            f"{file} is not a matrix of finite numbers; write one row per line, with the same "
+            "number of entries in each, separated by commas."
         ) from None
     if array.ndim != 2 or not array.size:
         raise InputError(f"{file} must hold a matrix; its array has shape {array.shape}.")

@@ -18,19 +18,34 @@ def _shares(values: Sequence[float] | Float[Array | np.ndarray, " K"] | None):
 
 
 class Mixture(Task):
-    """A prompt of task k with probability π_k, the component that its examples and query share.
+    """A mixture of tasks: each prompt comes from task k with probability π_k.
 
-    A learner does not see the component. Moments of prompts are linear in their law, so that those
-    of a mixture are `Σ_k π_k` times those of its components: optimum, certificate, exact risk and
-    population training hold for mixtures as for their components.
+    Examples and query of a prompt share the component, which a learner does not see. Moments of
+    prompts are linear in their law, so that those of a mixture are `Σ_k π_k` times those of its
+    components. Hence optimum, certificate, exact risk and population training work for mixtures as
+    for their components.
 
-    Args:
+    Attributes:
         components: Tasks of the same sizes.
-        probabilities: π_k; uniform by default.
+        probabilities: π_k, positive with sum 1. Uniform by default.
 
     Raises:
-        ValueError: if there is no component, sizes differ, or the probabilities are not as many,
-            not positive, or do not add to 1.
+        ValueError: If there is no component, sizes differ, or there is not one positive
+            probability per component with sum 1.
+
+    Examples:
+        Three quarters of the prompts have inputs at scale 1, and the others at scale 2:
+
+        >>> from mesalens import random, tasks
+        >>> functions = tasks.LinearFunctions(3)
+        >>> parts = [
+        ...     tasks.RegressionTask(tasks.Gaussian(3, scale), functions, context_length=8)
+        ...     for scale in (1.0, 2.0)
+        ... ]
+        >>> task = tasks.Mixture(parts, [0.75, 0.25])
+        >>> prompts, targets = task.sample(random.key(0), (100,))
+        >>> prompts.xs.shape
+        (100, 8, 3)
     """
 
     components: tuple[Task, ...] = eqx.field(converter=tuple)
@@ -42,7 +57,7 @@ class Mixture(Task):
 
     def __check_init__(self):
         if not self.components:
-            raise InputError("components: a mixture needs one task or more; got none.")
+            raise InputError("components must contain at least one task; got none.")
         for component in self.components:
             sizes = member("components", component, Task).sizes
             if sizes != self.components[0].sizes:
@@ -53,17 +68,17 @@ class Mixture(Task):
         kinds = {str(jax.eval_shape(each.sample, jax.random.key(0))) for each in self.components}
         if len(kinds) > 1:
             raise InputError(
-                "components must draw prompts of one kind and shape; condense all of them, or none."
+                "components must draw prompts of the same kind and shape; condense all or none."
             )
         shares = self.probabilities
         if shares.shape != (len(self.components),):
             raise InputError(
-                f"probabilities must be {len(self.components)}, one for each component; got "
-                f"{shares.tolist()}."
+                f"probabilities must have length {len(self.components)}, one for each component; "
+                f"got {shares.tolist()}."
             )
         if not (np.isfinite(shares).all() and (shares > 0).all() and abs(shares.sum() - 1) < 1e-9):
             raise InputError(
-                f"probabilities must be positive and add to 1; got {shares.tolist()}, which add to "
+                f"probabilities must be positive and add to 1; got {shares.tolist()} with the sum "
                 f"{shares.sum():.6g}."
             )
 
@@ -83,7 +98,7 @@ class Mixture(Task):
         return self.components[0].context_length
 
     def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[AnyPrompt, Targets]:
-        """Independent prompts with leading axes `shape`, and the target of each; float32.
+        """Independent prompts with leading axes `shape`, and the target of each, float32.
 
         Every component draws all prompts, and one of each is taken.
         """
@@ -100,10 +115,10 @@ class Mixture(Task):
 
     @property
     def sign_symmetric(self) -> bool:
-        """Whether all components are."""
+        """Whether all components are sign-symmetric."""
         return all(each.sign_symmetric for each in self.components)
 
     @property
     def rotation_invariant(self) -> bool:
-        """Whether all components are."""
+        """Whether all components are rotation-invariant."""
         return all(each.rotation_invariant for each in self.components)

@@ -12,16 +12,36 @@ from mesalens.tasks.noise.gaussian import GaussianNoise
 
 
 class RegressionTask(FactoredTask):
-    """Covariates × functions × noise × distractors × context length, each chosen freely.
+    r"""In-context regression: covariates, functions and noise are chosen independently.
 
-        x_i ~ covariates,  f ~ functions,  y_i = f(x_i) + noise,   i = 1 … n and the query;
+    $$x_i \sim \text{covariates}, \quad f \sim \text{functions}, \quad
+    y_i = f(x_i) + \text{noise}, \quad i = 1, \dots, n \text{ and the query}$$
 
-    then `distractors` replace some labels of the context, never the target. The target is the label
+    Then `distractors` replace some labels of the context, never the target. The target is the label
     of the query with its noise, so no learner has a risk below the variance of that noise.
 
+    Attributes:
+        covariates: The distribution of the inputs.
+        functions: The prior of the functions.
+        context_length: n, the number of examples in a prompt.
+        noise: The law of the label noise. By default there is none.
+        distractors: Labels that are replaced. By default none are.
+
     Raises:
-        ValueError: if a factor is of the wrong kind, sizes differ, or there are more distractors
+        ValueError: If a factor is of the wrong kind, sizes differ, or there are more distractors
             than examples.
+
+    Examples:
+        >>> from mesalens import random, tasks
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(5),
+        ...     tasks.LinearFunctions(5),
+        ...     context_length=20,
+        ...     noise=tasks.GaussianNoise(0.1),
+        ... )
+        >>> prompts, targets = task.sample(random.key(0), (100,))
+        >>> prompts.xs.shape, prompts.ys.shape, targets.shape
+        ((100, 20, 5), (100, 20, 1), (100, 1))
     """
 
     noise: Noise = eqx.field(default_factory=GaussianNoise, kw_only=True)
@@ -36,9 +56,9 @@ class RegressionTask(FactoredTask):
             raise InputError(f"distractors must be at most context_length={n}; got {count}.")
 
     def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> tuple[Prompt, Targets]:
-        """Independent prompts with leading axes `shape`, and the target of each; float32.
+        """Independent prompts with leading axes `shape`, and the target of each, float32.
 
-        One draw of a whole batch is faster than `jax.vmap` over keys, and as good.
+        One draw of a whole batch is faster than `jax.vmap` over keys, and equivalent.
         """
         covariate_key, function_key, noise_key, distractor_key = jax.random.split(key, 4)
         xs = self.covariates.prompts(covariate_key, shape, self.context_length + 1)

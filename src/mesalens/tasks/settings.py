@@ -17,7 +17,7 @@ from mesalens.tasks.regression import RegressionTask
 
 
 class FactoredSettings(KindSettings):
-    """What tasks of covariates × functions share."""
+    """Settings that all tasks of covariates and functions share."""
 
     model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
 
@@ -39,7 +39,7 @@ class FactoredSettings(KindSettings):
 
 
 class RegressionSettings(FactoredSettings):
-    """Settings of a `RegressionTask`, or of the `CondensedTask` of one."""
+    """Settings of a [`RegressionTask`][mesalens.tasks.RegressionTask], condensed or not."""
 
     kind: Literal["regression"] = "regression"
     noise: Annotated[Any, Member("noise")] = "gaussian"
@@ -50,7 +50,14 @@ class RegressionSettings(FactoredSettings):
     """draw S itself, for Gaussian covariates and noise and linear functions"""
 
     def build(self, **context: Any) -> Task:
-        """The task; raises `ValueError` for values that make none."""
+        """The task.
+
+        Args:
+            **context: Not used.
+
+        Raises:
+            ValueError: If the settings do not give a valid task.
+        """
         task = RegressionTask(
             *self.factors(),
             context_length=self.context_length,
@@ -61,15 +68,25 @@ class RegressionSettings(FactoredSettings):
 
 
 class ClassificationSettings(FactoredSettings):
-    """Settings of a `ClassificationTask`: the values of the functions are logits of classes."""
+    """Settings of a [`ClassificationTask`][mesalens.tasks.ClassificationTask].
+
+    The values of the functions are the logits of the classes.
+    """
 
     kind: Literal["classification"] = "classification"
     outputs: int = 2
     temperature: float = 0.0
-    """of the softmax from which classes are drawn; at 0 the largest logit is the class"""
+    """temperature of the softmax that draws the classes; at 0 the largest logit gives the class"""
 
     def build(self, **context: Any) -> Task:
-        """The task; raises `ValueError` for values that make none."""
+        """The task.
+
+        Args:
+            **context: Not used.
+
+        Raises:
+            ValueError: If the settings do not give a valid task.
+        """
         sizes = {"context_length": self.context_length, "temperature": self.temperature}
         return ClassificationTask(*self.factors(), **sizes)
 
@@ -87,7 +104,10 @@ def _components(value: Any) -> Any:
 
 
 class MixtureSettings(KindSettings):
-    """Settings of a `Mixture`: tasks, each with the settings of a task and its `probability`."""
+    """Settings of a [`Mixture`][mesalens.tasks.Mixture].
+
+    Each component has the settings of a task and, optionally, its `probability`.
+    """
 
     model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
 
@@ -96,10 +116,17 @@ class MixtureSettings(KindSettings):
     """tasks, or a JSON file with a list of them: [{"probability": 0.5, "dim": 5, …}, …]"""
 
     def build(self, **context: Any) -> Task:
-        """The task; raises `ValueError` for values that make none."""
+        """The task.
+
+        Args:
+            **context: Not used.
+
+        Raises:
+            ValueError: If the settings do not give a valid task.
+        """
         given = [each.get("probability") for each in self.components]
         tasks = [{n: v for n, v in each.items() if n != "probability"} for each in self.components]
         if None in given and any(each is not None for each in given):
-            raise InputError("components: give all of them a probability, or none.")
+            raise InputError("components must all have a probability, or none of them.")
         shares: Any = None if None in given else given
         return Mixture(tuple(Member("task").read(each).build() for each in tasks), shares)

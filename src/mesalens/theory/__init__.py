@@ -1,4 +1,4 @@
-"""Exact results: constructions, best step sizes, risks, the optimal layer and its certificate."""
+"""Exact results: constructions, best step sizes, risks, the optimal layer, its certificate."""
 
 import lazy_loader
 

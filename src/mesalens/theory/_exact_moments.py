@@ -9,11 +9,17 @@ from mesalens.theory.moments import ContextMoments
 
 
 def has_exact_moments(task: Task) -> bool:
-    """Whether `exact_moments` knows the task.
+    """Whether [`exact_moments`][mesalens.theory.exact_moments] supports a task.
 
-    It does if functions are linear, covariates and noise state their moments, and the noise is
-    symmetric; if they are a pool, or inputs are correlated, also as `has_shared_moments` says; and
-    a mixture if it knows all components.
+    It does if functions are linear, covariates and noise define their moments, and the noise is
+    symmetric; and in some cases with a pool of functions or correlated inputs. It supports a
+    mixture if it supports all components.
+
+    Args:
+        task: The task.
+
+    Returns:
+        Whether the moments can be computed exactly.
     """
     if isinstance(task, Mixture):
         return all(map(has_exact_moments, task.components))
@@ -29,10 +35,18 @@ def has_exact_moments(task: Task) -> bool:
 
 
 def exact_moments(task: Task) -> ContextMoments:
-    """The moments of a task, exactly: `linear_moments`, `shared_moments` or `mixture_moments`.
+    """The exact moments of a task.
+
+    They are computed by `linear_moments`, `shared_moments` or `mixture_moments`.
+
+    Args:
+        task: The task.
+
+    Returns:
+        The moments, in float64.
 
     Raises:
-        ValueError: if they are not known, infinite, or too many to be held in memory.
+        ValueError: If they are not known, infinite, or too large for memory.
     """
     if isinstance(task, Mixture):
         return mixture_moments(list(map(exact_moments, task.components)), task.probabilities)

@@ -16,26 +16,32 @@ from mesalens.theory.symmetric import bilinear
 
 
 def population_risk(layer: LinearTransformer, moments: ContextMoments) -> Float[Array, ""]:
-    """E‖ŷ - y_query‖² of one layer, a differentiable polynomial in its weights.
+    r"""The risk E‖ŷ - y_query‖² of one layer, a differentiable polynomial in its weights.
 
     With `b_hk` the row of `B_h` that writes to output k, `A_h` the columns that read the query
     `e_q = (x_q, -W_0 x_q)`, and `Γ_k = -Σ_h sym(b_hk ⊗ A_h)`, the prediction is
-    `ŷ_k = (W_0 x_q)_k + Γ_k · (S ⊗ x_q)`, and, in the notation of `ContextMoments`,
+    `ŷ_k = (W_0 x_q)_k + Γ_k · (S ⊗ x_q)`, and, in the notation of
+    [`ContextMoments`][mesalens.theory.ContextMoments],
 
-        R = E‖y_q - W_0 x_q‖² - 2 Σ_k Γ_k · (cross - mean ⊗ E[z_q (W_0 x_q)^T])_k
-          + Σ_k tr(Γ_k^T second Γ_k query),
+    $$\begin{aligned} R = & \; E\|y_q - W_0 x_q\|^2
+    - 2 \sum_k \Gamma_k \cdot (\text{cross} - \text{mean} \otimes E[z_q (W_0 x_q)^T])_k \\
+    & + \sum_k \operatorname{tr}(\Gamma_k^T \, \text{second} \, \Gamma_k \, \text{query}).
+    \end{aligned}$$
 
-    the last term with `joint` in place of `second ⊗ query` if there is one.
+    The last term has `joint` in place of `second ⊗ query` if there is one.
 
     It has the precision of the weights: give them in float64, inside `jax.enable_x64(True)`, where
     small differences matter.
 
     Args:
-        layer: one layer, with any number of heads.
-        moments: of the task.
+        layer: One layer, with any number of heads.
+        moments: The moments of the task.
+
+    Returns:
+        The risk, of shape ().
 
     Raises:
-        ValueError: for more than one layer, or sizes other than those of the task.
+        ValueError: If there is more than one layer, or sizes differ from those of the task.
     """
     d, m = moments.inputs.shape[0], moments.outputs
     if layer.layers != 1 or (layer.dim, layer.outputs) != (d, m):
@@ -71,21 +77,43 @@ def population_risk(layer: LinearTransformer, moments: ContextMoments) -> Float[
 
 
 def layer_risk(layer: LinearTransformer, moments: ContextMoments) -> float:
-    """`population_risk` in float64, as a number.
+    """The exact risk E‖ŷ - y_query‖² of one layer, in float64.
 
     Args:
-        layer: one layer of linear self-attention.
+        layer: One layer of linear self-attention.
         moments: `task_moments(task)` of the task on which it is measured.
 
+    Returns:
+        `population_risk` as a number.
+
     Raises:
-        ValueError: as `population_risk`.
+        ValueError: As `population_risk`.
+
+    Examples:
+        >>> from mesalens import tasks, theory
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=14
+        ... )
+        >>> moments = theory.task_moments(task)
+        >>> best = theory.optimal_lsa(task, moments)
+        >>> print(f"{theory.layer_risk(best.layer(), moments):.6f}")
+        1.500000
     """
     with jax.enable_x64(True):
         return float(population_risk(in_precision(layer, jnp.float64), moments))
 
 
 def layer_risks(layers: LinearTransformer, moments: ContextMoments) -> Float[np.ndarray, " seeds"]:
-    """`layer_risk` of every layer in a pytree with a leading axis, as training leaves it."""
+    """The exact risks of several layers, in float64.
+
+    Args:
+        layers: One layer of linear self-attention for each seed, on a leading axis, as in
+            `Training.learners`.
+        moments: The moments of the task.
+
+    Returns:
+        `layer_risk` of each layer, of shape (seeds,).
+    """
     with jax.enable_x64(True):
         risks = eqx.filter_vmap(lambda layer: population_risk(layer, moments))
         return np.asarray(eqx.filter_jit(risks)(in_precision(layers, jnp.float64)))
@@ -94,21 +122,24 @@ def layer_risks(layers: LinearTransformer, moments: ContextMoments) -> Float[np.
 def distances(
     layers: LinearTransformer, others: LinearTransformer, moments: ContextMoments
 ) -> Float[np.ndarray, " seeds"]:
-    """E‖ŷ - ŷ'‖² / E‖ŷ‖² for each layer and its partner in another such pytree, exactly.
+    """The relative distances E‖ŷ - ŷ'‖² / E‖ŷ‖² of pairs of layers, exactly.
 
     The difference of two layers from W_0 = 0 is a layer with the heads of both, and its second
     moment is its risk where every target is 0.
 
     Args:
-        layers: one layer of linear self-attention for each seed, on a leading axis.
-        others: as many layers.
-        moments: of the task.
+        layers: One layer of linear self-attention for each seed, on a leading axis.
+        others: As many layers.
+        moments: The moments of the task.
+
+    Returns:
+        The distance of each pair, of shape (seeds,).
 
     Raises:
-        ValueError: if layers have initial weights, or as `population_risk`.
+        ValueError: If layers have initial weights; otherwise as `population_risk`.
     """
     if layers.start is not None or others.start is not None:
-        raise InputError("initial_weights must be None in both layers whose distance is asked for.")
+        raise InputError("initial_weights must be None in all layers to compare.")
     no_targets = dataclasses.replace(
         moments, target=0 * moments.target, cross=0 * moments.cross, null_risk=0.0, replicates=()
     )

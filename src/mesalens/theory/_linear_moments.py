@@ -16,42 +16,54 @@ LARGEST = 80
 
 
 def linear_moments(task: RegressionTask) -> ContextMoments:
-    """The moments of a task with linear functions and symmetric noise, exactly.
+    r"""The exact moments of a task with linear functions and symmetric noise.
 
     They follow from `M = E[z z^T]` and `F(G) = E[(z^T G z) z z^T]` of the covariates, and from the
     variance `s + z^T H z` given z and the mean fourth cumulant κ4 of the noise.
 
     A label is `y = W z + ε`, the rows of W independent, each with covariance Λ around its row of
     the mean W̄. With `J = [I; W̄]`, `N = [0; I]`, its columns n_k, and `NN = N N^T` a token is
-    `e = J z + N b`. Given z the m entries of b are independent, each a normal of variance
-    `z^T Λ z` plus noise: they have the variance `v = s + z^T Q z`, `Q = Λ + H`, odd moments 0 and
-    the fourth cumulant of the noise. With every sum over the different ways to give the four places
-    to the factors,
+    `e = J z + N b`. Given z the m entries of b are independent with variance `v = s + z^T Q z`,
+    `Q = Λ + H`, odd moments 0 and the fourth cumulant of the noise. Writing Σ_6 (and likewise Σ_3)
+    for the sum over the different ways to give the four places to the factors,
 
-        E[e e^T]         = J M J^T + E[v] NN                                                   =: μ
-        E[e ⊗ e ⊗ e ⊗ e] = E[(J z)^⊗4] + Σ_6 (J E[v z z^T] J^T) ⊗ NN + E[v²] Σ_3 NN ⊗ NN
-                         + κ4 Σ_k n_k ⊗ n_k ⊗ n_k ⊗ n_k
+    $$E[e e^T] = J M J^T + E[v] NN =: \mu$$
 
-        E[v] = s + tr(Q M),   E[v z z^T] = s M + F(Q),   E[v²] = s² + 2 s tr(Q M) + tr(Q F(Q)),
+    $$E[e^{\otimes 4}] = E[(J z)^{\otimes 4}]
+    + \textstyle\sum_6 (J E[v z z^T] J^T) \otimes NN + E[v^2] \sum_3 NN \otimes NN
+    + \kappa_4 \sum_k n_k^{\otimes 4}$$
 
-    and for two examples of one prompt, which share W but no noise,
+    $$E[v] = s + \operatorname{tr}(Q M), \qquad E[v z z^T] = s M + F(Q)$$
 
-        E[e e^T ⊗ e' e'^T] = μ ⊗ μ + C,   C = Σ_4 NN ⊗ (J M Λ M J^T) + tr(M Λ M Λ) Σ_2 NN ⊗ NN,
+    $$E[v^2] = s^2 + 2 s \operatorname{tr}(Q M) + \operatorname{tr}(Q F(Q)).$$
+
+    For two examples of one prompt, which share W but no noise,
+
+    $$E[e e^T \otimes e' e'^T] = \mu \otimes \mu + C$$
+
+    $$C = \textstyle\sum_4 NN \otimes (J M \Lambda M J^T)
+    + \operatorname{tr}(M \Lambda M \Lambda) \sum_2 NN \otimes NN,$$
 
     the sums over the ways in which each factor takes one place of e and one of e'. A distractor is
     a token with W = 0 and Gaussian noise of its own, and shares nothing. S sums over c examples and
-    k distractors, so that its covariance is c times that of e e^T, k times that of a distractor,
-    and c (c - 1) C.
+    k distractors, so that its covariance is c times that of e e^T, plus k times that of a
+    distractor, plus c (c - 1) C.
+
+    Args:
+        task: Linear regression with symmetric noise.
+
+    Returns:
+        The moments, in float64.
 
     Raises:
-        ValueError: if functions are not linear, noise is not symmetric, d + m is above 80 (the
-            tensors have (d + m)⁴ entries), or moments are not stated or infinite.
+        ValueError: If functions are not linear, noise is not symmetric, d + m is above 80 (the
+            tensors have (d + m)⁴ entries), or moments are not defined or infinite.
     """
     task, functions = linear_regression(task)
     if not task.noise.symmetric:
         raise InputError(
-            f"noise must be symmetric for exact moments; {type(task.noise).__name__} does not say "
-            "that it is: state symmetric in the class, or simulate them instead."
+            f"noise must be symmetric for exact moments; {type(task.noise).__name__} does not set "
+            "symmetric: set it in the class if it is, or simulate the moments instead."
         )
     covariates, R = task.covariates.standardised()
     d, m = R.shape[1], task.outputs
@@ -99,7 +111,7 @@ class _Label(NamedTuple):
 
 
 def fourth_moments(covariates: Covariates) -> Float[np.ndarray, "d d d d"]:
-    """E[z ⊗ z ⊗ z ⊗ z], from the contraction F(G) that covariates state."""
+    """E[z ⊗ z ⊗ z ⊗ z], from the contraction F(G) of the covariates."""
     d = covariates.dim
     eye, tensor = np.eye(d), np.empty((d, d, d, d))
     for a, b in itertools.combinations_with_replacement(range(d), 2):

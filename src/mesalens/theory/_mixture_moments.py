@@ -18,13 +18,16 @@ def mixture_moments(
 ) -> ContextMoments:
     """The moments of a mixture that draws a prompt from part k with probability π_k.
 
-    Every moment is linear in the law of a prompt, and so `Σ_k π_k` times that of part k. That holds
-    for `E[s ⊗ z ⊗ s ⊗ z]`, but not for its factors: where the covariances of queries differ, the
-    component is shared by context and query, and the mixture has a `joint` moment.
+    Every moment is linear in the law of a prompt, hence `Σ_k π_k` times that of part k. This holds
+    for `E[s ⊗ z ⊗ s ⊗ z]`, but not for its factors: if the covariances of queries differ, context
+    and query share the component, and the mixture has a `joint` moment.
 
     Args:
-        parts: Moments of the components; simulated ones have as many groups.
-        probabilities: π_k.
+        parts: Moments of the components. Simulated ones have equally many groups.
+        probabilities: π_k, of shape (K,).
+
+    Returns:
+        The moments of the mixture.
     """
     if any(part.replicates for part in parts):
         groups = max(len(part.replicates) for part in parts)

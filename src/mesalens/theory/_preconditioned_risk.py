@@ -7,16 +7,21 @@ from mesalens.theory.moments import ContextMoments
 
 
 def preconditioned_risk(P: Float[np.ndarray, "d d"], moments: ContextMoments) -> float:
-    """E‖ŷ - y_q‖² of `ŷ = x_q^T P Σ_i y_i x_i`, in float64.
+    r"""The exact risk E‖ŷ - y_q‖² of the step `ŷ = x_q^T P Σ_i y_i x_i`, in float64.
 
-        R = E‖y_q‖² - 2 tr(P Σ_k E[s_k y_qk x_q^T]) + tr(P Σ_k E[s_k s_k^T] P^T E[x x^T]),
+    $$R = E\|y_q\|^2 - 2 \operatorname{tr}\Big(P \sum_k E[s_k y_{qk} x_q^T]\Big)
+    + \operatorname{tr}\Big(P \sum_k E[s_k s_k^T] P^T E[x x^T]\Big), \qquad
+    s_k = \sum_i y_{ik} x_i$$
 
-    with `s_k = Σ_i y_ik x_i`; the last term is `Σ_k E[(x_q^T P s_k)²]` where context and query
-    share more than f. `best_descent` gives the P for which it is least.
+    The last term is `Σ_k E[(x_q^T P s_k)²]` if context and query share more than f.
+    [`best_descent`][mesalens.theory.best_descent] gives the P for which the risk is smallest.
 
     Args:
         P: The preconditioner, which includes the step size on `1/2 Σ_i ‖W x_i - y_i‖²`.
-        moments: Of the task.
+        moments: The moments of the task.
+
+    Returns:
+        The risk.
     """
     step = moments.inputs.T @ P @ moments.inputs  # in the coordinates z of the moments
     gain = np.trace(step @ moments.of_labels()[1])

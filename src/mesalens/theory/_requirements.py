@@ -18,9 +18,9 @@ def independent(task: Task) -> RegressionTask:
     task = regression(task)
     if not task.covariates.independent:
         raise InputError(
-            f"covariates must be independent for this result; got {type(task.covariates).__name__}:"
-            " task_moments knows them, with linear functions or a pool, Gaussian noise of one "
-            "variance, no distractors, and d + m up to 17."
+            f"covariates must be independent for this result; got {type(task.covariates).__name__}."
+            " task_moments supports them for linear functions or a pool, Gaussian noise that does "
+            "not depend on x, no distractors, and d + m up to 17."
         )
     return task
 
@@ -38,8 +38,8 @@ def linear_regression(
     if not isinstance(task.functions, LinearFunctions):
         raise InputError(
             "functions must be LinearFunctions for an exact result; got "
-            f"{type(task.functions).__name__}: simulate it instead."
+            f"{type(task.functions).__name__}; simulate the task instead."
         )
     if not distractors and int(task.distractors.count):
-        raise InputError("distractors must be 0 for this exact result; simulate it instead.")
+        raise InputError("distractors must be 0 for this exact result; simulate the task instead.")
     return task, task.functions

@@ -24,8 +24,8 @@ AT_ONCE = 4096
 def has_shared_moments(task: RegressionTask) -> bool:
     """Whether `shared_moments` knows the task.
 
-    Functions are a pool, or linear with correlated inputs; inputs and noise state their moments,
-    the noise is symmetric and has one variance, Gaussian beside correlated inputs; there are no
+    Functions are a pool, or linear with correlated inputs; inputs and noise define their moments,
+    the noise is symmetric, independent of x, and Gaussian if inputs are correlated; there are no
     distractors; and d + m is not above `LARGEST`.
     """
     correlated = isinstance(task.covariates, CorrelatedGaussian)
@@ -43,19 +43,25 @@ def has_shared_moments(task: RegressionTask) -> bool:
 
 
 def shared_moments(task: RegressionTask) -> ContextMoments:
-    """The moments of a task with a pool of functions, or with correlated inputs, exactly.
+    """The exact moments of a task with a pool of functions, or with correlated inputs.
 
     A token is linear in `u = (z, ε)`: its first entries are z, and `y_k = v_k · u` with
     `v_k = (R^T w_k, n_k)`, n_k a unit vector, the same in all examples of a prompt. So moments of S
     are moments of u, in which W does not occur, contracted with `E[v ⊗ … ⊗ v]`, up to four factors,
-    at the places of labels. A pool enters through these means alone, `1/M Σ_j v_j ⊗ … ⊗ v_j`, and
-    a Gaussian prior through a finite one with the same means.
+    at the places of labels. A pool enters only through these means, `1/M Σ_j v_j ⊗ … ⊗ v_j`, and
+    a Gaussian prior through a finite pool with the same means.
 
     A sum over examples is n times a moment of one and n (n - 1) times one of two. Correlated inputs
     are Gaussian, and a moment is a sum over all pairings of its factors (Isserlis).
 
+    Args:
+        task: Regression with functions from a pool, or linear functions of correlated inputs.
+
+    Returns:
+        The moments, in float64.
+
     Raises:
-        ValueError: if d + m is above 48, or above 17 for correlated inputs.
+        ValueError: If d + m is above 48, or above 17 for correlated inputs.
     """
     correlated = isinstance(task.covariates, CorrelatedGaussian)
     n, m, limit = task.context_length, task.outputs, LARGEST[correlated]

@@ -36,23 +36,29 @@ def simulated_moments(
     relative_error: float = 1e-3,
     progress: Progress = lambda title, total: lambda done: None,
 ) -> ContextMoments:
-    """The moments of any regression task, by simulation to a requested precision.
+    r"""The moments of any regression task, simulated to a requested precision.
 
     Prompts are drawn until the risk of the best step of descent and the certified bound have the
-    requested relative error, by the jackknife over 20 groups of prompts (`estimate`). They are
-    drawn in chunks and summed, so memory does not grow with their number. Each of the n + 1
-    examples of a prompt serves as its query in turn:
+    requested relative error, by the jackknife over 20 groups of prompts
+    ([`estimate`][mesalens.theory.estimate]). They are drawn in chunks and summed, so that memory
+    does not grow with their number. Each of the n + 1 examples of a prompt serves as its query in
+    turn:
 
-        E[S ⊗ z_q ⊗ y_q] = 1/(n+1) E[Σ_j (S_all - e_j e_j^T) ⊗ z_j ⊗ y_j].
+    $$E[S \otimes z_q \otimes y_q] =
+    \frac{1}{n+1} E\Big[\sum_j (S_\text{all} - e_j e_j^T) \otimes z_j \otimes y_j\Big].$$
 
     Args:
-        task: any regression task.
-        key: of the random numbers, `mesalens.random.key(0)` by default.
-        relative_error: of the risk and of the bound.
-        progress: `progress(title, prompts)` returns a function that is told the prompts done.
+        task: Any regression task.
+        key: A random key. By default `mesalens.random.key(0)`.
+        relative_error: The relative error of the risk and of the bound.
+        progress: `progress(title, prompts)` returns a function that is called with the number of
+            prompts that are done.
+
+    Returns:
+        The moments, with `replicates` for standard errors.
 
     Raises:
-        ValueError: if labels are not finite, d + m is above 48, or 2 · 10⁸ prompts do not give the
+        ValueError: If labels are not finite, d + m is above 48, or 2 · 10⁸ prompts do not give the
             precision (heavy tails).
     """
     positive("relative_error", relative_error)
@@ -99,8 +105,8 @@ def simulated_moments(
         if max(wanted, needed / 10) * GROUPS * chunk > MOST_PROMPTS:
             raise InputError(
                 f"relative_error={relative_error:g} needs more than {MOST_PROMPTS:,} prompts (it "
-                f"is {share * relative_error:.2g} after {rounds * GROUPS * chunk:,}); ask for less "
-                "precision, or choose lighter tails."
+                f"was {share * relative_error:.2g} after {rounds * GROUPS * chunk:,}); ask for "
+                "less precision, or choose lighter tails."
             )
 
 

@@ -20,19 +20,24 @@ class ConditionWarning(UserWarning):
 
 
 def task_moments(task: Task, **simulation: Any) -> ContextMoments:
-    """The exact moments of a task if they are known (`has_exact_moments`), else simulated ones.
+    """The moments of a task: exact if they are known, otherwise simulated.
 
-    Those of a `Mixture` are the means of its components' (`mixture_moments`).
+    They are exact if [`has_exact_moments`][mesalens.theory.has_exact_moments] says so. Those of a
+    `Mixture` are the means of its components' (`mixture_moments`).
 
-    Warns (`ConditionWarning`) if the covariance of the inputs is so nearly singular that a
+    A `ConditionWarning` is issued if the covariance of the inputs is so close to singular that a
     preconditioner has few correct digits.
 
     Args:
-        task: the task.
-        **simulation: options of `simulated_moments`, which exact moments ignore.
+        task: The task.
+        **simulation: Arguments of [`simulated_moments`][mesalens.theory.simulated_moments], which
+            exact moments ignore.
+
+    Returns:
+        The moments, in float64.
 
     Raises:
-        ValueError: if inputs or noise have no finite fourth moments, or the task is not a
+        ValueError: If inputs or noise have no finite fourth moments, or the task is not a
             `RegressionTask` or a `Mixture` of them.
     """
     moments = _moments(task, simulation)

@@ -9,51 +9,66 @@ from mesalens.checks import non_negative, positive
 
 
 class AsymptoticRisk(NamedTuple):
-    """Limits of E(ŷ - y_query)² on new tasks, and on the pool that the prompts came from."""
+    """Limits of the risk E(ŷ - y_query)².
+
+    Attributes:
+        new_tasks: The risk on new tasks.
+        pool: The risk on the pool of tasks that the prompts came from.
+    """
 
     new_tasks: float
     pool: float
 
     @property
     def gap(self) -> float:
-        """How much less the layer errs on the pool: what it has memorised."""
+        """How much lower the risk is on the pool, which the layer has memorised."""
         return self.new_tasks - self.pool
 
 
 def asymptotic_risk(
     context: float, diversity: float, prompts: float, noise: float, ridge: float = 0.0
 ) -> AsymptoticRisk:
-    """Limits of the risks of a layer `ŷ = tr(Γ H^T)` that ridge regression fits to N prompts.
+    r"""Limits of the risks of a layer `ŷ = tr(Γ H^T)` that ridge regression fits to N prompts.
 
-        x ~ N(0, I/d),  w one of K tasks from N(0, I),  y = w·x + noise,  ℓ examples,
-        H = x_q h^T,  h = (d/ℓ Σ_i y_i x_i, 1/ℓ Σ_i y_i²),
-        Γ = argmin 1/N Σ (tr(Γ H^T) - y_query)² + λ/d ‖Γ‖²,
+    $$x \sim N(0, I/d), \quad w \text{ one of } K \text{ tasks from } N(0, I), \quad
+    y = w \cdot x + \text{noise}, \quad \ell \text{ examples},$$
 
-    as d → ∞ with α = ℓ/d, κ = K/d and τ = N/d² fixed. Only the mean square of the features matters
-    there: I/d ⊗ B with `B = x* I + R`, `x* = (1 + ρ)/α`, and R of the K tasks, whose spectrum is
-    that of Marchenko and Pastur:
+    $$H = x_q h^T, \qquad
+    h = \Big(\frac{d}{\ell} \sum_i y_i x_i, \; \frac{1}{\ell} \sum_i y_i^2\Big)$$
 
-        m(z) = lim tr(R + z)^-1 / d = 2 / (b + √(b² + 4z/κ)),   b = z + 1 - 1/κ.
+    $$\Gamma = \operatorname{argmin} \frac{1}{N} \sum (\operatorname{tr}(\Gamma H^T) - y_q)^2
+    + \frac{\lambda}{d} \|\Gamma\|^2$$
+
+    as d → ∞ with α = ℓ/d, κ = K/d and τ = N/d² fixed. In this limit only the mean square of the
+    features matters: I/d ⊗ B with `B = x* I + R`, `x* = (1 + ρ)/α`, and R of the K tasks, whose
+    spectrum is that of Marchenko and Pastur:
+
+    $$m(z) = \lim \frac{1}{d} \operatorname{tr}(R + z)^{-1} =
+    \frac{2}{b + \sqrt{b^2 + 4 z / \kappa}}, \qquad b = z + 1 - \frac{1}{\kappa}.$$
 
     The best Γ for the pool is `R B^-1`, and ridge regression with d² unknowns has the deterministic
-    equivalent `R (B + ν)^-1`, where `ν - λ = ν/τ · tr B (B + ν)^-1 / d`. With `z = x* + ν`,
+    equivalent `R (B + ν)^-1`, where `ν - λ = ν/τ · tr B (B + ν)^-1 / d`. With `z = x* + ν` and
+    `t = tr R² (R + z)^-2 / d = 1 - 2 z m - z² m'` the risks on the pool and on new tasks are
 
-        pool       E_K = (ρ + z - z² m - ν t) / (1 - (1 - 2 ν m - ν² m') / τ)
-        new tasks  E   = 1 + ρ - 2 (1 - z m) + (1 + x*) (t + E_K (m + ν m') / τ)
+    $$E_K = \frac{\rho + z - z^2 m - \nu t}{1 - (1 - 2 \nu m - \nu^2 m') / \tau}$$
 
-    and `t = tr R² (R + z)^-2 / d = 1 - 2 z m - z² m'`. Without a ridge ν = 0 for τ ≥ 1; at
-    τ = 1 both risks are infinite. As τ → ∞ and then α → ∞ the gap is 1 - κ below κ = 1, and 0
-    above.
+    $$E = 1 + \rho - 2 (1 - z m) + (1 + x^*) \left(t + \frac{E_K}{\tau} (m + \nu m')\right).$$
+
+    Without a ridge ν = 0 for τ ≥ 1; at τ = 1 both risks are infinite. As τ → ∞ and then α → ∞ the
+    gap is 1 - κ for κ < 1, and 0 otherwise.
 
     Args:
         context: α, positive.
         diversity: κ, positive; infinite if each prompt has a task of its own.
         prompts: τ, positive; infinite for the best layer for the pool.
         noise: ρ, the variance of the label noise.
-        ridge: λ.
+        ridge: λ, at least 0.
+
+    Returns:
+        The limits of both risks.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: If an argument is out of range.
 
     Source: Lu, Letey, Zavatone-Veth, Maiti and Pehlevan (2025), arXiv 2405.11751. Derived here as
     above; without a ridge the values are those of their published code.

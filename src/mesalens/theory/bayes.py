@@ -1,4 +1,4 @@
-"""The Bayes risk of linear functions: what no learner goes below."""
+"""The Bayes risk of linear functions."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -23,27 +23,43 @@ MOST_NUMBERS = 2**24
 def bayes_risk(
     task: Task, *, key: Key[Array, ""] | None = None, relative_error: float = 1e-3
 ) -> Estimate:
-    """E‖E[y_q | prompt] - y_q‖² for linear functions with a Gaussian prior and Gaussian noise.
+    r"""The Bayes risk of a task, the smallest risk that a learner can have.
 
-    Given the inputs of a context, everything else is integrated exactly. With `Z = X L`,
-    Λ = L L^T, the noise variances `D = diag(v(x_1), …, v(x_n))` and M = E[x x^T],
+    It is that of the posterior mean, `E‖E[y_q | prompt] - y_q‖²`, and known for linear functions
+    with a Gaussian prior and Gaussian noise. Given the inputs of a context, everything else is
+    integrated exactly. With `Z = X L`, Λ = L L^T, the noise variances `D = diag(v(x_1), …, v(x_n))`
+    and `M = E[x x^T]`,
 
-        R = E_X[m tr(M Λ_X)] + m E[v(x)],      Λ_X = L (I - Z^T (Z Z^T + D)^+ Z) L^T,
+    $$R = E_X[m \operatorname{tr}(M \Lambda_X)] + m E[v(x)], \qquad
+    \Lambda_X = L (I - Z^T (Z Z^T + D)^+ Z) L^T,$$
 
-    the posterior covariance of a row of W; the prior mean does not matter. It depends on the
-    context through `Z^T D^-1 Z` alone, which is drawn directly for Gaussian inputs and noise of one
-    variance (Wishart, by Bartlett's decomposition), so that the cost is free of n. For others
-    inputs are drawn and summed in pieces of bounded size. Without noise the risk is 0 if the
-    context spans all inputs.
+    where Λ_X is the posterior covariance of a row of W; the prior mean does not matter. It depends
+    on the context only through `Z^T D^-1 Z`. For Gaussian inputs and noise of constant variance
+    this matrix is drawn directly (Wishart, by Bartlett's decomposition), so that the cost is
+    independent of n. Otherwise inputs are drawn and summed in pieces of bounded size. Without noise
+    the risk is 0 if the context spans all inputs.
 
     Args:
-        task: linear regression without distractors.
-        key: of the simulated contexts, `mesalens.random.key(0)` by default.
-        relative_error: standard error over risk at which simulation stops, where risks below a
-            millionth of the prior's count as that; it also stops after 2^18 contexts.
+        task: Linear regression without distractors.
+        key: A random key for the contexts. By default `mesalens.random.key(0)`.
+        relative_error: Simulation stops at this ratio of standard error and risk, where risks
+            below a millionth of the prior's count as that, or after 2^18 contexts.
+
+    Returns:
+        The risk with its standard error.
 
     Raises:
-        ValueError: if functions are not linear, noise is not Gaussian, or there are distractors.
+        ValueError: If functions are not linear, noise is not Gaussian, or there are distractors.
+
+    Examples:
+        With three examples in five dimensions and no noise, two directions remain unknown:
+
+        >>> from mesalens import tasks, theory
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=3
+        ... )
+        >>> print(f"{theory.bayes_risk(task).value:.3f}")
+        2.000
     """
     positive("relative_error", relative_error)
     task, functions = linear_regression(task, distractors=False)

@@ -12,11 +12,15 @@ from mesalens.theory.moments import ContextMoments
 class Certificate(eqx.Module):
     """A lower bound for the risk of every one-layer linear self-attention on a task.
 
-    `lower_bound` holds for any number of heads and any weights. `gap` is the risk of the best known
-    layer with one head minus the bound. If the gap is within `tolerance` (1e-9 of the risk of
-    predicting zero for exact moments, four standard errors for simulated ones) that layer is
-    globally optimal. `method` is "exact" or "simulation"; `standard_errors` has those of
-    `lower_bound` and `gap` in the second case.
+    If the gap is within the tolerance, the best known layer is globally optimal.
+
+    Attributes:
+        lower_bound: A bound for layers with any number of heads and any weights.
+        gap: The risk of the best known layer with one head minus the bound.
+        method: `"exact"` or `"simulation"`, for the moments of the task.
+        tolerance: 1e-9 of the risk of predicting zero for exact moments, four standard errors for
+            simulated ones.
+        standard_errors: Those of `lower_bound` and `gap`, for simulated moments.
     """
 
     lower_bound: float
@@ -49,22 +53,24 @@ class Certificate(eqx.Module):
 
 
 def lower_bound(moments: ContextMoments, *, start: bool = False) -> float:
-    """The risk of the best predictor linear in all of `S ⊗ x_q`.
+    r"""The risk of the best predictor linear in `S ⊗ x_q`, a lower bound for every LSA layer.
 
-        min_Γ E‖y_q - Γ · (S ⊗ x_q)‖²
+    $$\min_\Gamma E\|y_q - \Gamma \cdot (S \otimes x_q)\|^2$$
 
-    It is a lower bound for every one-layer linear self-attention: a layer is the case
-    `Γ_k = -Σ_h sym(b_hk ⊗ A_h)`, of rank one for each head. Without that constraint the problem is
-    least squares, hence convex, and solved exactly.
+    A one-layer linear self-attention is the case `Γ_k = -Σ_h sym(b_hk ⊗ A_h)`, of rank one for each
+    head. Without that constraint the problem is least squares, hence convex, and solved exactly.
 
     Args:
-        moments: of the task.
-        start: whether layers may have a start W_0, and so any linear function of the query as well:
+        moments: The moments of the task.
+        start: Whether layers may have a W_0, and so any linear function of the query as well:
             `W_0 x_q + Γ · (S ⊗ x_q)`.
+
+    Returns:
+        The bound.
     """
     second, cross, mean = moments.second, moments.cross, moments.mean
     joint = None if moments.joint is None else moments.joint.second
-    if start:  # the feature 1 beside those of S
+    if start:  # the feature 1 in addition to those of S
         second = np.block([[second, mean[:, None]], [mean, 1.0]])
         cross = np.concatenate([cross, moments.target[None]])
         if moments.joint is not None:

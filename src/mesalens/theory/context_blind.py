@@ -7,27 +7,29 @@ from mesalens.tasks import RegressionTask, SineWaves, Uniform
 
 
 def context_blind_risk(task: RegressionTask, null_risk: float) -> float:
-    """The risk of E[y | x], the best function of the query alone.
+    r"""The risk of the best prediction from the query alone.
 
-    A learner with a lower risk uses the context.
+    That prediction is `E[y | x]`. A learner with a lower risk uses the context.
 
     If the task is sign-symmetric, E[y | x] = 0 and the risk is that of predicting 0. For
-    f(x) = scale a sin(x + φ) with a ~ U(l, h), φ ~ U(0, π) and x ~ U(-r, r), without noise,
+    `f(x) = scale · a sin(x + φ)` with a ~ U(l, h), φ ~ U(0, π) and x ~ U(-r, r), without noise,
 
-        E[y | x] = scale 2/π E[a] cos x
-        risk = scale² (E[a²] / 2 - (2/π E[a])² (1/2 + sin(2r) / 4r)),
+    $$E[y \mid x] = \text{scale} \cdot \frac{2}{\pi} E[a] \cos x$$
+
+    $$\text{risk} = \text{scale}^2 \left(\frac{E[a^2]}{2}
+    - \left(\frac{2}{\pi} E[a]\right)^2 \left(\frac{1}{2} + \frac{\sin 2r}{4r}\right)\right)$$
 
     since E[sin²(x + φ)] = 1/2 over half a turn of φ, and E[cos² x] is the last factor.
 
     Args:
-        task: a regression task.
-        null_risk: the risk of predicting 0 on it.
+        task: A regression task.
+        null_risk: The risk of predicting 0 on it.
 
     Returns:
         E[(y - E[y | x])²], summed over outputs.
 
     Raises:
-        ValueError: if the task is neither sign-symmetric nor of such sine waves, or `null_risk` is
+        ValueError: If the task is neither sign-symmetric nor of such sine waves, or `null_risk` is
             not a finite number of at least 0.
 
     Source: derived here.
@@ -44,7 +46,7 @@ def context_blind_risk(task: RegressionTask, null_risk: float) -> float:
     ):
         raise InputError(
             "functions must be sign-symmetric, or noiseless sine waves with phases from 0 to π and "
-            f"uniform inputs; E[y | x] of {type(waves).__name__} is not known here."
+            f"uniform inputs; E[y | x] of {type(waves).__name__} is not known."
         )
     low, high = waves.amplitude
     reach = float(task.covariates.scale)

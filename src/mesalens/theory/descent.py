@@ -10,20 +10,24 @@ from mesalens.theory.moments import ContextMoments
 def best_descent(
     moments: ContextMoments, *, isotropic: bool = False
 ) -> tuple[Float[np.ndarray, "d d"], float]:
-    """P* and the risk of `ŷ = x_q^T P* Σ_i y_i x_i`, the best preconditioned step from zero.
+    r"""The best preconditioned step of gradient descent from zero, `ŷ = x_q^T P* Σ_i y_i x_i`.
 
-    It is a step of descent on `1/2 Σ_i ‖W x_i - y_i‖²`. With `s_k = Σ_i y_ik x_i`,
+    It is a step on `1/2 Σ_i ‖W x_i - y_i‖²`. With `s_k = Σ_i y_ik x_i`,
 
-        P* = E[x x^T]^-1 (Σ_k E[x_q y_qk s_k^T]) (Σ_k E[s_k s_k^T])^-1,
-        R  = E‖y_q‖² - tr(P* Σ_k E[s_k y_qk x_q^T]).
+    $$P^* = E[x x^T]^{-1} \Big(\sum_k E[x_q y_{qk} s_k^T]\Big) \Big(\sum_k E[s_k s_k^T]\Big)^{-1}$$
 
-    where context and query share only f; else P* solves the normal equations of `best_linear`. If
-    inputs never point in some direction, P* is 0 on it.
+    $$R = E\|y_q\|^2 - \operatorname{tr}\Big(P^* \sum_k E[s_k y_{qk} x_q^T]\Big)$$
+
+    if context and query share only f; otherwise P* solves the normal equations of least squares on
+    the joint moments. If inputs never point in some direction, P* is 0 on it.
 
     Args:
-        moments: of the task.
-        isotropic: whether the task is the same in every rotated frame; the expectations are then
+        moments: The moments of the task.
+        isotropic: Whether the task is the same in every rotated frame. The expectations are then
             multiples of the identity, which replace simulated ones.
+
+    Returns:
+        P*, of shape (d, d), and the risk R.
 
     Source: shared by the proofs of Mahankali et al. (2024), Theorems 1 to 3.
     """

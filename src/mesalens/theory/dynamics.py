@@ -26,25 +26,29 @@ Times = Sequence[float] | Float[np.ndarray, " times"]
 
 
 def fixed_point(moments: ContextMoments, subset: Sequence[int]) -> LinearTransformer:
-    """A layer with heads of rank 1 at which flow stands still: the step along some directions.
+    """A stationary layer of gradient flow with heads of rank 1: the step along some directions.
 
     Head i has `W_K = t r_i/‖r_i‖`, `W_Q = t l_i/‖l_i‖` and `B_yy = -t`, `t³ = σ_i ‖l_i‖ ‖r_i‖`, or
-    zeros where i is not in the subset; σ, l and r are the `directions` of the best step. With
-    `G = E[s (y_q - ŷ) x_q^T]` a head has the slopes `2 k^T G q`, `2 b G q` and `2 b G^T k`, and G
-    is 0 on the directions in the subset. If the σ_i differ, no other functions of such layers are
-    stationary. Heads of zeros have no curvature: R changes along them by `2 b k^T G q`.
+    zeros if i is not in the subset; σ, l and r are the [`directions`][mesalens.theory.directions]
+    of the best step. With `G = E[s (y_q - ŷ) x_q^T]` the gradients of a head are `2 k^T G q`, `2 b
+    G q` and `2 b G^T k`, and G is 0 on the directions in the subset. If the σ_i differ, no other
+    functions of such layers are stationary. Heads of zeros have no curvature: R changes along them
+    by `2 b k^T G q`.
 
     Args:
-        moments: Of a task with one output.
-        subset: Different places from 0 among the directions.
+        moments: The moments of a task with one output.
+        subset: Distinct indices of directions, from 0.
+
+    Returns:
+        The layer, with one head for each direction, in float64.
 
     Raises:
-        ValueError: if a place does not exist or stands there twice.
+        ValueError: If an index does not exist or is given twice.
 
     Source: Zhang, Singh, Latham and Saxe (2025), arXiv 2501.16265.
     """
-    _expectations(moments)  # refuses what is not known
-    step_along(moments, subset)  # refuses what is not a subset
+    _expectations(moments)  # raises for unsupported moments
+    step_along(moments, subset)  # raises for an invalid subset
     singular, left, right = directions(moments)
     lengths = np.linalg.norm(left, axis=1, keepdims=True), np.linalg.norm(right, axis=1)[:, None]
     size = np.zeros((len(singular), 1))
@@ -58,23 +62,28 @@ def fixed_point(moments: ContextMoments, subset: Sequence[int]) -> LinearTransfo
 def merged_time_course(
     moments: ContextMoments, start: float, times: Times
 ) -> Float[np.ndarray, " times"]:
-    """m(t)/m(∞), with which the step of a balanced layer with free A_xx is `m(t)/m(∞) P*`.
+    r"""The time course m(t)/m(∞) of a balanced layer with a free A_xx; its step is `m(t)/m(∞) P*`.
 
-    Balanced are `A_h = -b_h Z` with `Z = L^T/‖L‖_F`, and `m = Σ_h b_h²`. If the flow stays on Z,
-    `K Z M = κ Z`, as on tasks that are the same in every rotated frame, then `ṁ = 4 m (‖L‖ - κ m)`:
+    Balanced means `A_h = -b_h Z` with `Z = L^T/‖L‖_F`, and `m = Σ_h b_h²`. If the flow stays on Z,
+    `K Z M = κ Z`, as on tasks that are the same in every rotated frame, then
+    `dm/dt = 4 m (‖L‖ - κ m)` and
 
-        m(t)/m(∞) = 1 / (1 + (m(∞)/m(0) - 1) exp(-4 ‖L‖ t)),      m(∞) = ‖L‖/κ
+    $$\frac{m(t)}{m(\infty)} = \frac{1}{1 + (m(\infty)/m(0) - 1) \exp(-4 \|L\| t)}, \qquad
+    m(\infty) = \frac{\|L\|}{\kappa}$$
 
-    in the notation of `directions`. For x ~ N(0, I), w ~ N(0, I) `‖L‖ = n √d` and
-    `m(∞) = √d/(n + d + 1)`.
+    in the notation of [`directions`][mesalens.theory.directions]. For x ~ N(0, I), w ~ N(0, I),
+    `‖L‖ = n √d` and `m(∞) = √d/(n + d + 1)`.
 
     Args:
-        moments: Of the task.
+        moments: The moments of the task.
         start: m(0), the sum of the squares of B_yy over heads.
-        times: From 0.
+        times: Times t from 0, of shape (times,).
+
+    Returns:
+        The ratio at each time, of shape (times,).
 
     Raises:
-        ValueError: if the flow does not stay on Z, or m(0) is not positive.
+        ValueError: If the flow does not stay on Z, or m(0) is not positive.
 
     Source: Zhang, Singh, Latham and Saxe (2025), arXiv 2501.16265.
     """
@@ -85,7 +94,7 @@ def merged_time_course(
     curvature = float(np.sum(direction * (squares @ direction @ query)))
     if not _parallel(squares @ direction @ query, direction):
         raise InputError(
-            "the time course is known where K L^T M is a multiple of L^T, as on isotropic tasks."
+            "K L^T M must be a multiple of L^T for this time course, as on isotropic tasks."
         )
     decay = np.exp(-4 * size * np.asarray(times, float))
     return 1 / (1 + (size / curvature / start - 1) * decay)
@@ -94,25 +103,28 @@ def merged_time_course(
 def escape_time_course(
     moments: ContextMoments, place: int, start: float, times: Times
 ) -> Float[np.ndarray, " times"]:
-    """a(t), the size of each of the three factors of a head of rank 1 that learns a direction.
+    r"""The size a(t) of each of the three factors of a head of rank 1 that learns a direction.
 
     From a plateau a balanced head `W_K = a u`, `W_Q = a v`, `B_yy = -a` grows, where u and v are
-    the directions r_i and l_i at the length 1. If these are eigenvectors, `K u = k u` and
-    `M v = μ v`, and `L^T v = c u`, then what other heads have learned does not matter and
+    r_i and l_i scaled to length 1. If these are eigenvectors, `K u = k u` and `M v = μ v`, and
+    `L^T v = c u`, then what other heads have learned does not matter and
 
-        da/dt = 2 a² (c - k μ a³),      a(∞)³ = c/(k μ),
+    $$\frac{da}{dt} = 2 a^2 (c - k \mu a^3), \qquad a(\infty)^3 = \frac{c}{k \mu}$$
 
-    in the notation of `directions`. For x ~ N(0, Σ) with the eigenvalue λ and w ~ N(0, I) this is
-    `c = n λ²` and `k μ = n² λ³ (1 + (1 + tr Σ/λ)/n)`.
+    in the notation of [`directions`][mesalens.theory.directions]. For x ~ N(0, Σ) with the
+    eigenvalue λ and w ~ N(0, I) this is `c = n λ²` and `k μ = n² λ³ (1 + (1 + tr Σ/λ)/n)`.
 
     Args:
-        moments: Of the task.
-        place: i, from 0.
+        moments: The moments of the task.
+        place: The index i of the direction, from 0.
         start: a(0).
-        times: Increasing from 0.
+        times: Times t, increasing from 0, of shape (times,).
+
+    Returns:
+        a(t) at each time, of shape (times,).
 
     Raises:
-        ValueError: if there is no such direction, or they are not eigenvectors.
+        ValueError: If there is no such direction, or u and v are not eigenvectors.
 
     Source: Zhang, Singh, Latham and Saxe (2025), arXiv 2501.16265.
     """
@@ -123,8 +135,8 @@ def escape_time_course(
     squares, labels, query = _expectations(moments)
     if not (_parallel(squares @ u, u) and _parallel(query @ v, v) and _parallel(labels @ v, u)):
         raise InputError(
-            f"the escape along direction {place} is known where it is an eigenvector of K and of "
-            "M, as where the covariances of inputs and weights commute."
+            f"direction {place} must be an eigenvector of K and of M for this time course, as "
+            "it is if the covariances of inputs and weights commute."
         )
     gain, cost = u @ labels @ v, (u @ squares @ u) * (v @ query @ v)
     times = np.asarray(times, float)
@@ -142,7 +154,7 @@ def escape_time_course(
 
 def _expectations(moments: ContextMoments) -> tuple[Float[np.ndarray, "d d"], ...]:
     """K, L^T and M in the coordinates of the inputs, in which the weights are."""
-    directions(moments)  # refuses joint moments
+    directions(moments)  # raises for joint moments
     if moments.outputs != 1:
         raise InputError(f"outputs must be 1 for gradient flow; got {moments.outputs}.")
     R, (squares, labels) = moments.inputs, moments.of_labels()

@@ -12,39 +12,50 @@ CHUNK = 10_000
 
 
 def isotropic_step_size(dim: int, context_length: int, noise_variance: float = 0.0) -> float:
-    """The best step size on `1/2 Σ_i (w · x_i - y_i)²` for x ~ N(0, I), w ~ N(0, I).
+    r"""The best step size on `1/2 Σ_i (w · x_i - y_i)²` for x ~ N(0, I), w ~ N(0, I).
 
-        p = 1 / (n + d + 1 + σ²)
+    $$p = \frac{1}{n + d + 1 + \sigma^2}$$
 
     A step of size p on this sum is one of size n p on the mean loss, that of `GradientDescent`.
 
     Args:
-        dim: d.
-        context_length: n.
-        noise_variance: σ².
+        dim: d, the number of entries of a covariate.
+        context_length: n, the number of examples in a prompt.
+        noise_variance: σ², the variance of the label noise.
+
+    Returns:
+        p.
 
     Source: Mahankali et al. (2024), Theorem 1.
+
+    Examples:
+        >>> from mesalens import theory
+        >>> theory.isotropic_step_size(5, 14)
+        0.05
     """
     return 1 / (context_length + dim + 1 + noise_variance)
 
 
 def gaussian_preconditioner(task: Task) -> Float[np.ndarray, "d d"]:
-    """P* of the best preconditioned step for x ~ N(0, Σ), w ~ N(0, Λ), in closed form.
+    r"""The best preconditioner P* of one step for x ~ N(0, Σ), w ~ N(0, Λ), in closed form.
 
-        P* = Λ Σ [(n + 1) Σ Λ Σ + tr(Σ Λ) Σ + E[ε² x x^T]]^-1,    ŷ = x_q^T P* Σ_i y_i x_i
+    $$P^* = \Lambda \Sigma \left[(n + 1) \Sigma \Lambda \Sigma
+    + \operatorname{tr}(\Sigma \Lambda) \Sigma + E[\varepsilon^2 x x^T]\right]^{-1}, \qquad
+    \hat y = x_q^T P^* \sum_i y_i x_i$$
 
     For noise whose variance σ² does not depend on x the last term is σ² Σ. For Λ = Σ^-1 then
     P* = Σ^-1 / (n + d + 1 + σ²) (Mahankali et al., 2024, Theorem 2), and for Λ = I and σ = 0
-    P* = [(n + 1) Σ + tr(Σ) I]^-1 (Zhang et al., 2024). It is `best_descent`, without moments of S.
+    P* = [(n + 1) Σ + tr(Σ) I]^-1 (Zhang et al., 2024). It equals
+    [`best_descent`][mesalens.theory.best_descent], without moments of S.
 
     Args:
         task: Linear regression on Gaussian inputs. Σ and Λ may be any that are positive definite.
 
     Returns:
-        P*, in float64.
+        P*, of shape (d, d), in float64.
 
     Raises:
-        ValueError: if functions are not linear or have a mean, inputs are not Gaussian, or there
+        ValueError: If functions are not linear or have a mean, inputs are not Gaussian, or there
             are distractors.
     """
     task, functions = linear_regression(task, distractors=False)
@@ -64,19 +75,22 @@ def gaussian_preconditioner(task: Task) -> Float[np.ndarray, "d d"]:
 def simulated_step_size(
     dim: int, context_length: int, noise_variance: float, rng: np.random.Generator, prompts: int
 ) -> float:
-    """The step size of `isotropic_step_size` by simulation, from the form that the proof gives it.
+    r"""The step size of `isotropic_step_size`, simulated from the expression in the proof.
 
-        p = E[ŵ^T X^T y] / E[y^T X X^T y]
+    $$p = \frac{E[\hat w^T X^T y]}{E[y^T X X^T y]}$$
 
-    where ŵ is the estimate of Bayes, ridge regression with the penalty σ². Without noise ŵ is the
+    where ŵ is the Bayes estimate, ridge regression with the penalty σ². Without noise ŵ is the
     limit of ridge regression.
 
     Args:
-        dim: d.
-        context_length: n.
-        noise_variance: σ².
-        rng: The generator of the prompts.
-        prompts: How many, rounded up to chunks of 10 000.
+        dim: d, the number of entries of a covariate.
+        context_length: n, the number of examples in a prompt.
+        noise_variance: σ², the variance of the label noise.
+        rng: A NumPy generator for the prompts.
+        prompts: The number of prompts, rounded up to chunks of 10 000.
+
+    Returns:
+        The estimate of p.
 
     Source: Mahankali et al. (2024), Theorem 1.
     """

@@ -18,24 +18,25 @@ TOLERANCE = 1e-4
 def best_logistic_step(
     task: Task, key: Key[Array, ""], *, prompts: int = 20_000, largest: float = 100.0
 ) -> LogisticDescent:
-    """One step on the logistic loss, from zero, with the step size of least cross-entropy.
+    r"""One step on the logistic loss, from zero, with the step size of least cross-entropy.
 
-        η* = argmin_η mean over prompts of -Σ_c y_c log softmax(η G x_q)_c,
-        G = 1/n Σ_i (y_i - 1/m) x_i^T
+    $$\eta^* = \operatorname*{argmin}_\eta
+    \operatorname*{mean}_\text{prompts} -\sum_c y_c \log \operatorname{softmax}(\eta G x_q)_c,
+    \qquad G = \frac{1}{n} \sum_i \left(y_i - \frac{1}{m}\right) x_i^T$$
 
     The logits are linear in η, so that the mean is convex, and has one minimum.
 
     Args:
-        task: with labels that are distributions over classes.
-        key: of the prompts.
-        prompts: how many; the same ones for all step sizes.
-        largest: η is at most this.
+        task: A task with labels that are distributions over classes.
+        key: A random key for the prompts.
+        prompts: The number of prompts; the same ones are used for all step sizes.
+        largest: The largest η.
 
     Returns:
         The learner with the step size η*.
 
     Raises:
-        ValueError: if there are fewer than two classes, or a number is out of range.
+        ValueError: If there are fewer than two classes, or a number is out of range.
     """
     drawn = task.sample(key, (count("prompts", prompts),))
     found = scipy.optimize.minimize_scalar(

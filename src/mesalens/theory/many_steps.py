@@ -18,11 +18,19 @@ from mesalens.tasks import Task
 
 
 class DescentSteps(NamedTuple):
-    """The best rates of k steps on the mean loss, with standard errors, and the risk they have.
+    """The best rates of k steps of gradient descent on the mean loss, and their risk.
 
-    There is one rate for all steps, or one for each. The corrections are None for plain gradient
-    descent; the last of k acts on nothing and is 0. Descent starts from `initial_weights`, zero by
-    default. The risk is that on fresh prompts.
+    There is one rate for all steps, or one for each.
+
+    Attributes:
+        step_size: η, of shape () or (steps,).
+        standard_error: The standard error of η.
+        risk: The risk on fresh prompts.
+        steps: Number of steps k.
+        data_correction: γ of GD++, of shape () or (steps,), or None for plain gradient descent. The
+            last of several has no effect and is 0.
+        correction_error: The standard error of γ, or None.
+        initial_weights: W_0, of shape (m, d), or None for zero.
     """
 
     step_size: Float[np.ndarray, ""] | Float[np.ndarray, " steps"]
@@ -66,35 +74,39 @@ def best_steps(
     key: Key[Array, ""] | None = None,
     prompts: int = 20_000,
 ) -> DescentSteps:
-    """The rates with which k steps of gradient descent from W_0 have the least risk.
+    r"""The rates with which k steps of gradient descent from W_0 have the smallest risk.
 
-        min_{η, γ} 1/N Σ ‖ŷ - y_q‖²
+    $$\min_{\eta, \gamma} \frac{1}{N} \sum \|\hat y - y_q\|^2$$
 
     over the same N prompts, in float64: a polynomial in the rates, minimised by BFGS with its
     gradient. With gradients g_i of the terms of the prompts and the Hessian H at the minimum, the
     covariance of the minimiser is `H^-1 Cov(g_i) H^-1 / N` (infinite if H is singular). The risk is
     measured on as many fresh prompts. Descent from W_0 is `W_0 x` and descent from zero on the
-    residuals `y - W_0 x`. For one step of linear functions `best_step_size` is exact.
+    residuals `y - W_0 x`. For one step of linear functions
+    [`best_step_size`][mesalens.theory.best_step_size] is exact.
 
-    Shared rates are reached from plain descent. GD++ with rates for each step has several minima,
-    and the deepest on N prompts diverge on contexts with larger eigenvalues than any of the N has.
-    It starts from the shared rates, and from rates in proportion to what the previous steps leave
-    of the spectrum; of the minima it takes the one of least risk on 4 N other prompts. Rarer
-    contexts can still diverge: the standard error of the risk is then as large as the risk. Five
-    such steps take about a minute on two cores, as do twelve shared ones; twelve with rates of
-    their own take more than four.
+    The search for shared rates starts from plain descent. GD++ with rates for each step has several
+    minima, and the deepest on N prompts diverge on contexts with larger eigenvalues than any of the
+    N has. That search starts from the shared rates, and from rates in proportion to what the
+    previous steps leave of the spectrum; of the minima it takes the one of least risk on 4 N other
+    prompts. Rarer contexts can still diverge: the standard error of the risk is then as large as
+    the risk. Five such steps take about a minute on two cores, as do twelve shared ones; twelve
+    with separate rates take more than four.
 
     Args:
-        task: any task.
-        steps: k.
-        initial_weights: W_0, zero by default.
-        shared: whether all steps have the same rates.
-        data_correction: whether to fit GD++, its corrections γ together with η.
-        key: of the prompts, `mesalens.random.key(0)` by default.
-        prompts: N.
+        task: Any task.
+        steps: Number of steps k.
+        initial_weights: W_0, of shape (m, d). Zero by default.
+        shared: Whether all steps have the same rates.
+        data_correction: Whether to fit GD++, its corrections γ together with η.
+        key: A random key for the prompts. By default `mesalens.random.key(0)`.
+        prompts: The number of prompts N.
+
+    Returns:
+        The rates, with standard errors, and their risk.
 
     Raises:
-        ValueError: if `steps` is below 1 or `prompts` below 2, W_0 is not m × d, no minimum is
+        ValueError: If `steps` is below 1 or `prompts` below 2, W_0 is not m × d, no minimum is
             found, or the risk on fresh prompts is not finite.
     """
     count("steps", steps)

@@ -11,30 +11,41 @@ from mesalens.theory.symmetric import bilinear, smat
 
 
 class Joint(eqx.Module):
-    """Moments of contexts together with their queries: E[s ⊗ z ⊗ s ⊗ z] and E[s ⊗ z ⊗ z]."""
+    """Moments of contexts together with their queries.
+
+    Attributes:
+        second: E[s ⊗ z ⊗ s ⊗ z], of shape (p, r, p, r).
+        mean: E[s ⊗ z ⊗ z], of shape (p, r, r).
+    """
 
     second: Float[np.ndarray, "p r p r"]
     mean: Float[np.ndarray, "p r r"]
 
 
 class ContextMoments(eqx.Module):
-    """Moments on which the risk of every one-layer linear self-attention depends, in float64.
+    """The moments of a task that determine the risk of every one-layer linear self-attention.
 
-    A layer reads the context through `S = Σ_i e_i e_i^T`, `e_i = (z_i, y_i)`, and is linear in
-    `S ⊗ z_q`. The coordinates z are those in which `E[z z^T]` is well conditioned: `x = R z`. A
-    layer in x is one in z with other weights, so nothing is lost but directions in which x never
-    points. With `s = svec(S)`:
+    A layer reads the context through `S = Σ_i e_i e_i^T` with `e_i = (z_i, y_i)`, and is linear in
+    `S ⊗ z_q`. The coordinates z, with `x = R z`, are those in which `E[z z^T]` is well conditioned.
+    A layer in x is one in z with other weights, so nothing is lost except directions in which x
+    never points. Below, s are the p = (r + m)(r + m + 1)/2 entries of S on and above
+    the diagonal, those above times √2. All arrays are in float64.
 
-        inputs   R                    second   E[s s^T]
-        query    E[z z^T]             cross    E[s ⊗ z_q ⊗ y_q]
-        target   E[z_q y_q^T]         mean     E[s]                   null_risk   E‖y_q‖²
+    The mean square of a prediction needs `E[s ⊗ z_q ⊗ s ⊗ z_q]`. If context and query share only
+    the function f, it is `second ⊗ query`. If they share more (the component of a mixture, a mean,
+    the query itself), `joint` has it.
 
-    The mean square of a prediction needs `E[s ⊗ z_q ⊗ s ⊗ z_q]`. Where context and query share only
-    the function f that is `second ⊗ query`, and `joint` is None. Where they share more (the
-    component of a mixture, a mean, the query itself) `joint` has it.
-
-    `replicates` is empty for exact moments. For simulated ones it holds those of the jackknife: the
-    same moments without one of G groups of prompts.
+    Attributes:
+        inputs: R, of shape (d, r).
+        query: E[z z^T], of shape (r, r).
+        target: E[z_q y_q^T], of shape (r, m).
+        mean: E[s], of shape (p,).
+        second: E[s s^T], of shape (p, p).
+        cross: E[s ⊗ z_q ⊗ y_q], of shape (p, r, m).
+        null_risk: E‖y_q‖², the risk of predicting zero.
+        joint: Moments of contexts together with their queries, or None if they share only f.
+        replicates: For simulated moments, the same moments without one of G groups of prompts each,
+            for the jackknife. Empty for exact moments.
     """
 
     inputs: Float[np.ndarray, "d r"]
@@ -76,7 +87,8 @@ class ContextMoments(eqx.Module):
     ) -> tuple[Float[np.ndarray, "q q"], Float[np.ndarray, "q r q r"] | None]:
         """`Σ_k E[φ_k φ_k^T]` of features `φ_k = F_k s`, and `Σ_k E[φ_k φ_k^T ⊗ z z^T]` if `joint`.
 
-        They are what `best_linear` takes.
+        Args:
+            features: F_k, of shape (k, q, p).
         """
         second = np.einsum("kap,pq,kbq->ab", features, self.second, features, optimize=True)
         if self.joint is None:
@@ -87,15 +99,15 @@ class ContextMoments(eqx.Module):
         return second, joint
 
     def labels(self) -> Float[np.ndarray, "m r p"]:
-        """F_k of the features `s_k = Σ_i y_ik z_i`: `s_k = F_k s`."""
+        """The matrices F_k with `s_k = F_k s` for `s_k = Σ_i y_ik z_i`, of shape (m, r, p)."""
         r, size = self.rank, self.rank + self.outputs
         eye = np.eye(size)
         return bilinear(eye[None, :r], eye[r:, None])
 
     def of_labels(self) -> tuple[Float[np.ndarray, "r r"], Float[np.ndarray, "r r"]]:
-        """Σ_k E[s_k s_k^T] and Σ_k E[s_k y_qk z_q^T] with `s_k = Σ_i y_ik z_i`.
+        """`Σ_k E[s_k s_k^T]` and `Σ_k E[s_k y_qk z_q^T]` with `s_k = Σ_i y_ik z_i`.
 
-        A step of descent from zero depends on the moments through them alone.
+        A step of descent from zero depends on the moments only through them.
         """
         r = self.rank
         squares = np.einsum("akbk->ab", self.second_tensor()[:r, r:, :r, r:])
@@ -105,16 +117,20 @@ class ContextMoments(eqx.Module):
 def estimate(
     functional: Callable[[ContextMoments], Mapping[str, Any]], moments: ContextMoments
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values of a functional of the moments, by name, and their standard errors.
+    r"""Values computed from moments, by name, and their standard errors.
 
     Exact moments have no standard errors. Simulated ones go through the jackknife (Efron, 1982):
     with θ from all prompts, θ_g without group g and θ̄ the mean of these,
 
-        value = G θ - (G-1) θ̄,     standard error² = (G-1)/G Σ_g (θ_g - θ̄)².
+    $$\text{value} = G \theta - (G-1) \bar\theta, \qquad
+    \text{standard error}^2 = \frac{G-1}{G} \sum_g (\theta_g - \bar\theta)^2.$$
 
     Args:
-        functional: maps moments to numbers or arrays by name.
-        moments: of a task.
+        functional: Maps moments to numbers or arrays by name.
+        moments: The moments of a task.
+
+    Returns:
+        The values, and the standard errors (empty for exact moments).
     """
     values = dict(functional(moments))
     if not moments.replicates:

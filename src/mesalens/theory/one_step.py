@@ -12,13 +12,18 @@ from mesalens.theory.moments import ContextMoments
 
 
 class OneStepRisk(eqx.Module):
-    """The risk E‖ŷ - y_query‖² of one step of gradient descent, a parabola in its step size η.
+    r"""The risk E‖ŷ - y_query‖² of one step of gradient descent, a parabola in its step size η.
 
-        R(η) = null_risk - 2 (η/n) gain + (η/n)² cost
+    $$R(\eta) = \text{null\_risk} - 2 \, \frac{\eta}{n} \, \text{gain}
+    + \left(\frac{\eta}{n}\right)^2 \text{cost}$$
 
-    `null_risk` is the risk of not moving, `gain` = E[(y - W_0 x_q) · G x_q] and
-    `cost` = E‖G x_q‖², where -G/n is the gradient at W_0, `G = Σ_i (y_i - W_0 x_i) x_i^T`. All are
-    in float64.
+    All numbers are in float64. With `G = Σ_i (y_i - W_0 x_i) x_i^T`, -G/n is the gradient at W_0.
+
+    Attributes:
+        null_risk: The risk of W_0, without a step.
+        gain: `E[(y_q - W_0 x_q) · G x_q]`.
+        cost: `E‖G x_q‖²`.
+        context_length: n, the number of examples in a prompt.
     """
 
     null_risk: float
@@ -28,7 +33,7 @@ class OneStepRisk(eqx.Module):
 
     @property
     def best_step_size(self) -> float:
-        """η* = n gain / cost, the minimiser of the parabola; 0 where no step moves anything."""
+        """η* = n gain / cost, the minimiser of the parabola; 0 if no step has any effect."""
         return self.context_length * self.gain / self.cost if self.cost else 0.0
 
     @property
@@ -37,7 +42,11 @@ class OneStepRisk(eqx.Module):
         return self.at(self.best_step_size)
 
     def at(self, step_size: float) -> float:
-        """R(η)."""
+        """The risk R(η).
+
+        Args:
+            step_size: η.
+        """
         rate = step_size / self.context_length
         return self.null_risk - 2 * rate * self.gain + rate**2 * self.cost
 
@@ -45,30 +54,44 @@ class OneStepRisk(eqx.Module):
 def one_step_risk(
     task: Task, initial_weights: Float[np.ndarray, "m d"] | None = None
 ) -> OneStepRisk:
-    """The exact risk of one step of gradient descent from W_0, for linear functions.
+    r"""The exact risk of one step of gradient descent from W_0, for linear functions.
 
     The label of a clean example has residual `(W - W_0) x + ε`, that of a distractor `-W_0 x + ζ`.
     With `M = E[x x^T]`, `F(G) = E[(x^T G x) x x^T]`, `Ω = W_0^T W_0`, `Δ = E[W] - W_0`,
     `V = E[(W - W_0)^T (W - W_0)] = m Λ + Δ^T Δ`, `Ψ = -(Δ^T W_0 + W_0^T Δ)/2`, noise of variance
     `v(x) = s + x^T H x`, k distractors of variance ζ² among n examples and `c = n - k`:
 
-        null_risk = tr(M V) + m (s + tr(H M))
-        gain      = tr(M (c V + k Ψ) M)
-        cost      = tr(M [c F(V) + k F(Ω) + M (c (c-1) V + 2 c k Ψ + k (k-1) Ω) M
-                          + m (c (s M + F(H)) + k ζ² M)])
+    $$\text{null\_risk} = \operatorname{tr}(M V) + m (s + \operatorname{tr}(H M)), \qquad
+    \text{gain} = \operatorname{tr}(M (c V + k \Psi) M)$$
 
-    Two clean examples of a prompt share one W, hence `M V M`; a distractor shares with others only
+    $$\begin{aligned} \text{cost} = \operatorname{tr}(M [ & c F(V) + k F(\Omega)
+    + M (c (c-1) V + 2 c k \Psi + k (k-1) \Omega) M \\
+    & + m (c (s M + F(H)) + k \zeta^2 M) ]) \end{aligned}$$
+
+    Two clean examples of a prompt share one W, hence `M V M`. A distractor shares with others only
     W_0, hence `M Ψ M` and `M Ω M`. Given x the noise has mean 0, so that of its law only
     `E[v(x) x x^T] = s M + F(H)` matters. For x ~ N(0, I), W_0 = 0, Λ = I, k = 0 and noise variance
     σ² the best rate η*/n is 1/(n + d + 1 + σ²) (Mahankali et al., 2024, Theorem 1).
 
     Args:
-        task: linear regression.
-        initial_weights: W_0, zero by default.
+        task: Linear regression.
+        initial_weights: W_0, of shape (m, d). Zero by default.
+
+    Returns:
+        The risk as a function of the step size.
 
     Raises:
-        ValueError: if the functions are not linear, covariates or noise do not state their moments,
-            or W_0 is not m × d.
+        ValueError: If the functions are not linear, covariates or noise do not define their
+            moments, or W_0 is not m × d.
+
+    Examples:
+        >>> from mesalens import tasks, theory
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=14
+        ... )
+        >>> risk = theory.one_step_risk(task)
+        >>> print(f"{risk.best_step_size:.3f} {risk.best_risk:.3f} {risk.at(0.0):.3f}")
+        0.700 1.500 5.000
     """
     task, functions = linear_regression(task)
     n, k, m = task.context_length, int(task.distractors.count), task.outputs
@@ -103,9 +126,17 @@ def noise_moments(task: RegressionTask) -> tuple[float, Float[np.ndarray, "d d"]
 
 
 def one_step_risk_from(moments: ContextMoments, context_length: int) -> OneStepRisk:
-    """The risk of one step from zero on any task, from its moments, exact or simulated.
+    r"""The risk of one step from zero on any task, from its moments, exact or simulated.
 
-    gain = Σ_k tr(E[x_q y_qk s_k^T]),    cost = Σ_k E[(x_q · s_k)²],    s_k = Σ_i y_ik x_i
+    $$\text{gain} = \sum_k \operatorname{tr}(E[x_q y_{qk} s_k^T]), \qquad
+    \text{cost} = \sum_k E[(x_q \cdot s_k)^2], \qquad s_k = \sum_i y_{ik} x_i$$
+
+    Args:
+        moments: The moments of the task.
+        context_length: n, the number of examples in a prompt.
+
+    Returns:
+        The risk as a function of the step size.
     """
     metric = moments.inputs.T @ moments.inputs  # x^T x' in the coordinates z
     return OneStepRisk(
@@ -117,5 +148,13 @@ def one_step_risk_from(moments: ContextMoments, context_length: int) -> OneStepR
 
 
 def best_step_size(task: Task, initial_weights: Float[np.ndarray, "m d"] | None = None) -> float:
-    """η*, the step size of least risk for one step of gradient descent; see `one_step_risk`."""
+    """The best step size η* of one step of gradient descent, for linear functions.
+
+    Args:
+        task: Linear regression.
+        initial_weights: W_0, of shape (m, d). Zero by default.
+
+    Returns:
+        The minimiser of [`one_step_risk`][mesalens.theory.one_step_risk].
+    """
     return one_step_risk(task, initial_weights).best_step_size

@@ -22,14 +22,21 @@ Implements = Literal["gradient-descent", "preconditioned-gradient-descent", "oth
 class OptimalLsa(eqx.Module):
     """The best layer of linear self-attention with one head (W_0 = 0), and what it implements.
 
-    `risk` is its E‖ŷ - y_query‖², `null_risk` that of predicting zero. If it is descent,
-    `preconditioner` is P of the prediction `ŷ = x_q^T P Σ_i y_i x_i`, and `step_size` is p if
-    P = p I: a step of size p on `1/2 Σ_i ‖W x_i - y_i‖²` from zero, which is one of size n p on the
-    mean loss, that of `GradientDescent`. For "other" both are None.
-
-    `descent_preconditioner` and `descent_risk` are those of the best preconditioned step from zero,
-    which need not be the best layer. `A` and `B` are the effective weights of the layer.
-    `standard_errors` has those of the simulated numbers, by name.
+    Attributes:
+        implements: `"gradient-descent"`, `"preconditioned-gradient-descent"` or `"other"`.
+        risk: E‖ŷ - y_query‖² of the layer.
+        null_risk: E‖y_query‖², the risk of predicting zero.
+        preconditioner: P of the prediction `ŷ = x_q^T P Σ_i y_i x_i`, of shape (d, d), or None for
+            `"other"`.
+        step_size: p if P = p I, otherwise None: a step of size p on `1/2 Σ_i ‖W x_i - y_i‖²` from
+            zero, which is one of size n p on the mean loss, that of `GradientDescent`.
+        descent_preconditioner: P of the best preconditioned step from zero, which need not be the
+            best layer.
+        descent_risk: The risk of that step.
+        certificate: How far the layer may be from the best.
+        A: Effective matrix A of the layer, of shape (D, D).
+        B: Effective matrix B of the layer, of shape (D, D).
+        standard_errors: Those of the simulated numbers, by name.
     """
 
     implements: Implements
@@ -45,7 +52,7 @@ class OptimalLsa(eqx.Module):
     standard_errors: dict[str, Any]
 
     def layer(self) -> LinearTransformer:
-        """The layer itself."""
+        """The layer as a `LinearTransformer`."""
         A, B = (jnp.asarray(matrix)[None, None] for matrix in (self.A, self.B))
         outputs = len(self.A) - len(self.descent_preconditioner)
         return LinearTransformer.from_effective(A, B, layers=1, outputs=outputs)
@@ -60,21 +67,38 @@ def optimal_lsa(
 ) -> OptimalLsa:
     """The best one-layer linear self-attention for a task, with a certificate.
 
-    If the risk of the best preconditioned step of descent (`best_descent`) is the certified bound
-    (`lower_bound`), that step is globally optimal. If not, layers are searched (`best_layer`): the
-    result is then the best layer found, and the certificate says how far it may be from the best.
+    If the risk of the best preconditioned step of descent
+    ([`best_descent`][mesalens.theory.best_descent]) equals the certified bound
+    ([`lower_bound`][mesalens.theory.lower_bound]), that step is globally optimal. Otherwise layers
+    are searched: the result is then the best layer found, and the certificate says how far it may
+    be from the best.
 
     Args:
-        task: a regression task, or a mixture of them.
-        moments: of the task, `task_moments(task, **simulation)` by default.
-        starts: random starts of the search, beside those that the theory suggests.
-        **simulation: `key`, `relative_error` and `progress`, as in `simulated_moments`.
+        task: A regression task, or a mixture of them.
+        moments: The moments of the task. By default `task_moments(task, **simulation)`.
+        starts: The number of random starts of the search, besides those that the theory suggests.
+        **simulation: `key`, `relative_error` and `progress`, as in
+            [`simulated_moments`][mesalens.theory.simulated_moments].
+
+    Returns:
+        The layer, its risk and its certificate.
 
     Raises:
-        ValueError: if the task is of another kind, or simulated moments contradict a symmetry that
-            it states.
+        ValueError: If the task is of another kind, or simulated moments contradict a symmetry that
+            it claims.
 
     Source: Mahankali et al. (2024), Theorems 1 to 3, for the tasks they treat.
+
+    Examples:
+        >>> from mesalens import tasks, theory
+        >>> task = tasks.RegressionTask(
+        ...     tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=14
+        ... )
+        >>> best = theory.optimal_lsa(task)
+        >>> best.implements, round(best.step_size, 6), round(best.risk, 6)
+        ('gradient-descent', 0.05, 1.5)
+        >>> best.certificate.proves_optimality
+        True
     """
     moments = task_moments(task, **simulation) if moments is None else moments
     simulated = moments.method == "simulation"
@@ -111,7 +135,7 @@ def optimal_lsa(
         if not simulated:  # without rounding, and the same where inputs never point
             values["preconditioner"] = step_size * np.eye(task.dim)
     if values["gap"] > _tolerance("gap", values, errors):
-        # With several outputs each may need a P of its own, which no layer with one head has
+        # With several outputs each may need its own P, which no layer with one head has
         if simulated and task.sign_symmetric and task.outputs == 1:
             functions = getattr(task, "functions", task)
             raise InputError(
@@ -142,7 +166,16 @@ def optimal_lsa(
 
 
 def certify(task: Task, moments: ContextMoments | None = None, **options: Any) -> Certificate:
-    """The certificate alone, with the arguments of `optimal_lsa`."""
+    """The certificate of the best one-layer linear self-attention for a task.
+
+    Args:
+        task: A regression task, or a mixture of them.
+        moments: The moments of the task, as in `optimal_lsa`.
+        **options: Further arguments of [`optimal_lsa`][mesalens.theory.optimal_lsa].
+
+    Returns:
+        `optimal_lsa(task, moments, **options).certificate`.
+    """
     return optimal_lsa(task, moments, **options).certificate
 
 

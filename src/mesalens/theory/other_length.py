@@ -16,19 +16,25 @@ from mesalens.theory.descent import best_descent
 def risk_at_length(
     task: RegressionTask, context_length: int, P: Float[np.ndarray, "d d"] | None = None
 ) -> float:
-    """The risk on contexts of M examples of a step that was made for N, those of the task.
+    r"""The risk on contexts of M examples of a step that is best for N, the length of the task.
 
-    The layer averages over the context: `ŷ = x_q^T Γ 1/M Σ_i y_i x_i`, `Γ = N P`. For
-    x ~ N(0, H), w ~ N(0, ψ² I) and noise σ²
+    The layer averages over the context: `ŷ = x_q^T Γ 1/M Σ_i y_i x_i` with `Γ = N P`. For
+    x ~ N(0, H), w ~ N(0, ψ² I) and noise variance σ²
 
-        R = ψ² tr H + σ² - 2 ψ² tr(H Γ H) + tr(Γ^T H Γ K_M),
-        K_M = ψ² ((M+1)/M H² + (tr H + σ²/ψ²)/M H).
+    $$R = \psi^2 \operatorname{tr} H + \sigma^2 - 2 \psi^2 \operatorname{tr}(H \Gamma H)
+    + \operatorname{tr}(\Gamma^T H \Gamma K_M),$$
+
+    $$K_M = \psi^2 \left(\frac{M+1}{M} H^2
+    + \frac{\operatorname{tr} H + \sigma^2/\psi^2}{M} H\right).$$
 
     Args:
         task: A regression task with contexts of N examples.
-        context_length: M.
-        P: The preconditioner of the step, with its step size on the sum over N examples;
-            `best_descent` of the task by default.
+        context_length: M, the number of examples.
+        P: The preconditioner of the step, of shape (d, d), with its step size on the sum over N
+            examples. By default that of `best_descent` for the task.
+
+    Returns:
+        The risk R.
 
     Source: Wu et al. (2024), arXiv 2310.08391; derived here.
     """

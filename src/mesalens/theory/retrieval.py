@@ -7,27 +7,32 @@ from mesalens.theory.one_step import OneStepRisk
 def retrieval_risk(
     dim: int, context_length: int, relevance: float, noise_variance: float = 0.0
 ) -> OneStepRisk:
-    """The risk of `ŷ = η/n Σ_i y_i x_i^T x_q` where `x_i = α x_q + √(1 - α²) z_i`, w ~ N(0, I).
+    r"""The risk of `ŷ = η/n Σ_i y_i x_i^T x_q` on a context retrieved for its query.
 
-        null_risk = d + σ²
-        gain      = n d (α² (d+1) + 1)
-        cost      = n [α⁴ d (d+2) (d+4) + α² β² d (d+2) (d+5) + β⁴ d (d+2)]
-                  + n (n-1) [α⁴ d (d+2) (d+4) + 2 α² β² d (d+2) + β⁴ d]
-                  + σ² n [α² d (d+2) + β² d],                                   β² = 1 - α².
+    Here `x_i = α x_q + √(1 - α²) z_i`, x_q and z_i are N(0, I), and w ~ N(0, I). With β² = 1 - α²,
 
-    Against α = 0 the gain of an example grows by the factor 1 + α² (d+1). The best step of this
-    kind is the best layer: the task is sign-symmetric and invariant under rotations, so that a
-    multiple of s · x_q is optimal among all that is linear in S ⊗ x_q (tests compare it with the
-    certificate).
+    $$\text{null\_risk} = d + \sigma^2, \qquad \text{gain} = n d (\alpha^2 (d+1) + 1)$$
+
+    $$\begin{aligned} \text{cost} =
+    & \; n [\alpha^4 d (d+2) (d+4) + \alpha^2 \beta^2 d (d+2) (d+5) + \beta^4 d (d+2)] \\
+    & + n (n-1) [\alpha^4 d (d+2) (d+4) + 2 \alpha^2 \beta^2 d (d+2) + \beta^4 d] \\
+    & + \sigma^2 n [\alpha^2 d (d+2) + \beta^2 d]. \end{aligned}$$
+
+    Compared with α = 0 the gain of an example grows by the factor 1 + α² (d+1). The best step of
+    this kind is the best layer: the task is sign-symmetric and invariant under rotations, so that a
+    multiple of s · x_q is optimal among all that is linear in S ⊗ x_q.
 
     Args:
-        dim: d.
-        context_length: n.
+        dim: d, the number of entries of a covariate.
+        context_length: n, the number of examples in a prompt.
         relevance: α, from 0 to 1.
-        noise_variance: σ².
+        noise_variance: σ², the variance of the label noise.
+
+    Returns:
+        The risk as a function of the step size.
 
     Raises:
-        ValueError: if a size is below 1, α is not from 0 to 1, or σ² is negative.
+        ValueError: If a size is below 1, α is not from 0 to 1, or σ² is negative.
 
     Source: the setting of Li, Rawat and Oymak (2024), arXiv 2407.10005; derived here.
     """

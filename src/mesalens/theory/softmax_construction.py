@@ -18,22 +18,25 @@ from mesalens.theory.construction import inputs_only, require_from_zero
 def softmax_descent_transformer(
     learner: GradientDescent, *, dim: int, outputs: int = 1, scale: float
 ) -> Transformer:
-    """One layer of softmax attention with two heads of opposite sign: nearly a step from zero.
+    r"""One layer of softmax attention whose two heads of opposite sign are nearly a step from zero.
 
-        W_K = diag(I_d, 0),   W_Q = ±κ √K diag(P, 0),   W_V = diag(0, -I_m),   P_out = ±η/(2κ) I
+    $$W_K = \operatorname{diag}(I_d, 0), \quad
+    W_Q = \pm \kappa \sqrt K \operatorname{diag}(P, 0), \quad
+    W_V = \operatorname{diag}(0, -I_m), \quad P_\text{out} = \pm \frac{\eta}{2 \kappa} I$$
 
-    With κ = `scale`, `a_i = x_i^T P x_q` and p_i(κ) = softmax_i(κ a_i) the prediction is an odd
+    With κ = `scale`, `a_i = x_i^T P x_q` and `p_i(κ) = softmax_i(κ a_i)` the prediction is an odd
     function of a, even in κ:
 
-        ŷ = η/(2κ) Σ_i y_i (p_i(κ) - p_i(-κ))
-          = η/n Σ_i y_i [b_i + κ²/6 (b_i³ - 3 v b_i - t)] + O(κ⁴),
+    $$\hat y = \frac{\eta}{2 \kappa} \sum_i y_i (p_i(\kappa) - p_i(-\kappa))
+    = \frac{\eta}{n} \sum_i y_i \left[b_i + \frac{\kappa^2}{6} (b_i^3 - 3 v b_i - t)\right]
+    + O(\kappa^4),$$
 
-    `b_i = (x_i - x̄)^T P x_q`, v and t the means of b² and b³ over the context. Its limit is a step
-    of descent with centred covariates: weights that sum to 1 allow no other, and a constant added
-    to all labels changes nothing. For linear functions and x ~ N(0, Σ) the centred scatter of n
-    examples is Wishart with n - 1 degrees of freedom, so that the limit is worth one example less
-    than the step itself; `centred_step_risk` has its risk. Rounding grows as 1/κ: in float32,
-    κ = 0.005 over the size of a is most exact.
+    where `b_i = (x_i - x̄)^T P x_q`, and v and t are the means of b² and b³ over the context. Its
+    limit is a step of descent with centred covariates: weights that sum to 1 allow no other, and a
+    constant added to all labels changes nothing. For linear functions and x ~ N(0, Σ) the centred
+    scatter of n examples is Wishart with n - 1 degrees of freedom, so that the limit is worth one
+    example less than the step itself; [`centred_step_risk`][mesalens.theory.centred_step_risk] has
+    its risk. Rounding grows as 1/κ: in float32, κ = 0.005 over the size of a is most exact.
 
     The limit is not the best of such pairs, so a trained one may be slightly better: for
     d = n = 10 and W ~ N(0, I) the least risk over κ is lower by 0.3 percent for x ~ N(0, I)
@@ -43,13 +46,16 @@ def softmax_descent_transformer(
     the mean label, larger by 1/κ, comes with any step it takes, and nothing cancels it.
 
     Args:
-        learner: one step of descent from zero.
-        dim: d.
-        outputs: m.
-        scale: κ.
+        learner: One step of descent from zero.
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
+        scale: κ, positive and small.
+
+    Returns:
+        The transformer, with one layer.
 
     Raises:
-        ValueError: for several steps, a start other than zero, a preconditioner that is not d × d,
+        ValueError: For several steps, a start other than zero, a preconditioner that is not d × d,
             a scale that is not positive, or a size below 1.
 
     Source: derived here. He et al. (ICML 2025, arXiv 2503.12734) find that training makes several

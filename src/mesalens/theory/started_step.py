@@ -14,9 +14,13 @@ from mesalens.theory.descent import best_descent
 
 
 class StartedStep(NamedTuple):
-    """`ŷ = W_0 x_q + x_q^T P Σ_i (y_i - W_0 x_i) x_i`, and its risk.
+    """The step `ŷ = W_0 x_q + x_q^T P Σ_i (y_i - W_0 x_i) x_i`, and its risk.
 
-    P includes the step size, on `1/2 Σ_i ‖W x_i - y_i‖²`.
+    Attributes:
+        initial_weights: W_0, of shape (m, d).
+        preconditioner: P, of shape (d, d), which includes the step size on `1/2 Σ_i ‖W x_i -
+            y_i‖²`.
+        risk: E‖ŷ - y_q‖².
     """
 
     initial_weights: Float[np.ndarray, "m d"]
@@ -25,21 +29,26 @@ class StartedStep(NamedTuple):
 
 
 def best_started_step(task: Task) -> StartedStep:
-    """The best step of preconditioned descent from any start: W_0 = E[W], and the best P there.
+    r"""The best step of preconditioned descent from any W_0: W_0 = E[W], and the best P for it.
 
     With `w = E[w] + v` the error of a step from W_0 is that of a step from 0 for the weights v,
     plus a linear function of `E[w] - W_0` that v does not enter; as E[v] = 0 their product has mean
-    0. So W_0 = E[W] is best for every P, and P is `best_descent` for the weights less their mean.
-    For x ~ N(0, H), w ~ N(β, Ψ) and noise σ², on the mean loss over the context,
+    0. So W_0 = E[W] is best for every P, and P is that of `best_descent` for the weights less their
+    mean. For x ~ N(0, H), w ~ N(β, Ψ) and noise variance σ², on the mean loss over the context,
 
-        P n = Ψ ((n+1)/n H Ψ + (tr(HΨ) + σ²)/n I)^-1,    R = σ² + tr(HΨ) - tr(P n H Ψ H).
+    $$P n = \Psi \left(\frac{n+1}{n} H \Psi
+    + \frac{\operatorname{tr}(H \Psi) + \sigma^2}{n} I\right)^{-1}, \qquad
+    R = \sigma^2 + \operatorname{tr}(H \Psi) - \operatorname{tr}(P n H \Psi H).$$
 
     Args:
         task: Regression with functions that are linear or from a pool, on independent inputs, or a
-            mixture of such tasks. (The inputs of a mixture have one law.)
+            mixture of such tasks with the same law of inputs.
+
+    Returns:
+        W_0, P and the risk.
 
     Raises:
-        ValueError: for other functions, distractors, or a mixture whose inputs have several laws.
+        ValueError: For other functions, distractors, or a mixture whose inputs have several laws.
 
     Source: Zhang, Wu and Bartlett (2024), arXiv 2402.14951, where it is the optimal "GD-β"; derived
     here.
@@ -48,19 +57,29 @@ def best_started_step(task: Task) -> StartedStep:
     moments = task_moments(without_mean(task, mean))
     if moments.joint is not None:
         raise InputError(
-            "components must have one law of inputs, for W_0 = E[W] to be the best start."
+            "components must have the same law of inputs, or W_0 = E[W] is not the best start."
         )
     return StartedStep(mean, *best_descent(moments))
 
 
 def mean_weights(task: Task) -> Float[np.ndarray, "m d"]:
-    """E[W] of a task with functions that are linear or from a pool, or of a mixture of them."""
+    """The mean E[W] of a task's weights.
+
+    Args:
+        task: Regression with functions that are linear or from a pool, or a mixture of such tasks.
+
+    Returns:
+        E[W], of shape (m, d).
+
+    Raises:
+        ValueError: For other functions, or if there are distractors.
+    """
     if isinstance(task, Mixture):
         pairs = zip(task.probabilities, task.components, strict=True)
         return sum(share * mean_weights(each) for share, each in pairs)  # pyright: ignore
     functions = independent(task).functions
     if int(independent(task).distractors.count):
-        raise InputError("distractors must be 0 for the mean of W, which their labels do not have.")
+        raise InputError("distractors must be 0, as their labels do not depend on W.")
     if isinstance(functions, LinearFunctions):
         return functions.weight_mean()
     if isinstance(functions, FinitePool):

@@ -15,17 +15,30 @@ from mesalens.models.small_matrices import total
 
 
 class Attention(eqx.Module):
-    """What H heads add to each row h_j, from the rows h_i that it sees:
+    r"""One layer of self-attention: what H heads add to each row h_j from the rows h_i it sees.
 
-        q_hj = W_Q,h h_j + b_Q,h      k_hi = W_K,h h_i + b_K,h      v_hi = W_V,h h_i + b_V,h
-        out_j = Σ_h P_h Σ_i a_hji v_hi + b_P,      a_hji the weights of `kind` (`AttentionKind`)
+    $$q_{hj} = W_{Q,h} h_j + b_{Q,h}, \qquad k_{hi} = W_{K,h} h_i + b_{K,h}, \qquad
+    v_{hi} = W_{V,h} h_i + b_{V,h}$$
 
-    K, the key size, is the number of rows of W_Q. Values are never formed, and queries and keys
-    only for kinds whose scores are not inner products: `A = W_K^T W_Q` and `B = P W_V` are
-    multiplied once for all prompts, and the sum over i comes before B.
+    $$\text{out}_j = \sum_h P_h \sum_i a_{hji} v_{hi} + b_P$$
+
+    with the weights a_hji of `kind`. For speed, `A = W_K^T W_Q` and `B = P W_V` are multiplied once
+    for all prompts, and the sum over i comes before B. Values are never computed, and queries and
+    keys only for kinds whose scores are not inner products.
+
+    Attributes:
+        W_Q: Queries, of shape (H, K, D). K is the key size.
+        W_K: Keys, of shape (H, K, D).
+        W_V: Values, of shape (H, K, D).
+        P: Output projection, of shape (H, D, K).
+        b_Q: Biases of queries, of shape (H, K), or None.
+        b_K: Biases of keys, of shape (H, K), or None.
+        b_V: Biases of values, of shape (H, K), or None.
+        b_P: Bias of the output, of shape (D,), or None.
+        kind: The [kind of attention][mesalens.models.AttentionKind], linear by default.
 
     Raises:
-        ValueError: if b_Q comes without b_K or the reverse, or shapes do not fit each other.
+        ValueError: If only one of b_Q and b_K is given, or the shapes do not match.
     """
 
     W_Q: Float[Array, "H K D"]
@@ -49,7 +62,7 @@ class Attention(eqx.Module):
         for name, shape in shapes.items():
             array = getattr(self, name)
             if array is not None and array.shape != shape:
-                raise InputError(f"{name} must have shape {shape}, as W_Q asks; got {array.shape}.")
+                raise InputError(f"{name} must have shape {shape} to match W_Q; got {array.shape}.")
 
     @classmethod
     def initialise(
@@ -63,13 +76,13 @@ class Attention(eqx.Module):
         scale: Scale,
         key: Key[Array, ""],
     ) -> "Attention":
-        """Weights before training: `truncated_normal` with the given scale, biases 0.
+        """Attention before training: truncated normals of variance `scale / fan-in`, biases 0.
 
         Args:
-            width: D, the entries of a row.
-            heads: H.
-            key_size: K; D by default.
-            kind: The attention kind, `LinearAttention` by default.
+            width: D, the number of entries of a row.
+            heads: Number of heads H.
+            key_size: K. By default D.
+            kind: The kind of attention. By default `LinearAttention`.
             biases: Whether there are biases.
             scale: The variance of a weight times its fan-in.
             key: A random key.
@@ -84,13 +97,25 @@ class Attention(eqx.Module):
     def weights(
         self, queries: Float[Array, "q D"], context: Float[Array, "k D"], seen: Seen | None = None
     ) -> Float[Array, "H q k"]:
-        """a_hji for query rows and context rows; `seen` (q × k) is everything by default."""
+        """The attention weights a_hji, of shape (H, q, k).
+
+        Args:
+            queries: The rows that attend, of shape (q, D).
+            context: The rows that they attend to, of shape (k, D).
+            seen: Which rows are seen, of shape (q, k). By default all.
+        """
         return jnp.stack([weights for weights, _ in self._heads(queries, context, seen)])
 
     def __call__(
         self, queries: Float[Array, "q D"], context: Float[Array, "k D"], seen: Seen | None = None
     ) -> Float[Array, "q D"]:
-        """What is added to the query rows."""
+        """What is added to the query rows, of shape (q, D).
+
+        Args:
+            queries: The rows that attend, of shape (q, D).
+            context: The rows that they attend to, of shape (k, D).
+            seen: Which rows are seen, of shape (q, k). By default all.
+        """
         added = total(added for _, added in self._heads(queries, context, seen))
         return added if self.b_P is None else added + self.b_P
 
@@ -121,5 +146,5 @@ class Attention(eqx.Module):
         return (left + b_Q @ W_K) @ context.T + offset[:, None]
 
     def effective(self) -> tuple[Float[Array, "H D D"], Float[Array, "H D D"]]:
-        """`A = W_K^T W_Q` and `B = P W_V` of each head, without biases."""
+        """`A = W_K^T W_Q` and `B = P W_V` of each head, without biases, each of shape (H, D, D)."""
         return jnp.swapaxes(self.W_K, -1, -2) @ self.W_Q, self.P @ self.W_V

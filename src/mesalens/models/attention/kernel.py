@@ -11,11 +11,16 @@ from mesalens.models.attention.base import AttentionKind, Scores, Seen
 
 
 class KernelAttention(AttentionKind):
-    """`a_ji = k(q_j, k_i)`, divided by its sum over the rows that are seen if `normalised`.
+    """Attention with a kernel: `a_ji = k(q_j, k_i)`, if `normalised` divided by its sum over seen
+    rows.
 
-    `kernel` maps a query and a key, each of shape (K,), to a number. Normalised weights of a
-    non-negative kernel are those of the Nadaraya-Watson estimator; `exp(q · k / √K)` gives softmax
-    attention. Where the kernel is 0 on all rows that are seen, normalised weights are 0.
+    Normalised weights of a non-negative kernel are those of the Nadaraya-Watson estimator. `exp(q ·
+    k / √K)` gives softmax attention. If the kernel is 0 on all rows that are seen, normalised
+    weights are 0.
+
+    Attributes:
+        kernel: A function of a query and a key, each of shape (K,), that returns a number.
+        normalised: Whether the weights of a row sum to 1.
 
     Source: Tsai et al. (EMNLP 2019), arXiv 1908.11775.
     """

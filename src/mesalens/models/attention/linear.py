@@ -6,7 +6,7 @@ from mesalens.models.attention.base import AttentionKind, Scores, Seen
 
 
 class LinearAttention(AttentionKind):
-    """`a_ji = q_j · k_i`: the weights need not sum to 1.
+    """Linear attention, `a_ji = q_j · k_i`: the weights need not sum to 1.
 
     Source: von Oswald et al. (2023), Section 2.
     """

@@ -7,7 +7,7 @@ from mesalens.models.attention.base import AttentionKind, Scores, Seen
 
 
 class ReLUAttention(AttentionKind):
-    """`a_ji = max(q_j · k_i / √K, 0) / n_j`, with n_j the number of rows that row j sees.
+    """ReLU attention, `a_ji = max(q_j · k_i / √K, 0) / n_j`, with n_j the number of seen rows.
 
     The weights are not negative and need not sum to 1.
 

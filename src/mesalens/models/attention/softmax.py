@@ -7,7 +7,7 @@ from mesalens.models.attention.base import AttentionKind, Scores, Seen
 
 
 class SoftmaxAttention(AttentionKind):
-    """`a_ji = softmax_i(q_j · k_i / √K)`: the weights over the rows that are seen sum to 1.
+    """Softmax attention, `a_ji = softmax_i(q_j · k_i / √K)`: the weights over seen rows sum to 1.
 
     Source: Vaswani et al. (2017), equation 1.
     """

@@ -11,8 +11,16 @@ class Visibility(eqx.Module):
 
     @abc.abstractmethod
     def keys(self, rows: Float[Array, "rows D"]) -> Float[Array, "k D"]:
-        """The rows that are keys, for any row."""
+        """The rows that serve as keys, of shape (k, D).
+
+        Args:
+            rows: All rows, of shape (rows, D).
+        """
 
     def seen(self, rows: int) -> Bool[Array, "rows k"] | None:
-        """Which of the keys each row sees; None, the default, if every row sees every key."""
+        """Which of the keys each row sees, of shape (rows, k). None, the default, means all.
+
+        Args:
+            rows: The number of rows.
+        """
         return None

@@ -6,7 +6,7 @@ from mesalens.models.visibility.base import Visibility
 
 
 class ContextOnly(Visibility):
-    """Every row sees the rows of the context, and none the query's row.
+    """Every row sees the rows of the context, and no row sees the query's row.
 
     Source: von Oswald et al. (2023), Section 2.
     """

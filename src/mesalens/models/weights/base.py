@@ -13,7 +13,14 @@ Effective = tuple[Matrices, Matrices]
 
 
 class Sizes(NamedTuple):
-    """How many layers are stored, heads H, and the sizes d of covariates and m of labels."""
+    """The sizes of a linear transformer's weights.
+
+    Attributes:
+        stored: The number of layers with their own weights.
+        heads: Number of heads H.
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
+    """
 
     stored: int
     heads: int
@@ -22,28 +29,33 @@ class Sizes(NamedTuple):
 
 
 class LinearWeights(eqx.Module):
-    """Free parameters θ, with the map to the effective matrices `A(θ)` and `B(θ)` of every head.
+    """The free parameters θ of linear self-attention, with effective matrices A(θ) and B(θ).
 
-    A layer of linear self-attention is `e_j <- e_j + Σ_h B_h S A_h e_j`: theory, population
-    training and the fast path read weights through `effective` alone, so that they hold for any
-    structure. A structure may have the start W_0 among its parameters. Arrays have a leading axis
-    of stored layers, then one of heads.
-
-    A structure that stands for more than attention, so that a layer is not `e + B S A e` for every
-    token, says `one_layer`: its prediction is right, and there is no second layer.
+    A layer of linear self-attention is `e_j <- e_j + Σ_h B_h S A_h e_j`. Theory, population
+    training and the fast paths read the weights only through `effective`, so that they work for
+    every structure. A structure may also have W_0 among its parameters. The first two axes of
+    arrays are stored layers and heads.
     """
 
     one_layer: ClassVar[bool] = False
+    """Whether a layer is not `e + B S A e` for every token. The prediction is then still exact, but
+    there cannot be a second layer."""
 
     @classmethod
     @abc.abstractmethod
     def initialise(cls, sizes: Sizes, *, scale: Scale, key: Key[Array, ""]) -> "LinearWeights":
-        """Parameters before training, of variance `scale` over their fan-in."""
+        """Parameters before training, of variance `scale` divided by their fan-in.
+
+        Args:
+            sizes: Stored layers, heads, d and m.
+            scale: The variance of a weight times its fan-in.
+            key: A random key.
+        """
 
     @abc.abstractmethod
     def effective(self) -> Effective:
-        """A and B, differentiable in the parameters."""
+        """A and B, each of shape (stored layers, H, D, D), differentiable in the parameters."""
 
     def start(self) -> Float[Array, "m d"] | None:
-        """W_0 of the query token, if it is one of the parameters; None by default."""
+        """W_0 of the query token, of shape (m, d), if it is a parameter; by default None."""
         return None

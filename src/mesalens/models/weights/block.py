@@ -13,12 +13,20 @@ from mesalens.models.weights.factors import Factors
 
 
 class LinearBlock(LinearWeights):
-    """One layer of attention with separate factors, and `e <- W_2^T W_1 e` after it.
+    r"""One layer of attention with separate factors, followed by a linear MLP, `e <- W_2^T W_1 e`.
 
     With `M = W_2^T W_1` and the query token (x_q, 0) the prediction is
-    `-M_yx x_q - [M B S A e_q]_y`: that of a layer without MLP, with `M B` for B, and the start
-    `W_0 = -M_yx`, of which A reads nothing. So the MLP adds what such a layer lacks, a linear
-    function of the query.
+
+    $$\hat y = -M_{yx} x_q - [M B S A e_q]_y.$$
+
+    This is a layer without MLP that has `M B` in place of B and starts from `W_0 = -M_yx`, of which
+    A reads nothing. Hence the MLP adds a linear function of the query.
+
+    Attributes:
+        attention: The factors of the attention.
+        W_1: First matrix of the MLP, of shape (h, D).
+        W_2: Second matrix of the MLP, of shape (h, D).
+        outputs: m, the number of entries of a label.
 
     Source: Zhang, Wu and Bartlett (2024), arXiv 2402.14951: "linear transformer block".
     """
@@ -40,7 +48,15 @@ class LinearBlock(LinearWeights):
         scale: Scale,
         key: Key[Array, ""],
     ) -> "LinearBlock":
-        """Truncated normals; K = `key_size` and h = `hidden`, both the width D by default."""
+        """Truncated normals.
+
+        Args:
+            sizes: Stored layers, heads, d and m.
+            key_size: K. By default the width D.
+            hidden: h, the width of the MLP. By default D.
+            scale: The variance of a weight times its fan-in.
+            key: A random key.
+        """
         width, keys = sizes.dim + sizes.outputs, jax.random.split(key, 3)
         h = width if hidden is None else hidden
         factors = Factors(

@@ -9,10 +9,18 @@ from mesalens.models.weights.base import Effective, LinearWeights, Sizes
 
 
 class DescentStep(LinearWeights):
-    """`A = diag(Γ, 0)` and `B = [[0, 0], [W_0, -I]]`: a step of descent with a preconditioner.
+    r"""A step of preconditioned gradient descent, from a W_0 that may be trained.
 
-    One layer predicts `ŷ = W_0 x_q + Σ_i (y_i - W_0 x_i) x_i^T Γ x_q`. W_0 is 0 if it is None; else
-    it is trained with Γ. Γ includes the step size, on `1/2 Σ_i ‖W x_i - y_i‖²`.
+    `A = diag(Γ, 0)` and `B = [[0, 0], [W_0, -I]]`, so that one layer predicts
+
+    $$\hat y = W_0 x_q + \sum_i (y_i - W_0 x_i) \, x_i^T \Gamma x_q.$$
+
+    Γ includes the step size on the loss `1/2 Σ_i ‖W x_i - y_i‖²`.
+
+    Attributes:
+        preconditioner: Γ of each head, of shape (stored layers, H, d, d).
+        W_0: The start, of shape (m, d), which is trained with Γ. None means that it is 0.
+        outputs: m, the number of entries of a label.
 
     Source: Wu et al. (2024), arXiv 2310.08391, without W_0; Zhang, Wu and Bartlett (2024), arXiv
     2402.14951, with it: there "GD-β", with β = W_0.
@@ -26,7 +34,14 @@ class DescentStep(LinearWeights):
     def initialise(
         cls, sizes: Sizes, *, start: bool = False, scale: Scale, key: Key[Array, ""]
     ) -> "DescentStep":
-        """Truncated normals of fan-in d; `start` says whether W_0 is free, from 0, or is 0."""
+        """Truncated normals of fan-in d.
+
+        Args:
+            sizes: Stored layers, heads, d and m.
+            start: Whether W_0 is trained, from the value 0, or absent.
+            scale: The variance of a weight times its fan-in.
+            key: A random key.
+        """
         d, m = sizes.dim, sizes.outputs
         shape = (sizes.stored, sizes.heads, d, d)
         W_0 = jnp.zeros((m, d)) if start else None

@@ -8,9 +8,15 @@ from mesalens.models.weights.base import Effective, LinearWeights, Sizes
 
 
 class Factors(LinearWeights):
-    """`A = W_K^T W_Q` and `B = P W_V`, all four factors free: the weights of a transformer.
+    """The four factors of a transformer's attention: `A = W_K^T W_Q` and `B = P W_V`.
 
     A and B have at most rank K, the key size.
+
+    Attributes:
+        W_Q: Queries, of shape (stored layers, H, K, D).
+        W_K: Keys, of shape (stored layers, H, K, D).
+        W_V: Values, of shape (stored layers, H, K, D).
+        P: Output projection, of shape (stored layers, H, D, K).
 
     Source: von Oswald et al. (2023), Section 2.
     """
@@ -30,12 +36,20 @@ class Factors(LinearWeights):
         scale: Scale,
         key: Key[Array, ""],
     ) -> "Factors":
-        """Truncated normals; K = `key_size`, the width D by default.
+        """Truncated normals.
 
-        With `aligned` the columns of W_K that read labels and those of W_V that read covariates are
-        0. If the labels of a task have a symmetric law given the inputs, training on the risk of
-        one layer leaves them 0: then A_yx = 0 and B_yx = 0, ŷ is odd in the labels, and the slopes
-        of both blocks are means of `y_q - ŷ` times sums that are even in the labels.
+        If the labels of a task have a symmetric law given the inputs, training on the risk of one
+        layer leaves an `aligned` start aligned: then A_yx = 0 and B_yx = 0, ŷ is odd in the labels,
+        and the gradients of both blocks are means of `y_q - ŷ` times sums that are even in the
+        labels.
+
+        Args:
+            sizes: Stored layers, heads, d and m.
+            key_size: K. By default the width D.
+            aligned: Whether the columns of W_K that read labels and those of W_V that read
+                covariates are 0.
+            scale: The variance of a weight times its fan-in.
+            key: A random key.
         """
         width = sizes.dim + sizes.outputs
         stack = sizes.stored, sizes.heads

@@ -11,9 +11,15 @@ from mesalens.models.weights.sparse import Sparse
 
 
 class LowRank(LinearWeights):
-    """`A = diag(W_K^T W_Q, 0)` and `B = diag(0, B_yy)`: `Sparse` with an A_xx of at most rank R.
+    """`A = diag(W_K^T W_Q, 0)` and `B = diag(0, B_yy)`: [`Sparse`][mesalens.models.Sparse] of low
+    rank.
 
-    A layer is a step of gradient descent from zero, whose preconditioner has at most rank H R.
+    A layer is a step of gradient descent from zero whose preconditioner has at most rank H R.
+
+    Attributes:
+        W_Q: Queries that read covariates, of shape (stored layers, H, R, d).
+        W_K: Keys that read covariates, of shape (stored layers, H, R, d).
+        B_yy: Output for labels, of shape (stored layers, H, m, m).
 
     Source: Zhang, Singh, Latham and Saxe (2025), arXiv 2501.16265, whose layers with separate keys
     and queries keep this form from their initial weights.
@@ -27,7 +33,14 @@ class LowRank(LinearWeights):
     def initialise(
         cls, sizes: Sizes, *, rank: int = 1, scale: Scale, key: Key[Array, ""]
     ) -> "LowRank":
-        """Truncated normals of fan-in d or m; `rank` is R, from 1 to d."""
+        """Truncated normals of fan-in d or m.
+
+        Args:
+            sizes: Stored layers, heads, d and m.
+            rank: R, from 1 to d.
+            scale: The variance of a weight times its fan-in.
+            key: A random key.
+        """
         *stack, d, m = sizes
         shape = (*stack, count("rank", rank, at_most=d), d)
         read, write, meet = jax.random.split(key, 3)

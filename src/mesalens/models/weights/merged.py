@@ -8,7 +8,11 @@ from mesalens.models.weights.base import Effective, LinearWeights, Sizes
 
 
 class Merged(LinearWeights):
-    """A and B themselves are free, as W_KQ and W_PV are in theory.
+    """The effective matrices A and B themselves, as W_KQ and W_PV in theory.
+
+    Attributes:
+        A: Of shape (stored layers, H, D, D).
+        B: Of shape (stored layers, H, D, D).
 
     Source: Zhang, Frei and Bartlett (2024), arXiv 2306.09927.
     """

@@ -10,10 +10,15 @@ from mesalens.models.weights.base import Effective, LinearWeights, Sizes
 
 
 class Scalars(LinearWeights):
-    """`A = diag(a_x I_d, a_y I_m)` and `B = diag(b_x I_d, b_y I_m)`, four free numbers a head.
+    """Four numbers per head: `A = diag(a_x I_d, a_y I_m)` and `B = diag(b_x I_d, b_y I_m)`.
 
-    Steps of gradient descent have `a_y = b_x = 0`; GD++ has `a_y = 0`, `a_x b_x = -γ/n` and
+    Steps of gradient descent have `a_y = b_x = 0`. GD++ has `a_y = 0`, `a_x b_x = -γ/n` and
     `a_x b_y = -η/n`.
+
+    Attributes:
+        scalars: (a_x, a_y, b_x, b_y), of shape (stored layers, H, 4).
+        dim: d, the number of entries of a covariate.
+        outputs: m, the number of entries of a label.
 
     Source: Vladymyrov et al. (2024), arXiv 2402.14180, whose diagonal layers have this form.
     """

@@ -11,15 +11,29 @@ from mesalens.models.weights.base import Effective, LinearWeights, Sizes
 
 
 class Sparse(LinearWeights):
-    """`A = diag(A_xx, 0)` and `B = diag(B_xx, B_yy)`, the blocks free; B_xx is 0 if it is None.
+    """Weights restricted to blocks: `A = diag(A_xx, 0)` and `B = diag(B_xx, B_yy)`.
 
-    With `B_xx = 0` a layer is a step of gradient descent with the preconditioner A_xx, from zero;
-    with it the layer transforms the covariates on the way, as GD++ does.
+    With `B_xx = 0` a layer is a step of gradient descent from zero with the preconditioner A_xx.
+    With a B_xx the layer also transforms the covariates, as GD++ does.
 
-    By default the scale that A and B share is free. Without B_yy it is the identity, and with
-    `examples` = n it is `A = diag(A_xx, 0) / n`: what is trained has the scale of the papers.
+    By default the scale that A and B share is free. To train at the scale of the papers, omit B_yy,
+    which is then the identity, and set `examples` = n, so that `A = diag(A_xx, 0) / n`.
+
+    Attributes:
+        A_xx: Of shape (stored layers, H, d, d).
+        B_yy: Of shape (stored layers, H, m, m). None means the identity.
+        B_xx: Of shape (stored layers, H, d, d). None means 0.
+        examples: A_xx is divided by this number.
+        outputs: m, the number of entries of a label.
 
     Source: Ahn et al. (2023), arXiv 2306.00297, who have both forms, with B_yy = 1 for one output.
+
+    Examples:
+        >>> from mesalens import LinearTransformer, models, random
+        >>> structure = models.Sparse.initialise
+        >>> model = LinearTransformer.initialise(3, structure=structure, key=random.key(0))
+        >>> model.weights.A_xx.shape
+        (1, 1, 3, 3)
     """
 
     A_xx: Float[Array, "stored H d d"]
@@ -39,7 +53,16 @@ class Sparse(LinearWeights):
         scale: Scale,
         key: Key[Array, ""],
     ) -> "Sparse":
-        """Truncated normals of fan-in d or m; B_xx is free or 0, B_yy free or the identity."""
+        """Truncated normals of fan-in d or m.
+
+        Args:
+            sizes: Stored layers, heads, d and m.
+            covariates: Whether B_xx is trained, or 0.
+            labels: Whether B_yy is trained, or the identity.
+            examples: A_xx is divided by this number.
+            scale: The variance of a weight times its fan-in.
+            key: A random key.
+        """
         *stack, d, m = sizes
 
         def block(key: Key[Array, ""], size: int) -> Array:

@@ -12,16 +12,18 @@ from mesalens.tasks._law import Law
 
 
 class Covariates(Law):
-    """A distribution of x in R^d, by default with independent draws.
+    """A distribution of inputs x in R^d, by default with independent draws.
 
-    For covariates of your own, write `sample`: their moments are then simulated. A class that knows
-    its second and fourth moments states both.
+    To write your own, define `sample`; its moments are then simulated. A class that knows its
+    second and fourth moments defines both.
 
-    `scale` multiplies every draw, so that a task with inputs scaled by α is the same task with
-    `scale * α`.
+    Attributes:
+        dim: d, the number of entries of x.
+        scale: A factor of every draw. A task with inputs scaled by α is the same task with
+            `scale * α`.
 
     Raises:
-        ValueError: if `dim` is below 1, or `scale` is not from 1e-8 to 1e8.
+        ValueError: If `dim` is below 1, or `scale` is not from 1e-8 to 1e8.
     """
 
     dim: int = eqx.field(static=True)
@@ -30,7 +32,7 @@ class Covariates(Law):
     _moments = ("second_moment", "fourth_moment")
 
     independent: ClassVar[bool] = True
-    """Whether the inputs of a prompt are independent; exact results assume it, most of them."""
+    """Whether the inputs of a prompt are independent, as most exact results assume."""
 
     def __check_init__(self):
         count("dim", self.dim)
@@ -38,27 +40,47 @@ class Covariates(Law):
 
     @abc.abstractmethod
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:
-        """Independent draws of x, float32."""
+        """Independent draws of x, float32.
+
+        Args:
+            key: A random key.
+            shape: The leading axes of the result.
+
+        Returns:
+            The draws, of shape (*shape, d).
+        """
 
     def prompts(
         self, key: Key[Array, ""], shape: tuple[int, ...], examples: int
     ) -> Float[Array, "*shape n d"]:
-        """The inputs of prompts with so many examples, the query's last, float32."""
+        """The inputs of prompts, the query's last, float32.
+
+        Args:
+            key: A random key.
+            shape: The leading axes, one entry for each prompt.
+            examples: The number of inputs of a prompt, the query included.
+
+        Returns:
+            The inputs, of shape (*shape, examples, d).
+        """
         return self.sample(key, (*shape, examples))
 
     def second_moment(self) -> Float[np.ndarray, "d d"]:
         """E[x x^T], in float64.
 
         Raises:
-            ValueError: if the class does not state it, or it is infinite.
+            ValueError: If the class does not define it, or it is infinite.
         """
         raise self._states_no_moments()
 
     def fourth_moment(self, weight: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
-        """E[(x^T G x) x x^T] for a symmetric weight G, in float64.
+        """E[(x^T G x) x x^T], in float64.
+
+        Args:
+            weight: The symmetric matrix G, of shape (d, d).
 
         Raises:
-            ValueError: if the class does not state it, or it is infinite.
+            ValueError: If the class does not define it, or it is infinite.
         """
         raise self._states_no_moments()
 
@@ -71,17 +93,19 @@ class Covariates(Law):
 
 
 class IndependentCovariates(Covariates):
-    """Covariates whose coordinates are independent and identically distributed.
+    r"""Covariates whose coordinates are independent and identically distributed.
 
-    With the mean vector μ (all entries equal) and the central moments c2, c3, c4 of a coordinate:
+    With the mean vector μ (all entries equal), the central moments c2, c3, c4 of a coordinate, the
+    diagonal g of G and `M = E[x x^T]`:
 
-        E[x x^T] = c2 I + μ μ^T
+    $$E[x x^T] = c_2 I + \mu \mu^T$$
 
-        E[(x^T G x) x x^T] = 2 M G M + tr(G M) M - 2 (μ^T G μ) μ μ^T       with M = E[x x^T]
-                           + c3 (g μ^T + μ g^T + 2 diag(G μ))      and g the diagonal of G
-                           + (c4 - 3 c2²) diag(g),
+    $$\begin{aligned} E[(x^T G x) x x^T]
+    &= 2 M G M + \operatorname{tr}(G M) M - 2 (\mu^T G \mu) \mu \mu^T \\
+    &\quad + c_3 (g \mu^T + \mu g^T + 2 \operatorname{diag}(G \mu))
+    + (c_4 - 3 c_2^2) \operatorname{diag}(g) \end{aligned}$$
 
-    of which the first line is the moment of a Gaussian (Isserlis).
+    The first line of the latter is the moment of a Gaussian (Isserlis).
     """
 
     @abc.abstractmethod

@@ -12,11 +12,14 @@ from mesalens.tasks.covariates.gaussian import square_root
 
 
 class CorrelatedGaussian(Covariates):
-    """Inputs of a prompt that are jointly Gaussian, with mean 0 and
+    r"""Gaussian inputs that are correlated within a prompt.
 
-        E[x_i x_i^T] = E[x_q x_q^T] = Σ,    E[x_i x_j^T] = Σ_1,    E[x_i x_q^T] = Σ_2     for i ≠ j.
+    They have mean 0 and, for i ≠ j,
 
-    Subclasses state Σ (`second_moment`), Σ_1 (`between`) and Σ_2 (`with_query`), and draw prompts.
+    $$E[x_i x_i^T] = E[x_q x_q^T] = \Sigma, \qquad E[x_i x_j^T] = \Sigma_1, \qquad
+    E[x_i x_q^T] = \Sigma_2.$$
+
+    Subclasses define Σ (`second_moment`), Σ_1 (`between`) and Σ_2 (`with_query`), and draw prompts.
     """
 
     independent: ClassVar[bool] = False

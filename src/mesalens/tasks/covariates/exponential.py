@@ -7,9 +7,13 @@ from mesalens.tasks.covariates.base import IndependentCovariates
 
 
 class Exponential(IndependentCovariates):
-    """x_i ~ Exp with mean `scale`, independent.
+    """Exponential covariates: x_i ~ Exp with mean `scale`, independent.
 
-    c2 = scale², c3 = 2 scale³, c4 = 9 scale⁴; E[x_i²] = 2 scale².
+    `c2 = scale²`, `c3 = 2 scale³`, `c4 = 9 scale⁴`, and `E[x_i²] = 2 scale²`.
+
+    Attributes:
+        dim: d, the number of entries of x.
+        scale: The mean of an entry.
     """
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:

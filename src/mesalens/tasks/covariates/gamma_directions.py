@@ -13,15 +13,21 @@ from mesalens.tasks.covariates.sphere import Sphere
 
 
 class GammaDirections(Covariates):
-    """x = u √g, u uniform on the unit sphere and g ~ Gamma(k, d scale²/k), k = `shape`, so that:
+    r"""x = u √g with u uniform on the unit sphere and g ~ Gamma(k, d scale²/k), where k = `shape`.
 
-        E[x x^T] = scale² I,    E[(x^T G x) x x^T] = scale⁴ d/(d + 2) (1 + 1/k) (tr(G) I + 2 G)
+    $$E[x x^T] = \text{scale}^2 I, \qquad E[(x^T G x) x x^T] =
+    \text{scale}^4 \frac{d}{d + 2} \left(1 + \frac{1}{k}\right) (\operatorname{tr}(G) I + 2 G)$$
 
-    Tails are heavier the smaller k is: k = d/2 is N(0, scale² I), k → ∞ is `Sphere`. Any
-    Gamma(k, θ) is that of `scale = √(k θ/d)`.
+    Tails are heavier for smaller k. k = d/2 is N(0, scale² I), and k → ∞ is
+    [`Sphere`][mesalens.tasks.Sphere]. For g ~ Gamma(k, θ) set `scale = √(k θ/d)`.
+
+    Attributes:
+        dim: d, the number of entries of x.
+        scale: The standard deviation of an entry.
+        shape: k, positive.
 
     Raises:
-        ValueError: if `shape` is not positive.
+        ValueError: If `shape` is not positive.
 
     Source: Ahn et al. (2024), arXiv 2310.01082, where k = 0.1, θ = 10 and d = 5.
     """

@@ -18,13 +18,30 @@ def optional_matrix(name: str) -> Any:
 
 
 class Gaussian(Covariates):
-    """x ~ N(0, scale² Σ), Σ = `covariance` (the identity by default; it may be singular).
+    r"""Gaussian covariates: x ~ N(0, scale² Σ).
 
-        E[x x^T] = Σ,    E[(x^T G x) x x^T] = 2 Σ G Σ + tr(G Σ) Σ     (Isserlis; at scale 1)
+    At scale 1,
+
+    $$E[x x^T] = \Sigma, \qquad E[(x^T G x) x x^T] = 2 \Sigma G \Sigma + \operatorname{tr}(G \Sigma)
+    \Sigma \quad \text{(Isserlis)}.$$
+
+    Attributes:
+        dim: d, the number of entries of x.
+        scale: A factor of every draw.
+        covariance: Σ, of shape (d, d), which may be singular. The identity by default.
 
     Raises:
-        ValueError: if `covariance` is not d × d, symmetric and positive semi-definite, or its
+        ValueError: If `covariance` is not d × d, symmetric and positive semi-definite, or its
             largest entry is not from 1e-16 to 1e16.
+
+    Examples:
+        >>> from mesalens import random, tasks
+        >>> covariates = tasks.Gaussian(2, covariance=[[1.0, 0.5], [0.5, 1.0]])
+        >>> covariates.sample(random.key(0), (100,)).shape
+        (100, 2)
+        >>> print(covariates.second_moment())
+        [[1.  0.5]
+         [0.5 1. ]]
     """
 
     covariance: Float[np.ndarray, "d d"] | None = optional_matrix("covariance")
@@ -37,7 +54,11 @@ class Gaussian(Covariates):
         return self.coloured(jax.random.normal(key, (*shape, self.dim)))
 
     def coloured(self, z: Float[Array, "*shape d"]) -> Float[Array, "*shape d"]:
-        """`scale Σ^½ z`, which is N(0, scale² Σ) if z is N(0, I)."""
+        """`scale Σ^½ z`, which is N(0, scale² Σ) if z is N(0, I).
+
+        Args:
+            z: Of shape (…, d).
+        """
         x = self.scale * z
         return x if self.covariance is None else x @ square_root(self.covariance)
 
@@ -49,10 +70,10 @@ class Gaussian(Covariates):
         return 2 * sigma @ weight @ sigma + np.trace(weight @ sigma) * sigma
 
     def standardised(self) -> tuple["Gaussian", Float[np.ndarray, "d r"]]:
-        """The law of z ~ N(0, I_r), and R with R R^T = scale² Σ, r the rank of Σ to rounding.
+        """The law of z ~ N(0, I_r), and R with R R^T = scale² Σ, r being the rank of Σ.
 
         Raises:
-            ValueError: if Σ = 0.
+            ValueError: If Σ = 0.
         """
         sigma = np.eye(self.dim) if self.covariance is None else self.covariance
         eigenvalues, eigenvectors = np.linalg.eigh(sigma)

@@ -7,9 +7,13 @@ from mesalens.tasks.covariates.base import IndependentCovariates
 
 
 class Laplace(IndependentCovariates):
-    """x_i ~ Laplace(0, scale), density exp(-|x|/scale) / (2 scale), independent.
+    """Laplace covariates: x_i ~ Laplace(0, scale), independent.
 
-    c2 = 2 scale², c3 = 0, c4 = 24 scale⁴.
+    The density is `exp(-|x|/scale) / (2 scale)`; `c2 = 2 scale²`, `c3 = 0`, `c4 = 24 scale⁴`.
+
+    Attributes:
+        dim: d, the number of entries of x.
+        scale: The mean absolute value of an entry.
     """
 
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:

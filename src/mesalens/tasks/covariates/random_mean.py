@@ -1,4 +1,4 @@
-"""Gaussian inputs around a mean that each prompt draws, which tokens may state."""
+"""Gaussian inputs around a mean that is drawn once per prompt."""
 
 import equinox as eqx
 import jax
@@ -11,20 +11,24 @@ from mesalens.tasks.covariates.correlated import CorrelatedGaussian
 
 
 class RandomMean(CorrelatedGaussian):
-    """x ~ N(μ, I),  μ ~ N(0, τ I) drawn once for each prompt; times `scale`.
+    r"""Gaussian inputs around a mean that is drawn once per prompt: x ~ N(μ, I), μ ~ N(0, τ I).
 
-        Σ = (1 + τ) I,    Σ_1 = Σ_2 = τ I
+    Without a descriptor and at scale 1, in the notation of
+    [`CorrelatedGaussian`][mesalens.tasks.CorrelatedGaussian],
 
-    With `descriptor`, tokens are `(x, μ)`: half of the d entries state the mean, and functions
-    should not read them (a prior covariance `diag(I, 0)`).
+    $$\Sigma = (1 + \tau) I, \qquad \Sigma_1 = \Sigma_2 = \tau I.$$
 
-    Args:
+    With a `descriptor`, inputs are `(x, μ)`: half of the d entries state the mean, and functions
+    should not read them (give them a prior covariance `diag(I, 0)`).
+
+    Attributes:
         dim: d, even with a descriptor.
-        mean_variance: τ.
-        descriptor: Whether tokens state μ.
+        scale: A factor of every draw.
+        mean_variance: τ, the variance of an entry of μ.
+        descriptor: Whether inputs state μ.
 
     Raises:
-        ValueError: if τ is negative, or d is odd with a descriptor.
+        ValueError: If τ is negative, or d is odd with a descriptor.
 
     Source: Huang and Ge (ICLR 2025), who have the descriptor.
     """
@@ -35,7 +39,9 @@ class RandomMean(CorrelatedGaussian):
     def __check_init__(self):
         non_negative("mean_variance", self.mean_variance)
         if self.descriptor and self.dim % 2:
-            raise InputError(f"dim must be even, for x and its mean; got {self.dim}.")
+            raise InputError(
+                f"dim must be even with a descriptor, for x and its mean; got {self.dim}."
+            )
 
     def prompts(
         self, key: Key[Array, ""], shape: tuple[int, ...], examples: int

@@ -14,15 +14,20 @@ from mesalens.tasks.covariates.correlated import CorrelatedGaussian
 
 
 class Retrieved(CorrelatedGaussian):
-    """x_q ~ N(0, I),  x_i = α x_q + √(1 - α²) z_i,  z_i ~ N(0, I); times `scale`.
+    r"""Inputs of a context that was retrieved for its query: x_i = α x_q + √(1 - α²) z_i.
 
-        Σ = I,    Σ_1 = α² I,    Σ_2 = α I
+    x_q and z_i are N(0, I). At scale 1, in the notation of
+    [`CorrelatedGaussian`][mesalens.tasks.CorrelatedGaussian],
 
-    Examples are like the query, as those that are looked up for it: α = `relevance` is the
-    correlation. At 0 they are independent of it, at 1 all equal it.
+    $$\Sigma = I, \qquad \Sigma_1 = \alpha^2 I, \qquad \Sigma_2 = \alpha I.$$
+
+    Attributes:
+        dim: d, the number of entries of x.
+        scale: A factor of every draw.
+        relevance: α, the correlation of examples and query. At 0 they are independent, at 1 equal.
 
     Raises:
-        ValueError: if α is not in [0, 1].
+        ValueError: If α is not in [0, 1].
 
     Source: Li, Rawat and Oymak (2024), arXiv 2407.10005.
     """

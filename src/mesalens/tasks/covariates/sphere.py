@@ -9,9 +9,14 @@ from mesalens.tasks.covariates.base import Covariates
 
 
 class Sphere(Covariates):
-    """x uniform on the sphere of radius scale √d, for d = 1 on {-scale, scale}.
+    r"""x uniform on the sphere of radius `scale √d`; for d = 1 on {-scale, scale}.
 
-    E[x x^T] = scale² I,    E[(x^T G x) x x^T] = scale⁴ d/(d + 2) (tr(G) I + 2 G)
+    $$E[x x^T] = \text{scale}^2 I, \qquad E[(x^T G x) x x^T] =
+    \text{scale}^4 \frac{d}{d + 2} (\operatorname{tr}(G) I + 2 G)$$
+
+    Attributes:
+        dim: d, the number of entries of x.
+        scale: The standard deviation of an entry.
     """
 
     rotation_invariant = True

@@ -11,12 +11,20 @@ from mesalens.tasks.covariates.base import IndependentCovariates
 
 
 class StudentT(IndependentCovariates):
-    """x_i / scale ~ t with ν = `degrees_of_freedom`, independent. E|x|^k is finite for k < ν.
+    r"""Student-t covariates: the x_i / scale are independent, with ν degrees of freedom.
 
-        c2 = scale² ν / (ν - 2),    c3 = 0,    c4 = 3 scale⁴ ν² / ((ν - 2) (ν - 4)),    for ν > 4
+    E|x|^k is finite for k < ν. For ν > 4,
+
+    $$c_2 = \text{scale}^2 \frac{\nu}{\nu - 2}, \qquad c_3 = 0, \qquad
+    c_4 = \frac{3 \, \text{scale}^4 \nu^2}{(\nu - 2) (\nu - 4)}.$$
+
+    Attributes:
+        dim: d, the number of entries of x.
+        scale: A factor of every draw.
+        degrees_of_freedom: ν, positive.
 
     Raises:
-        ValueError: if `degrees_of_freedom` is not positive; from the moments, if it is at most 4.
+        ValueError: If `degrees_of_freedom` is not positive; from the moments, if it is at most 4.
     """
 
     degrees_of_freedom: float = eqx.field(static=True, default=5.0, kw_only=True)
@@ -38,7 +46,7 @@ class StudentT(IndependentCovariates):
 
 
 class Cauchy(StudentT):
-    """x_i / scale ~ Cauchy: Student's t with ν = 1, which has no moments and no exact theory."""
+    """Cauchy covariates: Student's t with ν = 1, which has no moments and no exact theory."""
 
     def __init__(self, dim: int, scale: float = 1.0):
         super().__init__(dim, scale, degrees_of_freedom=1.0)

@@ -16,13 +16,18 @@ Labels = Float[Array, "*shape n m"]
 
 
 class Functions(eqx.Module):
-    """A family of functions f: R^d -> R^m with a prior; each prompt is labelled by one draw of f.
+    """A prior of functions f: R^d -> R^m; each prompt is labelled by one draw of f.
 
-    For functions of your own, write `__call__`, or use `OwnFunctions`. `scale` multiplies every
-    draw, so that a task with functions scaled by α is the same task with `scale * α`.
+    To write your own, define `__call__`, or use [`OwnFunctions`][mesalens.tasks.OwnFunctions].
+
+    Attributes:
+        dim: d, the number of entries of an input.
+        outputs: m, the number of entries of a value.
+        scale: A factor of every value. A task with functions scaled by α is the same task with
+            `scale * α`.
 
     Raises:
-        ValueError: if `dim` or `outputs` is below 1, or `scale` is not from 1e-8 to 1e8.
+        ValueError: If `dim` or `outputs` is below 1, or `scale` is not from 1e-8 to 1e8.
     """
 
     dim: int = eqx.field(static=True)
@@ -30,9 +35,9 @@ class Functions(eqx.Module):
     scale: float = eqx.field(default=1.0, kw_only=True)
 
     sign_symmetric: ClassVar[bool] = False
-    """Whether f and -f are equally likely. False promises nothing."""
+    """Whether f and -f are equally likely. False makes no statement."""
     rotation_invariant: ClassVar[bool] = False
-    """Whether f and f∘R are equally likely for every orthogonal R. False promises nothing."""
+    """Whether f and f∘R are equally likely for every orthogonal R. False makes no statement."""
 
     def __check_init__(self):
         count("dim", self.dim)
@@ -41,9 +46,9 @@ class Functions(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
-        """The values at n inputs of one draw of f for each prompt, float32.
+        """The values of one draw of f for each prompt, float32, of shape (*shape, n, m).
 
         Args:
-            key: of the random numbers; the same key gives the same functions.
-            xs: the inputs of a batch of prompts.
+            key: A random key; the same key gives the same functions.
+            xs: The n inputs of each prompt of a batch, of shape (*shape, n, d).
         """

@@ -7,7 +7,7 @@ from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 
 
 class Constants(Functions):
-    """f(x) = c,  c ~ N(0, scale² I_m): labels do not depend on x.
+    """Constant functions: f(x) = c with c ~ N(0, scale² I_m).
 
     Sign-symmetric and rotation-invariant.
     """

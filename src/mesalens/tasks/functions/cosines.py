@@ -11,14 +11,21 @@ from mesalens.tasks.functions.linear import LinearFunctions
 
 
 class Cosines(Functions):
-    """f(x) = scale cos(frequency w · x + phase),  w ~ N(0, I / d).
+    """Plane waves: f(x) = scale cos(frequency w · x + phase) with w ~ N(0, I / d).
 
-    Each of the m outputs has its own w. Changing w to -w keeps the part
-    cos(phase) cos(frequency w · x), so these are sign-symmetric only if cos(phase) = 0, as for the
-    sines of phase ± π/2. Rotation-invariant.
+    Each of the m outputs has its own w. They are rotation-invariant. They are sign-symmetric only
+    if cos(phase) = 0, as for phase ± π/2, because changing w to -w keeps the part cos(phase)
+    cos(frequency w · x).
+
+    Attributes:
+        dim: d, the number of entries of an input.
+        outputs: m, the number of entries of a value.
+        scale: A factor of every value.
+        frequency: The factor of w · x.
+        phase: The phase, in radians.
 
     Raises:
-        ValueError: if `frequency` is not from 1e-8 to 1e8, or `phase` not finite.
+        ValueError: If `frequency` is not from 1e-8 to 1e8, or `phase` is not finite.
     """
 
     frequency: float = eqx.field(default=1.0, kw_only=True)

@@ -22,26 +22,37 @@ def _matrices(values: Any) -> Any:
 
 
 class FinitePool(Functions):
-    """f(x) = W_j x,  j uniform over a pool of M = `size` weight matrices.
+    """A finite number of linear functions: f(x) = W_j x with j uniform over a pool of M matrices.
 
-    They are `scale` times those given as `weights`. By default the entries of the pool were drawn
-    once, independently from N(0, scale²), with `pool_seed`; the key of a batch only chooses j. As M
-    grows the prior comes to that of `LinearFunctions`. With Gaussian noise the Bayes predictor is
-    `mesalens.learners.DiscreteBayes` with this pool.
+    By default the entries of the pool are drawn once, independently from N(0, scale²), with
+    `pool_seed`; the key of a batch chooses only j. As M grows, the prior approaches that of
+    [`LinearFunctions`][mesalens.tasks.LinearFunctions]. With Gaussian noise the Bayes predictor is
+    [`DiscreteBayes`][mesalens.learners.DiscreteBayes] with this pool.
 
-    It states no symmetry: -W_j need not be in the pool.
+    No symmetry is claimed: -W_j need not be in the pool.
 
-    Args:
-        size: M.
-        pool_seed: of the pool, from 0 to 2³² - 1. The pool depends on it, the sizes and `scale`
-            alone.
-        weights: W_1, …, W_M, of shape (M, m, d), or (M, d) for one output.
+    Attributes:
+        dim: d, the number of entries of an input.
+        outputs: m, the number of entries of a value.
+        scale: A factor of every matrix.
+        size: M, the number of matrices.
+        pool_seed: The seed of the pool, from 0 to 2³² - 1. The pool depends only on it, the sizes
+            and `scale`.
+        weights: W_1, …, W_M before scaling, of shape (M, m, d), or (M, d) for one output. By
+            default they are drawn.
 
     Raises:
-        ValueError: if the size is below 1, or the pool is larger than memory; the seed is out of
+        ValueError: If the size is below 1, or the pool is larger than memory; the seed is out of
             range; or the weights have another shape or are not finite.
 
     Source: Raventós, Paul, Chen and Ganguli (2023), arXiv 2306.15063 (m = 1).
+
+    Examples:
+        >>> from mesalens import tasks
+        >>> tasks.FinitePool(5, size=64).pool.shape
+        (64, 1, 5)
+        >>> tasks.FinitePool.of([[1.0, 0.0], [0.0, 1.0]]).size
+        2
     """
 
     size: int = eqx.field(static=True, kw_only=True)
@@ -52,7 +63,11 @@ class FinitePool(Functions):
 
     @classmethod
     def of(cls, weights: Any) -> "FinitePool":
-        """The pool of given weights, of shape (M, m, d), or (M, d) for one output."""
+        """The pool of given weights.
+
+        Args:
+            weights: W_1, …, W_M, of shape (M, m, d), or (M, d) for one output.
+        """
         pool = _matrices(np.asarray(weights))
         return cls(pool.shape[2], pool.shape[1], size=len(pool), weights=pool)
 
@@ -69,7 +84,7 @@ class FinitePool(Functions):
 
     @property
     def pool(self) -> Float[Array, "M m d"]:
-        """W_1, …, W_M, float32, `scale` included."""
+        """W_1, …, W_M with `scale` included, float32, of shape (M, m, d)."""
         if self.weights is not None:
             return self.scale * jnp.asarray(self.weights, jnp.float32)
         # JAX's own generator, and 32 bits: the same pool on every backend and in every precision
@@ -78,7 +93,7 @@ class FinitePool(Functions):
         return self.scale * jax.random.normal(key, shape, jnp.float32)
 
     def matrices(self) -> Float[np.ndarray, "M m d"]:
-        """W_1, …, W_M in float64, as theory takes them: given weights without rounding."""
+        """W_1, …, W_M with `scale` included, in float64, for exact results."""
         if self.weights is None:
             return np.asarray(self.pool, np.float64)
         return float(self.scale) * self.weights

@@ -11,14 +11,20 @@ from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 
 
 class LinearFunctions(Functions):
-    """f(x) = W x,  W = scale (W̄ + U),  the m rows of U independent, each N(0, Λ).
+    """Linear functions f(x) = W x with a Gaussian prior: W = scale (W̄ + U), rows of U ~ N(0, Λ).
 
-    Λ = `covariance` is the identity by default, and W̄ = `mean` is 0.
+    The m rows of U are independent. The prior is sign-symmetric if W̄ = 0, and rotation-invariant
+    if Λ is also a multiple of the identity.
 
-    Sign-symmetric if W̄ = 0; rotation-invariant if Λ is also a multiple of the identity.
+    Attributes:
+        dim: d, the number of entries of an input.
+        outputs: m, the number of entries of a value.
+        scale: A factor of every W.
+        covariance: Λ, of shape (d, d). The identity by default.
+        mean: W̄, of shape (m, d). Zero by default.
 
     Raises:
-        ValueError: if `covariance` is not d × d, symmetric and positive semi-definite, `mean` is
+        ValueError: If `covariance` is not d × d, symmetric and positive semi-definite, `mean` is
             not m × d, or entries are out of range.
     """
 
@@ -41,7 +47,12 @@ class LinearFunctions(Functions):
         return jnp.einsum("...nd,...md->...nm", xs, weights)
 
     def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape m d"]:
-        """Independent draws of W, float32."""
+        """Independent draws of W, float32.
+
+        Args:
+            key: A random key.
+            shape: The leading axes of the result.
+        """
         weights = self.scale * jax.random.normal(key, (*shape, self.outputs, self.dim))
         if self.covariance is not None:
             weights = weights @ square_root(self.covariance)

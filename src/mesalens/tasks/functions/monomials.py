@@ -8,12 +8,18 @@ from mesalens.tasks.functions.linear import LinearFunctions
 
 
 class Monomials(Functions):
-    """f(x) = scale (w · x)^degree,  w ~ N(0, I / d),  one w for each of the m outputs.
+    """Powers of a projection: f(x) = scale (w · x)^degree with w ~ N(0, I / d) for each output.
 
-    Sign-symmetric if the degree is odd; rotation-invariant.
+    Rotation-invariant; sign-symmetric if the degree is odd.
+
+    Attributes:
+        dim: d, the number of entries of an input.
+        outputs: m, the number of entries of a value.
+        scale: A factor of every value.
+        degree: The power.
 
     Raises:
-        ValueError: if `degree` is below 1.
+        ValueError: If `degree` is below 1.
     """
 
     degree: int = eqx.field(static=True, default=3, kw_only=True)

@@ -25,14 +25,26 @@ ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], bool]] = {
 
 
 class TwoLayerNetworks(Functions):
-    """f(x) = scale / √H Σ_h a_h φ(w_h · x),  w_h ~ N(0, I / d),  a_hk ~ N(readout_mean, 1).
+    r"""Random networks with one hidden layer of H units.
 
-    H = `hidden`, φ = `activation`. The m entries of f(x) share the hidden layer. With relu and
-    readout mean 0 these are the networks of Garg et al. (2022), up to scale. Sign-symmetric if the
-    readout mean is 0 or φ is odd; rotation-invariant.
+    $$f(x)_k = \frac{\text{scale}}{\sqrt H} \sum_h a_{hk} \, \varphi(w_h \cdot x), \qquad
+    w_h \sim N(0, I / d), \qquad a_{hk} \sim N(\text{readout mean}, 1)$$
+
+    The m entries of f(x) share the hidden layer. With ReLU and readout mean 0 these are the
+    networks of Garg et al. (2022), up to scale. Rotation-invariant; sign-symmetric if the readout
+    mean is 0 or φ is odd.
+
+    Attributes:
+        dim: d, the number of entries of an input.
+        outputs: m, the number of entries of a value.
+        scale: A factor of every value.
+        hidden: H, the number of hidden units.
+        activation: φ: `"abs"`, `"erf"`, `"gelu"`, `"identity"`, `"relu"`, `"sigmoid"`, `"sin"`,
+            `"softplus"` or `"tanh"`.
+        readout_mean: The mean of a_hk.
 
     Raises:
-        ValueError: if `hidden` is below 1, `activation` is unknown, or `readout_mean` is not
+        ValueError: If `hidden` is below 1, `activation` is unknown, or `readout_mean` is not
             finite.
     """
 

@@ -11,22 +11,37 @@ from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 
 
 class OwnFunctions(Functions):
-    """f(x) = scale function(key, x), where the key draws f and x is one input, of shape (d,).
+    """A prior given by your own function: f(x) = scale function(key, x), where the key draws f.
 
-    The function is pure, can be traced by JAX, and returns m floating-point numbers, of shape (m,),
-    or a scalar if m = 1. The same key gives the same f: all inputs of a prompt come with one key,
-    and each prompt has its own. The symmetries are those that the user states.
+    The function must be pure and traceable by JAX. It gets one input x of shape (d,) and returns m
+    floating-point numbers, of shape (m,), or a scalar if m = 1. The same key must give the same f:
+    all inputs of a prompt come with the same key, and each prompt has its own. The symmetries are
+    not checked.
 
     Args:
-        dim: d.
-        function: of a key and an input.
-        outputs: m.
-        scale: what multiplies every value.
-        sign_symmetric: whether f and -f are equally likely.
-        rotation_invariant: whether f and f∘R are equally likely for every orthogonal R.
+        dim: d, the number of entries of an input.
+        function: A function of a key and an input.
+        outputs: m, the number of entries of a value.
+        scale: A factor of every value.
+        sign_symmetric: Whether f and -f are equally likely.
+        rotation_invariant: Whether f and f∘R are equally likely for every orthogonal R.
 
     Raises:
-        ValueError: if the function cannot be traced, or returns something else.
+        ValueError: If the function cannot be traced, or returns something else.
+
+    Examples:
+        Lines with a random slope and intercept:
+
+        >>> import jax
+        >>> from mesalens import random, tasks
+        >>> def line(key, x):
+        ...     slope, intercept = jax.random.normal(key, (2,))
+        ...     return slope * x[0] + intercept
+        >>> functions = tasks.OwnFunctions(1, line, sign_symmetric=True)
+        >>> task = tasks.RegressionTask(tasks.Uniform(1), functions, context_length=5)
+        >>> prompt, target = task.sample(random.key(0))
+        >>> prompt.ys.shape
+        (5, 1)
     """
 
     function: Callable[..., jax.Array | float] = eqx.field(kw_only=True)

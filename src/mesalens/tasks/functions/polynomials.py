@@ -16,21 +16,28 @@ def _as_pairs(terms: Any) -> tuple[tuple[float, tuple[int, ...]], ...]:
         return tuple((float(coefficient), tuple(powers)) for coefficient, powers in terms)
     except (TypeError, ValueError):
         raise InputError(
-            f"terms must be pairs of a coefficient and powers, as ((1.0, (3,)), (-1.0, (1,))) for "
-            f"z_1³ - z_1; got {terms!r}."
+            f"terms must be pairs of a coefficient and powers, such as ((1.0, (3,)), (-1.0, (1,))) "
+            f"for z_1³ - z_1; got {terms!r}."
         ) from None
 
 
 class RotatedPolynomials(Functions):
-    """f(x) = scale p(U x),  U ∈ O(d) Haar-distributed, one U for each of the m outputs.
+    r"""A polynomial in random orthonormal coordinates: f(x) = scale p(U x), U uniform on O(d).
 
-    `terms` are the pairs (c_t, k_t) of `p(z) = Σ_t c_t Π_i z_i^{k_ti}`; coordinates past the end of
-    k_t have power 0. By default p(z) = z_1³ - z_1. Of U only the rows that p uses are drawn.
+    $$p(z) = \sum_t c_t \prod_i z_i^{k_{ti}}$$
 
-    Sign-symmetric if every term has odd degree, as -U is as likely as U; rotation-invariant.
+    Each of the m outputs has its own U. Only the rows of U that p uses are drawn.
+    Rotation-invariant; sign-symmetric if every term has odd degree, as -U is as likely as U.
+
+    Attributes:
+        dim: d, the number of entries of an input.
+        outputs: m, the number of entries of a value.
+        scale: A factor of every value.
+        terms: The pairs (c_t, k_t). Coordinates past the end of k_t have power 0. By default
+            `p(z) = z_1³ - z_1`.
 
     Raises:
-        ValueError: if there is no term, a coefficient is not finite, or the powers of a term are
+        ValueError: If there is no term, a coefficient is not finite, or the powers of a term are
             not at most d integers of at least 0.
     """
 

@@ -17,7 +17,7 @@ def _as_range(bounds: Any) -> tuple[float, float]:
         return float(low), float(high)
     except (TypeError, ValueError):
         raise InputError(
-            f"amplitude and phase must be ranges, as (0.1, 0.5); got {bounds!r}."
+            f"amplitude and phase must be ranges such as (0.1, 0.5); got {bounds!r}."
         ) from None
 
 
@@ -27,20 +27,27 @@ def _range(low: float, high: float) -> Any:
 
 
 class SineWaves(Functions):
-    """f(x) = scale a sin(x + φ) of one number x,  a ~ U(amplitude),  φ ~ U(phase).
+    """Sine waves of one number x: f(x) = scale a sin(x + φ), a and φ uniform in given ranges.
 
-    Both are drawn independently for each of the m outputs. As -f has the phase φ + π, these are
-    sign-symmetric if phases fill whole turns or amplitudes are symmetric about 0, unlike the
-    default phases, which fill half a turn. As f(-x) has the phase π - φ, they are
-    rotation-invariant (for one number: as likely as their mirror images) if phases fill whole turns
-    or are symmetric about π/2 or -π/2, as the default ones are.
+    Both are drawn independently for each of the m outputs. The prior is sign-symmetric if phases
+    fill whole turns (as -f has the phase φ + π) or amplitudes are symmetric about 0; the default
+    phases fill half a turn. It is rotation-invariant (for one number: f(-x) is as likely as f(x))
+    if phases fill whole turns or are symmetric about π/2 or -π/2 (as f(-x) has the phase π - φ);
+    the default phases are.
+
+    Attributes:
+        dim: 1.
+        outputs: m, the number of entries of a value.
+        scale: A factor of every value.
+        amplitude: The smallest and the largest amplitude a.
+        phase: The smallest and the largest phase φ, in radians.
 
     Raises:
-        ValueError: if `dim` is not 1, or a range is not two finite numbers in order.
+        ValueError: If `dim` is not 1, or a range is not two finite numbers in order.
 
     Source: von Oswald et al. (2023), Section 4, with x ~ U[-5, 5] and n = 10 in the released code
     (non_linear_regression.ipynb). That code draws a and φ with the same random key, so that there
-    φ = π (a - 0.1) / 0.4; here they are independent.
+    φ = π (a - 0.1) / 0.4. Here they are independent.
     """
 
     dim: int = eqx.field(static=True, default=1)
@@ -52,7 +59,9 @@ class SineWaves(Functions):
             raise InputError(f"dim must be 1 for sine waves; got {self.dim}.")
         for name, (low, high) in (("amplitude", self.amplitude), ("phase", self.phase)):
             if finite(name, low) > finite(name, high):
-                raise InputError(f"{name} must have its smaller end first; got {(low, high)}.")
+                raise InputError(
+                    f"{name} must be a range with the smaller number first; got {(low, high)}."
+                )
 
     def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         amplitude_key, phase_key = jax.random.split(key)

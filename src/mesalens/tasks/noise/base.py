@@ -13,40 +13,45 @@ from mesalens.tasks.functions.base import Inputs, KeyArray, Labels
 
 
 class Noise(Law):
-    """A law of the noise ε in `y = f(x) + ε`, independent of f and, given x, between labels.
+    """A law of the label noise ε in `y = f(x) + ε`, independent of f and, given x, between labels.
 
-    For noise of your own, write `__call__`: its moments are then simulated. A class that knows them
-    states `conditional_variance` and `fourth_cumulant` as well, which promises that E[ε | x] = 0
+    To write your own, define `__call__`; its moments are then simulated. A class that knows them
+    defines `conditional_variance` and `fourth_cumulant`, which promises that E[ε | x] = 0
     and that the m entries of ε are independent and identically distributed given x. The risk of one
-    step of descent is then exact. The moments of S need third moments too: they are exact if the
-    class also says that the noise is `symmetric`, and simulated by default.
+    step of descent is then exact. The moments of S also need third moments: they are exact if the
+    class sets `symmetric`, and simulated otherwise.
     """
 
     _moments = ("conditional_variance", "fourth_cumulant")
 
     gaussian: ClassVar[bool] = False
-    """Whether ε is normal given x. False promises nothing."""
+    """Whether ε is normal given x. False makes no statement."""
     homoscedastic: ClassVar[bool] = False
-    """Whether the law of ε does not depend on x. False promises nothing."""
+    """Whether the law of ε is independent of x. False makes no statement."""
     symmetric: ClassVar[bool] = False
-    """Whether ε and -ε have the same law given x. False promises nothing: the moments of S are
-    then simulated."""
+    """Whether ε and -ε have the same law given x. False makes no statement: the moments of S are
+    then simulated.
+    """
 
     @abc.abstractmethod
     def __call__(self, key: KeyArray, labels: Labels, xs: Inputs) -> Labels:
         """The labels with noise, float32.
 
         Args:
-            key: of the random numbers.
-            labels: f(x), those of a context and its query, for a batch of prompts.
-            xs: the covariates of the labels.
+            key: A random key.
+            labels: f(x) of a context and its query, for a batch of prompts, of shape (*shape, n,
+                m).
+            xs: The covariates of the labels, of shape (*shape, n, d).
         """
 
     def conditional_variance(self, dim: int) -> tuple[Any, Float[np.ndarray, "d d"]]:
-        """The c and G with `E[ε_k² | x] = c + x^T G x`, for x of `dim` entries; G is symmetric.
+        """The number c and the symmetric matrix G with `E[ε_k² | x] = c + x^T G x`.
+
+        Args:
+            dim: d, the number of entries of x.
 
         Raises:
-            ValueError: if the class does not state it.
+            ValueError: If the class does not define it.
         """
         raise self._states_no_moments()
 
@@ -54,18 +59,21 @@ class Noise(Law):
         """κ4, the mean over x of `E[ε_k⁴ | x] - 3 E[ε_k² | x]²`.
 
         Raises:
-            ValueError: if the class does not state it, or it is infinite.
+            ValueError: If the class does not define it, or it is infinite.
         """
         raise self._states_no_moments()
 
 
 class ScaledNoise(Noise):
-    """Noise `ε = √variance(x) ζ`, ζ from a symmetric law of variance 1 that does not depend on x.
+    """Noise `ε = √variance(x) ζ`, where ζ has a symmetric law of variance 1 independent of x.
 
-    Where `variance` is the number 0 nothing is drawn.
+    If `variance` is the number 0, nothing is drawn.
+
+    Attributes:
+        variance: The variance of the noise.
 
     Raises:
-        ValueError: if `variance` is neither 0 nor from 1e-16 to 1e16.
+        ValueError: If `variance` is neither 0 nor from 1e-16 to 1e16.
     """
 
     variance: float | Float[Array, ""] = 1.0

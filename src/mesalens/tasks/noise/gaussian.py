@@ -7,7 +7,11 @@ from mesalens.tasks.noise.base import KeyArray, ScaledNoise
 
 
 class GaussianNoise(ScaledNoise):
-    """ε ~ N(0, variance), independent for every label, that of the query included."""
+    """Gaussian noise: ε ~ N(0, variance), independent for every label, that of the query included.
+
+    Attributes:
+        variance: The variance of the noise. 0 by default.
+    """
 
     variance: float | Float[Array, ""] = 0.0
 

@@ -11,10 +11,14 @@ from mesalens.tasks.noise.gaussian import GaussianNoise
 
 
 class HeteroscedasticNoise(GaussianNoise):
-    """ε | x ~ N(0, σ²(x)),  σ²(x) = variance (1 + growth ‖x‖² / d).
+    """Gaussian noise whose variance depends on the input: σ²(x) = variance (1 + growth ‖x‖² / d).
+
+    Attributes:
+        variance: The variance at x = 0.
+        growth: How fast the variance grows with the mean square of the entries of x.
 
     Raises:
-        ValueError: if `variance` or `growth` is neither 0 nor from 1e-16 to 1e16.
+        ValueError: If `variance` or `growth` is neither 0 nor from 1e-16 to 1e16.
     """
 
     variance: float | Float[Array, ""] = 1.0

@@ -7,7 +7,11 @@ from mesalens.tasks.noise.base import KeyArray, ScaledNoise
 
 
 class LaplaceNoise(ScaledNoise):
-    """ε ~ Laplace of the given variance, independent for every label: κ4 = 3 variance²."""
+    """Laplace noise of a given variance, independent for every label; κ4 = 3 variance².
+
+    Attributes:
+        variance: The variance of the noise.
+    """
 
     def standard(self, key: KeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
         return 0.5**0.5 * jax.random.laplace(key, shape)

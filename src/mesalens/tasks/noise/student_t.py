@@ -10,12 +10,17 @@ from mesalens.tasks.noise.base import KeyArray, ScaledNoise
 
 
 class StudentTNoise(ScaledNoise):
-    """ε ~ t with ν = `degrees_of_freedom`, scaled to the given variance, for every label.
+    """Student-t noise with ν degrees of freedom, scaled to a given variance, for every label.
 
-    E|ε|^k is finite for k < ν, so that ν has to be above 2; κ4 = 6 variance² / (ν - 4) for ν > 4.
+    E|ε|^k is finite for k < ν, so that ν has to be above 2. For ν > 4, `κ4 = 6 variance² / (ν -
+    4)`.
+
+    Attributes:
+        variance: The variance of the noise.
+        degrees_of_freedom: ν, above 2.
 
     Raises:
-        ValueError: if `degrees_of_freedom` is not above 2, or `variance` is out of range.
+        ValueError: If `degrees_of_freedom` is not above 2, or `variance` is out of range.
     """
 
     degrees_of_freedom: float = eqx.field(static=True, default=5.0)
