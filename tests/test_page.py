@@ -13,8 +13,13 @@ from matplotlib.figure import Figure
 
 from mesalens.atlas import verdicts
 from mesalens.atlas.criterion import Criterion, Evidence, above, below, every_seed_below, within
+from mesalens.atlas.guide import guide
 from mesalens.atlas.page import interval_plot, page
+from mesalens.atlas.record import read_record, record
 from mesalens.checks import InputError
+from mesalens.cli import main
+from mesalens.cli.verdicts import Verdicts
+from mesalens.studies import study as declared
 
 HOSTILE = 'R < R_0 & <script>alert("1")</script> a[/red]b | c'
 ROOT = Path(__file__).parents[1]
@@ -297,3 +302,44 @@ def test_the_schema_documents_every_field():
     )  # fmt: skip
     for model in models:
         assert [name for name in model.model_fields if f"`{name}`" not in documented] == []
+
+
+def test_a_record_gives_the_same_documents_as_its_reports(tmp_path, capsys):
+    """It keeps the latest verdict of each claim at each budget, and no seeds."""
+    old, full = content(), content()
+    old["made"], full["budget"] = "2025-01-01T00:00:00+02:00", "full"
+    full["made"] = "2026-01-02T10:00:01+00:00"
+    gone = copy.deepcopy(old["studies"][0]["parts"][0]["claims"][0])
+    old["studies"][0]["parts"][0]["claims"].append(gone | {"claim": "only-then"})
+    contents, file = [content(), full, old], tmp_path / "record.json"
+    for place, each in enumerate(contents):
+        (tmp_path / f"{place}.json").write_text(json.dumps(each))
+    names = [str(tmp_path / f"{place}.json") for place in range(3)]
+    assert main(["verdicts", *names, "--data", "--out", str(file)]) == 0
+    kept = read_record(file)
+    rows = [sorted(verdicts.table(each).splitlines()) for each in (kept, contents)]
+    assert rows[0] == rows[1]
+    assert guide(record(contents[:2])["reports"], "it") == guide(contents[:2], "it")
+    claims = [claim["claim"] for each in kept for *_, claim in verdicts.claims_of(each)]
+    assert Counter(claims)["only-then"] == 1 and set(Counter(claims).values()) == {1, 2}
+    assert '"values": {}' in file.read_text() and '"units"' not in file.read_text()
+    # Again, with a report that it has
+    assert main(["verdicts", str(file), names[0], "--data"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(file.read_text())
+
+
+def test_a_damaged_record_is_refused(tmp_path):
+    file = tmp_path / "record.json"
+    damaged = content()
+    damaged["studies"][0]["parts"][0]["claims"][0]["outcome"] = "MAYBE"
+    for reports, keyword in ((3, "reports"), ([damaged], r"claims\.0\.outcome"), ([7], "damaged")):
+        file.write_text(json.dumps({"schema": 1, "reports": reports}))
+        with pytest.raises(InputError, match=keyword):
+            read_record(file)
+    with pytest.raises(InputError, match="data"):
+        Verdicts(reports=(str(file),), guide=True, data=True)()
+
+
+def test_the_verdicts_of_record_are_those_of_declared_claims():
+    for study, _, claim in (each for file in read_record() for each in verdicts.claims_of(file)):
+        assert claim["claim"] in [each.name for each in declared(study["study"]).claims]

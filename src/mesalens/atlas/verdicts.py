@@ -127,6 +127,15 @@ def read(file: Path | str) -> dict[str, Any]:
     Raises:
         InputError: if the file cannot be read, is damaged, or was written by a newer version.
     """
+    return check(load(file), file)
+
+
+def load(file: Path | str) -> dict[str, Any]:
+    """What a JSON file with this version's schema number has, not yet checked.
+
+    Raises:
+        InputError: if the file cannot be read, is not JSON, or has another schema number.
+    """
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
@@ -140,6 +149,15 @@ def read(file: Path | str) -> dict[str, Any]:
             f"{file} has schema {content['schema']}, and mesalens {__version__} reads schema "
             f"{SCHEMA}; read it with the version that wrote it ({content.get('mesalens')})."
         )
+    return content
+
+
+def check(content: Any, file: Path | str) -> dict[str, Any]:
+    """The content of `file`, if it has the fields of a `verdicts.json`.
+
+    Raises:
+        InputError: if it lacks a field, or one has a wrong value.
+    """
     try:
         Content.model_validate(content)
     except pydantic.ValidationError as error:
