@@ -50,6 +50,8 @@ def test_the_wheel_has_all_files_of_the_package_and_nothing_else(wheel):
         "__init__.pyi",
         "py.typed",
         "atlas/page.html.j2",
+        "atlas/record.json",
+        "explorer/page/index.html",
         "studies/von_oswald_2023/__init__.py",
     }
     assert {f"mesalens/{name}" for name in needed} <= names

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("train:Train", "train learners and keep them in a folder"),
     "sweep": ("train:Sweep", "train all combinations of some settings' values"),
     "identify": ("identify:Identify", "say which algorithm a learner runs, or that none fits"),
+    "explore": ("explore:Explore", "open a page that computes optima, flows and filters"),
     "compare": ("compare:Compare", "compare trained learners with references"),
 }
 """Where each command is in this package, and what it is for."""
