@@ -52,6 +52,8 @@ def test_the_wheel_has_all_files_of_the_package_and_nothing_else(wheel):
         "py.typed",
         "references.bib",
         "atlas/page.html.j2",
+        "atlas/record.json",
+        "explorer/page/index.html",
         "identification/page.html.j2",
         "studies/von_oswald_2023/__init__.py",
     }

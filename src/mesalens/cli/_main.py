@@ -23,6 +23,7 @@ COMMANDS = {
     "sweep": ("train:Sweep", "train with all combinations of the values of some settings"),
     "identify": ("identify:Identify", "find out which algorithm a learner runs"),
     "compare": ("compare:Compare", "compare trained learners with reference algorithms"),
+    "explore": ("explore:Explore", "open a page that computes optima, flows and filters"),
     "cite": ("cite:Cite", "print BibTeX of mesalens, of papers and of methods"),
 }
 """The class of each command, and what the command does."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import shtab
 
 from mesalens.checks import one_of
-from mesalens.cli.options import _parser
+from mesalens.cli.options import parser_of
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -27,7 +27,7 @@ def script(shell: str, commands: Mapping[str, tuple[str, str]]) -> str:
     parser.add_argument("--version", action="store_true", help="print the version")
     parsers = parser.add_subparsers()
     for name, (place, purpose) in commands.items():
-        command = _parser(pkgutil.resolve_name(f"mesalens.cli.{place}"), f"mesalens {name}", {})
+        command = parser_of(pkgutil.resolve_name(f"mesalens.cli.{place}"), f"mesalens {name}")
         for action in command._actions:
             action.choices = getattr(action, "names", None) or action.choices
             if action.nargs != 0 and not action.choices:

@@ -1,0 +1,2 @@
+from .pages import write as write
+from .server import serve as serve
