@@ -40,8 +40,10 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 IMAGES = {"image/svg+xml": "svg", "image/png": "png"}
 
 
-PANDAS = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)
-"""The style of a table of pandas, which would override that of the site."""
+PANDAS = re.compile(
+    r'(<style scoped>.*?</style>\s*)?<table border="1" class="dataframe">', re.DOTALL
+)
+"""A table of pandas, whose style would override that of the site."""
 
 
 class NotebookError(Exception):
@@ -167,7 +169,7 @@ def _markdown(
             images[file] = content.encode() if ending == "svg" else base64.b64decode(content)
             return f"![{alt}]({file})"
     if html := output.data.get("text/html"):
-        html = PANDAS.sub("", html)
+        html = PANDAS.sub("<table>", html)
         return f'<div class="output">\n{html.strip()}\n</div>'
     return output.data.get("text/markdown") or _text(output.data.get("text/plain", ""))
 

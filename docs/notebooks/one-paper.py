@@ -25,11 +25,7 @@ for part in study.parts:
 # is not a check.
 
 # %%
-isotropic = study.parts[0]
-for claim in isotropic.claims[:3]:
-    print(f"{claim.name}: {claim.statement}")
-    print(f"  measured: {claim.estimator}")
-    print(f"  criterion: {claim.criterion.words}")
+study.parts[0].claims[0]
 
 # %% [markdown]
 # ## Carry it out
@@ -56,7 +52,6 @@ report["certificate"]
 
 # %%
 evidence = report.studies[0].tables["step-size"]
-print(evidence.attrs["statement"])
 evidence.value.to_pandas().round(4)
 
 # %% [markdown]
