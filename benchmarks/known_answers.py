@@ -122,7 +122,7 @@ def random_algorithm(
             learners.KernelSmoother, bandwidth=between(0.2, 0.8) * s.distance
         ),
         "softmax-head": lambda: _with(
-            learners.NadarayaWatson, metric=between(0.5, 3) / s.length, gain=between(0.7, 2.0)
+            learners.SoftmaxHead, metric=between(0.5, 3) / s.length, gain=between(0.7, 2.0)
         ),
         "nearest-neighbours": lambda: _with(
             learners.KNearestNeighbours, neighbours=int(rng.integers(1, 6))

@@ -16,7 +16,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from mesalens import LinearTransformer, random
 from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
-from mesalens.training import checkpoint, clipped_adam, train
+from mesalens.training import checkpoint, train
+from mesalens.training.optimisers.adam import clipped_adam
 
 TASK = RegressionTask(Uniform(3, 0.5), LinearFunctions(3), context_length=5)
 ADAM = clipped_adam(1e-2, clip=1e-3)

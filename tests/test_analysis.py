@@ -28,9 +28,9 @@ from mesalens.analysis import (
     alignment_at,
     attention_maps,
     copying,
-    curvature,
     distracted,
     expectation,
+    input_spectra,
     interpolate,
     largest_stable_damping,
     learned_preconditioner,
@@ -207,7 +207,7 @@ def test_sensitivities_that_are_not_finite_have_no_cosine():
 @pytest.mark.parametrize(
     ("measure", "named"),
     [
-        (lambda: curvature(Ridge(1.0), TASK, KEY), "curvature .*LinearTransformer.*Ridge"),
+        (lambda: input_spectra(Ridge(1.0), TASK, KEY), "input_spectra .*LinearTransformer.*Ridge"),
         (lambda: attention_maps(Ridge(1.0), TASK, KEY), "attention_maps .*Transformer.*Ridge"),
         (lambda: copying(Ridge(1.0), TASK, KEY), "copying .*Transformer.*Ridge"),
         (lambda: risk_by_depth(Ridge(1.0), TASK, KEY), "risk_by_depth .*LinearTransformer.*Ridge"),

@@ -10,7 +10,7 @@ import scipy.optimize
 
 from mesalens import InputError, Prompt
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
-from mesalens.theory import asymptotic_risk, best_descent, layer_risk, task_moments
+from mesalens.theory import asymptotic_risk, best_preconditioner, layer_risk, task_moments
 from mesalens.training import fit_layer
 
 INF = np.inf
@@ -116,7 +116,7 @@ def test_for_all_prompts_and_tasks_the_layer_is_the_best_step_of_descent(rho, al
             noise=GaussianNoise(rho),
             context_length=alpha * d,
         )
-        return best_descent(task_moments(task))[1]
+        return best_preconditioner(task_moments(task))[1]
 
     limit = asymptotic_risk(float(alpha), INF, INF, rho)
     assert limit.new_tasks == pytest.approx(2 * best(24) - best(12), rel=2e-3)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_study import BESIDE, STUDY, best_descent, one_layer
+from small_study import BESIDE, STUDY, best_preconditioner, one_layer
 
 import mesalens as ml
 from mesalens import InputError
@@ -326,7 +326,7 @@ def test_standard_claims_say_what_they_compare_and_fail_on_what_is_untrained():
     wrong = alike("other", "cosine", "1", above(0.9), other).falsified()
     assert wrong.needs["compared"].identity == other.identity
     trains = leaves_plateau(study, "trains", "1", above(0.5), one_layer, "layers")
-    assert trains.every_seed and "layers gain more than half" in trains.statement
+    assert trains.count_all_seeds and "layers gain more than half" in trains.statement
 
 
 def test_an_experiment_with_other_fields_is_another_one():
@@ -339,11 +339,11 @@ def test_a_reference_may_be_another_training_and_there_may_be_several(tmp_path):
     study = Study(
         "references", title="R", citation="R", settings=STUDY.settings, small={"steps": 20}
     )
-    references = {"step": best_descent, "itself": one_layer}
+    references = {"step": best_preconditioner, "itself": one_layer}
     both = compared_with_each.given(trained=one_layer, references=references)
     alone = compared.given(trained=one_layer, reference=one_layer)
     for name, quantity, node in (("one", "", alone), ("several", "itself_", both)):
-        itself = Alike(study, node, "a layer", "itself", name=quantity, every_seed=True)
+        itself = Alike(study, node, "a layer", "itself", name=quantity, count_all_seeds=True)
         itself(name, "risk", "1", within(1e-6), fails=node)
     report = Session(tmp_path / "store", say=Said()).reproduce(study, budget="small", seeds=2)
     assert [v.judgement.outcome for v in report.verdicts] == ["PASS", "PASS"]

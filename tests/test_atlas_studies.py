@@ -24,7 +24,7 @@ from mesalens.tasks import (
     RegressionTask,
 )
 from mesalens.theory import (
-    best_descent,
+    best_preconditioner,
     best_started_step,
     layer_risk,
     lower_bound,
@@ -101,9 +101,9 @@ def test_low_rank_changes_have_the_excess_that_singular_values_leave():
     """The share of li-2024 beside a search over changes of rank one."""
     s = lab(li_2024.STUDY).settings
     rng = np.random.default_rng(3)
-    old, _ = best_descent(task_moments(li_2024.law(s, rng)))
+    old, _ = best_preconditioner(task_moments(li_2024.law(s, rng)))
     moments = task_moments(li_2024.law(s, np.random.default_rng(3), shift=1))
-    _, least = best_descent(moments)
+    _, least = best_preconditioner(moments)
     lost = preconditioned_risk(old, moments) - least
 
     def risk(numbers):

@@ -17,7 +17,7 @@ from small_training import TASK, StoppedError, assert_same, initialise, measure,
 from mesalens import InputError, random, storage
 from mesalens.progress import ProgressReport
 from mesalens.tasks import LinearFunctions, RegressionTask, Uniform
-from mesalens.training import checkpoint, clipped_adam
+from mesalens.training import checkpoint
 from mesalens.training.checkpoint import (
     Checkpoint,
     checksum,
@@ -26,6 +26,7 @@ from mesalens.training.checkpoint import (
     states,
     steps_done,
 )
+from mesalens.training.optimisers.adam import clipped_adam
 
 pytest_plugins = ["small_training"]
 pytestmark = pytest.mark.usefixtures("compiled_once")

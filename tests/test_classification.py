@@ -20,9 +20,9 @@ from mesalens.learners import LogisticDescent
 from mesalens.tasks import (
     ClassificationTask,
     CondensedTask,
+    CustomFunctions,
     Gaussian,
     LinearFunctions,
-    OwnFunctions,
     RegressionTask,
     TwoLayerNetworks,
     Uniform,
@@ -211,7 +211,7 @@ def test_another_centring_or_sign_breaks_the_construction():
 
 def fixed_logits(m, scale=1.0):
     weights = scale * jnp.asarray(np.random.default_rng(3).normal(size=(m, 2)), jnp.float32)
-    return OwnFunctions(2, lambda key, x: weights @ x, m), np.asarray(weights, np.float64)
+    return CustomFunctions(2, lambda key, x: weights @ x, m), np.asarray(weights, np.float64)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 2.0])
@@ -259,7 +259,7 @@ def test_a_prompt_has_one_function_and_classes_are_alike():
     for classes in (targets, prompts.ys[:, 0]):
         np.testing.assert_allclose(classes.mean(axis=0), 1 / 3, atol=5 * np.sqrt(2 / 9 / 20_000))
     # an input that comes twice has its class twice
-    same = OwnFunctions(2, lambda key, x: jax.random.normal(key, (3, 2)) @ jnp.sign(x), 3)
+    same = CustomFunctions(2, lambda key, x: jax.random.normal(key, (3, 2)) @ jnp.sign(x), 3)
     prompts, _ = ClassificationTask(Uniform(2), same, context_length=20).sample(
         jax.random.key(7), (50,)
     )
@@ -274,7 +274,7 @@ def test_a_prompt_has_one_function_and_classes_are_alike():
 
 @pytest.mark.slow
 def test_who_knows_the_logits_has_the_entropy_and_accuracy_of_quadrature():
-    functions = OwnFunctions(1, lambda key, x: jnp.array([1.5, 0.0]) * x, 2)
+    functions = CustomFunctions(1, lambda key, x: jnp.array([1.5, 0.0]) * x, 2)
     task = ClassificationTask(Uniform(1), functions, context_length=1, temperature=0.5)
 
     def known(prompt):

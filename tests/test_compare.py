@@ -10,7 +10,7 @@ import pytest
 from mesalens import GradientDescent, InputError, LinearTransformer, Ridge, random
 from mesalens.adapters import NumpyLearner
 from mesalens.analysis import Comparison, alignment, compare, expectation, risks
-from mesalens.learners import NadarayaWatson
+from mesalens.learners import SoftmaxHead
 from mesalens.tasks import CondensedTask, Gaussian, GaussianNoise, LinearFunctions, RegressionTask
 from mesalens.training import train
 
@@ -152,8 +152,8 @@ def test_it_measures_a_training():
             r"axes .*\(3,\)",
         ),
         (
-            lambda: compare(NadarayaWatson(1.0), Ridge(0.1), CondensedTask(TASK), KEY),
-            "NadarayaWatson .*condensed",
+            lambda: compare(SoftmaxHead(1.0), Ridge(0.1), CondensedTask(TASK), KEY),
+            "SoftmaxHead .*condensed",
         ),
         (lambda: compare(Ridge(0.1), lambda p: p.ys[0], CondensedTask(TASK), KEY), "condensed"),
         (lambda: compare(Ridge(0.1), lambda p: jnp.zeros(3), TASK, KEY), r"\(3,\).*\(2,\)"),

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from mesalens import GradientDescent, InputError, LinearTransformer, Ridge, plots
 from mesalens.analysis import (
-    curvature,
+    input_spectra,
     largest_stable_damping,
     nearest_learners,
     risk_by_depth,
@@ -133,7 +133,7 @@ def test_each_layer_is_nearest_to_the_learner_that_it_is():
 @pytest.fixture(scope="module")
 def measured():
     """The curvature of two steps of GD++ with γ = 0.3, and the prompts on which it was measured."""
-    found = curvature(gd_plus_plus(1.0, 0.3, 2), TASK, KEY, prompts=3000, quantiles=(0.1, 0.5))
+    found = input_spectra(gd_plus_plus(1.0, 0.3, 2), TASK, KEY, prompts=3000, quantiles=(0.1, 0.5))
     return found, *arrays(unroll(KEY), 3000)
 
 
@@ -197,7 +197,7 @@ def test_few_examples_on_a_line_have_finite_conditions():
     line = RegressionTask(
         Gaussian(3, covariance=np.diag([1.0, 0, 0])), LinearFunctions(3, 2), context_length=2
     )
-    found = curvature(gd_plus_plus(1.0, 0.3, 1, n=2), line, KEY, prompts=20)
+    found = input_spectra(gd_plus_plus(1.0, 0.3, 1, n=2), line, KEY, prompts=20)
     assert found.sizes["eigenvalue"] == 2
     np.testing.assert_allclose(found.eigenvalues[:, :, 1], 0, atol=1e-25)
     np.testing.assert_allclose(found.condition, (3 * np.finfo(float).eps) ** -2)
@@ -270,9 +270,9 @@ def test_what_cannot_be_measured_is_said():
     with pytest.raises(InputError, match=r"between.*damping 1\."):
         largest_stable_damping(ascending, TASK, KEY, prompts=200, between=(1.0, 2.0))
     with pytest.raises(InputError, match=r"prompts .*1"):
-        curvature(layer, TASK, KEY, prompts=1)
+        input_spectra(layer, TASK, KEY, prompts=1)
     with pytest.raises(InputError, match=r"quantiles .*50.0"):
-        curvature(layer, TASK, KEY, quantiles=(0.5, 50.0))
+        input_spectra(layer, TASK, KEY, quantiles=(0.5, 50.0))
 
 
 def test_figures_by_depth_draw_all_and_hide_nothing(measured):
@@ -287,7 +287,7 @@ def test_figures_by_depth_draw_all_and_hide_nothing(measured):
     damped = risk_by_depth(
         constructed(GD), TASK, KEY, times=20, dampings=(1.0, 0.5, 1e30), prompts=100
     )
-    plots.risk_over_depth(right, damped)
+    plots.risk_by_depth(right, damped)
     figure.canvas.draw()
     legend = right.get_legend()
     assert legend is not None and legend.get_window_extent().x0 >= right.get_window_extent().x1

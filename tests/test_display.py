@@ -113,7 +113,7 @@ class Long:
 
 
 def test_results_of_theory_have_numbers_and_the_certificate_in_words():
-    best = ml.theory.optimal_lsa(TASK)
+    best = ml.theory.optimal_layer(TASK)
     found = read(best)
     assert "gradient-descent" in found.text and best.certificate.meaning in found.text
     assert ["risk", f"{best.risk:.7g}"] in found.rows

@@ -21,7 +21,7 @@ from mesalens.tasks import (
     Retrieved,
 )
 from mesalens.theory import (
-    best_descent,
+    best_preconditioner,
     best_rank_step,
     escape_time_course,
     fixed_point,
@@ -91,7 +91,7 @@ def test_no_factors_of_a_rank_do_better_than_the_best_step_of_that_rank(task):
         P, risk = best_rank_step(moments, rank)
         assert np.linalg.matrix_rank(P) == rank
         assert preconditioned_risk(P, moments) == pytest.approx(risk, rel=1e-9)
-        scale = np.sqrt(np.abs(best_descent(moments)[0]).max())
+        scale = np.sqrt(np.abs(best_preconditioner(moments)[0]).max())
 
         def of(flat, rank=rank, scale=scale):
             left, right = scale * flat.reshape(2, d, rank)
@@ -103,7 +103,7 @@ def test_no_factors_of_a_rank_do_better_than_the_best_step_of_that_rank(task):
             minimize(of, start, method="BFGS", options={"gtol": 1e-9}).fun for start in starts
         )
         assert found == pytest.approx(risk, rel=1e-5) and found > risk * (1 - 1e-9)
-    np.testing.assert_allclose(P, best_descent(moments)[0], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(P, best_preconditioner(moments)[0], rtol=1e-6, atol=1e-9)
     assert best_rank_step(moments, 0)[1] == moments.null_risk
     np.testing.assert_allclose(
         plateau_risks(moments), [best_rank_step(moments, rank)[1] for rank in range(d + 1)]
@@ -182,7 +182,7 @@ def test_the_merged_time_course_is_that_of_the_flow(d, n, noise):
         atol=1e-12,
     )
     share = merged_time_course(moments, float(np.sum(b**2)), times)
-    null, best = moments.null_risk, best_descent(moments)[1]
+    null, best = moments.null_risk, best_preconditioner(moments)[1]
     expected = null - (null - best) * (2 * share - share**2)
     np.testing.assert_allclose(flow.metrics.risk[0], expected, rtol=1e-6)
     assert share[0] < 0.2 and share[-1] > 0.9
@@ -246,7 +246,7 @@ def test_a_flow_does_not_arrive_at_a_saddle(scale):
         )
 
     flow = gradient_flow(initialise, task, [0.0, 40.0 / scale**6], key=random.key(0))
-    best = best_descent(task_moments(task))[1]
+    best = best_preconditioner(task_moments(task))[1]
     assert float(flow.metrics.risk[0, -1]) == pytest.approx(best, rel=1e-6)
 
 
@@ -345,7 +345,7 @@ def test_gradient_flow_leaves_the_blocks_zero_and_arrives_where_the_usual_weight
     weights = flow.learners.weights
     assert not weights.W_K[..., 2:].any() and not weights.W_V[..., :2].any()
     np.testing.assert_allclose(
-        flow.metrics.risk[:, -1], best_descent(task_moments(task))[1], rtol=1e-6
+        flow.metrics.risk[:, -1], best_preconditioner(task_moments(task))[1], rtol=1e-6
     )
     assert layer_risk(flow.learner(0), task_moments(task)) == pytest.approx(
         float(flow.metrics.risk[0, -1])

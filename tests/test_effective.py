@@ -9,7 +9,7 @@ from mesalens import GradientDescent, InputError, LinearTransformer, random
 from mesalens.analysis import expectation, learned_preconditioner
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
 from mesalens.theory import (
-    best_descent,
+    best_preconditioner,
     best_rank_step,
     distances,
     exact_moments,
@@ -96,7 +96,7 @@ def test_the_best_step_of_rank_one_is_between_the_best_step_and_none_and_has_the
     moments = exact_moments(TASK)
     P, risk = best_rank_step(moments, 1)
     assert np.linalg.matrix_rank(P) == 1
-    assert best_descent(moments)[1] < risk < moments.null_risk
+    assert best_preconditioner(moments)[1] < risk < moments.null_risk
     with jax.enable_x64(True):
         descent = GradientDescent(jnp.asarray(3.0), preconditioner=jnp.asarray(P.T))
         layer = gradient_descent_transformer(descent, dim=2, context_length=3)

@@ -141,7 +141,7 @@ def test_risks_and_steps_are_those_of_theory(view, setting):
         "null": moments.null_risk,
         "step": one.best_risk,
         "rank": theory.best_rank_step(moments, rank)[1],
-        "best": theory.optimal_lsa(task, moments).risk,
+        "best": theory.optimal_layer(task, moments).risk,
         "bound": theory.lower_bound(moments),
     }
     for name, value in expected.items():
@@ -154,7 +154,7 @@ def test_risks_and_steps_are_those_of_theory(view, setting):
     page.select_option("#optimum-form", "full")
     P = json.loads(page.eval_on_selector("#words-step", "words => words.dataset.step"))
     np.testing.assert_allclose(P, np.diag(theory.gaussian_preconditioner(task)), rtol=EXACT)
-    np.testing.assert_allclose(P, np.diag(theory.best_descent(moments)[0]), rtol=EXACT)
+    np.testing.assert_allclose(P, np.diag(theory.best_preconditioner(moments)[0]), rtol=EXACT)
 
     isotropic, bayes = len(set(sigma)) == 1, found["bayes"]
     reference = theory.bayes_risk(task, relative_error=0.003)

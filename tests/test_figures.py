@@ -24,9 +24,9 @@ def runs_that_end_at(*ends: float, prefixes=("",)) -> Runs:
         measures = {"risk": 1 + (end - 1) * fall}
         for prefix in prefixes:
             measures |= {
-                f"{prefix}prediction_difference": 1 - fall * (1 - end / 3),
+                f"{prefix}relative_prediction_difference": 1 - fall * (1 - end / 3),
                 f"{prefix}cosine": fall * (1 - end / 9),
-                f"{prefix}sensitivity_difference": 1 - fall * (1 - end / 4),
+                f"{prefix}relative_sensitivity_difference": 1 - fall * (1 - end / 4),
             }
         metrics = xr.Dataset(
             {name: ("step", values) for name, values in measures.items()},

@@ -8,7 +8,7 @@ import pytest
 
 from mesalens import InputError, Prompt, random
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
-from mesalens.theory import layer_risk, optimal_lsa, task_moments
+from mesalens.theory import layer_risk, optimal_layer, task_moments
 from mesalens.training import fit_layer
 
 
@@ -80,7 +80,7 @@ def test_many_prompts_give_nearly_the_best_layer():
     task = RegressionTask(
         Gaussian(2), LinearFunctions(2), noise=GaussianNoise(0.1), context_length=6
     )
-    best, moments = optimal_lsa(task), task_moments(task)
+    best, moments = optimal_layer(task), task_moments(task)
     excess = [
         layer_risk(fit_layer(*task.sample(random.key(0), (N,))), moments) / best.risk - 1
         for N in (200, 20_000)

@@ -17,12 +17,12 @@ from mesalens import InputError
 from mesalens.tasks import (
     Constants,
     Cosines,
+    CustomFunctions,
     FinitePool,
     Functions,
     Gaussian,
     LinearFunctions,
     Monomials,
-    OwnFunctions,
     RotatedPolynomials,
     SineWaves,
     TwoLayerNetworks,
@@ -70,7 +70,7 @@ FAMILIES = {  # name: the family, and whether it is sign-symmetric and rotation-
     "constants": (Constants(2), True, True),
     "pool": (FinitePool(2, size=12, pool_seed=2), False, False),
     "own": (
-        OwnFunctions(
+        CustomFunctions(
             2,
             lambda key, x: jnp.sin(jax.random.normal(key, (2,)) @ x),
             sign_symmetric=True,
@@ -80,7 +80,7 @@ FAMILIES = {  # name: the family, and whether it is sign-symmetric and rotation-
         True,
     ),
     "own, nothing stated": (
-        OwnFunctions(2, lambda key, x: 1 + jax.random.normal(key) * x[:1]),
+        CustomFunctions(2, lambda key, x: 1 + jax.random.normal(key) * x[:1]),
         False,
         False,
     ),
@@ -357,8 +357,8 @@ def test_settings_know_sine_waves():
 def test_own_functions_are_those_of_the_family_that_they_spell_out():
     xs = jnp.asarray(np.random.default_rng(7).normal(size=(5, 3, 2)), jnp.float32)
     linear = LinearFunctions(2, 2)
-    own = OwnFunctions(2, lambda key, x: jax.random.normal(key, (2, 2)) @ x, 2, scale=2.0)
-    first = OwnFunctions(2, lambda key, x: x[0])
+    own = CustomFunctions(2, lambda key, x: jax.random.normal(key, (2, 2)) @ x, 2, scale=2.0)
+    first = CustomFunctions(2, lambda key, x: x[0])
 
     @jax.jit
     def labels(key):
@@ -432,20 +432,20 @@ def test_a_family_with_only_a_call_promises_nothing():
         (lambda: FinitePool(2, size=0), "size.*0"),
         (lambda: FinitePool(2, size=3, pool_seed=-1), "pool_seed.*-1"),
         (lambda: FinitePool(2, size=3, pool_seed=2**32), f"pool_seed.*{2**32}"),
-        (lambda: OwnFunctions(0, lambda key, x: x[0]), "dim.*0"),
+        (lambda: CustomFunctions(0, lambda key, x: x[0]), "dim.*0"),
         (
-            lambda: OwnFunctions(2, lambda key, x: x),
+            lambda: CustomFunctions(2, lambda key, x: x),
             r"function.*\(1,\) or \(\).*shape=\(2,\)",
         ),
         (
-            lambda: OwnFunctions(2, lambda key, x: x[0], 2),
+            lambda: CustomFunctions(2, lambda key, x: x[0], 2),
             r"function.*\(2,\).*shape=\(\)",
         ),
-        (lambda: OwnFunctions(2, lambda key, x: (x[0], x[1])), r"function.*\(ShapeDtypeStruct"),
-        (lambda: OwnFunctions(2, lambda key, x: x[0] > 0), "function.*bool"),
-        (lambda: OwnFunctions(2, lambda x: x[0]), "function.*TypeError"),
+        (lambda: CustomFunctions(2, lambda key, x: (x[0], x[1])), r"function.*\(ShapeDtypeStruct"),
+        (lambda: CustomFunctions(2, lambda key, x: x[0] > 0), "function.*bool"),
+        (lambda: CustomFunctions(2, lambda x: x[0]), "function.*TypeError"),
         (
-            lambda: OwnFunctions(2, lambda key, x: jnp.ones(3) @ x),
+            lambda: CustomFunctions(2, lambda key, x: jnp.ones(3) @ x),
             "function.*TypeError: dot_general",
         ),
     ],

@@ -18,7 +18,7 @@ from mesalens.tasks import (
     Uniform,
 )
 from mesalens.theory import (
-    best_descent,
+    best_preconditioner,
     gaussian_preconditioner,
     isotropic_step_size,
     preconditioned_risk,
@@ -49,7 +49,7 @@ def test_the_step_size_is_that_of_a_simulation(dim, n, noise):
 
 
 def test_the_preconditioner_is_that_of_the_moments():
-    P, _ = best_descent(task_moments(skewed()))
+    P, _ = best_preconditioner(task_moments(skewed()))
     np.testing.assert_allclose(gaussian_preconditioner(skewed()), P, rtol=1e-10)
 
 
@@ -86,7 +86,7 @@ def test_the_risk_of_a_preconditioned_step_is_that_of_a_simulation(task):
 
 def test_the_best_preconditioner_has_the_least_risk_of_all():
     moments = task_moments(skewed())
-    P, least = best_descent(moments)
+    P, least = best_preconditioner(moments)
     assert preconditioned_risk(P, moments) == pytest.approx(least, rel=1e-12)
     found = scipy.optimize.minimize(
         lambda entries: preconditioned_risk(entries.reshape(3, 3), moments), np.zeros(9)

@@ -18,8 +18,8 @@ from mesalens.learners import (
     ChebyshevDescent,
     ConjugateGradient,
     LogisticDescent,
-    NadarayaWatson,
     NewtonSchulz,
+    SoftmaxHead,
 )
 from mesalens.learners.base import predict, predict_iterates
 
@@ -324,7 +324,7 @@ def test_learners_that_say_so_see_the_sum_alone(learner):
 
 
 @pytest.mark.parametrize(
-    "learner", [NadarayaWatson(1.0), LogisticDescent(0.5), lambda prompt: prompt.ys[0]]
+    "learner", [SoftmaxHead(1.0), LogisticDescent(0.5), lambda prompt: prompt.ys[0]]
 )
 def test_learners_that_read_examples_refuse_condensed_prompts(learner):
     with pytest.raises(InputError, match="condensed"):

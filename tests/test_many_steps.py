@@ -9,21 +9,21 @@ import pytest
 from mesalens import GradientDescent, InputError, random, train
 from mesalens.analysis import risks
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask, Uniform
-from mesalens.theory import best_step_size, best_steps
+from mesalens.theory import best_step_size, best_step_sizes
 
 TASK = RegressionTask(Gaussian(2), LinearFunctions(2), context_length=5, noise=GaussianNoise(0.2))
 
 
 @pytest.mark.slow
 def test_one_step_has_the_exact_size_within_its_error():
-    found = best_steps(TASK, 1, key=random.key(1))
+    found = best_step_sizes(TASK, 1, key=random.key(1))
     assert abs(found.step_size - best_step_size(TASK)) < 4.5 * found.standard_error
     assert 0 < found.standard_error < 0.1 * found.step_size
 
 
 @pytest.mark.slow
 def test_three_steps_of_one_size_are_where_a_scan_is_least():
-    found = best_steps(TASK, 3, key=random.key(2))
+    found = best_step_sizes(TASK, 3, key=random.key(2))
     sizes = np.linspace(0.6, 1.4, 9) * found.step_size
     scanned = [
         float(each.value)
@@ -44,8 +44,8 @@ def test_three_steps_of_one_size_are_where_a_scan_is_least():
 
 @pytest.mark.slow
 def test_sizes_of_their_own_are_no_worse_and_stationary():
-    shared = best_steps(TASK, 2, key=random.key(4))
-    own = best_steps(TASK, 2, shared=False, key=random.key(4))
+    shared = best_step_sizes(TASK, 2, key=random.key(4))
+    own = best_step_sizes(TASK, 2, shared=False, key=random.key(4))
     assert own.step_size.shape == own.standard_error.shape == (2,)
     assert own.risk.value <= shared.risk.value + 3 * own.risk.standard_error
     prompts, targets = TASK.sample(random.key(5), (50_000,))
@@ -66,12 +66,12 @@ BOUNDED = RegressionTask(Uniform(3, 0.5), LinearFunctions(3), context_length=5)
 
 @pytest.fixture(scope="module")
 def gd_plus_plus():
-    return best_steps(BOUNDED, 2, data_correction=True, key=random.key(6), prompts=10_000)
+    return best_step_sizes(BOUNDED, 2, data_correction=True, key=random.key(6), prompts=10_000)
 
 
 @pytest.mark.slow
 def test_rates_of_gd_plus_plus_are_stationary_and_better_than_plain(gd_plus_plus):
-    plain = best_steps(BOUNDED, 2, key=random.key(6), prompts=10_000)
+    plain = best_step_sizes(BOUNDED, 2, key=random.key(6), prompts=10_000)
     assert gd_plus_plus.risk.value < 0.9 * plain.risk.value
     assert plain.learner.data_correction is plain.data_correction is plain.correction_error is None
     prompts, targets = BOUNDED.sample(random.key(7), (40_000,))
@@ -103,7 +103,7 @@ def test_training_gd_plus_plus_goes_down_to_its_best_rates(gd_plus_plus):
 
 @pytest.mark.slow
 def test_rates_of_their_own_end_in_a_correction_of_nothing(gd_plus_plus):
-    own = best_steps(
+    own = best_step_sizes(
         BOUNDED, 2, shared=False, data_correction=True, key=random.key(6), prompts=10_000
     )
     assert own.step_size.shape == own.data_correction.shape == own.correction_error.shape == (2,)
@@ -113,7 +113,7 @@ def test_rates_of_their_own_end_in_a_correction_of_nothing(gd_plus_plus):
 
 @pytest.mark.slow
 def test_one_step_has_nothing_to_correct():
-    one = best_steps(BOUNDED, 1, data_correction=True, prompts=10_000)
+    one = best_step_sizes(BOUNDED, 1, data_correction=True, prompts=10_000)
     assert one.data_correction == one.correction_error == 0
     assert abs(one.step_size - best_step_size(BOUNDED)) < 4.5 * one.standard_error
 
@@ -124,7 +124,7 @@ def test_one_step_has_nothing_to_correct():
 )
 def test_gd_plus_plus_at_the_size_of_the_paper(steps, shared, expected):
     task = RegressionTask(Uniform(10, 0.5), LinearFunctions(10), context_length=10)
-    found = best_steps(task, steps, shared=shared, data_correction=True)
+    found = best_step_sizes(task, steps, shared=shared, data_correction=True)
     assert abs(float(found.risk.value) - expected) < 0.001 + 4 * float(found.risk.standard_error)
 
 
@@ -133,4 +133,4 @@ def test_gd_plus_plus_at_the_size_of_the_paper(steps, shared, expected):
 )
 def test_sizes_that_are_none_get_a_sentence(steps, prompts, sentence):
     with pytest.raises(InputError, match=sentence):
-        best_steps(TASK, steps, prompts=prompts)
+        best_step_sizes(TASK, steps, prompts=prompts)

@@ -16,6 +16,7 @@ from mesalens import InputError
 from mesalens.tasks import (
     Cauchy,
     Covariates,
+    CustomFunctions,
     Distractors,
     Exponential,
     Gaussian,
@@ -25,7 +26,6 @@ from mesalens.tasks import (
     LaplaceNoise,
     LinearFunctions,
     Noise,
-    OwnFunctions,
     RegressionTask,
     Sphere,
     StudentT,
@@ -43,8 +43,8 @@ from mesalens.theory import (
     simulated_moments,
     task_moments,
 )
-from mesalens.theory.descent import best_descent
 from mesalens.theory.moments import estimate
+from mesalens.theory.preconditioner import best_preconditioner
 from mesalens.theory.symmetric import bilinear, smat, svec
 
 SIGMA = np.array([[1.5, 0.4], [0.4, 0.5]])
@@ -478,7 +478,7 @@ def test_the_precision_that_was_asked_for_is_reached_and_progress_is_told():
     for relative_error in (0.05, 0.003):
         finer = simulated_moments(task, key=jax.random.key(6), relative_error=relative_error)
         values, errors = estimate(
-            lambda of: {"risk": best_descent(of)[1], "bound": lower_bound(of)}, finer
+            lambda of: {"risk": best_preconditioner(of)[1], "bound": lower_bound(of)}, finer
         )
         assert all(errors[name] <= relative_error * values[name] for name in values)
 
@@ -565,8 +565,8 @@ def test_noise_that_states_moments_is_simulated_until_it_says_that_it_is_symmetr
 
 
 def test_functions_and_precisions_that_cannot_be_used_get_a_sentence(monkeypatch):
-    broken = OwnFunctions(1, lambda key, x: jnp.sqrt(x[0]))
-    with pytest.raises(InputError, match=r"OwnFunctions.*labels"):
+    broken = CustomFunctions(1, lambda key, x: jnp.sqrt(x[0]))
+    with pytest.raises(InputError, match=r"CustomFunctions.*labels"):
         simulated_moments(RegressionTask(Gaussian(1), broken, context_length=2))
     for wrong in (0.0, -1.0, float("nan")):
         with pytest.raises(InputError, match="relative_error"):

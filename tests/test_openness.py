@@ -19,7 +19,7 @@ from mesalens.analysis import compare, risk
 from mesalens.cli import main
 from mesalens.models import KernelAttention
 from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask
-from mesalens.theory import optimal_lsa, population_risk, simulated_moments, task_moments
+from mesalens.theory import optimal_layer, population_risk, simulated_moments, task_moments
 from mesalens.training import TrainingSettings, load_run
 
 FILE = Path(user.__file__)
@@ -117,7 +117,7 @@ def test_the_exact_optimum_of_a_users_covariates_and_noise_is_that_of_simulation
         simulated_moments(task, key=random.key(0), relative_error=0.03),
     )
     assert (moments.method, simulated.method) == ("exact", "simulation")
-    best, estimate = optimal_lsa(task), optimal_lsa(task, simulated)
+    best, estimate = optimal_layer(task), optimal_layer(task, simulated)
     assert (
         best.implements == "preconditioned-gradient-descent" and best.certificate.proves_optimality
     )
@@ -299,7 +299,7 @@ def test_the_optimum_of_a_users_classes_on_the_command_line(capsys):
     code, out, err = command(
         capsys, "optimum", *task, *sizes, "--task.covariates.separation", 2, "--json"
     )
-    expected = optimal_lsa(
+    expected = optimal_layer(
         regression(user.TwoClusters(3, separation=2.0), noise=user.UniformNoise())
     )
     assert code == 0, err

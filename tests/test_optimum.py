@@ -22,6 +22,7 @@ from mesalens.learners import BayesianRegression, Ridge
 from mesalens.models import Factors
 from mesalens.tasks import (
     Covariates,
+    CustomFunctions,
     Distractors,
     Exponential,
     Gaussian,
@@ -30,7 +31,6 @@ from mesalens.tasks import (
     Laplace,
     LaplaceNoise,
     LinearFunctions,
-    OwnFunctions,
     RegressionTask,
     Sphere,
     TwoLayerNetworks,
@@ -47,7 +47,7 @@ from mesalens.theory import (
     layer_risk,
     lower_bound,
     one_step_risk,
-    optimal_lsa,
+    optimal_layer,
     population_risk,
     simulated_moments,
 )
@@ -95,7 +95,9 @@ def in_double(layer):
 )  # fmt: skip
 def test_gaussian_inputs_and_weights_have_the_preconditioner_of_the_formula(d, n, m, noise):
     sigma, prior = spd(d, d), spd(d + 1, d)
-    best = optimal_lsa(linear(Gaussian(d, covariance=sigma), m, n=n, noise=noise, covariance=prior))
+    best = optimal_layer(
+        linear(Gaussian(d, covariance=sigma), m, n=n, noise=noise, covariance=prior)
+    )
     with_labels = n * prior @ sigma
     squares = n * (n + 1) * sigma @ prior @ sigma + n * (np.trace(sigma @ prior) + noise) * sigma
     expected = with_labels @ np.linalg.inv(squares)
@@ -116,7 +118,7 @@ def test_gaussian_inputs_and_weights_have_the_preconditioner_of_the_formula(d, n
     ("n", "d", "noise"), [(10, 10, 0.0), (1, 1, 0.5), (3, 8, 0.2), (20, 40, 1.0)]
 )
 def test_isotropic_gaussians_have_the_step_size_of_mahankali_et_al(n, d, noise):
-    best = optimal_lsa(linear(Gaussian(d), n=n, noise=noise))
+    best = optimal_layer(linear(Gaussian(d), n=n, noise=noise))
     assert best.implements == "gradient-descent"
     assert best.step_size == pytest.approx(1 / (n + d + 1 + noise), rel=1e-11)
     np.testing.assert_array_equal(best.preconditioner, best.step_size * np.eye(d))
@@ -127,7 +129,7 @@ def test_isotropic_gaussians_have_the_step_size_of_mahankali_et_al(n, d, noise):
 
 def test_a_prior_that_undoes_the_covariance_gives_its_inverse():
     sigma = spd(2, 5)
-    best = optimal_lsa(
+    best = optimal_layer(
         linear(Gaussian(5, covariance=sigma), n=3, noise=0.4, covariance=np.linalg.inv(sigma))
     )
     np.testing.assert_allclose(
@@ -182,7 +184,7 @@ def searched(outputs):
 @pytest.mark.parametrize("task", [SYMMETRIC, WITH_MEAN, slow(MEAN_2), slow(LOPSIDED)], ids=["symmetric", "mean", "mean, m = 2", "distractors"])  # fmt: skip
 def test_minimising_over_the_weights_finds_the_stated_risk_and_never_less_than_the_bound(task):
     moments = exact_moments(task)
-    best = optimal_lsa(task, moments)
+    best = optimal_layer(task, moments)
     of, size = searched(task.outputs), 2 + task.outputs
     found = []
     with jax.enable_x64(True):
@@ -224,7 +226,7 @@ def test_enough_heads_attain_the_bound(task):
             LinearTransformer.from_effective, jnp.asarray(A), jnp.asarray(B), layers=1, outputs=m
         )
     assert layer_risk(layer, moments) == pytest.approx(lower_bound(moments), rel=1e-10)
-    assert optimal_lsa(task, moments).risk > 1.001 * lower_bound(moments)
+    assert optimal_layer(task, moments).risk > 1.001 * lower_bound(moments)
 
 
 @pytest.mark.slow
@@ -318,7 +320,7 @@ def test_a_prior_of_zero_needs_no_step_and_a_start_that_is_none_gets_a_sentence(
     assert (
         one_step_risk(task).best_step_size,
         one_step_risk(task).best_risk,
-        optimal_lsa(task).risk,
+        optimal_layer(task).risk,
     ) == (0, 0, 0)
     with pytest.raises(InputError, match=r"initial_weights.*finite"):
         one_step_risk(task, np.full((1, 2), np.nan))
@@ -357,7 +359,7 @@ def test_the_risk_is_known_for_one_layer_of_the_tasks_size():
 @pytest.mark.slow
 def test_a_prior_mean_makes_it_another_learner_and_the_layer_has_the_stated_risk():
     for task in (WITH_MEAN, MEAN_2):
-        best = optimal_lsa(task)
+        best = optimal_layer(task)
         assert best.implements == "other" and best.preconditioner is None and best.step_size is None
         assert best.certificate.lower_bound < best.risk < best.descent_risk < best.null_risk
         assert not best.certificate.proves_optimality and "more heads" in best.certificate.meaning
@@ -381,7 +383,7 @@ def test_a_prior_mean_makes_it_another_learner_and_the_layer_has_the_stated_risk
     ids=["uniform", "sphere", "laplace, m = 2", "gaussian, m = 2", "exponential"],
 )
 def test_symmetric_tasks_are_descent_with_a_proof_and_the_layer_has_the_stated_risk(task):
-    best = optimal_lsa(task)
+    best = optimal_layer(task)
     assert (
         best.certificate.proves_optimality and "no weights of one layer" in best.certificate.meaning
     )
@@ -403,15 +405,15 @@ def test_symmetric_tasks_are_descent_with_a_proof_and_the_layer_has_the_stated_r
 
 def test_the_best_step_of_plain_descent_is_that_of_the_exact_risk():
     task = linear(Uniform(3, 0.5), n=6, noise=0.1)
-    best, theory = optimal_lsa(task), one_step_risk(task)
+    best, theory = optimal_layer(task), one_step_risk(task)
     assert 6 * best.step_size == pytest.approx(theory.best_step_size, rel=1e-11)
     assert best.risk == pytest.approx(theory.best_risk, rel=1e-11)
 
 
 def test_reprs_show_numbers_and_sizes_on_short_lines():
     task = linear(Gaussian(3), n=4, noise=0.1)
-    best, step = optimal_lsa(task), one_step_risk(task)
-    simulated = optimal_lsa(task, simulated_moments(task, relative_error=0.3))
+    best, step = optimal_layer(task), one_step_risk(task)
+    simulated = optimal_layer(task, simulated_moments(task, relative_error=0.3))
     for result in (step, best, simulated):
         assert f"null_risk={result.null_risk!r}" in repr(result)
         assert "np." not in repr(result)
@@ -452,8 +454,8 @@ def test_a_singular_covariance_is_the_task_of_lower_dimension():
         covariance=axes @ prior @ axes.T,
     )
     with pytest.warns(ConditionWarning, match="rank 2 of 4, condition number 3"):
-        best = optimal_lsa(high)
-    expected = optimal_lsa(low)
+        best = optimal_layer(high)
+    expected = optimal_layer(low)
     assert best.risk == pytest.approx(expected.risk, rel=1e-10)
     assert best.certificate.proves_optimality
     np.testing.assert_allclose(
@@ -476,17 +478,17 @@ def test_a_nearly_singular_covariance_has_the_risk_of_the_same_task_in_better_un
         covariance=to_prior @ prior @ to_prior,
     )
     with pytest.warns(ConditionWarning, match=r"condition number 1e\+"):
-        best = optimal_lsa(near)
-    expected = optimal_lsa(linear(Gaussian(2), n=3, noise=0.2, covariance=prior))
+        best = optimal_layer(near)
+    expected = optimal_layer(linear(Gaussian(2), n=3, noise=0.2, covariance=prior))
     assert best.risk == pytest.approx(expected.risk, rel=1e-9)
     assert best.certificate.lower_bound == pytest.approx(expected.risk, rel=1e-9)
     np.testing.assert_allclose(
         units @ best.preconditioner @ units, expected.preconditioner, rtol=1e-6
     )
     with pytest.warns(ConditionWarning):  # a mean of the prior, and a search
-        other = optimal_lsa(linear(Gaussian(2, covariance=units @ units), n=3, mean=[[1.0, 0.0]]))
+        other = optimal_layer(linear(Gaussian(2, covariance=units @ units), n=3, mean=[[1.0, 0.0]]))
     assert other.risk == pytest.approx(
-        optimal_lsa(linear(Gaussian(2), n=3, mean=[[1.0, 0.0]], covariance=units @ units)).risk,
+        optimal_layer(linear(Gaussian(2), n=3, mean=[[1.0, 0.0]], covariance=units @ units)).risk,
         rel=1e-7,
     )
 
@@ -506,9 +508,9 @@ class Doubled(Covariates):
 
 def test_own_covariates_that_depend_on_each_other_are_warned_about_and_right():
     with pytest.warns(ConditionWarning, match="rank 1 of 2"):
-        best = optimal_lsa(linear(Doubled(2), n=3, noise=0.3))
+        best = optimal_layer(linear(Doubled(2), n=3, noise=0.3))
     assert best.risk == pytest.approx(
-        optimal_lsa(linear(Gaussian(1), n=3, noise=0.3, scale=2**0.5)).risk, rel=1e-10
+        optimal_layer(linear(Gaussian(1), n=3, noise=0.3, scale=2**0.5)).risk, rel=1e-10
     )
 
 
@@ -520,7 +522,7 @@ def networks():
     task = RegressionTask(
         Gaussian(3), TwoLayerNetworks(3, hidden=4), context_length=4, noise=GaussianNoise(0.1)
     )
-    return task, optimal_lsa(task, relative_error=0.01, key=jax.random.key(1))
+    return task, optimal_layer(task, relative_error=0.01, key=jax.random.key(1))
 
 
 def test_relu_networks_are_one_step_of_gradient_descent_with_standard_errors():
@@ -547,11 +549,11 @@ def test_the_simulated_optimum_has_the_risk_of_its_step_on_fresh_prompts():
 
 
 def test_a_symmetry_that_functions_do_not_have_is_found_out():
-    lopsided = OwnFunctions(
+    lopsided = CustomFunctions(
         2, lambda key, x: (1 + 0.5 * jax.random.normal(key, (2,))) @ x, sign_symmetric=True
     )
-    with pytest.raises(InputError, match=r"sign_symmetric.*OwnFunctions"):
-        optimal_lsa(RegressionTask(Gaussian(2), lopsided, context_length=2), relative_error=0.03)
+    with pytest.raises(InputError, match=r"sign_symmetric.*CustomFunctions"):
+        optimal_layer(RegressionTask(Gaussian(2), lopsided, context_length=2), relative_error=0.03)
 
 
 @pytest.mark.slow
@@ -565,9 +567,9 @@ def test_outputs_that_ask_for_different_preconditioners_are_no_broken_symmetry()
         )
 
     task = RegressionTask(
-        Gaussian(1), OwnFunctions(1, both, 2, sign_symmetric=True), context_length=4
+        Gaussian(1), CustomFunctions(1, both, 2, sign_symmetric=True), context_length=4
     )
-    best = optimal_lsa(task, relative_error=0.02)
+    best = optimal_layer(task, relative_error=0.02)
     assert best.implements == "other" and best.risk < best.descent_risk
     assert best.certificate.proves_optimality
 
@@ -751,7 +753,7 @@ def test_the_risk_does_not_depend_on_the_frame_and_lies_between_the_bound_and_no
     there = linear(
         Gaussian(d, scale, covariance=(turned + turned.T) / 2), m, n=n, noise=noise, covariance=(of_prior + of_prior.T) / 2
     )  # fmt: skip
-    best, same = optimal_lsa(here), optimal_lsa(there)
+    best, same = optimal_layer(here), optimal_layer(there)
     assert best.risk == pytest.approx(same.risk, rel=1e-9)
     np.testing.assert_allclose(
         scale**2 * T.T @ same.descent_preconditioner @ T,
@@ -768,7 +770,7 @@ def test_the_risk_does_not_depend_on_the_frame_and_lies_between_the_bound_and_no
 @pytest.mark.slow
 def test_with_a_prior_mean_the_risk_lies_between_the_bound_and_the_best_step(n, m, k, seed):
     mean = np.random.default_rng(seed).normal(size=(m, 2))
-    best = optimal_lsa(
+    best = optimal_layer(
         linear(Exponential(2), m, n=n, noise=0.2, distractors=(min(k, n), 0.5), mean=mean), starts=2
     )
     assert 0 < best.certificate.lower_bound <= best.risk * (1 + 1e-9)
@@ -810,7 +812,7 @@ def test_the_rank_one_reading_is_a_saddle_without_slope_or_negative_curvature(d)
         slope, hessian = (
             np.asarray(part(flat(c))) for part in (jax.jit(jax.grad(of)), jax.jit(jax.hessian(of)))
         )
-    best = optimal_lsa(task, moments)
+    best = optimal_layer(task, moments)
     assert least < at[0]
     assert (moments.null_risk - least) == pytest.approx(
         (moments.null_risk - best.risk) / d, rel=1e-9

@@ -17,7 +17,8 @@ from small_training import StoppedError, assert_same
 from mesalens import GradientDescent, LinearTransformer, random
 from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask
 from mesalens.theory import layer_risks, task_moments
-from mesalens.training import StoppingRule, clipped_adam, parallel, train
+from mesalens.training import StoppingRule, parallel, train
+from mesalens.training.optimisers.adam import clipped_adam
 from mesalens.training.parallel import OverRuns
 
 pytest_plugins = ["small_training"]

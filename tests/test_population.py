@@ -7,7 +7,7 @@ import pytest
 
 from mesalens import GradientDescent, InputError, LinearTransformer, random
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask, Task, Uniform
-from mesalens.theory import exact_moments, layer_risk, optimal_lsa
+from mesalens.theory import exact_moments, layer_risk, optimal_layer
 from mesalens.training import TrainingSettings, gradient_flow, train
 
 pytest_plugins = ["small_training"]
@@ -27,7 +27,7 @@ def trained(task=SMALL, initialise=None, optimiser=None, **options):
 @pytest.mark.slow
 def test_at_ten_inputs_and_ten_examples_it_comes_within_a_billionth_of_the_optimum():
     task = RegressionTask(Uniform(10, 0.5), LinearFunctions(10), context_length=10)
-    optimum = optimal_lsa(task).risk
+    optimum = optimal_layer(task).risk
     optimiser = optax.adam(optax.exponential_decay(3e-3, 1000, 0.1))
     training = trained(task, optimiser=optimiser, steps=5000, every=500, seeds=3, key=random.key(0))
     risks = training.metrics.risk.values
@@ -50,7 +50,7 @@ def one_without_context(task):
 @pytest.mark.slow
 def test_lbfgs_arrives_too():
     training = trained(optimiser=optax.lbfgs(), steps=50, every=50)
-    assert training.metrics.risk.values[0, -1] / optimal_lsa(SMALL).risk - 1 < 1e-8
+    assert training.metrics.risk.values[0, -1] / optimal_layer(SMALL).risk - 1 < 1e-8
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_gradient_flow_never_climbs_and_arrives_at_the_optimum():
     start = trained(seeds=2, steps=1, every=1).metrics.risk.values[:, 0]
     np.testing.assert_allclose(risks[:, 0], start, rtol=1e-12)
     assert np.all(np.diff(risks, axis=1) <= 1e-12)
-    np.testing.assert_allclose(risks[:, -1], optimal_lsa(SMALL).risk, rtol=1e-6)
+    np.testing.assert_allclose(risks[:, -1], optimal_layer(SMALL).risk, rtol=1e-6)
     assert flow.learners.weights.P.dtype == np.float32
     assert layer_risk(flow.learner(1), exact_moments(SMALL)) == pytest.approx(
         risks[1, -1], rel=1e-9

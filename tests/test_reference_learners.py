@@ -27,9 +27,9 @@ from mesalens.learners import (
     KNearestNeighbours,
     Lasso,
     MeanLabel,
-    NadarayaWatson,
     OnlineDescent,
     PrincipalComponentRegression,
+    SoftmaxHead,
     WeightedRidge,
     WithIntercept,
 )
@@ -396,7 +396,7 @@ def test_on_a_sphere_and_only_there_the_smoother_is_that_of_inner_products(seed)
     on_sphere = Prompt(2 * prompt.xs / lengths, prompt.ys, prompt.query)
     for each, same in ((on_sphere, True), (prompt, False)):
         distance = compiled(in_float64(KernelSmoother(0.5)), each)
-        product = compiled(in_float64(NadarayaWatson(1 / 0.5**2)), each)
+        product = compiled(in_float64(SoftmaxHead(1 / 0.5**2)), each)
         assert np.allclose(distance, product, rtol=1e-8, atol=1e-10) is same
 
 

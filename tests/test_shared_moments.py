@@ -32,7 +32,7 @@ from mesalens.tasks import (
     Uniform,
 )
 from mesalens.theory import (
-    best_descent,
+    best_preconditioner,
     best_started_step,
     has_exact_moments,
     layer_risk,
@@ -43,7 +43,7 @@ from mesalens.theory import (
     no_descriptor_limit,
     one_step_risk,
     one_step_risk_from,
-    optimal_lsa,
+    optimal_layer,
     preconditioned_risk,
     retrieval_risk,
     risk_at_length,
@@ -231,7 +231,7 @@ def test_components_share_examples_and_query():
 def test_a_mixture_of_one_task_is_the_task():
     task = regression(Gaussian(3), prior(3, 1))
     alike(task_moments(Mixture([task])), task_moments(task))
-    assert optimal_lsa(Mixture([task])).risk == optimal_lsa(task).risk
+    assert optimal_layer(Mixture([task])).risk == optimal_layer(task).risk
 
 
 def test_a_mixture_has_joint_moments_only_where_queries_differ():
@@ -246,7 +246,7 @@ def test_with_simulated_components_a_mixture_has_standard_errors():
         Mixture([networks, regression(Gaussian(2), LinearFunctions(2))]), relative_error=0.05
     )
     assert moments.method == "simulation"
-    assert optimal_lsa(Mixture([networks]), relative_error=0.05).standard_errors["risk"] > 0
+    assert optimal_layer(Mixture([networks]), relative_error=0.05).standard_errors["risk"] > 0
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_mixtures_that_are_none_get_a_sentence(components, probabilities, keywor
     ],
 )
 def test_the_optimum_has_its_risk_and_random_layers_are_not_below_the_bound(task):
-    best, moments = optimal_lsa(task), task_moments(task)
+    best, moments = optimal_layer(task), task_moments(task)
     assert best.certificate.method == "exact"
     np.testing.assert_allclose(layer_risk(best.layer(), moments), best.risk, rtol=1e-9)
     assert best.certificate.lower_bound <= best.risk + 1e-9
@@ -300,7 +300,7 @@ def test_the_optimum_has_its_risk_and_random_layers_are_not_below_the_bound(task
 @pytest.mark.parametrize("relevance", [0.0, 0.5, 1.0])
 def test_retrieval_has_the_risk_of_the_formula_and_the_step_is_the_best_layer(d, n, relevance):
     task = regression(Retrieved(d, relevance=relevance), LinearFunctions(d), n, 0.2)
-    formula, best = retrieval_risk(d, n, relevance, 0.2), optimal_lsa(task)
+    formula, best = retrieval_risk(d, n, relevance, 0.2), optimal_layer(task)
     step = one_step_risk_from(task_moments(task), n)
     for name in ("null_risk", "gain", "cost"):
         np.testing.assert_allclose(getattr(step, name), getattr(formula, name), **exactly)
@@ -322,9 +322,9 @@ def test_the_limit_without_a_descriptor_is_that_of_long_contexts(d, variance):
     task = regression(RandomMean(d, mean_variance=variance), LinearFunctions(d), 10**7, 0.0)
     moments = task_moments(task)
     np.testing.assert_allclose(
-        best_descent(moments)[1], no_descriptor_limit(d, variance), rtol=1e-5
+        best_preconditioner(moments)[1], no_descriptor_limit(d, variance), rtol=1e-5
     )
-    np.testing.assert_allclose(lower_bound(moments), best_descent(moments)[1], rtol=1e-9)
+    np.testing.assert_allclose(lower_bound(moments), best_preconditioner(moments)[1], rtol=1e-9)
 
 
 def test_the_limit_without_a_descriptor_is_the_number_of_the_atlas():
@@ -339,7 +339,7 @@ def test_reading_the_mean_takes_the_risk_to_zero():
         task = regression(
             RandomMean(4, descriptor=True), LinearFunctions(4, covariance=reads), n, 0.0
         )
-        risks.append(optimal_lsa(task).risk)
+        risks.append(optimal_layer(task).risk)
     assert risks[1] < 0.02 * no_descriptor_limit(2, 1.0) < risks[0]
 
 
@@ -462,7 +462,7 @@ def test_a_best_start_is_not_stated_where_it_would_be_wrong():
 
 def test_a_mixture_is_warned_about_as_a_whole(recwarn):
     halves = [Gaussian(2, covariance=np.diag(each)) for each in ([1.0, 0.0], [0.0, 1.0])]
-    best = optimal_lsa(Mixture([regression(half, LinearFunctions(2)) for half in halves]))
+    best = optimal_layer(Mixture([regression(half, LinearFunctions(2)) for half in halves]))
     assert best.implements == "gradient-descent"
     assert not recwarn.list
 

@@ -120,7 +120,7 @@ def test_seeds_have_datasets_of_their_own():
         steps=1,
         seeds=2,
         batch_size=4,
-        objective="dataset",
+        objective="fixed-prompts",
         key=random.key(0),
     )
     first, second = trained.metrics.loss[:, -1]

@@ -23,7 +23,7 @@ from mesalens.tasks import (
     Sphere,
     Uniform,
 )
-from mesalens.theory import layer_risk, optimal_lsa, task_moments
+from mesalens.theory import layer_risk, optimal_layer, task_moments
 from mesalens.training import (
     Flat,
     NearOptimum,
@@ -45,7 +45,7 @@ TOLERANCE = 0.2
 
 @pytest.fixture(scope="module")
 def optimum():
-    return optimal_lsa(TASK)
+    return optimal_layer(TASK)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_settings_name_the_rule_and_its_parameters(name, options, words):
     rule = TrainingSettings(task=task, stop={"kind": name, **options}).stopping_rule()
     assert rule.words().startswith(words)
     if name == "near-optimum":
-        assert rule.optimum == optimal_lsa(TASK).risk
+        assert rule.optimum == optimal_layer(TASK).risk
     if name != "near-risk":  # whose risk has no default
         rule = TrainingSettings(task=task, stop=name).stopping_rule()
         assert name == "never" or rule.tolerance == 0.01
@@ -244,7 +244,7 @@ def test_a_rule_by_name_and_as_an_object_end_the_same_training_alike():
 
     def trained(stop):
         return train(
-            lambda key: optimal_lsa(TASK).layer(), TASK, optax.sgd(1e-6), steps=4, every=2, batch_size=8, key=random.key(0), stop=stop
+            lambda key: optimal_layer(TASK).layer(), TASK, optax.sgd(1e-6), steps=4, every=2, batch_size=8, key=random.key(0), stop=stop
         )  # fmt: skip
 
     by_name = trained("near-optimum")

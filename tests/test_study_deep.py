@@ -11,7 +11,7 @@ from mesalens.atlas.study import Lab, Values
 from mesalens.learners import GradientDescent
 from mesalens.studies.von_oswald_2023 import STUDY, deep, deep_models, depths
 from mesalens.studies.von_oswald_2023.study import regression
-from mesalens.theory import best_steps, gradient_descent_transformer
+from mesalens.theory import best_step_sizes, gradient_descent_transformer
 
 TASK = regression(3, 3)
 GD = GradientDescent(6.0, 2)
@@ -55,7 +55,7 @@ def test_a_transformer_that_is_gd_plus_plus_differs_from_plain_descent_alone():
     references = {"descent": deep_models.descent, "plus_plus": as_plus_plus()}
     given = {"trained": seed_of(as_model(PLUS_PLUS)), "references": references}
     found = compared_with_each.given(**given).call(LAB, {})
-    assert float(found["plus_plus_risk_difference"]) == pytest.approx(0, abs=1e-5)
+    assert float(found["plus_plus_relative_risk_difference"]) == pytest.approx(0, abs=1e-5)
     assert float(found["plus_plus_cosine"]) == pytest.approx(1, abs=1e-5)
     assert found["plus_plus_prediction_difference"] < 1e-5 < found["descent_prediction_difference"]
     assert found["descent_cosine"] < 0.999
@@ -74,7 +74,7 @@ def test_gd_plus_plus_begins_as_the_best_plain_descent():
     values = STUDY.values("small")
     experiment = deep.two_plus_plus.call(values, {})
     start = jax.jit(experiment.initialise(experiment.task))(random.key(0)).descent
-    best = best_steps(experiment.task, 2, prompts=values.prompts_for_rates)
+    best = best_step_sizes(experiment.task, 2, prompts=values.prompts_for_rates)
     assert float(start.step_size) == pytest.approx(float(best.step_size), abs=0.01)
     assert float(start.data_correction) == 0
 
@@ -82,9 +82,9 @@ def test_gd_plus_plus_begins_as_the_best_plain_descent():
 def test_a_correction_of_the_wrong_sign_worsens_the_condition():
     for layers in (2, 5):
         model = deep.worsening(seed_of(as_model(GradientDescent(6.0, layers))))
-        spectrum = analysis.curvature(model, TASK, random.key(0), prompts=200)
+        spectrum = analysis.input_spectra(model, TASK, random.key(0), prompts=200)
         assert deep.change(spectrum.log_condition) > 0 and deep.change(spectrum.step_risk) > 0
-    right = analysis.curvature(as_model(PLUS_PLUS), TASK, random.key(0), prompts=200)
+    right = analysis.input_spectra(as_model(PLUS_PLUS), TASK, random.key(0), prompts=200)
     assert deep.change(right.log_condition) < 0
 
 

@@ -20,7 +20,7 @@ from mesalens.studies.mahankali_2023.study import (
     trained_layer,
 )
 from mesalens.theory import (
-    best_descent,
+    best_preconditioner,
     best_rank_step,
     best_step_size,
     gradient_descent_transformer,
@@ -123,7 +123,7 @@ def test_the_difference_of_functions_is_that_of_step_sizes():
 
 
 def test_the_bound_is_the_risk_of_the_best_step_and_lower_for_longer_prompts():
-    assert bound(TASK) == pytest.approx(best_descent(moments_of(TASK))[1], rel=1e-10)
+    assert bound(TASK) == pytest.approx(best_preconditioner(moments_of(TASK))[1], rel=1e-10)
     assert bound(linear_task(3, 12, 0.0)) < bound(TASK)
     assert abs(gap(trained(layer()))) < 1e-6 < gap(trained(layer(1.3)))
 

@@ -24,11 +24,11 @@ from mesalens.training import (
     Training,
     TrainingDivergedError,
     TrainingSettings,
-    clipped_adam,
     load_run,
     train,
 )
 from mesalens.training.checkpoint import steps_done
+from mesalens.training.optimisers.adam import clipped_adam
 from mesalens.training.sweeps import plan
 
 pytest_plugins = ["small_training"]

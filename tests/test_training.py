@@ -18,10 +18,10 @@ from mesalens.training import (
     SquaredError,
     TrainingDivergedError,
     TrainingSettings,
-    clipped_adam,
     schedule,
     train,
 )
+from mesalens.training.optimisers.adam import clipped_adam
 
 pytest_plugins = ["small_training"]
 pytestmark = pytest.mark.usefixtures("compiled_once")

@@ -18,7 +18,7 @@ from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionT
 from mesalens.theory import (
     gradient_descent_transformer,
     one_step_risk,
-    optimal_lsa,
+    optimal_layer,
     population_risk,
     task_moments,
 )
@@ -261,7 +261,7 @@ def trained(structure, task, steps=400):
 @pytest.mark.slow
 def test_sparse_weights_trained_on_the_exact_risk_reach_the_best_preconditioned_step():
     learner = trained(Sparse.initialise, TASK).learner()
-    best = optimal_lsa(TASK)
+    best = optimal_layer(TASK)
     assert float(population_risk(learner, task_moments(TASK))) == pytest.approx(
         best.descent_risk, rel=1e-6
     )

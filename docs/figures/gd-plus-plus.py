@@ -13,7 +13,7 @@ covariates, functions = ml.tasks.Gaussian(5), ml.tasks.LinearFunctions(5)
 task = ml.tasks.RegressionTask(covariates, functions, context_length=20)
 descent = ml.GradientDescent(0.5, 3, data_correction=0.2)
 model = ml.theory.gradient_descent_transformer(descent, dim=5, context_length=20)
-found = ml.analysis.curvature(model, task, jax.random.key(0))
+found = ml.analysis.input_spectra(model, task, jax.random.key(0))
 with ml.plots.style():
     figure, axes = plt.subplots(figsize=(5, 3.8), layout="constrained")
     ml.plots.spectra(axes, found, color=ml.plots.TRAINED, decades=2.5)

@@ -15,12 +15,12 @@ def moments(functions):
     return ml.theory.task_moments(task)
 
 
-every, sizes, pool = moments(ml.tasks.LinearFunctions(4)), 4 ** np.arange(1, 7), ml.tasks.FinitePool
+every, sizes = moments(ml.tasks.LinearFunctions(4)), 4 ** np.arange(1, 7)
+pool, best = ml.tasks.FinitePool, ml.theory.best_preconditioner
 pools = [moments(pool(4, size=int(M), pool_seed=seed)) for M in sizes for seed in range(3)]
-steps = [ml.theory.best_descent(each)[0] for each in pools]
-risks = np.reshape([ml.theory.preconditioned_risk(P, every) for P in steps], (-1, 3))
+risks = [ml.theory.preconditioned_risk(best(each)[0], every) for each in pools]
 with ml.plots.style():
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    axes.loglog(sizes, risks / ml.theory.best_descent(every)[1] - 1, "o", color=ml.plots.TRAINED)
-    axes.loglog(sizes, 1 / sizes, ":", color=ml.plots.NEUTRAL)
+    excess = np.reshape(risks, (-1, 3)) / best(every)[1] - 1
+    axes.loglog(sizes, excess, "C0o", sizes, 1 / sizes, "k:")
     axes.set(xlabel="tasks M in the pool (dotted: 1/M)", ylabel="excess", title="Loss on new tasks")

@@ -12,7 +12,7 @@ import mesalens as ml
 factors = ml.tasks.Gaussian(5), ml.tasks.LinearFunctions(5, mean=np.ones((1, 5)))
 noise, lengths = ml.tasks.GaussianNoise(0.25), (2, 5, 10, 20, 40)
 tasks = [ml.tasks.RegressionTask(*factors, context_length=n, noise=noise) for n in lengths]
-best = [ml.theory.optimal_lsa(task) for task in tasks]
+best = [ml.theory.optimal_layer(task) for task in tasks]
 with ml.plots.style():
     figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
     axes.plot(lengths, [each.descent_risk for each in best], "s-", label="one step of descent")

@@ -14,7 +14,7 @@ scales, key = jax.numpy.geomspace(0.03, 3, 9), jax.random.key(0)
 
 
 def products(prompt, y):
-    head = jax.vmap(lambda scale: ml.learners.NadarayaWatson(scale)(prompt))
+    head = jax.vmap(lambda scale: ml.learners.SoftmaxHead(scale)(prompt))
     return [(each * y, each**2) for each in (head(scales), head(scales) - head(-scales))]
 
 

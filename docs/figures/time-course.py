@@ -12,12 +12,12 @@ import mesalens as ml
 task = ml.tasks.RegressionTask(ml.tasks.Gaussian(4), ml.tasks.LinearFunctions(4), context_length=10)
 moments, times = ml.theory.task_moments(task), jax.numpy.linspace(0, 0.25, 51)
 A, B = jax.numpy.eye(4)[None, None] / 2, jax.numpy.ones((1, 1, 1, 1))
-least, flow, key = ml.theory.best_descent(moments)[1], ml.training.gradient_flow, jax.random.key(0)
-with ml.plots.style():
-    figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    for b in (0.1, 0.01, 0.001):
-        layer = ml.LinearTransformer(ml.models.Sparse(-b * A, b * B), layers=1)
-        risk = flow(lambda _, layer=layer: layer, task, times, key=key).metrics.risk[0]
-        left = 1 - ml.theory.merged_time_course(moments, b**2, times)
-        axes.plot(times, least + (4 - least) * left**2, "C1", times, risk, "k.")
-    axes.set(xlabel="time", ylabel="risk", title="Gradient flow and its formula")
+_, least = ml.theory.best_preconditioner(moments)
+figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
+for b in (0.1, 0.01, 0.001):
+    layer = ml.LinearTransformer(ml.models.Sparse(-b * A, b * B), layers=1)
+    start, key = lambda _, layer=layer: layer, jax.random.key(0)
+    flow = ml.training.gradient_flow(start, task, times, key=key)
+    left = 1 - ml.theory.merged_time_course(moments, b**2, times)
+    axes.plot(times, least + (4 - least) * left**2, "C1", times, flow.metrics.risk[0], "k.")
+axes.set(xlabel="time", ylabel="risk", title="Gradient flow and its formula")

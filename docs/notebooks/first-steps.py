@@ -131,7 +131,7 @@ compared.value.sel(measure=measures).to_pandas().round(4)
 
 # %% alt="The preconditioner of the trained layer and that of theory are the same multiple of I."
 learned = ml.analysis.learned_preconditioner(layer)[0]
-best = ml.theory.optimal_lsa(task).preconditioner
+best = ml.theory.optimal_layer(task).preconditioner
 with ml.plots.style():
     figure, panels = plt.subplots(1, 2, figsize=(5, 2.6), layout="constrained")
     for axes, P, title in zip(panels, (learned, best), ("trained", "theory"), strict=True):

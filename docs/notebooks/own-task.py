@@ -62,10 +62,10 @@ print("simulated\n", simulated.round(2))
 #
 # $$P = \frac{1}{n + d - 1 + \sigma^2}\, I.$$
 #
-# `optimal_lsa` finds the same, and more.
+# `optimal_layer` finds the same, and more.
 
 # %%
-best = ml.theory.optimal_lsa(task)
+best = ml.theory.optimal_layer(task)
 print(f"it is {best.implements}")
 print(f"step size {best.step_size:.6f}, formula {1 / (n + d - 1 + noise):.6f}")
 print(f"risk {best.risk:.6f}, predicting 0: {best.null_risk:.6f}")
@@ -134,6 +134,6 @@ shifted = ml.tasks.RegressionTask(
     noise=ml.tasks.GaussianNoise(noise),
     context_length=n,
 )
-other = ml.theory.optimal_lsa(shifted)
+other = ml.theory.optimal_layer(shifted)
 print(f"{other.implements}: risk {other.risk:.4f}, best step {other.descent_risk:.4f}")
 print(other.certificate.meaning)

@@ -33,7 +33,6 @@ SOURCES = {
     "discrete-bayes": "raventos-2023",
     "kernel-ridge": "saunders-1998 rasmussen-2006",
     "kernel-smoother": "nadaraya-1964 watson-1964",
-    "nadaraya-watson": "nadaraya-1964 watson-1964 tsai-2019",
     "softmax-head": "nadaraya-1964 watson-1964 tsai-2019",
     "nearest-neighbours": "fix-1951 cover-1967",
     "lasso": "tibshirani-1996 friedman-2010 lee-2006",

@@ -33,13 +33,13 @@ COVARIATES = """gaussian=Gaussian uniform=Uniform sphere=Sphere laplace=Laplace
     random-mean=RandomMean retrieved=Retrieved"""
 FUNCTIONS = """linear=LinearFunctions network=TwoLayerNetworks monomial=Monomials cosine=Cosines
     sine=SineWaves polynomial=RotatedPolynomials constant=Constants pool=FinitePool
-    own=OwnFunctions"""
+    custom=CustomFunctions"""
 NOISE = """gaussian=GaussianNoise laplace=LaplaceNoise student-t=StudentTNoise
     heteroscedastic=HeteroscedasticNoise"""
 LEARNERS = """linear-transformer=models:LinearTransformer transformer=models:Transformer
     gradient-descent=GradientDescent chebyshev-descent=ChebyshevDescent ridge=Ridge
     conjugate-gradient=ConjugateGradient newton-schulz=NewtonSchulz least-squares=LeastSquares
-    logistic-descent=LogisticDescent bayes=BayesianRegression nadaraya-watson=NadarayaWatson
+    logistic-descent=LogisticDescent bayes=BayesianRegression softmax-head=SoftmaxHead
     constant=ConstantPrediction mean-label=MeanLabel centred-descent=CentredDescent
     principal-components=PrincipalComponentRegression discrete-bayes=DiscreteBayes
     kernel-ridge=KernelRidge kernel-smoother=KernelSmoother nearest-neighbours=KNearestNeighbours
@@ -47,7 +47,7 @@ LEARNERS = """linear-transformer=models:LinearTransformer transformer=models:Tra
 ATTENTION = """softmax=SoftmaxAttention linear=LinearAttention relu=ReLUAttention
     kernel=KernelAttention"""
 OBJECTIVES = """sampled=SquaredError population=Population cross-entropy=CrossEntropy
-    dataset=Dataset"""
+    fixed-prompts=FixedPrompts"""
 STOPS = "never=Never near-optimum=NearOptimum near-risk=NearRisk flat=Flat"
 STRUCTURES = """factors=Factors merged=Merged sparse=Sparse low-rank=LowRank scalars=Scalars
     descent-step=DescentStep linear-block=LinearBlock"""

@@ -10,12 +10,12 @@ from ._copying import Copying as Copying
 from ._copying import attention_maps as attention_maps
 from ._copying import copying as copying
 from ._copying import copying_at as copying_at
-from ._curvature import curvature as curvature
 from ._damping import largest_stable_damping as largest_stable_damping
 from ._damping import risk_by_depth as risk_by_depth
 from ._gradient_noise import gradient_noise as gradient_noise
 from ._hessian import directional_smoothness as directional_smoothness
 from ._hessian import robust_condition_number as robust_condition_number
+from ._input_spectra import input_spectra as input_spectra
 from ._interpolation import interpolate as interpolate
 from ._interpolation import normalised as normalised
 from ._odd_signs import odd_signs as odd_signs

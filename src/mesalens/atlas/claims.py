@@ -12,12 +12,12 @@ Quantity = Literal["risk", "predictions", "cosine", "sensitivities"]
 
 _ALIKE: dict[Quantity, tuple[str, str, str]] = {
     "risk": (
-        "risk_difference",
+        "relative_risk_difference",
         "The risk of {subject} is {order} that of {reference}.",
         "R / R_ref - 1, both on the same fresh prompts",
     ),
     "predictions": (
-        "prediction_difference",
+        "relative_prediction_difference",
         "The predictions of {subject} approach those of {reference}.",
         "E‖ŷ - ŷ_ref‖ / E‖ŷ_ref‖",
     ),
@@ -27,7 +27,7 @@ _ALIKE: dict[Quantity, tuple[str, str, str]] = {
         "mean cosine of the two sensitivities",
     ),
     "sensitivities": (
-        "sensitivity_difference",
+        "relative_sensitivity_difference",
         "The sensitivities ∂ŷ/∂x_query of {subject} approach those of {reference} in length too.",
         "E‖J - J_ref‖ / E‖J_ref‖, J = ∂ŷ/∂x_query",
     ),
@@ -136,7 +136,7 @@ def leaves_plateau(
     Returns:
         The claim.
     """
-    options |= {"every_seed": True, "must_fail_on": "untrained"}
+    options |= {"count_all_seeds": True, "must_fail_on": "untrained"}
     options |= {"subject": subject, "reference": reference}
     declare = part.claim(place, criterion, name=name, **options)
     return declare(gain.given(trained=trained))

@@ -31,13 +31,13 @@ def beside(
     | name | value |
     |---|---|
     | `risk`, `reference_risk` | R = E‖ŷ - y‖², and R_ref |
-    | `risk_difference` | R / R_ref - 1 |
-    | `prediction_difference` | E‖ŷ - ŷ_ref‖ / E‖ŷ_ref‖ |
+    | `relative_risk_difference` | R / R_ref - 1 |
+    | `relative_prediction_difference` | E‖ŷ - ŷ_ref‖ / E‖ŷ_ref‖ |
     | `cosine` | E[⟨J, J_ref⟩ / (‖J‖ ‖J_ref‖)], J = ∂ŷ/∂x_query |
-    | `sensitivity_difference` | E‖J - J_ref‖ / E‖J_ref‖ |
+    | `relative_sensitivity_difference` | E‖J - J_ref‖ / E‖J_ref‖ |
 
-    For a learner that always predicts 0, `prediction_difference` and `sensitivity_difference` are
-    1.
+    A learner that always predicts 0 has 1 in the relative differences of predictions and of
+    sensitivities.
 
     Args:
         learner: The learner.
@@ -54,10 +54,12 @@ def beside(
     mean = {name.removeprefix("reference."): value for name, value in mean.items()}
     values = {
         "reference_risk": mean["reference_risk"],
-        "risk_difference": mean["risk"] / mean["reference_risk"] - 1,
-        "prediction_difference": mean["prediction_difference"] / mean["reference_prediction"],
+        "relative_risk_difference": mean["risk"] / mean["reference_risk"] - 1,
+        "relative_prediction_difference": mean["prediction_difference"]
+        / mean["reference_prediction"],
         "cosine": mean["sensitivity_cosine"],
-        "sensitivity_difference": mean["sensitivity_difference"] / mean["reference_sensitivity"],
+        "relative_sensitivity_difference": mean["sensitivity_difference"]
+        / mean["reference_sensitivity"],
     }
     return {"risk": mean["risk"]} | {f"{prefix}{name}": value for name, value in values.items()}
 
@@ -110,7 +112,8 @@ def compared_with_each(
 ) -> dict[str, Any] | xr.Dataset:
     """Measurement: compares trained learners with several references on the same prompts.
 
-    The values of `beside` have the name of the reference in front: `descent_risk_difference`.
+    The values of `beside` have the name of the reference in front, such as
+    `descent_relative_risk_difference`.
 
     Args:
         lab: The `Lab`.

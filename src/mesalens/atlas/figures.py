@@ -32,9 +32,9 @@ _LINES = (
 )
 _UNCOUNTED = (0, (4, 1, 1, 1))
 _MEASURES = {
-    "prediction_difference": "difference of predictions",
+    "relative_prediction_difference": "difference of predictions",
     "cosine": "cosine of sensitivities",
-    "sensitivity_difference": "difference of sensitivities",
+    "relative_sensitivity_difference": "difference of sensitivities",
 }
 
 
@@ -259,8 +259,8 @@ def spectra(panels: Mapping[str, xr.Dataset]) -> Figure:
     The bars of the risks are two standard errors.
 
     Args:
-        panels: Results of `mesalens.analysis.curvature`, by title. If there are several seeds (the
-            dimension `seed`), the eigenvalues of the first are drawn, and the risks of all.
+        panels: Results of `mesalens.analysis.input_spectra`, by title. If there are several seeds
+            (the dimension `seed`), the eigenvalues of the first are drawn, and the risks of all.
 
     Returns:
         The figure.

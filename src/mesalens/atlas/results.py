@@ -69,7 +69,7 @@ def finished(node: Node, lab: Lab, results: Mapping[str, Any]) -> Any:
         return table
     array = value if isinstance(value, xr.DataArray) else xr.DataArray(np.asarray(value, float))
     own = array.coords.get("counted")
-    if node.every_seed:
+    if node.count_all_seeds:
         own = xr.DataArray(True)
     elif own is None:
         tables = [t.counted for t in results.values() if isinstance(t, xr.Dataset)]

@@ -10,7 +10,7 @@ Each of these is a function; the defaults of its parameters say what it needs:
 
     @study.measurement
     def compared(lab, trained=one_layer):
-        return {"risk_difference": …, "cosine": …}
+        return {"relative_risk_difference": …, "cosine": …}
 
     @study.claim("Section 3", within(0.01), headline=True)
     def risk(lab, compared=compared):
@@ -18,7 +18,7 @@ Each of these is a function; the defaults of its parameters say what it needs:
 
         Measured: R / R_GD - 1, both on the same fresh prompts.
         '''
-        return compared.risk_difference
+        return compared.relative_risk_difference
 
 Measurements and claims are functions of one seed; figures and remarks are functions of all seeds. A
 claim has the name of its function, with hyphens, and its function returns the evidence.
@@ -237,15 +237,15 @@ def measurement(function: Callable[..., Any]) -> Any:
 class Claim(Described, Measurement):
     """A statement of a paper: where it is made, what is measured, and what confirms it.
 
-    With `every_seed`, seeds that the experiments do not count are counted too. `must_fail_on` has
-    arguments with which the claim is false, or is "untrained" if the claim is false before
+    With `count_all_seeds`, seeds that the experiments do not count are counted too. `must_fail_on`
+    has arguments with which the claim is false, or is "untrained" if the claim is false before
     training: a claim that cannot fail is not a check.
     """
 
     place: str = ""
     criterion: Criterion = None  # pyright: ignore
     headline: bool = False
-    every_seed: bool = False
+    count_all_seeds: bool = False
     must_fail_on: MustFail = None
     label: str | None = None
     words: Mapping[str, str] = field(default_factory=dict)
@@ -351,7 +351,7 @@ class Part(Described):
         criterion: Criterion,
         *,
         headline: bool = False,
-        every_seed: bool = False,
+        count_all_seeds: bool = False,
         must_fail_on: MustFail = None,
         name: str | None = None,
         **words: str,
@@ -367,7 +367,7 @@ class Part(Described):
             place: Where the paper makes the claim.
             criterion: What confirms it.
             headline: Whether it belongs to the budget "quick".
-            every_seed: Whether to count seeds that the experiments do not count.
+            count_all_seeds: Whether to count seeds that the experiments do not count.
             must_fail_on: Arguments with which the claim is false, or "untrained".
             name: The name of the claim; by default that of the function, with hyphens.
             **words: Text for the `{…}` in the docstring.
@@ -396,7 +396,7 @@ class Part(Described):
                 place=place,
                 criterion=criterion,
                 headline=headline,
-                every_seed=every_seed,
+                count_all_seeds=count_all_seeds,
                 must_fail_on=must_fail_on,
                 label=name,
                 words=words,

@@ -115,7 +115,9 @@ def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[st
         best: dict[str, Any] = {}
         for name, option in options.items():
             progress.say(f"finding the best step sizes of {steps} steps: {NAMES[name]}")
-            best[name] = theory.best_steps(settings.sampled_task(), steps, start, key=key, **option)
+            best[name] = theory.best_step_sizes(
+                settings.sampled_task(), steps, start, key=key, **option
+            )
     return best
 
 
@@ -154,7 +156,7 @@ def _plain(result: xr.Dataset, best: Mapping[str, Descent]) -> dict[str, Any]:
         for reference in result.reference.values
     }
     return {
-        "best_descent": {name: _numbers(descent) for name, descent in best.items()},
+        "best_preconditioner": {name: _numbers(descent) for name, descent in best.items()},
         "axes": {axis: result[axis] for axis in result.value.dims[2:]},
         "references": references,
     }

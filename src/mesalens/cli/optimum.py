@@ -15,7 +15,7 @@ from mesalens.kinds import Member, checked, overlay
 from mesalens.progress import ProgressReport
 from mesalens.simulation import Estimate, plus_minus
 from mesalens.tasks import CondensedTask
-from mesalens.theory import Certificate, OptimalLsa, bayes_risk, optimal_lsa
+from mesalens.theory import Certificate, OptimalLayer, bayes_risk, optimal_layer
 
 BEST = "The best layer of linear self-attention is"
 WORDS = {
@@ -64,7 +64,7 @@ class Optimum(Command):
         options: Any = {"key": random.key(self.seed), "relative_error": self.relative_error}
         with ProgressReport() as progress, warnings.catch_warnings(record=True) as messages:
             warnings.simplefilter("always")
-            best = optimal_lsa(task, progress=progress.start, **options)
+            best = optimal_layer(task, progress=progress.start, **options)
             try:
                 bayes = bayes_risk(task, **options)
             except InputError:  # unknown for this task
@@ -120,10 +120,10 @@ class Optimum(Command):
         return Member("task").read(overlay(self.task.model_dump(), changes))
 
 
-def _plain(best: OptimalLsa, bayes: Estimate | None, context_length: int) -> dict[str, Any]:
+def _plain(best: OptimalLayer, bayes: Estimate | None, context_length: int) -> dict[str, Any]:
     """What `--json` prints; next to each simulated number is its standard error."""
 
-    def numbers(of: OptimalLsa | Certificate, *names: str) -> dict[str, Any]:
+    def numbers(of: OptimalLayer | Certificate, *names: str) -> dict[str, Any]:
         errors = of.standard_errors
         return {name: getattr(of, name) for name in names} | {
             f"{name}_standard_error": errors[name] for name in names if name in errors
@@ -143,14 +143,14 @@ def _plain(best: OptimalLsa, bayes: Estimate | None, context_length: int) -> dic
     }
 
 
-def _text(best: OptimalLsa, bayes: Estimate | None, context_length: int) -> str:
+def _text(best: OptimalLayer, bayes: Estimate | None, context_length: int) -> str:
     proof = best.certificate
 
     def line(label: str, value: Any, error: Any = None) -> str:
         shown = f"{float(value):.6g}" if error is None else plus_minus(value, error)
         return f"  {label:<26}{shown}"
 
-    def number(label: str, of: OptimalLsa | Certificate, name: str) -> str:
+    def number(label: str, of: OptimalLayer | Certificate, name: str) -> str:
         return line(label, getattr(of, name), of.standard_errors.get(name))
 
     lines = [WORDS[best.implements]]

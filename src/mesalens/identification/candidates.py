@@ -30,11 +30,11 @@ from mesalens.learners import (
     LeastSquares,
     LogisticDescent,
     MeanLabel,
-    NadarayaWatson,
     NewtonSchulz,
     OnlineDescent,
     PrincipalComponentRegression,
     Ridge,
+    SoftmaxHead,
     WeightedRidge,
     WithIntercept,
 )
@@ -413,7 +413,7 @@ REGRESSION = (
     Candidate("kernel-smoother", KernelSmoother, {"bandwidth": "positive"}, _bandwidths),
     Candidate(
         "softmax-head",
-        lambda metric, gain: NadarayaWatson(metric, gain=gain),
+        lambda metric, gain: SoftmaxHead(metric, gain=gain),
         {"metric": "positive", "gain": "real"},
         lambda choice, s: [
             {"metric": size / s.length, "gain": gain}

@@ -12,12 +12,12 @@ from ._lasso import Lasso as Lasso
 from ._least_squares import LeastSquares as LeastSquares
 from ._logistic_descent import LogisticDescent as LogisticDescent
 from ._mean_label import MeanLabel as MeanLabel
-from ._nadaraya_watson import NadarayaWatson as NadarayaWatson
 from ._nearest_neighbours import KNearestNeighbours as KNearestNeighbours
 from ._newton_schulz import NewtonSchulz as NewtonSchulz
 from ._online_descent import OnlineDescent as OnlineDescent
 from ._principal_components import PrincipalComponentRegression as PrincipalComponentRegression
 from ._ridge import Ridge as Ridge
+from ._softmax_head import SoftmaxHead as SoftmaxHead
 from ._weighted_ridge import WeightedRidge as WeightedRidge
 from ._with_intercept import WithIntercept as WithIntercept
 from .base import AnyLearner as AnyLearner

@@ -16,7 +16,7 @@ class KernelSmoother(Learner):
     k(x, x') = \exp\left(-\frac{\|x - x'\|^2}{2 h^2}\right)$$
 
     This is the Nadaraya-Watson estimator with a kernel of distance.
-    [`NadarayaWatson`][mesalens.learners.NadarayaWatson], which is a head of softmax attention, has
+    [`SoftmaxHead`][mesalens.learners.SoftmaxHead], which is a head of softmax attention, has
     the kernel `exp(x^T M x')` of inner products instead: long inputs weigh more there, and an
     example at the query need not weigh most. The two agree at `M = I / h²` if all inputs of the
     context have the same length.

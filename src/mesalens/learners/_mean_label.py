@@ -10,7 +10,7 @@ from mesalens.prompt import Prompt
 class MeanLabel(Learner):
     """The mean label of the context, `ŷ = 1/n Σ_i y_i`, independent of all inputs.
 
-    It is least squares for constant functions, `KNearestNeighbours` with k = n, `NadarayaWatson`
+    It is least squares for constant functions, `KNearestNeighbours` with k = n, `SoftmaxHead`
     with a metric of 0, and the limit of `KernelSmoother` for a large bandwidth.
     """
 

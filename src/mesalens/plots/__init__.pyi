@@ -1,7 +1,7 @@
 from ._attention_map import attention_map as attention_map
 from ._curve import curve as curve
 from ._heat_map import heat_map as heat_map
-from ._risk_over_depth import risk_over_depth as risk_over_depth
+from ._risk_by_depth import risk_by_depth as risk_by_depth
 from ._similarity_map import similarity_map as similarity_map
 from ._spectra import spectra as spectra
 from ._style import INTERPOLATED as INTERPOLATED

@@ -16,7 +16,7 @@ def spectra(
 
     Args:
         axes: The axes to draw on.
-        curvature: The result of [`curvature`][mesalens.analysis.curvature].
+        curvature: The result of [`input_spectra`][mesalens.analysis.input_spectra].
         color: The colour of the histograms.
         bins: The number of bins.
         decades: The number of decades on the log axis, down from the largest eigenvalue. The first

@@ -27,7 +27,7 @@ STUDY = atlas.Study(
     small={"spectrum": (1.0, 0.0625), "layers": (1, 2), "contexts": (3, 20), "context_layers": 2}
     | {"steps": 400, "batch_size": 128, "prompts": 1000, "seeds": (3,)},
 )
-best_steps = atlas.remembered(theory.best_steps)
+best_step_sizes = atlas.remembered(theory.best_step_sizes)
 
 
 def law(sigma, prior, examples, noise=0.0):
@@ -75,7 +75,7 @@ def descent(run, spectrum=None, P=None):
     """As many steps as layers, with the best sizes, which depend on the spectrum of PΣ alone."""
     spectrum = np.array(run.settings.spectrum if spectrum is None else spectrum)
     task = law(np.diag(spectrum), np.diag(1 / spectrum), run.task.context_length)
-    sizes = best_steps(task, run.learner.layers, shared=False).step_size
+    sizes = best_step_sizes(task, run.learner.layers, shared=False).step_size
     return learners.GradientDescent(sizes, len(sizes), preconditioner=P)
 
 
@@ -119,7 +119,7 @@ def one_layer_optimum(lab, pairs=1):
     sigma = np.cov(lab.rng().normal(size=(len(lab.settings.spectrum), 20)))
     identity = np.eye(len(sigma))
     P = np.linalg.inv((n + pairs) * sigma + (np.trace(sigma) + noise / prior) * identity)
-    best = theory.optimal_lsa(law(sigma, prior * identity, n, noise))
+    best = theory.optimal_layer(law(sigma, prior * identity, n, noise))
     away = np.linalg.norm(best.descent_preconditioner - P) / np.linalg.norm(P)
     return away if best.certificate.proves_optimality else np.nan
 
@@ -158,7 +158,7 @@ def declare(name, beside, layers):
         Measured: R / R_ref - 1 for both references, on the same prompts.
         """
         kinds = xr.DataArray(list(KINDS), dims="beside", name="beside")
-        return xr.concat([beside[f"{kind}_risk_difference"] for kind in KINDS], kinds)
+        return xr.concat([beside[f"{kind}_relative_risk_difference"] for kind in KINDS], kinds)
 
     return gains
 

@@ -74,12 +74,14 @@ def losses(lab, spread=1.0):
         for task, f in zip(each, without, strict=True)
     ]
     heads, ways = theory.mixture_moments(heads, shares), {}
-    P, ways["plain"] = theory.best_descent(plain)
+    P, ways["plain"] = theory.best_preconditioner(plain)
     ways["prompts, fine-tuned"] = theory.preconditioned_risk(P, prompts)
-    ways["prompts, trained jointly"] = theory.best_descent(prompts)[1]
+    ways["prompts, trained jointly"] = theory.best_preconditioner(prompts)[1]
     ways["prompts and heads, fine-tuned"] = theory.preconditioned_risk(P, heads)
-    P_heads, ways["prompts and heads, trained jointly"] = theory.best_descent(heads)
-    known = [theory.best_descent(theory.task_moments(replace_prior(each[0], f))) for f in without]
+    P_heads, ways["prompts and heads, trained jointly"] = theory.best_preconditioner(heads)
+    known = [
+        theory.best_preconditioner(theory.task_moments(replace_prior(each[0], f))) for f in without
+    ]
     ways["a layer for each kind"] = shares @ [risk for _, risk in known]
 
     def spread_of(mean):

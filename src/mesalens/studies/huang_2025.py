@@ -29,7 +29,7 @@ STUDY = atlas.Study(
 )
 PLACE = "Abstract"
 moments_of = atlas.remembered(theory.task_moments)
-optimum = atlas.remembered(theory.optimal_lsa)
+optimum = atlas.remembered(theory.optimal_layer)
 
 
 def law(d, length, variance=1.0, descriptor=True):

@@ -133,9 +133,9 @@ def low_rank_adaptation(lab, rank=1):
     Measured: the share of R_old - R* that the best such change recovers on the shifted task; all
     risks are exact; random Σ, Λ and shift.
     """
-    old, _ = theory.best_descent(moments_of(law(lab.settings, lab.rng())))
+    old, _ = theory.best_preconditioner(moments_of(law(lab.settings, lab.rng())))
     moments = moments_of(law(lab.settings, lab.rng(), shift=1))
-    best, least = theory.best_descent(moments)
+    best, least = theory.best_preconditioner(moments)
     lost = theory.preconditioned_risk(old, moments) - least
     # R_P - R* = ‖M^½ (P - P*) K^½‖²: the change of rank r takes the r largest singular values
     squares = moments.of_labels()[0]

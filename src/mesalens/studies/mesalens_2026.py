@@ -26,7 +26,7 @@ STUDY = atlas.Study(
 )
 PLACE = "a claim of mesalens"
 moments_of = atlas.remembered(theory.task_moments)
-optimum = atlas.remembered(theory.optimal_lsa)
+optimum = atlas.remembered(theory.optimal_layer)
 
 
 def law(s, functions, covariates=None):
@@ -46,7 +46,7 @@ def pools(lab, always=None):
     for size in s.pools:
         W = lab.rng(f"pool of {size}").normal(size=(always or size, s.dim))
         best = optimum(law(s, tasks.FinitePool.of(W)))
-        loses = theory.layer_risk(best.layer(), every) / theory.best_descent(every)[1] - 1
+        loses = theory.layer_risk(best.layer(), every) / theory.best_preconditioner(every)[1] - 1
         found.append((best.certificate.gap / best.certificate.lower_bound, loses))
     columns = zip(("gap", "loses"), zip(*found, strict=True), strict=True)
     return xr.Dataset({n: ("tasks", list(c)) for n, c in columns}, {"tasks": list(s.pools)})

@@ -75,7 +75,7 @@ def excess(lab, trained=one_pass):
 
     def of(run):
         P, moments = analysis.learned_preconditioner(run.learner)[0], moments_of(run.task)
-        return theory.preconditioned_risk(P, moments) - theory.best_descent(moments)[1]
+        return theory.preconditioned_risk(P, moments) - theory.best_preconditioner(moments)[1]
 
     labels = {"law": list(dict.fromkeys(label.rpartition(",")[0] for label in trained))}
     labels |= {"tasks": list(lab.settings.tasks)}
@@ -92,7 +92,7 @@ def best_matrix(lab, noise=1.0):
     task = drawn(lab, lab.settings.length)
     H, K = moments_by_formula(task, noise)
     formula = np.linalg.inv(np.linalg.solve(H, K) / task.functions.scale**2)
-    away = task.context_length * theory.best_descent(moments_of(task))[0] - formula
+    away = task.context_length * theory.best_preconditioner(moments_of(task))[0] - formula
     return np.linalg.norm(away) / np.linalg.norm(formula)
 
 
@@ -108,7 +108,9 @@ def excess_formula(lab, noise=1.0):
         other = drawn(lab, M)
         H, K = moments_by_formula(other, noise)
         change = gamma - task.functions.scale**2 * np.linalg.solve(K, H).T
-        formula = theory.best_descent(moments_of(other))[1] + np.trace(H @ change @ K @ change.T)
+        formula = theory.best_preconditioner(moments_of(other))[1] + np.trace(
+            H @ change @ K @ change.T
+        )
         return abs(theory.risk_at_length(task, M, gamma / task.context_length) / formula - 1)
 
     return settings_of(away, (lab.settings.length, *lab.settings.others), "examples")
@@ -150,7 +152,7 @@ def near_bayes_at_own_length(lab, noise=1.0, longer=1):
     def ratio(n):
         task = law(np.eye(10), longer * n, noise)
         bayes = theory.bayes_risk(task, key=lab.key(str(n))).value
-        return (theory.best_descent(moments_of(task))[1] - noise) / (bayes - noise)
+        return (theory.best_preconditioner(moments_of(task))[1] - noise) / (bayes - noise)
 
     return settings_of(ratio, lab.settings.bayes, "examples")
 
@@ -180,7 +182,9 @@ def at_other_lengths(lab):
     own = [law(H, M, noise) for M in lengths]
     risks = {
         "best layer for N = 20": [theory.risk_at_length(law(H, 20, noise), M) for M in lengths],
-        "best layer for each length": [theory.best_descent(moments_of(each))[1] for each in own],
+        "best layer for each length": [
+            theory.best_preconditioner(moments_of(each))[1] for each in own
+        ],
         "Bayes": [theory.bayes_risk(each, key=lab.key()).value for each in own],
     }
     lines = {name: (lengths, np.array(each) - noise) for name, each in risks.items()}

@@ -123,7 +123,7 @@ def block_is_gd_beta(lab, beside=beside):
     Measured: E‖ŷ - ŷ_GDβ‖ / E‖ŷ_GDβ‖, on fresh prompts; a seed counts if it gains more than 80% of
     what the best GD-β gains over predicting 0.
     """
-    return beside.prediction_difference
+    return beside.relative_prediction_difference
 
 
 @STUDY.claim(PLACE, above(0.001), headline=True, must_fail_on={"shrunk": 0.0})
@@ -180,7 +180,7 @@ def price_of_no_mlp(lab):
     """Exact risk against the length of the mean, for one task: with an MLP it does not matter."""
     lengths = np.linspace(0, 2.4, 7)
     drawn = [law(lab.settings, np.random.default_rng(7), mean) for mean in lengths]
-    best = [theory.optimal_lsa(task, starts=2) for task in drawn]
+    best = [theory.optimal_layer(task, starts=2) for task in drawn]
     lines = {
         "attention alone, best with one head": [each.risk for each in best],
         "attention alone, bound for any heads": [each.certificate.lower_bound for each in best],

@@ -21,11 +21,11 @@ from .distractors import Distractors as Distractors
 from .functions.base import Functions as Functions
 from .functions.constants import Constants as Constants
 from .functions.cosines import Cosines as Cosines
+from .functions.custom import CustomFunctions as CustomFunctions
 from .functions.finite_pool import FinitePool as FinitePool
 from .functions.linear import LinearFunctions as LinearFunctions
 from .functions.monomials import Monomials as Monomials
 from .functions.networks import TwoLayerNetworks as TwoLayerNetworks
-from .functions.own import OwnFunctions as OwnFunctions
 from .functions.polynomials import RotatedPolynomials as RotatedPolynomials
 from .functions.sine_waves import SineWaves as SineWaves
 from .matrix_file import read_matrix as read_matrix

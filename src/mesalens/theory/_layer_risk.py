@@ -95,7 +95,7 @@ def layer_risk(layer: LinearTransformer, moments: ContextMoments) -> float:
         ...     tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=14
         ... )
         >>> moments = theory.task_moments(task)
-        >>> best = theory.optimal_lsa(task, moments)
+        >>> best = theory.optimal_layer(task, moments)
         >>> print(f"{theory.layer_risk(best.layer(), moments):.6f}")
         1.500000
     """

@@ -9,7 +9,7 @@ import scipy
 from jaxtyping import Float
 
 from mesalens.theory.linear_prediction import whitening
-from mesalens.theory.moments import ContextMoments, Joint
+from mesalens.theory.moments import ContextMoments, JointMoments
 from mesalens.theory.symmetric import bilinear, svec
 
 
@@ -50,14 +50,14 @@ def mixture_moments(
     joint = None
     if together:
         each = [part.joint or _product(part) for part in parts]
-        joint = Joint(mean([one.second for one in each]), mean([one.mean for one in each]))
+        joint = JointMoments(mean([one.second for one in each]), mean([one.mean for one in each]))
     return ContextMoments(inputs=parts[0].inputs, joint=joint, **means)
 
 
-def _product(moments: ContextMoments) -> Joint:
+def _product(moments: ContextMoments) -> JointMoments:
     """The joint moments where context and query share only f."""
     second = np.multiply.outer(moments.second, moments.query).transpose(0, 2, 1, 3)
-    return Joint(second, np.multiply.outer(moments.mean, moments.query))
+    return JointMoments(second, np.multiply.outer(moments.mean, moments.query))
 
 
 def _in_one_frame(
@@ -80,7 +80,9 @@ def _transformed(
     joint = moments.joint
     if joint is not None:
         second = np.einsum("up,sr,prqt,vq,wt->usvw", G, T, joint.second, G, T, optimize=True)
-        joint = Joint(second, np.einsum("up,sr,prt,wt->usw", G, T, joint.mean, T, optimize=True))
+        joint = JointMoments(
+            second, np.einsum("up,sr,prt,wt->usw", G, T, joint.mean, T, optimize=True)
+        )
     return ContextMoments(
         inputs=inputs,
         query=T @ moments.query @ T.T,

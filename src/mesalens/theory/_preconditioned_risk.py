@@ -14,7 +14,8 @@ def preconditioned_risk(P: Float[np.ndarray, "d d"], moments: ContextMoments) ->
     s_k = \sum_i y_{ik} x_i$$
 
     The last term is `Σ_k E[(x_q^T P s_k)²]` if context and query share more than f.
-    [`best_descent`][mesalens.theory.best_descent] gives the P for which the risk is smallest.
+    [`best_preconditioner`][mesalens.theory.best_preconditioner] gives the P for which the risk is
+    smallest.
 
     Args:
         P: The preconditioner, which includes the step size on `1/2 Σ_i ‖W x_i - y_i‖²`.

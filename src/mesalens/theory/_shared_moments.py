@@ -11,7 +11,7 @@ from mesalens.checks import InputError
 from mesalens.tasks import CorrelatedGaussian, FinitePool, LinearFunctions, RegressionTask
 from mesalens.theory._linear_moments import fourth_moments, placements
 from mesalens.theory.linear_prediction import whitening
-from mesalens.theory.moments import ContextMoments, Joint
+from mesalens.theory.moments import ContextMoments, JointMoments
 from mesalens.theory.symmetric import svec
 
 LARGEST = {False: 48, True: 17}
@@ -100,7 +100,7 @@ def shared_moments(task: RegressionTask) -> ContextMoments:
     if joint is not None:
         joint = _in_tokens(joint, 4, prior)
         pairs = svec(np.moveaxis(svec(joint.transpose(4, 5, 2, 3, 0, 1)), -1, 2))
-        joint = Joint(pairs.transpose(2, 0, 3, 1), svec(with_query.transpose(2, 3, 0, 1)).T)
+        joint = JointMoments(pairs.transpose(2, 0, 3, 1), svec(with_query.transpose(2, 3, 0, 1)).T)
     return ContextMoments(
         inputs=R,
         query=query,

@@ -16,8 +16,8 @@ from mesalens.checks import InputError, positive
 from mesalens.tasks import Covariates, RegressionTask
 from mesalens.theory._requirements import independent
 from mesalens.theory.certificate import lower_bound
-from mesalens.theory.descent import best_descent
 from mesalens.theory.moments import ContextMoments, estimate
+from mesalens.theory.preconditioner import best_preconditioner
 from mesalens.theory.symmetric import svec
 
 GROUPS = 20
@@ -158,7 +158,7 @@ def _with_jackknife(sums: Sums, prompts: int, moments_of) -> ContextMoments:
 def _relative_error(moments: ContextMoments) -> float:
     """The larger relative error of risk and bound, which count as a millionth of E‖y‖² if below."""
     values, errors = estimate(
-        lambda each: {"risk": best_descent(each)[1], "bound": lower_bound(each)}, moments
+        lambda each: {"risk": best_preconditioner(each)[1], "bound": lower_bound(each)}, moments
     )
     least = 1e-6 * moments.null_risk or 1.0  # where all labels are 0, so are the errors
     return max(errors[name] / max(abs(values[name]), least) for name in values)

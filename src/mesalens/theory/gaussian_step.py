@@ -46,7 +46,7 @@ def gaussian_preconditioner(task: Task) -> Float[np.ndarray, "d d"]:
     For noise whose variance σ² does not depend on x the last term is σ² Σ. For Λ = Σ^-1 then
     P* = Σ^-1 / (n + d + 1 + σ²) (Mahankali et al., 2024, Theorem 2), and for Λ = I and σ = 0
     P* = [(n + 1) Σ + tr(Σ) I]^-1 (Zhang et al., 2024). It equals
-    [`best_descent`][mesalens.theory.best_descent], without moments of S.
+    [`best_preconditioner`][mesalens.theory.best_preconditioner], without moments of S.
 
     Args:
         task: Linear regression on Gaussian inputs. Σ and Λ may be any that are positive definite.
@@ -62,10 +62,10 @@ def gaussian_preconditioner(task: Task) -> Float[np.ndarray, "d d"]:
     if not isinstance(task.covariates, Gaussian):
         raise InputError(
             f"covariates must be Gaussian for this formula; got {type(task.covariates).__name__}: "
-            "use best_descent."
+            "use best_preconditioner."
         )
     if np.any(functions.weight_mean()):
-        raise InputError("mean must be 0 for this formula: use best_descent.")
+        raise InputError("mean must be 0 for this formula: use best_preconditioner.")
     sigma, of_weights = task.covariates.second_moment(), functions.row_covariance()
     signal, (_, noise) = sigma @ of_weights, noise_moments(task)
     spread = (task.context_length + 1) * signal @ sigma + np.trace(signal) * sigma + noise

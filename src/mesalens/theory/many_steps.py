@@ -64,7 +64,7 @@ class _Spectra(NamedTuple):
     targets: Float[np.ndarray | Array, "N m"]
 
 
-def best_steps(
+def best_step_sizes(
     task: Task,
     steps: int,
     initial_weights: Float[np.ndarray, "m d"] | None = None,

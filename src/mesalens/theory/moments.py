@@ -10,7 +10,7 @@ from jaxtyping import Float
 from mesalens.theory.symmetric import bilinear, smat
 
 
-class Joint(eqx.Module):
+class JointMoments(eqx.Module):
     """Moments of contexts together with their queries.
 
     Attributes:
@@ -55,7 +55,7 @@ class ContextMoments(eqx.Module):
     second: Float[np.ndarray, "p p"]
     cross: Float[np.ndarray, "p r m"]
     null_risk: float
-    joint: Joint | None = None
+    joint: JointMoments | None = None
     replicates: tuple["ContextMoments", ...] = ()
 
     @property

@@ -13,14 +13,14 @@ from mesalens.models import LinearTransformer
 from mesalens.tasks import Task
 from mesalens.theory._task_moments import task_moments
 from mesalens.theory.certificate import Certificate, lower_bound
-from mesalens.theory.descent import best_descent
 from mesalens.theory.layer_search import best_layer, search
 from mesalens.theory.moments import ContextMoments, estimate
+from mesalens.theory.preconditioner import best_preconditioner
 
 Implements = Literal["gradient-descent", "preconditioned-gradient-descent", "other"]
 
 
-class OptimalLsa(eqx.Module, InNotebook):
+class OptimalLayer(eqx.Module, InNotebook):
     """The best layer of linear self-attention with one head (W_0 = 0), and what it implements.
 
     Attributes:
@@ -71,17 +71,17 @@ class OptimalLsa(eqx.Module, InNotebook):
         return LinearTransformer.from_effective(A, B, layers=1, outputs=outputs)
 
 
-def optimal_lsa(
+def optimal_layer(
     task: Task,
     moments: ContextMoments | None = None,
     *,
     starts: int = 8,
     **simulation: Any,
-) -> OptimalLsa:
+) -> OptimalLayer:
     """The best one-layer linear self-attention for a task, with a certificate.
 
     If the risk of the best preconditioned step of descent
-    ([`best_descent`][mesalens.theory.best_descent]) equals the certified bound
+    ([`best_preconditioner`][mesalens.theory.best_preconditioner]) equals the certified bound
     ([`lower_bound`][mesalens.theory.lower_bound]), that step is globally optimal. Otherwise layers
     are searched: the result is then the best layer found, and the certificate says how far it may
     be from the best.
@@ -107,7 +107,7 @@ def optimal_lsa(
         >>> task = tasks.RegressionTask(
         ...     tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=14
         ... )
-        >>> best = theory.optimal_lsa(task)
+        >>> best = theory.optimal_layer(task)
         >>> best.implements, round(best.step_size, 6), round(best.risk, 6)
         ('gradient-descent', 0.05, 1.5)
         >>> best.certificate.proves_optimality
@@ -119,7 +119,7 @@ def optimal_lsa(
 
     def measured(moments: ContextMoments, rows=None) -> dict[str, Any]:
         """Descent, the bound, and the best layer: descent, or near the rows if given."""
-        P, descent_risk = best_descent(moments, isotropic=isotropic)
+        P, descent_risk = best_preconditioner(moments, isotropic=isotropic)
         risk = descent_risk if rows is None else search(moments, rows).risk
         bound = lower_bound(moments)
         return {
@@ -175,7 +175,7 @@ def optimal_lsa(
         tolerance=_tolerance("gap", values, errors),
         standard_errors=simulated_errors("lower_bound", "gap"),
     )
-    return OptimalLsa(**numbers, implements=implements, certificate=certificate, A=A, B=B)
+    return OptimalLayer(**numbers, implements=implements, certificate=certificate, A=A, B=B)
 
 
 def certify(task: Task, moments: ContextMoments | None = None, **options: Any) -> Certificate:
@@ -183,13 +183,13 @@ def certify(task: Task, moments: ContextMoments | None = None, **options: Any) -
 
     Args:
         task: A regression task, or a mixture of them.
-        moments: The moments of the task, as in `optimal_lsa`.
-        **options: Further arguments of [`optimal_lsa`][mesalens.theory.optimal_lsa].
+        moments: The moments of the task, as in `optimal_layer`.
+        **options: Further arguments of [`optimal_layer`][mesalens.theory.optimal_layer].
 
     Returns:
-        `optimal_lsa(task, moments, **options).certificate`.
+        `optimal_layer(task, moments, **options).certificate`.
     """
-    return optimal_lsa(task, moments, **options).certificate
+    return optimal_layer(task, moments, **options).certificate
 
 
 def _tolerance(name: str, values, errors) -> float:

@@ -10,7 +10,7 @@ from mesalens.tasks import RegressionTask
 from mesalens.theory._preconditioned_risk import preconditioned_risk
 from mesalens.theory._requirements import regression
 from mesalens.theory._task_moments import task_moments
-from mesalens.theory.descent import best_descent
+from mesalens.theory.preconditioner import best_preconditioner
 
 
 def risk_at_length(
@@ -31,7 +31,7 @@ def risk_at_length(
         task: A regression task with contexts of N examples.
         context_length: M, the number of examples.
         P: The preconditioner of the step, of shape (d, d), with its step size on the sum over N
-            examples. By default that of `best_descent` for the task.
+            examples. By default that of `best_preconditioner` for the task.
 
     Returns:
         The risk R.
@@ -39,6 +39,6 @@ def risk_at_length(
     Source: Wu et al. (2024), arXiv 2310.08391; derived here.
     """
     N, M = regression(task).context_length, count("context_length", context_length)
-    P = best_descent(task_moments(task))[0] if P is None else P
+    P = best_preconditioner(task_moments(task))[0] if P is None else P
     other = dataclasses.replace(task, context_length=M)
     return preconditioned_risk(P * N / M, task_moments(other))

@@ -42,7 +42,7 @@ def softmax_descent_transformer(
     d = n = 10 and W ~ N(0, I) the least risk over κ is lower by 0.3 percent for x ~ N(0, I)
     (κ = 0.2) and by 1.4 percent for x ~ U[-1, 1]^d (κ = 0.9; both by simulation).
 
-    One head alone is kernel smoothing (`NadarayaWatson`), `gain (ȳ + κ/n Σ_i y_i b_i + O(κ²))`:
+    One head alone is kernel smoothing (`SoftmaxHead`), `gain (ȳ + κ/n Σ_i y_i b_i + O(κ²))`:
     the mean label, larger by 1/κ, comes with any step it takes, and nothing cancels it.
 
     Args:

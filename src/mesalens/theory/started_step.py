@@ -10,7 +10,7 @@ from mesalens.checks import InputError
 from mesalens.tasks import FinitePool, LinearFunctions, Mixture, Task
 from mesalens.theory._requirements import independent
 from mesalens.theory._task_moments import task_moments
-from mesalens.theory.descent import best_descent
+from mesalens.theory.preconditioner import best_preconditioner
 
 
 class StartedStep(NamedTuple):
@@ -33,8 +33,8 @@ def best_started_step(task: Task) -> StartedStep:
 
     With `w = E[w] + v` the error of a step from W_0 is that of a step from 0 for the weights v,
     plus a linear function of `E[w] - W_0` that v does not enter; as E[v] = 0 their product has mean
-    0. So W_0 = E[W] is best for every P, and P is that of `best_descent` for the weights less their
-    mean. For x ~ N(0, H), w ~ N(β, Ψ) and noise variance σ², on the mean loss over the context,
+    0. So W_0 = E[W] is best for every P, and P is that of `best_preconditioner` for the weights
+    less their mean. For x ~ N(0, H), w ~ N(β, Ψ) and noise variance σ², on the mean loss,
 
     $$P n = \Psi \left(\frac{n+1}{n} H \Psi
     + \frac{\operatorname{tr}(H \Psi) + \sigma^2}{n} I\right)^{-1}, \qquad
@@ -59,7 +59,7 @@ def best_started_step(task: Task) -> StartedStep:
         raise InputError(
             "components must have the same law of inputs, or W_0 = E[W] is not the best start."
         )
-    return StartedStep(mean, *best_descent(moments))
+    return StartedStep(mean, *best_preconditioner(moments))
 
 
 def mean_weights(task: Task) -> Float[np.ndarray, "m d"]:

@@ -5,11 +5,10 @@ from ._train import train as train
 from .objectives.base import Objective as Objective
 from .objectives.base import SampledObjective as SampledObjective
 from .objectives.cross_entropy import CrossEntropy as CrossEntropy
-from .objectives.dataset import Dataset as Dataset
+from .objectives.fixed_prompts import FixedPrompts as FixedPrompts
 from .objectives.population import Population as Population
 from .objectives.squared_error import SquaredError as SquaredError
 from .optimisers.adam import Adam as Adam
-from .optimisers.adam import clipped_adam as clipped_adam
 from .optimisers.base import Optimiser as Optimiser
 from .optimisers.base import schedule as schedule
 from .optimisers.sgd import SGD as SGD

@@ -19,7 +19,7 @@ from mesalens.learners.base import require
 from mesalens.models import LinearTransformer
 from mesalens.random import unroll
 from mesalens.tasks import Task
-from mesalens.theory import best_descent, population_risk, task_moments
+from mesalens.theory import best_preconditioner, population_risk, task_moments
 from mesalens.training.training import Training
 
 MOST_STEPS = 100_000
@@ -72,7 +72,7 @@ def gradient_flow(
     if not (rising and np.isfinite(times[-1])):
         raise InputError("times must be two or more increasing numbers, the first at least 0.")
     moments = task_moments(task)
-    step = best_descent(moments)[1]
+    step = best_preconditioner(moments)[1]
     near = step + 1e-6 * (moments.null_risk - step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(unroll(key), jnp.arange(seeds))
     start = eqx.filter_jit(eqx.filter_vmap(lambda key: initialise(jax.random.split(key, 3)[0])))

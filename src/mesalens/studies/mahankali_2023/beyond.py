@@ -13,7 +13,7 @@ from mesalens.studies.mahankali_2023 import covariance, study
 part = study.STUDY.part("beyond", "Beyond the paper")
 PLACE = "a claim of mesalens; the paper leaves it open"
 LENGTH = 1.5  # of the prior mean on which layers are trained
-optimum = remembered(theory.optimal_lsa)
+optimum = remembered(theory.optimal_layer)
 
 
 def without_mean(s, rng):
@@ -72,7 +72,7 @@ def general_preconditioner(lab, formula=theory.gaussian_preconditioner):
     seed.
     """
     task = without_mean(lab.settings, lab.rng())["general Σ, Λ"]
-    return study.away(theory.best_descent(study.moments_of(task))[0], formula(task))
+    return study.away(theory.best_preconditioner(study.moments_of(task))[0], formula(task))
 
 
 @part.claim(PLACE, every_seed_below(1e-9), must_fail_on={"kinds": one_with_mean})
@@ -87,7 +87,9 @@ def general_certificate(lab, kinds=without_mean):
     drawn = kinds(lab.settings, lab.rng())
 
     def ratio(name):
-        return theory.best_descent(study.moments_of(drawn[name]))[1] / study.bound(drawn[name])
+        return theory.best_preconditioner(study.moments_of(drawn[name]))[1] / study.bound(
+            drawn[name]
+        )
 
     return settings_of(ratio, drawn, "task") - 1
 
@@ -114,7 +116,7 @@ def mean_not_descent(lab, length=None):
     return best.descent_risk / best.risk - 1
 
 
-@part.claim(PLACE, every_seed_below(1e-6), every_seed=True, must_fail_on="untrained")
+@part.claim(PLACE, every_seed_below(1e-6), count_all_seeds=True, must_fail_on="untrained")
 def mean_trained(lab, trained=mean_population):
     """Layers trained on the population loss reach the risk of the layer that the search found.
 

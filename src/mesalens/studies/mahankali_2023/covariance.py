@@ -51,7 +51,7 @@ def best_preconditioner(lab, power=-1):
     Measured: ‖P* - Σ⁻¹ η‖_F / ‖Σ⁻¹ η‖_F, with P* from exact moments; a random Σ for each seed.
     """
     task = drawn(lab)
-    return study.away(theory.best_descent(study.moments_of(task))[0], claimed(task, power))
+    return study.away(theory.best_preconditioner(study.moments_of(task))[0], claimed(task, power))
 
 
 @part.claim(PLACE, every_seed_below(1e-9), headline=True, must_fail_on=PLAIN)

@@ -43,7 +43,7 @@ def solved(lab, families=symmetric):
     """P* of each family, its distance from p I, and the gap to the bound, from simulations."""
 
     def values(moments):
-        P, risk = theory.best_descent(moments)
+        P, risk = theory.best_preconditioner(moments)
         return {"P": P, "gap": risk / theory.lower_bound(moments) - 1}
 
     rows, error = {}, lab.settings.relative_error
@@ -100,7 +100,7 @@ def nonlinear_prompts(lab, trained=nonlinear_sampled):
     Measured: R / R_step - 1, both from the same simulated moments.
     """
     moments = study.moments_of(trained.task, lab.settings.relative_error)
-    return theory.layer_risk(trained.learner, moments) / theory.best_descent(moments)[1] - 1
+    return theory.layer_risk(trained.learner, moments) / theory.best_preconditioner(moments)[1] - 1
 
 
 @part.claim(PLACE, within(0.05), headline=True, must_fail_on="untrained")
@@ -109,7 +109,9 @@ def nonlinear_step_size(lab, trained=nonlinear_sampled):
 
     Measured: p / p* - 1, with p = tr P/d of the trained layer and p* of the best step.
     """
-    best, _ = theory.best_descent(study.moments_of(trained.task, lab.settings.relative_error))
+    best, _ = theory.best_preconditioner(
+        study.moments_of(trained.task, lab.settings.relative_error)
+    )
     return step_size(study.learned(trained)) / step_size(best) - 1
 
 

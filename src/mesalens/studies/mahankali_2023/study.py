@@ -83,7 +83,7 @@ def trained_layer(s, task, objective: str, start=0):
         return moments.null_risk if task.dim == 1 else theory.best_rank_step(moments, 1)[1]
 
     def best(run):
-        return theory.best_descent(moments_of(run.task, s.relative_error))[1]
+        return theory.best_preconditioner(moments_of(run.task, s.relative_error))[1]
 
     return atlas.Experiment(
         task=task,

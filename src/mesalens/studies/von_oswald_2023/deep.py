@@ -92,7 +92,7 @@ def worsening(trained):
 @part.measurement
 def curvature(lab, trained=two_layers, model=itself):
     """The spectrum of the inputs after each layer."""
-    return analysis.curvature(model(trained), trained.task, lab.key())
+    return analysis.input_spectra(model(trained), trained.task, lab.key())
 
 
 def repeatable(trained, plus_plus):
@@ -314,7 +314,7 @@ def deep_beyond(lab, repeated=repeated):
     figure = Figure((figures.WIDE, 3.4), layout="constrained")
     panels: Any = figure.subplots(1, table.sizes["learner"], sharey=True)
     for axes, name in zip(panels, table.learner.values, strict=True):
-        plots.risk_over_depth(axes, table.sel(learner=name))
+        plots.risk_by_depth(axes, table.sel(learner=name))
         axes.axvline(2, color=plots.NEUTRAL, linewidth=0.8)
         axes.set(title=name, xlabel="applications", ylabel="")
         axes.get_legend().remove()

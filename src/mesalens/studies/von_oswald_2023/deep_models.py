@@ -16,7 +16,7 @@ from mesalens import analysis
 from mesalens.atlas import Experiment, LeftPlateau, beside, remembered
 from mesalens.learners import GradientDescent, Learner
 from mesalens.studies.von_oswald_2023.study import regression, training
-from mesalens.theory import best_steps, gradient_descent_transformer
+from mesalens.theory import best_step_sizes, gradient_descent_transformer
 
 
 def name_of(kind):
@@ -28,17 +28,17 @@ def name_of(kind):
 
 @remembered
 def best_rates(task, layers, *, shared, prompts, data_correction=False):
-    """The best rates of gradient descent, or GD++, of a depth: `best_steps` with fewer digits.
+    """The best rates of gradient descent, or GD++, of a depth: `best_step_sizes` with fewer digits.
 
     The last digits depend on the machine, and trainings start from these rates.
     """
     options = {"shared": shared, "prompts": prompts, "data_correction": data_correction}
-    best = best_steps(task, layers, **options)
+    best = best_step_sizes(task, layers, **options)
     correction = None if best.data_correction is None else np.round(best.data_correction, 3)
     return best._replace(step_size=np.round(best.step_size, 2), data_correction=correction)
 
 
-def best_descent(trained):
+def best_preconditioner(trained):
     """The best gradient descent of a transformer's depth."""
     model, prompts = trained.learner, trained.settings.prompts_for_rates
     return best_rates(trained.task, model.layers, shared=model.looped, prompts=prompts)
@@ -46,11 +46,11 @@ def best_descent(trained):
 
 def descent(trained):
     """Its steps."""
-    return best_descent(trained).learner
+    return best_preconditioner(trained).learner
 
 
 # Nearer in risk to gradient descent of their depth than to predicting 0
-PLATEAU = LeftPlateau(reference=lambda run: float(best_descent(run).risk.value))
+PLATEAU = LeftPlateau(reference=lambda run: float(best_preconditioner(run).risk.value))
 
 
 def transformer(s, kind):

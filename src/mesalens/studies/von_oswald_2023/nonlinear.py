@@ -4,7 +4,7 @@ The model is a token projection, an MLP with a residual and a layer of linear se
 compared with the same projection and MLP under one step of gradient descent (`FeatureDescent`),
 both trained by the same call from the same initial weights, seed by seed. As they share these, the
 steps themselves are compared: Δ is ŷ after the step minus ŷ before it. Without an MLP, no weights
-of one attention layer have a risk below the bound of `mesalens.theory.optimal_lsa`. The margins
+of one attention layer have a risk below the bound of `mesalens.theory.optimal_layer`. The margins
 were fixed before the models of this study were trained.
 """
 
@@ -31,7 +31,7 @@ STEP_SIZE = 0.1
 @atlas.remembered
 def bounds(task):
     """The least risks without an MLP, minus two standard errors, and without the context."""
-    best = theory.optimal_lsa(task, relative_error=0.01)
+    best = theory.optimal_layer(task, relative_error=0.01)
     error = best.certificate.standard_errors.get("lower_bound", 0.0)
     blind = theory.context_blind_risk(task, best.null_risk)
     return {"bound": best.certificate.lower_bound - 2 * error, "blind": blind}
@@ -102,7 +102,7 @@ def steps_beside(model, descent, task, key, prompts):
 
     alike = beside(step(model), step(descent), task, key, prompts=prompts)
     risks = beside(model, descent, task, key, prompts=prompts)
-    return alike | {"risk_difference": risks["risk_difference"]}
+    return alike | {"relative_risk_difference": risks["relative_risk_difference"]}
 
 
 def declare(part, place, experiment, functions, headline):
@@ -110,13 +110,13 @@ def declare(part, place, experiment, functions, headline):
     model, descent = (experiment.given(step=step) for step in ("attention", "descent"))
     pair = steps.given(model=model, descent=descent)
 
-    def claim(name, place, criterion, fails: Any = "untrained", every_seed=False):
-        options = {"headline": headline, "every_seed": every_seed, "functions": functions}
+    def claim(name, place, criterion, fails: Any = "untrained", count_all_seeds=False):
+        options = {"headline": headline, "count_all_seeds": count_all_seeds, "functions": functions}
         return part.claim(
             place, criterion, name=f"{part.name}-{name}", must_fail_on=fails, **options
         )
 
-    @claim("in-context", place, below(0.0), every_seed=True)
+    @claim("in-context", place, below(0.0), count_all_seeds=True)
     def in_context(lab, trained=model):
         """On {functions}, an MLP under one layer of linear self-attention learns in context: it has
         less risk than any function of the query alone. Every seed counts.
@@ -136,7 +136,7 @@ def declare(part, place, experiment, functions, headline):
         Measured: R / R_GD - 1, both trained from the same initial weights and measured on the same
         fresh prompts; for seeds that learned in context.
         """
-        return steps.risk_difference
+        return steps.relative_risk_difference
 
     @claim("prediction-difference", place, below(0.25), fails)
     def prediction_difference(lab, steps=pair):
@@ -145,7 +145,7 @@ def declare(part, place, experiment, functions, headline):
         Measured: E‖Δ - Δ_GD‖ / E‖Δ_GD‖, where Δ is what the attention layer or the step of descent
         adds to a prediction; for seeds that learned in context.
         """
-        return steps.prediction_difference
+        return steps.relative_prediction_difference
 
     @claim("cosine", place, above(0.9), fails)
     def cosine(lab, steps=pair):
@@ -156,7 +156,7 @@ def declare(part, place, experiment, functions, headline):
         """
         return steps.cosine
 
-    @claim("needs-mlp", f"{place}; the bound is our own", below(0.0), every_seed=True)
+    @claim("needs-mlp", f"{place}; the bound is our own", below(0.0), count_all_seeds=True)
     def needs_mlp(lab, trained=model):
         """On {functions}, the MLP is needed: no weights of one layer of linear self-attention alone
         have so little risk. Every seed counts.

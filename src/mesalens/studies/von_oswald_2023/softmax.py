@@ -54,7 +54,7 @@ def kernel_smoother(s):
 
     def model(key):
         near_identity = jnp.eye(s.dim) + 0.1 * jax.random.normal(key, (s.dim, s.dim))
-        return learners.NadarayaWatson(near_identity)
+        return learners.SoftmaxHead(near_identity)
 
     task = regression(s.dim, s.context_length)
     common = {"measure": beside_best_step, "counts": STARTED}
@@ -91,7 +91,7 @@ alone = one_beside.given(reference=itself)
 one_head_alike("one-softmax-head-falls-short", "risk", PLACE, above(0.2), alone)
 
 SMOOTHER = "a trained Nadaraya-Watson smoother, what a head computes that reads y in values only,"
-smoothers = atlas.Alike(part, smoother_beside, SMOOTHER, BEST_STEP, every_seed=True)
+smoothers = atlas.Alike(part, smoother_beside, SMOOTHER, BEST_STEP, count_all_seeds=True)
 alone = smoother_beside.given(reference=itself)
 smoothers("kernel-smoothing-falls-short", "risk", OURS, above(0.2), alone)
 
@@ -116,7 +116,7 @@ def two_softmax_heads_centred(lab, compared=two_beside):
     """
     task = regression(lab.settings.softmax_dim, lab.settings.softmax_context_length)
     centring = centred_step_risk(task).best_risk / one_step_risk(task).best_risk
-    return (1 + compared.risk_difference) / centring - 1
+    return (1 + compared.relative_risk_difference) / centring - 1
 
 
 @part.measurement

@@ -42,7 +42,7 @@ ranks = {rank: left.given(flow=flow.given(rank=rank)) for rank in (2, 4)}
 larger = left.given(flow=flow.given(larger=True))
 
 
-@headline("Abstract", within(0.01), every_seed=True, must_fail_on={"stairs": stairs})
+@headline("Abstract", within(0.01), count_all_seeds=True, must_fail_on={"stairs": stairs})
 def one_drop(lab, stairs=merged_stairs):
     """With keys and queries merged, the loss has one abrupt drop, from E y² to the least risk.
 
@@ -52,7 +52,7 @@ def one_drop(lab, stairs=merged_stairs):
     return xr.DataArray(ends, {"of": ["drops", "first plateau", "last plateau"]})
 
 
-@headline("Abstract", within(1.0), every_seed=True, must_fail_on={"stairs": merged_stairs})
+@headline("Abstract", within(1.0), count_all_seeds=True, must_fail_on={"stairs": merged_stairs})
 def a_drop_for_each_direction(lab, stairs=stairs):
     """With rank 1, the loss has d drops on average, up to one, as two may coincide by chance.
 

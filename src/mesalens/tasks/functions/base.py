@@ -18,7 +18,8 @@ Labels = Float[Array, "*shape n m"]
 class Functions(eqx.Module):
     """A prior of functions f: R^d -> R^m; each prompt is labelled by one draw of f.
 
-    To write your own, define `__call__`, or use [`OwnFunctions`][mesalens.tasks.OwnFunctions].
+    To write your own, define `__call__`, or use
+    [`CustomFunctions`][mesalens.tasks.CustomFunctions].
 
     Attributes:
         dim: d, the number of entries of an input.

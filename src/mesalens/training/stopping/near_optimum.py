@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 from mesalens.checks import InputError, positive
 from mesalens.learners.base import require
 from mesalens.models import LinearTransformer
-from mesalens.theory import has_exact_moments, optimal_lsa, population_risk, task_moments
+from mesalens.theory import has_exact_moments, optimal_layer, population_risk, task_moments
 from mesalens.training.stopping.base import Metrics, StoppingRule
 
 
@@ -17,8 +17,8 @@ class NearOptimum(StoppingRule):
 
     The condition is `R ≤ (1 + tolerance) R*`, where R is the exact risk of the layer (see
     `mesalens.theory.population_risk`) and R* that of the best layer (see
-    `mesalens.theory.optimal_lsa`). The metric `excess_risk` is R / R* - 1, in the precision of the
-    weights.
+    `mesalens.theory.optimal_layer`). The metric `excess_risk` is R / R* - 1, in the precision of
+    the weights.
 
     Args:
         task: The task of the training; it may be condensed.
@@ -41,7 +41,7 @@ class NearOptimum(StoppingRule):
                 "flat."
             )
         self._moments = task_moments(task)
-        self.optimum = optimal_lsa(task, self._moments).risk
+        self.optimum = optimal_layer(task, self._moments).risk
         if not self.optimum > 1e-9 * self._moments.null_risk:
             raise InputError("near-optimum needs an optimal risk above 0; use the stop flat.")
 

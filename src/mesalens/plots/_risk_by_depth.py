@@ -1,4 +1,4 @@
-"""`risk_over_depth`: risk over the applications of a layer."""
+"""`risk_by_depth`: risk over the applications of a layer."""
 
 import matplotlib as mpl
 import numpy as np
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from mesalens.plots._style import NEUTRAL
 
 
-def risk_over_depth(axes: Axes, risks: xr.Dataset, *, above: float = 10.0) -> None:
+def risk_by_depth(axes: Axes, risks: xr.Dataset, *, above: float = 10.0) -> None:
     """Draws the risks of `risk_by_depth` on a log axis, a line for each damping.
 
     Small dampings are dark. A dotted line is the risk before the first application. The legend is

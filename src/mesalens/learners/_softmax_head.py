@@ -10,7 +10,7 @@ from mesalens.learners.descent import require_shape
 from mesalens.prompt import Prompt
 
 
-class NadarayaWatson(Learner):
+class SoftmaxHead(Learner):
     r"""The mean label, weighted by the exponential kernel of covariates and query, times a gain.
 
     $$\hat y = \text{gain} \cdot

@@ -7,7 +7,7 @@ from mesalens.theory.linear_prediction import best_linear
 from mesalens.theory.moments import ContextMoments
 
 
-def best_descent(
+def best_preconditioner(
     moments: ContextMoments, *, isotropic: bool = False
 ) -> tuple[Float[np.ndarray, "d d"], float]:
     r"""The best preconditioned step of gradient descent from zero, `ŷ = x_q^T P* Σ_i y_i x_i`.

@@ -5,7 +5,7 @@ from typing import ClassVar
 from mesalens.training.objectives.squared_error import SquaredError
 
 
-class Dataset(SquaredError):  # noqa: N818 (no exception)
+class FixedPrompts(SquaredError):  # noqa: N818 (no exception)
     """The squared error on a fixed set of prompts: full-batch gradient descent.
 
     The mean of `‖ŷ - y_query‖²` over T prompts, where T is the batch size. Each run draws its set

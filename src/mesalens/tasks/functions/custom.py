@@ -10,7 +10,7 @@ from mesalens.checks import InputError
 from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 
 
-class OwnFunctions(Functions):
+class CustomFunctions(Functions):
     """A prior given by your own function: f(x) = scale function(key, x), where the key draws f.
 
     The function must be pure and traceable by JAX. It gets one input x of shape (d,) and returns m
@@ -37,7 +37,7 @@ class OwnFunctions(Functions):
         >>> def line(key, x):
         ...     slope, intercept = jax.random.normal(key, (2,))
         ...     return slope * x[0] + intercept
-        >>> functions = tasks.OwnFunctions(1, line, sign_symmetric=True)
+        >>> functions = tasks.CustomFunctions(1, line, sign_symmetric=True)
         >>> task = tasks.RegressionTask(tasks.Uniform(1), functions, context_length=5)
         >>> prompt, target = task.sample(random.key(0))
         >>> prompt.ys.shape

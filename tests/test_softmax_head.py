@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesalens import InputError, Prompt
-from mesalens.learners import NadarayaWatson
+from mesalens.learners import SoftmaxHead
 from mesalens.learners.base import predict
 from mesalens.tasks import GaussianNoise, LinearFunctions, RegressionTask, Sphere
 from mesalens.training import train
@@ -33,7 +33,7 @@ def test_it_is_one_head_of_softmax_attention(sizes):
     gain = rng.normal()
     with jax.enable_x64(True):
         prompt = prompt_of(*sizes)
-        smoothed = NadarayaWatson(key_weights.T @ query_weights, gain=gain)(prompt)
+        smoothed = SoftmaxHead(key_weights.T @ query_weights, gain=gain)(prompt)
     context = np.concatenate([prompt.xs, prompt.ys], axis=1)
     query = np.concatenate([prompt.query, np.zeros(m)])
     W_K, W_Q, W_V = np.zeros((3, d + m, d + m))
@@ -49,7 +49,7 @@ def test_it_is_one_head_of_softmax_attention(sizes):
 def test_a_number_is_that_times_the_identity():
     prompt = prompt_of(6, 3, 2, 0)
     np.testing.assert_allclose(
-        NadarayaWatson(0.7)(prompt), NadarayaWatson(0.7 * jnp.eye(3))(prompt), rtol=1e-5
+        SoftmaxHead(0.7)(prompt), SoftmaxHead(0.7 * jnp.eye(3))(prompt), rtol=1e-5
     )
 
 
@@ -58,11 +58,9 @@ def test_a_number_is_that_times_the_identity():
 def test_from_the_mean_label_to_that_of_the_largest_inner_product(sizes):
     with jax.enable_x64(True):
         prompt = prompt_of(*sizes)
-        np.testing.assert_allclose(
-            NadarayaWatson(0.0)(prompt), np.mean(prompt.ys, axis=0), rtol=1e-12
-        )
+        np.testing.assert_allclose(SoftmaxHead(0.0)(prompt), np.mean(prompt.ys, axis=0), rtol=1e-12)
         nearest = np.argmax(np.asarray(prompt.xs) @ np.asarray(prompt.query))
-        np.testing.assert_allclose(NadarayaWatson(1e9)(prompt), prompt.ys[nearest], rtol=1e-12)
+        np.testing.assert_allclose(SoftmaxHead(1e9)(prompt), prompt.ys[nearest], rtol=1e-12)
 
 
 @pytest.mark.slow
@@ -72,7 +70,7 @@ def test_on_a_sphere_it_is_the_smoother_with_the_gaussian_kernel(sizes, bandwidt
     with jax.enable_x64(True):
         prompt = prompt_of(*sizes)
         xs = radius * prompt.xs / jnp.linalg.norm(prompt.xs, axis=1, keepdims=True)
-        smoothed = NadarayaWatson(bandwidth**-2)(Prompt(xs, prompt.ys, prompt.query))
+        smoothed = SoftmaxHead(bandwidth**-2)(Prompt(xs, prompt.ys, prompt.query))
         kernel = np.exp(
             -np.sum((np.asarray(xs) - np.asarray(prompt.query)) ** 2, axis=1) / (2 * bandwidth**2)
         )
@@ -87,7 +85,7 @@ def test_training_changes_metric_and_gain():
         Sphere(2), LinearFunctions(2), context_length=20, noise=GaussianNoise(0.01)
     )
     training = train(
-        lambda key: NadarayaWatson(1.0),
+        lambda key: SoftmaxHead(1.0),
         task,
         optax.adam(0.1),
         steps=60,
@@ -105,14 +103,14 @@ def test_training_changes_metric_and_gain():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: NadarayaWatson(jnp.ones(3)), r"metric .*\(3,\)"),
-        (lambda: NadarayaWatson(1.0, gain=jnp.ones(2)), r"gain .*\(2,\)"),
-        (lambda: NadarayaWatson(float("nan")), "metric .*nan"),
-        (lambda: NadarayaWatson(1.0, gain=float("inf")), "gain .*inf"),
-        (lambda: NadarayaWatson(jnp.eye(2))(prompt_of(4, 3, 1, 0)), r"metric .*\(3, 3\).*\(2, 2\)"),
+        (lambda: SoftmaxHead(jnp.ones(3)), r"metric .*\(3,\)"),
+        (lambda: SoftmaxHead(1.0, gain=jnp.ones(2)), r"gain .*\(2,\)"),
+        (lambda: SoftmaxHead(float("nan")), "metric .*nan"),
+        (lambda: SoftmaxHead(1.0, gain=float("inf")), "gain .*inf"),
+        (lambda: SoftmaxHead(jnp.eye(2))(prompt_of(4, 3, 1, 0)), r"metric .*\(3, 3\).*\(2, 2\)"),
         (
-            lambda: predict(NadarayaWatson(1.0), prompt_of(9, 3, 1, 0).condense()),
-            "NadarayaWatson .*condensed",
+            lambda: predict(SoftmaxHead(1.0), prompt_of(9, 3, 1, 0).condense()),
+            "SoftmaxHead .*condensed",
         ),
     ],
 )

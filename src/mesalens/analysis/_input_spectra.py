@@ -18,7 +18,7 @@ from mesalens.random import unroll
 from mesalens.tasks import Task
 
 
-def curvature(
+def input_spectra(
     model: LinearTransformer,
     task: Task,
     key: Key[Array, ""],
@@ -70,7 +70,7 @@ def curvature(
     Source: von Oswald et al. (2023), Section 4 and Appendix A.10: GD++ maps x to (I - γ X X^T) x
     and so brings eigenvalues together.
     """
-    require(model, LinearTransformer, "curvature")
+    require(model, LinearTransformer, "input_spectra")
     count("prompts", prompts, at_least=2)
     for quantile in quantiles:
         if not 0 <= quantile <= 1:
@@ -93,7 +93,7 @@ def _measures(
     targets: Float[Array, "N m"],
     quantiles: Float[Array, " q"],
 ) -> dict[str, Float[Array, "..."]]:
-    """All that `curvature` returns, at the given prompts."""
+    """All that `input_spectra` returns, at the given prompts."""
     n, d, N = prompts.context_length, prompts.dim, len(targets)
 
     def measure(prompt):
