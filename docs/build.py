@@ -17,6 +17,7 @@ import gallery
 import notebooks
 import reference
 
+from mesalens import explorer
 from mesalens.atlas.guide import guide
 from mesalens.atlas.record import read_record
 from mesalens.atlas.verdicts import table
@@ -39,7 +40,7 @@ def main() -> None:
     (PAGES / "gallery.md").write_text(gallery.page(), encoding="utf-8")
     reference.write(PAGES / "api")
     _atlas(PAGES / "atlas")
-    _explorer(PAGES / "explorer")
+    explorer.write(PAGES / "explorer")
     for process in drawing:
         if process.wait():
             sys.exit("A figure could not be drawn; the error is above.")
@@ -82,10 +83,6 @@ def _atlas(folder: Path) -> None:
     ):
         head, _, rest = text.partition("\n\n")
         (folder / f"{name}.md").write_text(f"{head}\n\n{link} {rest}", encoding="utf-8")
-
-
-def _explorer(folder: Path) -> None:
-    """The explorer, as a page of its own."""
 
 
 def _render() -> None:

@@ -664,9 +664,9 @@ def optimum(capsys, *arguments):
 def test_optimum_of_an_isotropic_task_is_gradient_descent(capsys):
     result, err = optimum(capsys, "--dim", 4, "--context-length", 7, "--noise-variance", 0.3)
     assert result["implements"] == "gradient-descent" and err == ""
-    assert result["step_size"] == pytest.approx(1 / (7 + 4 + 1 + 0.3))
-    assert result["step_size_on_mean_loss"] == pytest.approx(7 * result["step_size"])
-    np.testing.assert_allclose(result["preconditioner"], result["step_size"] * np.eye(4))
+    assert result["step_size_on_sum"] == pytest.approx(1 / (7 + 4 + 1 + 0.3))
+    assert result["step_size"] == pytest.approx(7 * result["step_size_on_sum"])
+    np.testing.assert_allclose(result["preconditioner"], result["step_size_on_sum"] * np.eye(4))
     assert 0.3 < result["bayes_risk"] < result["risk"] < result["null_risk"] == pytest.approx(4.3)
     assert 0 < result["bayes_risk_standard_error"] < 1.1e-3 * result["bayes_risk"]
     certificate = result["certificate"]

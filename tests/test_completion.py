@@ -31,7 +31,7 @@ def test_bash_completes_commands_options_names_and_files(tmp_path, capsys, monke
     asked = subprocess.run(["bash", "-c", ASK], capture_output=True, text=True, check=True)
     command, option, names, file = asked.stdout.splitlines()
     assert (command, option, file) == ("identify", "--noise-variance", "my_model.py")
-    assert {"linear", "network", "own"} <= set(names.split())
+    assert {"linear", "network", "custom"} <= set(names.split())
 
 
 def test_another_shell_is_refused(capsys):

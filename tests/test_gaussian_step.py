@@ -57,7 +57,7 @@ def test_the_preconditioner_of_a_prior_that_undoes_the_covariance_is_its_inverse
     sigma = covariance(0)
     inverse = np.linalg.inv(sigma)
     task = skewed(functions=LinearFunctions(3, covariance=(inverse + inverse.T) / 2))
-    expected = inverse * isotropic_step_size(3, 5, 0.25)
+    expected = inverse * isotropic_step_size(3, 5, 0.25) / 5
     np.testing.assert_allclose(gaussian_preconditioner(task), expected, rtol=1e-10)
 
 

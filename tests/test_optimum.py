@@ -44,6 +44,7 @@ from mesalens.theory import (
     certify,
     exact_moments,
     gradient_descent_transformer,
+    isotropic_step_size,
     layer_risk,
     lower_bound,
     one_step_risk,
@@ -120,8 +121,9 @@ def test_gaussian_inputs_and_weights_have_the_preconditioner_of_the_formula(d, n
 def test_isotropic_gaussians_have_the_step_size_of_mahankali_et_al(n, d, noise):
     best = optimal_layer(linear(Gaussian(d), n=n, noise=noise))
     assert best.implements == "gradient-descent"
-    assert best.step_size == pytest.approx(1 / (n + d + 1 + noise), rel=1e-11)
-    np.testing.assert_array_equal(best.preconditioner, best.step_size * np.eye(d))
+    assert best.step_size == pytest.approx(n / (n + d + 1 + noise), rel=1e-11)
+    assert best.step_size == pytest.approx(isotropic_step_size(d, n, noise), rel=1e-11)
+    np.testing.assert_allclose(best.preconditioner, best.step_size / n * np.eye(d), rtol=1e-15)
     assert best.risk == pytest.approx(
         one_step_risk(linear(Gaussian(d), n=n, noise=noise)).best_risk, rel=1e-11
     )
@@ -399,6 +401,10 @@ def test_symmetric_tasks_are_descent_with_a_proof_and_the_layer_has_the_stated_r
         sizes = {"dim": task.dim, "outputs": task.outputs, "context_length": task.context_length}
         layer = compiled(gradient_descent_transformer, learner, **sizes)
     assert layer_risk(layer, exact_moments(task)) == pytest.approx(best.risk, rel=1e-10)
+    same = best.gradient_descent(task.context_length)
+    np.testing.assert_allclose(
+        same.preconditioner, learner.step_size * learner.preconditioner, rtol=1e-6
+    )
     assert layer_risk(best.layer(), exact_moments(task)) == pytest.approx(best.risk, rel=1e-5)
     assert best.descent_risk == best.risk
 
@@ -406,7 +412,7 @@ def test_symmetric_tasks_are_descent_with_a_proof_and_the_layer_has_the_stated_r
 def test_the_best_step_of_plain_descent_is_that_of_the_exact_risk():
     task = linear(Uniform(3, 0.5), n=6, noise=0.1)
     best, theory = optimal_layer(task), one_step_risk(task)
-    assert 6 * best.step_size == pytest.approx(theory.best_step_size, rel=1e-11)
+    assert best.step_size == pytest.approx(theory.best_step_size, rel=1e-11)
     assert best.risk == pytest.approx(theory.best_risk, rel=1e-11)
 
 
@@ -535,13 +541,13 @@ def test_relu_networks_are_one_step_of_gradient_descent_with_standard_errors():
     assert set(best.standard_errors) >= {"risk", "null_risk", "preconditioner", "step_size"}
     assert set(best.certificate.standard_errors) == {"lower_bound", "gap"}
     assert 0 < best.standard_errors["risk"] <= 0.011 * best.risk
-    assert np.allclose(best.preconditioner, best.step_size * np.eye(3))
+    assert np.allclose(best.preconditioner, best.step_size / 4 * np.eye(3))
 
 
 @pytest.mark.slow
 def test_the_simulated_optimum_has_the_risk_of_its_step_on_fresh_prompts():
     task, best = networks()
-    simulated = simulated_risk(GradientDescent(4 * best.step_size), task)
+    simulated = simulated_risk(GradientDescent(best.step_size), task)
     error = np.hypot(float(simulated.standard_error), best.standard_errors["risk"])
     assert abs(float(simulated.value) - best.risk) < 5 * error
     relu_null = task.functions.scale**2 / 2 + 0.1  # E φ(u)² = 1/2 for u ~ N(0, |x|²/d), E|x|² = d

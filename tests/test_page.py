@@ -295,7 +295,7 @@ def test_a_file_is_read_as_it_was_written_and_refused_if_it_is_another(tmp_path)
 
 
 def test_the_schema_documents_every_field():
-    documented = (ROOT / "docs" / "verdicts-schema.md").read_text()
+    documented = (ROOT / "docs" / "pages" / "guides" / "verdicts-schema.md").read_text()
     models = (
         verdicts.Content, verdicts.Study, verdicts.Part, verdicts.Claim, verdicts.Figure,
         verdicts.Experiment, verdicts.Unit,

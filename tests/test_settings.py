@@ -157,7 +157,7 @@ def test_settings_that_make_no_task_get_a_sentence(task, keywords):
 @pytest.mark.parametrize(
     ("task", "sentence"),
     [
-        ({"functions": "own"}, "task.functions.function: a value is required."),
+        ({"functions": "custom"}, "task.functions.function: a value is required."),
         ({"kind": "regression", "nois": 1}, "task.nois: there is no such setting."),
     ],
 )

@@ -9,7 +9,7 @@ from mesalens import GradientDescent, InputError, LinearTransformer, random, tra
 from mesalens.analysis import interpolate
 from mesalens.models import DescentStep, LinearBlock, Sizes
 from mesalens.tasks import Gaussian, GaussianNoise, LinearFunctions, RegressionTask
-from mesalens.training import Dataset, schedule
+from mesalens.training import FixedPrompts, schedule
 
 KEY = jax.random.key(0)
 TASK = RegressionTask(
@@ -96,7 +96,7 @@ def test_the_dataset_is_the_same_in_every_step():
         steps=4,
         every=1,
         batch_size=prompts,
-        objective=Dataset(),
+        objective=FixedPrompts(),
         key=random.key(0),
     )
     data_key = jax.random.split(jax.random.fold_in(random.unroll(random.key(0)), 0), 3)[1]

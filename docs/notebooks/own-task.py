@@ -67,7 +67,7 @@ print("simulated\n", simulated.round(2))
 # %%
 best = ml.theory.optimal_layer(task)
 print(f"it is {best.implements}")
-print(f"step size {best.step_size:.6f}, formula {1 / (n + d - 1 + noise):.6f}")
+print(f"step size {best.step_size:.6f}, formula {n / (n + d - 1 + noise):.6f}")
 print(f"risk {best.risk:.6f}, predicting 0: {best.null_risk:.6f}")
 
 # %% [markdown]

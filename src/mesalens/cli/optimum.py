@@ -134,9 +134,9 @@ def _plain(best: OptimalLayer, bayes: Estimate | None, context_length: int) -> d
     if bayes is not None:
         result |= {"bayes_risk": bayes.value, "bayes_risk_standard_error": bayes.standard_error}
     proof = ("lower_bound", "gap", "method", "proves_optimality", "meaning")
-    mean = None if best.step_size is None else context_length * best.step_size
+    on_sum = None if best.step_size is None else best.step_size / context_length
     return result | {
-        "step_size_on_mean_loss": mean,
+        "step_size_on_sum": on_sum,
         "implements": best.implements,
         "certificate": numbers(best.certificate, *proof),
         "effective_weights": {"A": best.A, "B": best.B},
@@ -155,9 +155,9 @@ def _text(best: OptimalLayer, bayes: Estimate | None, context_length: int) -> st
 
     lines = [WORDS[best.implements]]
     if best.step_size is not None:
-        mean = context_length * best.step_size
+        on_sum = best.step_size / context_length
         step = number("step size", best, "step_size")
-        lines.append(f"{step} on ½ Σ (w·xᵢ − yᵢ)²; {mean:.6g} on the mean over the context")
+        lines.append(f"{step} on the mean loss of the context; {on_sum:.6g} on ½ Σ (w·xᵢ − yᵢ)²")
     lines.append(number("risk", best, "risk"))
     if best.implements == "other":
         lines.append(number("best preconditioned step", best, "descent_risk"))

@@ -12,11 +12,11 @@ CHUNK = 10_000
 
 
 def isotropic_step_size(dim: int, context_length: int, noise_variance: float = 0.0) -> float:
-    r"""The best step size on `1/2 Σ_i (w · x_i - y_i)²` for x ~ N(0, I), w ~ N(0, I).
+    r"""The best size of one step of `GradientDescent` for x ~ N(0, I), w ~ N(0, I).
 
-    $$p = \frac{1}{n + d + 1 + \sigma^2}$$
+    $$\eta = \frac{n}{n + d + 1 + \sigma^2}$$
 
-    A step of size p on this sum is one of size n p on the mean loss, that of `GradientDescent`.
+    It is a step on the mean loss of the context; on the sum `1/2 Σ_i (w · x_i - y_i)²` it is η / n.
 
     Args:
         dim: d, the number of entries of a covariate.
@@ -24,16 +24,16 @@ def isotropic_step_size(dim: int, context_length: int, noise_variance: float = 0
         noise_variance: σ², the variance of the label noise.
 
     Returns:
-        p.
+        η.
 
     Source: Mahankali et al. (2024), Theorem 1.
 
     Examples:
         >>> from mesalens import theory
         >>> theory.isotropic_step_size(5, 14)
-        0.05
+        0.7
     """
-    return 1 / (context_length + dim + 1 + noise_variance)
+    return context_length / (context_length + dim + 1 + noise_variance)
 
 
 def gaussian_preconditioner(task: Task) -> Float[np.ndarray, "d d"]:
@@ -77,7 +77,7 @@ def simulated_step_size(
 ) -> float:
     r"""The step size of `isotropic_step_size`, simulated from the expression in the proof.
 
-    $$p = \frac{E[\hat w^T X^T y]}{E[y^T X X^T y]}$$
+    $$\eta = \frac{n E[\hat w^T X^T y]}{E[y^T X X^T y]}$$
 
     where ŵ is the Bayes estimate, ridge regression with the penalty σ². Without noise ŵ is the
     limit of ridge regression.
@@ -90,7 +90,7 @@ def simulated_step_size(
         prompts: The number of prompts, rounded up to chunks of 10 000.
 
     Returns:
-        The estimate of p.
+        The estimate of η.
 
     Source: Mahankali et al. (2024), Theorem 1.
     """
@@ -103,4 +103,4 @@ def simulated_step_size(
         s = xs.swapaxes(1, 2) @ ys
         ridge = np.linalg.solve(xs.swapaxes(1, 2) @ xs + penalty, s)
         sums += np.sum(ridge * s), np.sum(s**2)
-    return float(sums[0] / sums[1])
+    return context_length * float(sums[0] / sums[1])

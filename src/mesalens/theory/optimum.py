@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from mesalens.checks import InputError
 from mesalens.display import InNotebook, Summary
+from mesalens.learners import GradientDescent
 from mesalens.models import LinearTransformer
 from mesalens.tasks import Task
 from mesalens.theory._task_moments import task_moments
@@ -29,8 +30,8 @@ class OptimalLayer(eqx.Module, InNotebook):
         null_risk: E‖y_query‖², the risk of predicting zero.
         preconditioner: P of the prediction `ŷ = x_q^T P Σ_i y_i x_i`, of shape (d, d), or None for
             `"other"`.
-        step_size: p if P = p I, otherwise None: a step of size p on `1/2 Σ_i ‖W x_i - y_i‖²` from
-            zero, which is one of size n p on the mean loss, that of `GradientDescent`.
+        step_size: n p if P = p I, otherwise None: the size of the step on the mean loss over the
+            context, as `GradientDescent` takes it.
         descent_preconditioner: P of the best preconditioned step from zero, which need not be the
             best layer.
         descent_risk: The risk of that step.
@@ -63,6 +64,18 @@ class OptimalLayer(eqx.Module, InNotebook):
         }
         rows |= {"lower bound": f"{self.certificate.lower_bound:.7g}"}
         return Summary(self.implements, rows, lines=[self.certificate.meaning])
+
+    def gradient_descent(self, context_length: int) -> GradientDescent:
+        """The best preconditioned step from zero as a learner, for contexts of the task's length.
+
+        Args:
+            context_length: n of the task.
+
+        Returns:
+            `GradientDescent(1, preconditioner=n P)`, with P of `descent_preconditioner`.
+        """
+        P = jnp.asarray(context_length * self.descent_preconditioner.T, jnp.float32)
+        return GradientDescent(1.0, preconditioner=P)
 
     def layer(self) -> LinearTransformer:
         """The layer as a `LinearTransformer`."""
@@ -109,7 +122,7 @@ def optimal_layer(
         ... )
         >>> best = theory.optimal_layer(task)
         >>> best.implements, round(best.step_size, 6), round(best.risk, 6)
-        ('gradient-descent', 0.05, 1.5)
+        ('gradient-descent', 0.7, 1.5)
         >>> best.certificate.proves_optimality
         True
     """
@@ -165,6 +178,9 @@ def optimal_layer(
     def simulated_errors(*names: str) -> dict[str, Any]:
         return {name: errors[name] for name in names if simulated}
 
+    for known_size in (values, errors):  # from the sum over the context to its mean
+        if "step_size" in known_size:
+            known_size["step_size"] = task.context_length * known_size["step_size"]
     numbers: dict[str, Any] = {"preconditioner": None, "step_size": None}
     numbers |= {name: values[name] for name in known}
     numbers["standard_errors"] = simulated_errors(*known)

@@ -28,7 +28,9 @@ def drawn(lab):
 def claimed(task, power=-1):
     """Σ^power / (n + d + 1 + σ²): Σ⁻¹ as in the theorem, or Σ⁰ = I, as in Theorem 1."""
     step = theory.isotropic_step_size(task.dim, task.context_length, task.noise.variance)
-    return step * np.linalg.matrix_power(task.covariates.second_moment(), power)
+    return (
+        step / task.context_length * np.linalg.matrix_power(task.covariates.second_moment(), power)
+    )
 
 
 @part.experiment

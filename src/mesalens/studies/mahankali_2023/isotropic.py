@@ -67,7 +67,7 @@ def certificate(lab, factor=1.0):
     """
     rng = lab.rng()
     size = int(rng.integers(1, 16)), int(rng.integers(1, 40)), rng.exponential()
-    step = factor * theory.isotropic_step_size(*size) * np.eye(size[0])
+    step = factor * theory.isotropic_step_size(*size) / size[1] * np.eye(size[0])
     return study.step_gap(step, study.linear_task(*size))
 
 
