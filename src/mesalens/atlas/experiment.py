@@ -146,12 +146,7 @@ class Trained(Described):
 
 
 class Runs(tuple[Trained, ...]):
-    """All trained seeds of an experiment: a tuple of `Trained`, in order of the seeds.
-
-    Args:
-        *args: An iterable of `Trained`, as for `tuple`.
-        **kwargs: None are accepted.
-    """
+    """All trained seeds of an experiment: a tuple of `Trained`, in order of the seeds."""
 
     @functools.cached_property
     def metrics(self) -> xr.Dataset:

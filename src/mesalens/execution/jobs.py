@@ -146,12 +146,7 @@ class State(NamedTuple):
 
 
 class Execution(Protocol):
-    """Where jobs run: `Cores` or `Cluster`.
-
-    Args:
-        *args: Arguments of the implementation.
-        **kwargs: Arguments of the implementation.
-    """
+    """Where jobs run: `Cores` or `Cluster`."""
 
     def run(
         self,
