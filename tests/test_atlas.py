@@ -198,7 +198,9 @@ def test_a_training_that_diverges_does_not_count_and_the_others_go_on(tmp_path):
 
     said = Said()
     report = Session(tmp_path / "store", say=said).reproduce(broken, seeds=2)
-    assert report["other"].judgement.outcome == "PASS"
+    assert report["other"].outcome == "PASS"
+    with pytest.raises(InputError, match=r"no claim 'othr'.*other"):
+        report["othr"]
     assert "No seed counts (2 computed)" in report["finite"].judgement.why
     assert any("diverged" in line for line in said)
 

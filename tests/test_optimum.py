@@ -406,6 +406,7 @@ def test_symmetric_tasks_are_descent_with_a_proof_and_the_layer_has_the_stated_r
         same.preconditioner, learner.step_size * learner.preconditioner, rtol=1e-6
     )
     assert layer_risk(best.layer(), exact_moments(task)) == pytest.approx(best.risk, rel=1e-5)
+    assert layer_risk(best.layer(), task) == layer_risk(best.layer(), exact_moments(task))
     assert best.descent_risk == best.risk
 
 

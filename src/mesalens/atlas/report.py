@@ -51,6 +51,11 @@ class Verdict(Described):
     made: str
     seconds: float
 
+    @property
+    def outcome(self) -> str:
+        """PASS, FAIL or INCONCLUSIVE."""
+        return self.judgement.outcome
+
     def _summary(self) -> Summary:
         judged = self.judgement._summary()
         rows = {"statement": self.claim.statement, "place": self.claim.place}
@@ -127,7 +132,8 @@ class Report(Described):
 
     def __getitem__(self, claim: str) -> Verdict:
         """The verdict of a claim, by name."""
-        return next(verdict for verdict in self.verdicts if verdict.claim.name == claim)
+        verdicts = {verdict.claim.name: verdict for verdict in self.verdicts}
+        return verdicts[one_of("claim", claim, verdicts)]
 
     def _summary(self) -> Summary:
         title = f"{', '.join(self.names)}: {self.tally()}"

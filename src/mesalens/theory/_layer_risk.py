@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 from mesalens._precision import in_precision
 from mesalens.checks import InputError
 from mesalens.models import LinearTransformer
+from mesalens.tasks import Task
+from mesalens.theory._task_moments import task_moments
 from mesalens.theory.moments import ContextMoments
 from mesalens.theory.symmetric import bilinear
 
@@ -76,12 +78,13 @@ def population_risk(layer: LinearTransformer, moments: ContextMoments) -> Float[
     return null + jnp.sum(gamma * (explained - 2 * cross))
 
 
-def layer_risk(layer: LinearTransformer, moments: ContextMoments) -> float:
+def layer_risk(layer: LinearTransformer, moments: ContextMoments | Task) -> float:
     """The exact risk E‖ŷ - y_query‖² of one layer, in float64.
 
     Args:
         layer: One layer of linear self-attention.
-        moments: `task_moments(task)` of the task on which it is measured.
+        moments: The task on which it is measured, or its `task_moments`, which are worth keeping
+            for several layers.
 
     Returns:
         `population_risk` as a number.
@@ -94,11 +97,11 @@ def layer_risk(layer: LinearTransformer, moments: ContextMoments) -> float:
         >>> task = tasks.RegressionTask(
         ...     tasks.Gaussian(5), tasks.LinearFunctions(5), context_length=14
         ... )
-        >>> moments = theory.task_moments(task)
-        >>> best = theory.optimal_layer(task, moments)
-        >>> print(f"{theory.layer_risk(best.layer(), moments):.6f}")
+        >>> best = theory.optimal_layer(task)
+        >>> print(f"{theory.layer_risk(best.layer(), task):.6f}")
         1.500000
     """
+    moments = task_moments(moments) if isinstance(moments, Task) else moments
     with jax.enable_x64(True):
         return float(population_risk(in_precision(layer, jnp.float64), moments))
 
