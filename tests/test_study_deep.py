@@ -57,7 +57,11 @@ def test_a_transformer_that_is_gd_plus_plus_differs_from_plain_descent_alone():
     found = compared_with_each.given(**given).call(LAB, {})
     assert float(found["plus_plus_relative_risk_difference"]) == pytest.approx(0, abs=1e-5)
     assert float(found["plus_plus_cosine"]) == pytest.approx(1, abs=1e-5)
-    assert found["plus_plus_prediction_difference"] < 1e-5 < found["descent_prediction_difference"]
+    assert (
+        found["plus_plus_relative_prediction_difference"]
+        < 1e-5
+        < found["descent_relative_prediction_difference"]
+    )
     assert found["descent_cosine"] < 0.999
 
 

@@ -80,7 +80,7 @@ class ProgressReport:
         check: Called after each report; it may raise an exception to stop the work.
         seconds_between_lines: The time between plain lines, in seconds.
 
-    Example:
+    Examples:
         ```python
         with ProgressReport() as progress:
             report = progress.start("training", 1000)

@@ -262,7 +262,7 @@ def within(margin: float) -> Criterion:
     Returns:
         The criterion.
 
-    Example:
+    Examples:
         >>> from mesalens.atlas import within
         >>> within(0.01).words
         'within ±0.01'

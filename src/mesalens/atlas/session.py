@@ -43,7 +43,7 @@ class Session:
     Raises:
         ValueError: if the store cannot be used, or the cluster does not answer.
 
-    Example:
+    Examples:
         ```python
         with Session() as session:
             report = session.reproduce("ahn-2023", budget="full")

@@ -376,7 +376,7 @@ class Part(Described):
             ValueError: if the name is taken, the docstring is incomplete, an argument has no value,
                 or the function returns nothing.
 
-        Example:
+        Examples:
             ```python
             @part.claim("Section 3", within(0.01), must_fail_on="untrained")
             def risk(lab, trained=one_layer):
@@ -500,7 +500,7 @@ class Study(Described):
     Raises:
         ValueError: if a budget changes an unknown setting.
 
-    Example:
+    Examples:
         ```python
         STUDY = Study(
             "paper-2026",

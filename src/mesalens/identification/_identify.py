@@ -90,7 +90,7 @@ def identify(
             finite, or different predictions for the same prompt; if the task gives no examples; or
             if an argument is out of range.
 
-    Example:
+    Examples:
         >>> import mesalens as ml
         >>> task = ml.tasks.RegressionTask(
         ...     ml.tasks.Gaussian(2), ml.tasks.LinearFunctions(2), context_length=6

@@ -95,7 +95,7 @@ class Candidate:
         searches: The number of starts from which to search, beginning with the nearest ones.
         iterates: Whether all choices are iterates of `build(max(choices))`.
 
-    Example:
+    Examples:
         >>> from mesalens import Ridge
         >>> from mesalens.identification import Candidate
         >>> starts = lambda choice, scales: [{"penalty": scales.largest}]

@@ -43,7 +43,7 @@ def study(name: str) -> Study:
         ValueError: if the name is unknown (the error suggests similar ones), the file cannot be
             imported, or it does not declare exactly one study.
 
-    Example:
+    Examples:
         >>> from mesalens import studies
         >>> studies.study("ahn-2023").citation
         'Ahn, Cheng, Daneshmand and Sra, NeurIPS 2023, arXiv 2306.00297'

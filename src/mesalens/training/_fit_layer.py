@@ -36,7 +36,7 @@ def fit_layer(
         ValueError: if shapes do not match, numbers are not finite, or the least-squares problem
             does not fit in memory.
 
-    Example:
+    Examples:
         >>> from mesalens import random, tasks, training
         >>> task = tasks.RegressionTask(
         ...     tasks.Gaussian(2), tasks.LinearFunctions(2), context_length=8

@@ -119,7 +119,7 @@ def train(
             `every` steps, or the checkpoint cannot be written, is in use, or belongs to another
             training.
 
-    Example:
+    Examples:
         >>> import mesalens as ml
         >>> task = ml.tasks.RegressionTask(
         ...     ml.tasks.Gaussian(2), ml.tasks.LinearFunctions(2), context_length=4

@@ -46,7 +46,7 @@ class TrainingSettings(Settings):
     given by its name, or by a mapping of `kind` and parameters. Parameters change the defaults of
     that part; a different `kind` replaces them.
 
-    Example:
+    Examples:
         >>> from mesalens.training import TrainingSettings
         >>> settings = TrainingSettings(task={"dim": 2}, steps=20, batch_size=16, every=10)
         >>> run = settings.train()

@@ -69,7 +69,7 @@ class Training(Described):
         Raises:
             ValueError: if there is no such seed or value, or an axis is missing or unknown.
 
-        Example:
+        Examples:
             A training with `vary={"rate": [1e-3, 3e-3]}` has `run.learner(2, rate=1e-3)`.
         """
         dims = self.metrics["ending"].dims if "ending" in self.metrics.coords else ("seed",)
