@@ -52,5 +52,5 @@ def _page(module: griffe.Object | griffe.Alias) -> str:
 
 
 def _summary(each: griffe.Object | griffe.Alias) -> str:
-    """The first line of the docstring."""
-    return each.docstring.value.strip().split("\n")[0] if each.docstring else ""
+    """The first paragraph of the docstring, in one line."""
+    return " ".join(each.docstring.value.strip().split("\n\n")[0].split()) if each.docstring else ""

@@ -100,7 +100,7 @@ def test_compare_prints_the_exact_risk_and_the_alignment(trained, capsys):
     descent = result["references"]["gradient_descent"]
     assert result["axes"] == {"seed": [0, 1]}
     assert len(descent["sensitivity_cosine"]["value"]) == 2
-    best = result["best_preconditioner"]["gradient_descent"]
+    best = result["best_descent"]["gradient_descent"]
     assert best["risk"] < best["null_risk"]
 
 
@@ -121,7 +121,7 @@ def test_compare_knows_the_best_step_where_prompts_share_more(words, tmp_path, c
     _, out, _ = run(capsys, "compare", "run", "--prompts", 200, "--json")
     task = load_run(Path("run"))[0].sampled_task()
     expected = one_step_risk_from(task_moments(task), task.context_length).best_risk
-    found = json.loads(out)["best_preconditioner"]["gradient_descent"]["risk"]
+    found = json.loads(out)["best_descent"]["gradient_descent"]["risk"]
     assert found == pytest.approx(expected)
 
 
@@ -169,7 +169,7 @@ def test_train_reads_matrices_from_files_and_compare_puts_deep_layers_beside_des
     code, out, err = run(capsys, "compare", tmp_path / "run", "--prompts", 5000, "--json")
     assert code == 0, err
     result = json.loads(out)
-    best, references = result["best_preconditioner"], result["references"]
+    best, references = result["best_descent"], result["references"]
     assert (
         np.shape(best["gradient_descent"]["step_size"]["value"]) == ()
     )  # one for both, as layers are looped
@@ -218,7 +218,7 @@ def test_deep_layers_on_a_million_examples_are_compared_without_drawing_them(tmp
     answer = subprocess.run(
         [*command, "compare", str(tmp_path / "run"), "--json"], check=True, capture_output=True
     )
-    descent = json.loads(answer.stdout)["best_preconditioner"]["gradient_descent"]
+    descent = json.loads(answer.stdout)["best_descent"]["gradient_descent"]
     assert abs(descent["risk"]["value"] - 0.1) < 5 * descent["risk"]["standard_error"]
 
 

@@ -27,6 +27,7 @@ DOCUMENTS = ["README.md", *PAGES]
 SLOW = {
     "README.md",
     "docs/pages/guides/own-learner.md",
+    "docs/pages/guides/own-task.md",
     "docs/pages/guides/torch-and-sklearn.md",
     "docs/pages/identify/method.md",
     "docs/pages/start/first-identification.md",

@@ -558,6 +558,11 @@ def test_narrow_screens_have_no_overflow_and_the_theme_can_be_chosen(browser, ad
     assert page.evaluate(theme) == "light"
     page.reload()
     assert page.evaluate(theme) == "light"
+    page.evaluate("postMessage({theme: 'dark'}, '*')")  # as a page around the frame does
+    page.wait_for_function(f"{theme} == 'dark'", timeout=5000)
+    page.evaluate("postMessage({theme: 'pink'}, '*')")
+    page.evaluate("new Promise(done => setTimeout(done, 50))")
+    assert page.evaluate(theme) == "dark"
     view.close()
 
 

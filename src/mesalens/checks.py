@@ -59,7 +59,8 @@ def share(name: str, value: Any) -> Any:
 def scale(name: str, value: Any) -> Any:
     """A number in `SCALES`. Values that JAX is tracing pass."""
     low, high = SCALES
-    return _number(name, value, lambda number: low <= number <= high, f"from {low:g} to {high:g}")
+    words = f"one number from {low:g} to {high:g}"
+    return _number(name, value, lambda number: low <= number <= high, words)
 
 
 def variance(name: str, value: Any) -> Any:

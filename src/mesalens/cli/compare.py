@@ -156,7 +156,7 @@ def _plain(result: xr.Dataset, best: Mapping[str, Descent]) -> dict[str, Any]:
         for reference in result.reference.values
     }
     return {
-        "best_preconditioner": {name: _numbers(descent) for name, descent in best.items()},
+        "best_descent": {name: _numbers(descent) for name, descent in best.items()},
         "axes": {axis: result[axis] for axis in result.value.dims[2:]},
         "references": references,
     }

@@ -86,6 +86,12 @@ byId("theme").addEventListener("click", () => {
   setTheme(name);
   showTheme();
 });
+// A page that shows the explorer in a frame says which theme it has.
+addEventListener("message", (event) => {
+  if (event.source !== parent || !["light", "dark"].includes(event.data?.theme)) return;
+  setTheme(event.data.theme);
+  showTheme();
+});
 systemTheme.addEventListener("change", () => {
   if (chosenTheme()) return;
   setTheme(systemTheme.matches ? "dark" : "light");

@@ -38,7 +38,7 @@ def best_rates(task, layers, *, shared, prompts, data_correction=False):
     return best._replace(step_size=np.round(best.step_size, 2), data_correction=correction)
 
 
-def best_preconditioner(trained):
+def best_descent(trained):
     """The best gradient descent of a transformer's depth."""
     model, prompts = trained.learner, trained.settings.prompts_for_rates
     return best_rates(trained.task, model.layers, shared=model.looped, prompts=prompts)
@@ -46,11 +46,11 @@ def best_preconditioner(trained):
 
 def descent(trained):
     """Its steps."""
-    return best_preconditioner(trained).learner
+    return best_descent(trained).learner
 
 
 # Nearer in risk to gradient descent of their depth than to predicting 0
-PLATEAU = LeftPlateau(reference=lambda run: float(best_preconditioner(run).risk.value))
+PLATEAU = LeftPlateau(reference=lambda run: float(best_descent(run).risk.value))
 
 
 def transformer(s, kind):
