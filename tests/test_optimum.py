@@ -401,7 +401,7 @@ def test_symmetric_tasks_are_descent_with_a_proof_and_the_layer_has_the_stated_r
         sizes = {"dim": task.dim, "outputs": task.outputs, "context_length": task.context_length}
         layer = compiled(gradient_descent_transformer, learner, **sizes)
     assert layer_risk(layer, exact_moments(task)) == pytest.approx(best.risk, rel=1e-10)
-    same = best.gradient_descent(task.context_length)
+    same = best.gradient_descent()
     np.testing.assert_allclose(
         same.preconditioner, learner.step_size * learner.preconditioner, rtol=1e-6
     )

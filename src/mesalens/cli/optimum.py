@@ -72,9 +72,9 @@ class Optimum(Command):
         for warning in messages:
             print(f"mesalens: {warning.message}", file=sys.stderr)
         if self.json_:
-            print_json(_plain(best, bayes, task.context_length))
+            print_json(_plain(best, bayes))
         else:
-            print(_text(best, bayes, task.context_length))
+            print(_text(best, bayes))
         return 0
 
     def _task(self) -> Any:
@@ -120,7 +120,7 @@ class Optimum(Command):
         return Member("task").read(overlay(self.task.model_dump(), changes))
 
 
-def _plain(best: OptimalLayer, bayes: Estimate | None, context_length: int) -> dict[str, Any]:
+def _plain(best: OptimalLayer, bayes: Estimate | None) -> dict[str, Any]:
     """What `--json` prints; next to each simulated number is its standard error."""
 
     def numbers(of: OptimalLayer | Certificate, *names: str) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _plain(best: OptimalLayer, bayes: Estimate | None, context_length: int) -> d
     if bayes is not None:
         result |= {"bayes_risk": bayes.value, "bayes_risk_standard_error": bayes.standard_error}
     proof = ("lower_bound", "gap", "method", "proves_optimality", "meaning")
-    on_sum = None if best.step_size is None else best.step_size / context_length
+    on_sum = None if best.step_size is None else best.step_size / best.context_length
     return result | {
         "step_size_on_sum": on_sum,
         "implements": best.implements,
@@ -143,7 +143,7 @@ def _plain(best: OptimalLayer, bayes: Estimate | None, context_length: int) -> d
     }
 
 
-def _text(best: OptimalLayer, bayes: Estimate | None, context_length: int) -> str:
+def _text(best: OptimalLayer, bayes: Estimate | None) -> str:
     proof = best.certificate
 
     def line(label: str, value: Any, error: Any = None) -> str:
@@ -155,7 +155,7 @@ def _text(best: OptimalLayer, bayes: Estimate | None, context_length: int) -> st
 
     lines = [WORDS[best.implements]]
     if best.step_size is not None:
-        on_sum = best.step_size / context_length
+        on_sum = best.step_size / best.context_length
         step = number("step size", best, "step_size")
         lines.append(f"{step} on the mean loss of the context; {on_sum:.6g} on ½ Σ (w·xᵢ − yᵢ)²")
     lines.append(number("risk", best, "risk"))

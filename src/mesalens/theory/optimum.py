@@ -38,6 +38,7 @@ class OptimalLayer(eqx.Module, InNotebook):
         certificate: How far the layer may be from the best.
         A: Effective matrix A of the layer, of shape (D, D).
         B: Effective matrix B of the layer, of shape (D, D).
+        context_length: n, the number of examples in a prompt of the task.
         standard_errors: Those of the simulated numbers, by name.
     """
 
@@ -51,6 +52,7 @@ class OptimalLayer(eqx.Module, InNotebook):
     certificate: Certificate
     A: Float[np.ndarray, "D D"]
     B: Float[np.ndarray, "D D"]
+    context_length: int
     standard_errors: dict[str, Any]
 
     def _summary(self) -> Summary:
@@ -65,16 +67,13 @@ class OptimalLayer(eqx.Module, InNotebook):
         rows |= {"lower bound": f"{self.certificate.lower_bound:.7g}"}
         return Summary(self.implements, rows, lines=[self.certificate.meaning])
 
-    def gradient_descent(self, context_length: int) -> GradientDescent:
-        """The best preconditioned step from zero as a learner, for contexts of the task's length.
-
-        Args:
-            context_length: n of the task.
+    def gradient_descent(self) -> GradientDescent:
+        """The best preconditioned step from zero as a learner.
 
         Returns:
             `GradientDescent(1, preconditioner=n P)`, with P of `descent_preconditioner`.
         """
-        P = jnp.asarray(context_length * self.descent_preconditioner.T, jnp.float32)
+        P = jnp.asarray(self.context_length * self.descent_preconditioner.T, jnp.float32)
         return GradientDescent(1.0, preconditioner=P)
 
     def layer(self) -> LinearTransformer:
@@ -182,7 +181,7 @@ def optimal_layer(
         if "step_size" in known_size:
             known_size["step_size"] = task.context_length * known_size["step_size"]
     numbers: dict[str, Any] = {"preconditioner": None, "step_size": None}
-    numbers |= {name: values[name] for name in known}
+    numbers |= {name: values[name] for name in known} | {"context_length": task.context_length}
     numbers["standard_errors"] = simulated_errors(*known)
     certificate = Certificate(
         values["lower_bound"],
