@@ -18,6 +18,7 @@ from mesalens.tasks import (
     Covariates,
     Distractors,
     Exponential,
+    Functions,
     GammaDirections,
     Gaussian,
     GaussianNoise,
@@ -203,6 +204,58 @@ def test_covariates_with_only_a_sample_know_no_moments():
     for moment in (signs.second_moment, lambda: signs.fourth_moment(WEIGHT)):
         with pytest.raises(InputError, match="Signs"):
             moment()
+
+
+class Flat(Covariates):
+    def sample(self, key, shape=()):
+        return jax.random.normal(key, shape)
+
+
+class Whole(Covariates):
+    def sample(self, key, shape=()):
+        return jax.random.randint(key, (*shape, self.dim), 0, 2)
+
+
+class Sum(Functions):
+    def __call__(self, key, xs):
+        return xs.sum(axis=-1)
+
+
+class Narrow(Noise):
+    def __call__(self, key, labels, xs):
+        return labels[..., 0]
+
+
+class Short(Task):
+    dim: int = 2
+    outputs: int = 1
+    context_length: int = 6
+
+    def sample(self, key, shape=()):
+        xs = jax.random.normal(key, (*shape, self.context_length, self.dim))
+        ys = xs.sum(axis=-1, keepdims=True)
+        return Prompt(xs[..., :-1, :], ys[..., :-1, :], xs[..., -1, :]), ys[..., -1, :]
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Flat(4), r"Flat.sample\(.*\(2, 3, 4\), that is \(\*shape, dim\).*\(2, 3\)\."),
+        (lambda: Whole(4), r"Whole.sample\(.*floating-point.*int32 of shape \(2, 3, 4\)\."),
+        (lambda: Sum(4), r"Sum\(key, xs\), for xs of shape \(2, 3, 4\), .*\(2, 3, 1\)"),
+        (
+            lambda: RegressionTask(
+                Uniform(4), LinearFunctions(4), noise=Narrow(), context_length=5
+            ),
+            r"Narrow\(key, labels, xs\).*\(2, 3, 1\).*float32 of shape \(2, 3\)\.",
+        ),
+        (Short, r"Short.sample\(.*context_length, dim\) of the prompts' xs.*\(2, 3, 5, 2\)"),
+    ],
+    ids=["covariates", "integers", "functions", "noise", "task"],
+)
+def test_a_wrong_shape_in_a_part_of_ones_own_is_said_when_it_is_built(make, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make()
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """`Task`: a distribution over prompts, and `FactoredTask`: covariates × functions."""
 
 import abc
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, count, member
 from mesalens.display import InNotebook, Summary, fields
-from mesalens.prompt import AnyPrompt
+from mesalens.prompt import AnyPrompt, Prompt
+from mesalens.tasks._shapes import SHAPE, require_shapes
 from mesalens.tasks.covariates.base import Covariates
 from mesalens.tasks.functions.base import Functions, KeyArray
 
@@ -41,6 +42,19 @@ class Task(eqx.Module, InNotebook):
     """Whether negating all labels and the target keeps the law. False makes no statement."""
     rotation_invariant: ClassVar[bool] = False
     """Whether rotating all inputs keeps the law. False makes no statement."""
+
+    def __check_init__(self):
+        d, m, n = self.sizes.values()
+
+        def draw(key: KeyArray) -> tuple[Any, ...]:
+            prompts, targets = self.sample(key, SHAPE)
+            rows = (prompts.xs, prompts.ys) if isinstance(prompts, Prompt) else ()
+            return targets, *rows
+
+        shapes = {"(*shape, outputs) of the targets": (*SHAPE, m)}
+        shapes["(*shape, context_length, dim) of the prompts' xs"] = (*SHAPE, n, d)
+        shapes["(*shape, context_length, outputs) of the prompts' ys"] = (*SHAPE, n, m)
+        require_shapes(self, f".sample(key, {SHAPE})", draw, shapes)
 
     def _summary(self) -> Summary:
         d, m, n = self.sizes.values()

@@ -2,9 +2,11 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from mesalens.checks import InputError, member
 from mesalens.prompt import Prompt
+from mesalens.tasks._shapes import SHAPE, require_shapes
 from mesalens.tasks.base import FactoredTask, KeyArray, Targets
 from mesalens.tasks.distractors import Distractors
 from mesalens.tasks.noise.base import Noise
@@ -49,7 +51,14 @@ class RegressionTask(FactoredTask):
 
     def __check_init__(self):
         super().__check_init__()  # before the rest, which relies on it; Equinox would call it last
-        member("noise", self.noise, Noise)
+        noise = member("noise", self.noise, Noise)
+        inputs, labels = (*SHAPE, self.dim), (*SHAPE, self.outputs)
+        require_shapes(
+            noise,
+            f"(key, labels, xs), for labels of shape {labels},",
+            lambda key: noise(key, jnp.zeros(labels), jnp.zeros(inputs)),
+            {"(*shape, n, outputs)": labels},
+        )
         count = member("distractors", self.distractors, Distractors).count
         n = self.context_length
         if isinstance(count, int) and count > n:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from mesalens.checks import count, scale
 from mesalens.tasks._law import Law
+from mesalens.tasks._shapes import SHAPE, require_shapes
 
 
 class Covariates(Law):
@@ -23,7 +24,8 @@ class Covariates(Law):
             `scale * α`.
 
     Raises:
-        ValueError: If `dim` is below 1, or `scale` is not from 1e-8 to 1e8.
+        ValueError: If `dim` is below 1, `scale` is not from 1e-8 to 1e8, or `sample` returns
+            another shape.
     """
 
     dim: int = eqx.field(static=True)
@@ -37,6 +39,8 @@ class Covariates(Law):
     def __check_init__(self):
         count("dim", self.dim)
         scale("scale", self.scale)
+        call, shape = f".sample(key, {SHAPE})", (*SHAPE, self.dim)
+        require_shapes(self, call, lambda key: self.sample(key, SHAPE), {"(*shape, dim)": shape})
 
     @abc.abstractmethod
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:

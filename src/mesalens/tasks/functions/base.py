@@ -4,9 +4,11 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mesalens.checks import count, scale
+from mesalens.tasks._shapes import SHAPE, require_shapes
 
 KeyArray = Key[Array, ""]
 Inputs = Float[Array, "*shape n d"]
@@ -28,7 +30,8 @@ class Functions(eqx.Module):
             `scale * α`.
 
     Raises:
-        ValueError: If `dim` or `outputs` is below 1, or `scale` is not from 1e-8 to 1e8.
+        ValueError: If `dim` or `outputs` is below 1, `scale` is not from 1e-8 to 1e8, or a call
+            returns another shape.
     """
 
     dim: int = eqx.field(static=True)
@@ -44,6 +47,13 @@ class Functions(eqx.Module):
         count("dim", self.dim)
         count("outputs", self.outputs)
         scale("scale", self.scale)
+        inputs, labels = (*SHAPE, self.dim), (*SHAPE, self.outputs)
+        require_shapes(
+            self,
+            f"(key, xs), for xs of shape {inputs},",
+            lambda key: self(key, jnp.zeros(inputs)),
+            {"(*shape, n, outputs)": labels},
+        )
 
     @abc.abstractmethod
     def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
