@@ -1,5 +1,6 @@
 """Studies as declarations, carried out in a session."""
 
+import functools
 import json
 import re
 import shutil
@@ -358,6 +359,24 @@ def test_nodes_with_the_same_arguments_are_one():
         one_layer.given(rat=1.0)
     with pytest.raises(InputError, match="needs a default"):
         _ = measurement(lambda lab, x: x).arguments
+
+
+def test_the_identity_of_a_partial_function_has_names_and_no_addresses():
+    def outer(inner, factor, then=None):
+        return inner
+
+    for call in (functools.partial(outer, len, 2.0), functools.partial(outer, then=len)):
+        identity = one_layer.given(rate=call).identity
+        assert "outer" in identity and "builtins.len" in identity and "0x" not in identity
+    plain = one_layer.given(rate=functools.partial(outer, 1.0, "W_Q", then={"a": 1})).identity
+    assert "(1.0, 'W_Q'){'then': {'a': 1}}" in plain
+
+
+def test_an_unknown_setting_is_named_with_those_that_are_like_it():
+    values = Values(noise=0.5, steps=100)
+    assert values.noise == 0.5 and not hasattr(values, "nois")
+    with pytest.raises(InputError, match="no setting of the study 'nois'; did you mean noise"):
+        _ = values.nois
 
 
 def test_a_module_that_names_no_file_is_not_one_of_a_study(tmp_path, monkeypatch):

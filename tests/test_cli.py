@@ -334,6 +334,8 @@ def test_reproduce_leaves_a_self_contained_page(kept, tmp_path, capsys):
 
     code, printed, _ = reproduce(capsys, kept, tmp_path / "again")
     assert "4 of 4 verdicts are from stored results" in printed
+    assert printed.count("4 claims: ") == 1
+    assert "in which it fails: noisy" in printed and "in which it fails: exact" not in printed
     code, printed, _ = run(capsys, "store", "--store", kept)
     assert code == 0 and "small-2026/one-layer, seed 0" in printed
     code, printed, _ = run(capsys, "list", STUDY_FILE, "--store", kept)

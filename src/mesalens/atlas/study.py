@@ -52,14 +52,18 @@ _ATLAS = __name__.rpartition(".")[0]
 MustFail = Mapping[str, Any] | Literal["untrained"] | None
 
 
+class UnknownSettingError(InputError, AttributeError):
+    """A study reads a setting that it does not have."""
+
+
 class Values(dict[str, Any]):
     """The settings of a study for a budget; `s.steps` is `s["steps"]`."""
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"the study has no setting {name!r}") from None
+            return self[one_of("setting of the study", name, self)]
+        except InputError as error:
+            raise UnknownSettingError(str(error)) from None
 
     def of(self, part: str) -> "Values":
         """The settings for a part: `softmax_steps` replaces `steps` in the part "softmax"."""
@@ -755,7 +759,8 @@ def _words(value: Any) -> str:
     if isinstance(value, Node):
         return value.identity
     if isinstance(value, functools.partial):
-        return f"{_words(value.func)}{value.args}{value.keywords}"
+        arguments = {n: _Named(v) for n, v in value.keywords.items()}
+        return f"{_words(value.func)}{tuple(map(_Named, value.args))}{arguments}"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name}: {_words(each)}" for name, each in value.items()) + "}"
     if isinstance(value, tuple | list):
@@ -764,6 +769,16 @@ def _words(value: Any) -> str:
         line = inspect.unwrap(value).__code__.co_firstlineno if hasattr(value, "__code__") else ""
         return f"{_full_name(value)}{line if '<' in value.__qualname__ else ''}"
     return repr(value)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """An argument of a partial function: a function is shown by its name, not by its address."""
+
+    value: Any
+
+    def __repr__(self) -> str:
+        return _words(self.value) if callable(self.value) else repr(self.value)
 
 
 def _as_before(name: str, value: Any, before: Any) -> Any:

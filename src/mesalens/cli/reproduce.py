@@ -112,4 +112,10 @@ class Reproduce(Command):
         if taken:
             count = f"{taken} of {len(report.verdicts)}"
             print(f"{count} verdicts are from stored results; --fresh computes them again.")
-        print(f"{report.tally()}, in {report.seconds:.0f} s. The page: {out / 'index.html'}")
+        unchecked = [v.claim.name for v in report.verdicts if v.claim.must_fail_on is None]
+        if unchecked:
+            print(
+                f"No world is declared in which it fails: {', '.join(unchecked)}. Give the claim "
+                "must_fail_on, so that --falsify can check it."
+            )
+        print(f"The page: {out / 'index.html'}")
