@@ -38,11 +38,15 @@ SLOW = {
 FOLLOWED = {page for page in PAGES if "/start/first-" in page} | {
     "docs/pages/guides/own-learner.md",
     "docs/pages/guides/own-task.md",
+    "docs/pages/guides/torch-and-sklearn.md",
 }
-"""Pages that a reader follows from an empty folder: their commands are run too."""
+"""Pages that a reader follows from an empty folder: their commands are run too, and what a block
+marked `text` after them says is compared with what they print.
+"""
 
 BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", flags=re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d+\.\d+")
+ANY_NUMBER = re.compile(r"[-−]?\b\d[\d,]*(\.\d+)?(e[-−+]?\d+)?\b")
 
 
 def text(document):
@@ -67,6 +71,10 @@ def commands(document):
     shown = "".join(code for language, code in blocks(document) if language == "bash")
     if document == "README.md":
         shown += textwrap.dedent("".join(re.findall(r"^    .*\n", text(document), re.MULTILINE)))
+    return commands_in(shown)
+
+
+def commands_in(shown):
     lines = re.findall(
         r"^(?:\.venv/bin/)?mesalens (.*)$", shown.replace("\\\n", " "), flags=re.MULTILINE
     )
@@ -128,9 +136,35 @@ def test_the_options_of_all_commands_exist(document, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("document", sorted(FOLLOWED))
-def test_a_reader_can_follow_the_commands(document, folder):
-    for words in commands(document):
-        assert main(words) in (0, 1), words  # 1 says that a claim failed, which is a result
+def test_a_reader_can_follow_the_commands_and_sees_what_is_shown(
+    document, folder, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = blocks(document)
+    for (language, code), (follows, said) in zip(shown, [*shown[1:], ("", "")], strict=True):
+        if language != "bash":
+            continue
+        for words in commands_in(code):
+            assert main(words) in (0, 1), words  # 1 says that a claim failed, which is a result
+        printed = capsys.readouterr().out
+        if follows == "text":
+            assert not missing(said, printed), printed
+
+
+def missing(said, printed):
+    """The lines of a document that were not printed in this order; "…" stands for anything.
+
+    Numbers are not compared: the examples that train do not repeat them to the digit everywhere.
+    """
+    lines = iter(ANY_NUMBER.sub("#", line).rstrip() for line in printed.splitlines())
+    patterns = (
+        ".*".join(map(re.escape, ANY_NUMBER.sub("#", line).rstrip().split("…")))
+        for line in said.splitlines()
+        if line.strip() not in ("", "…")
+    )
+    return [
+        pattern for pattern in patterns if not any(re.fullmatch(pattern, line) for line in lines)
+    ]
 
 
 @pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])

@@ -1115,6 +1115,22 @@ HAVE = {
 }
 
 
+def test_more_prompts_make_the_intervals_of_properties_shorter(task, monkeypatch):
+    few(monkeypatch, STEP)
+    short_of_regimes(monkeypatch)
+
+    def bent(xs, ys, queries):
+        return np.tanh(np.einsum("bn,bnd,bd->b", ys[..., 0], xs, queries) / N)
+
+    intervals = [
+        ml.identify(bent, task, prompts=prompts).fingerprint["input-scale"].deviation
+        for prompts in (1024, 8192, 65_536)
+    ]
+    assert intervals[0] == intervals[1]  # 512 prompts at least
+    value, low, high = intervals[1]
+    assert low < intervals[2].low < intervals[2].high < high and low < intervals[2].value < high
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_fingerprint_deviations(function):
     rng, ask = np.random.default_rng(25), FUNCTIONS[function]

@@ -136,7 +136,8 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
-        raise InputError(f"there is no {kind} {name!r}; did you mean {' or '.join(nearest)}?")
+        advice = f"did you mean {' or '.join(nearest)}?" if nearest else "there are none."
+        raise InputError(f"there is no {kind} {name!r}; {advice}")
     return name
 
 

@@ -73,7 +73,8 @@ def identify(
         margin: The distance below which an algorithm counts as equivalent, in (0, 1).
         level: The confidence level: the probability is at most 1 - level that an interval misses
             its value at any look.
-        prompts: The largest number of prompts in each regime, at least 1024.
+        prompts: The largest number of prompts in each regime, at least 1024. The properties of the
+            fingerprint are tested on a sixteenth of it, at least 512.
         readouts: A function of NumPy batches `(xs, ys, queries)` that returns the predictions after
             each layer, of shape (batch, layers, m). The spectral filter is then measured after each
             layer. Learners with iterates do not need it.
@@ -150,7 +151,7 @@ def identify(
         evidence, Bulk.of(fitting, has_classes(task)), margin, 1 - level, prompts // BATCH, progress
     )
     progress("measuring the fingerprint", 0.8)
-    properties = fingerprint(subject, source, evidence, margin, 1 - level)
+    properties = fingerprint(subject, source, evidence, margin, 1 - level, prompts)
     progress("measuring the spectral filter", 0.9)
     filters = spectral_filters(subject, source, evidence, properties, 1 - level)
     return Identification.made(

@@ -15,6 +15,7 @@ from mesalens.identification.prompts import Prompts, Source, has_classes
 from mesalens.identification.subject import Subject
 
 PROMPTS = 512
+"""The number of prompts for each 8192 that a regime may use, and the smallest number."""
 
 POSITIONS = 16
 """The largest number of positions whose influence is measured."""
@@ -157,10 +158,20 @@ OF_LABELS = ("affine-in-labels", "label-scale", "keeps-shift", "ignores-shift", 
 
 
 def fingerprint(
-    subject: Subject, source: Source, evidence: Evidence, margin: float, error: float
+    subject: Subject, source: Source, evidence: Evidence, margin: float, error: float, most: int
 ) -> Fingerprint:
-    """The properties of a learner on a task, each with its deviation in units of V."""
-    prompts = source.draw(PROMPTS, (2,))
+    """The properties of a learner on a task, each with its deviation in units of V.
+
+    Args:
+        subject: The learner.
+        source: Where prompts come from.
+        evidence: Distances on the task, whose V is the unit.
+        margin: The deviation below which a property holds.
+        error: The probability that an interval misses its value.
+        most: The largest number of prompts in a regime.
+    """
+    batches = range(max(most // 8192, 1))
+    prompts = Prompts.joined([source.draw(PROMPTS, (2, k) if k else (2,)) for k in batches])
     answers = subject(prompts)
     unit = float(evidence.task.units.mean())
     trial = Trial(lambda p: subject(p, keep=False), prompts, answers, source.rng(2))
@@ -200,7 +211,7 @@ def _positions(
 ) -> tuple[np.ndarray, np.ndarray, float | None]:
     n = trial.prompts.context_length
     places = np.unique(np.linspace(0, n - 1, min(n, POSITIONS)).round().astype(int))
-    few = trial.prompts[: max(PROMPTS // 4, 2)]
+    few = trial.prompts[: PROMPTS // 4]
     answers, moved = trial.answers[: len(few)], []
     size = few.ys.std() / 2
     for place in places:

@@ -42,7 +42,7 @@ def text(report: Any) -> str:
         if nearest["share"].high <= 0:
             share = "nothing"
         lines.append(
-            f"  nearest: {report.describe(nearest['name'])}; it reproduces {share} of what the "
+            f"  nearest: {report.describe(nearest['name'])}; it accounts for {share} of what the "
             "context explains"
         )
     if report.verdict == "inconclusive":
@@ -54,7 +54,9 @@ def text(report: Any) -> str:
         )
         lines.append(f"  undecided: {', '.join(report.decision.open)}; {more}")
     if report.verdict in ("none", "inconclusive", "set") and len(report.confidence_set) > 1:
-        lines.append(f"  confidence set of the nearest: {', '.join(report.confidence_set)}")
+        which = ", ".join(report.confidence_set)
+        level = f"{100 * report.about['level']:g}%"
+        lines.append(f"  the nearest on the task itself, with confidence {level}, is one of: {which}")
     if report.mixture and len(report.mixture) > 1:
         parts = [f"{_interval(w)} {name}" for name, w in report.mixture.items()]
         lines.append(f"  nearest mixture: {' + '.join(parts)}")
