@@ -54,7 +54,7 @@ def draw(name: str, folder: Path) -> None:
 
 def page() -> str:
     """The page of the gallery."""
-    head = "# Gallery\n\nEach figure is made by the lines below it, when this site is built.\n"
+    head = "# Gallery\n\nEach figure is made by the code below it, when this site is built.\n"
     return head + "".join(_entry(name) for name in names())
 
 

@@ -100,7 +100,7 @@ def faults_of(name: str) -> list[str]:
     return [] if source.docstring else [f"{name} has no docstring"]
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room or "mesalens")
+@pytest.mark.parametrize("room", ROOMS)
 def test_public_names_are_described(room):
     names = names_of(room)
     assert names

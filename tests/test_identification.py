@@ -1127,7 +1127,7 @@ def test_more_prompts_make_the_intervals_of_properties_shorter(task, monkeypatch
         for prompts in (1024, 8192, 65_536)
     ]
     assert intervals[0] == intervals[1]  # 512 prompts at least
-    value, low, high = intervals[1]
+    _, low, high = intervals[1]
     assert low < intervals[2].low < intervals[2].high < high and low < intervals[2].value < high
 
 

@@ -28,7 +28,7 @@ for part in study.parts:
 study.parts[0].claims[0]
 
 # %% [markdown]
-# ## Carry it out
+# ## Run it
 #
 # A `Session` has a folder in which results are kept, so that nothing is computed twice. The budget
 # `quick` checks the headline of the paper; here training is shortened as well.

@@ -1,4 +1,4 @@
-"""`citation`: BibTeX of mesalens, of papers and of the methods behind a result.
+"""`citation`: BibTeX entries for mesalens, papers and the methods behind a result.
 
 `references.bib` has all entries; this file says which of them a name stands for.
 """
@@ -53,7 +53,7 @@ class Cited(Protocol):
 
 
 def citation(*names: Any) -> str:
-    """BibTeX of mesalens and of the papers behind what is given, each entry once.
+    """BibTeX entries for mesalens and for the papers behind what is given, each entry once.
 
         print(mesalens.citation("wu-2024", "newton-schulz"))
 

@@ -8,7 +8,7 @@ from mesalens.cli.output import print_json
 
 
 class Cite(Command):
-    """Prints BibTeX of mesalens, and of the papers behind studies and algorithms.
+    """Prints BibTeX entries for mesalens, and for the papers behind studies and algorithms.
 
     Each entry is printed once, mesalens first.
 
