@@ -473,7 +473,8 @@ def test_an_interruption_gives_the_terminal_back(monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="no such signals")
 @pytest.mark.parametrize("seconds", [1.0, 6.0, 12.0])
 def test_ctrl_c_ends_with_130_and_no_traceback(folder, seconds):
-    words = ("-m", "mesalens", "identify", "sklearn.neighbors:KNeighborsRegressor", *SMALL)
+    many = ("--prompts", 2**20)  # so that it does not end before it is interrupted
+    words = ("-m", "mesalens", "identify", "sklearn.neighbors:KNeighborsRegressor", *SMALL, *many)
     process = subprocess.Popen(
         [sys.executable, *map(str, words)],
         stdout=subprocess.PIPE,

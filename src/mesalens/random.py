@@ -1,4 +1,4 @@
-"""Threefry with its rounds unrolled: the numbers of JAX's own generator, several times faster.
+"""Random keys: JAX's own numbers, several times faster, by Threefry with its rounds unrolled.
 
 A training step of a small model spends most of its time on drawing prompts. On CPUs JAX runs the
 twenty rounds of Threefry-2x32 (Salmon et al., SC 2011) as a loop. Written out, they compile faster
