@@ -23,6 +23,7 @@ from mesalens.tasks import (
     Gaussian,
     GaussianNoise,
     HeteroscedasticNoise,
+    IndependentCovariates,
     Laplace,
     LaplaceNoise,
     LinearFunctions,
@@ -240,22 +241,153 @@ class Short(Task):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Flat(4), r"Flat.sample\(.*\(2, 3, 4\), that is \(\*shape, dim\).*\(2, 3\)\."),
-        (lambda: Whole(4), r"Whole.sample\(.*floating-point.*int32 of shape \(2, 3, 4\)\."),
-        (lambda: Sum(4), r"Sum\(key, xs\), for xs of shape \(2, 3, 4\), .*\(2, 3, 1\)"),
+        (lambda: Flat(4), r"Flat.sample\(.*\(8, 3, 4\), that is \(\*shape, dim\).*\(8, 3\)\."),
+        (lambda: Whole(4), r"Whole.sample\(.*floating-point.*int32 of shape \(8, 3, 4\)\."),
+        (lambda: Sum(4), r"Sum\(key, xs\), for xs of shape \(8, 3, 4\), .*\(8, 3, 1\)"),
         (
             lambda: RegressionTask(
                 Uniform(4), LinearFunctions(4), noise=Narrow(), context_length=5
             ),
-            r"Narrow\(key, labels, xs\).*\(2, 3, 1\).*float32 of shape \(2, 3\)\.",
+            r"Narrow\(key, labels, xs\).*\(8, 3, 1\).*float32 of shape \(8, 3\)\.",
         ),
-        (Short, r"Short.sample\(.*context_length, dim\) of the prompts' xs.*\(2, 3, 5, 2\)"),
+        (Short, r"Short.sample\(.*context_length, dim\) of the prompts' xs.*\(8, 3, 5, 2\)"),
     ],
     ids=["covariates", "integers", "functions", "noise", "task"],
 )
 def test_a_wrong_shape_in_a_part_of_ones_own_is_said_when_it_is_built(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+class OneForAll(Functions):
+    def __call__(self, key, xs):
+        return xs @ jax.random.normal(key, (self.dim, 1))
+
+
+class SameInputs(Covariates):
+    def sample(self, key, shape=()):
+        x = jax.random.normal(key, (shape[-1], self.dim))
+        return jnp.broadcast_to(x, (*shape, self.dim))
+
+
+class Forgetful(Covariates):
+    def sample(self, key, shape=()):
+        return jnp.asarray(np.random.randn(*shape, self.dim), jnp.float32)
+
+
+class SharedTask(Short):
+    def sample(self, key, shape=()):
+        xs = jax.random.normal(key, (self.context_length + 1, self.dim))
+        xs = jnp.broadcast_to(xs, (*shape, *xs.shape))
+        ys = xs.sum(axis=-1, keepdims=True)
+        return Prompt(xs[..., :-1, :], ys[..., :-1, :], xs[..., -1, :]), ys[..., -1, :]
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: OneForAll(4), r"OneForAll\(key, xs\).*same draw to all 8 prompts"),
+        (lambda: SameInputs(4), r"SameInputs.sample\(.*same draw to all 8 prompts"),
+        (SharedTask, r"SharedTask.sample\(.*same draw to all 8 prompts"),
+        (lambda: Forgetful(4), r"Forgetful.sample\(.*other numbers .* with the same key"),
+    ],
+    ids=["functions", "covariates", "task", "key"],
+)
+def test_draws_that_a_batch_shares_or_that_ignore_the_key_are_refused(make, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make()
+
+
+def test_parts_that_seldom_or_never_draw_anything_are_accepted():
+    class Rare(Functions):
+        def __call__(self, key, xs):
+            drawn = jax.random.bernoulli(key, 1e-3, (*xs.shape[:-2], 1, 1))
+            return drawn * xs.sum(axis=-1, keepdims=True)
+
+    class Fixed(Functions):
+        def __call__(self, key, xs):
+            return xs.sum(axis=-1, keepdims=True)
+
+    assert all(kind(3).dim == 3 for kind in (Rare, Fixed))
+
+
+class Wide(Covariates):
+    """Normal with variance 4, stated as `second` and as `fourth` times what it is."""
+
+    second: float = 1.0
+    fourth: float = 1.0
+
+    def sample(self, key, shape=()):
+        return 2 * jax.random.normal(key, (*shape, self.dim))
+
+    def second_moment(self):
+        return 4 * self.second * np.eye(self.dim)
+
+    def fourth_moment(self, weight):
+        return 16 * self.fourth * (2 * weight + np.trace(weight) * np.eye(self.dim))
+
+
+class Band(Noise):
+    """Uniform on [-|x|, |x|] with stated moments of which one is wrong."""
+
+    variance: float = 1.0
+    cumulant: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, key, labels, xs):
+        size = jnp.linalg.norm(xs, axis=-1, keepdims=True)
+        drawn = size * jax.random.uniform(key, labels.shape, minval=-1, maxval=1)
+        return labels + drawn + self.shift
+
+    def conditional_variance(self, dim):
+        return 0.0, self.variance / 3 * np.eye(dim)
+
+    def fourth_cumulant(self):  # E|x|⁴ (1/5 - 3/9) for standard normal x in R³
+        return self.cumulant * 15 * (1 / 5 - 1 / 3)
+
+
+def test_moments_that_draws_contradict_are_refused():
+    """They are compared with draws, again and again as long as they are wrong."""
+    assert Wide(3).knows_moments
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"Wide.second_moment\(\)\[\d, \d\] is 4.2, .* ± "):
+            Wide(3, second=1.05)
+    with pytest.raises(InputError, match=r"Wide.fourth_moment\(G\)"):
+        Wide(3, fourth=1.15)
+
+
+def test_moments_of_noise_that_draws_contradict_are_refused():
+    def task(**options):
+        return RegressionTask(
+            Gaussian(3), LinearFunctions(3), noise=Band(**options), context_length=4
+        )
+
+    assert task().noise.knows_moments
+    for options, words in (
+        ({"variance": 1.05}, "the mean of Band.conditional_variance is"),
+        ({"cumulant": 1.5}, r"Band.fourth_cumulant\(\) is -3"),
+        ({"shift": 0.1}, "the mean of Band is 0"),
+    ):
+        with pytest.raises(InputError, match=words):
+            task(**options)
+
+
+def test_moments_of_heavy_tails_are_not_refused_by_chance():
+    """65,536 draws of exp(2 z) have nothing like its fourth moment, and show nothing."""
+
+    class LogNormal(IndependentCovariates):
+        def sample(self, key, shape=()):
+            return jnp.exp(2 * jax.random.normal(key, (*shape, self.dim)))
+
+        def central_moments(self):
+            raw = [np.exp(2.0 * k**2) for k in range(5)]
+            mean = raw[1]
+            c2 = raw[2] - mean**2
+            c3 = raw[3] - 3 * mean * raw[2] + 2 * mean**3
+            c4 = raw[4] - 4 * mean * raw[3] + 6 * mean**2 * raw[2] - 3 * mean**4
+            return mean, c2, c3, c4
+
+    assert LogNormal(3).knows_moments
 
 
 @pytest.mark.parametrize(

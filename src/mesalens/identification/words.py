@@ -56,7 +56,9 @@ def text(report: Any) -> str:
     if report.verdict in ("none", "inconclusive", "set") and len(report.confidence_set) > 1:
         which = ", ".join(report.confidence_set)
         level = f"{100 * report.about['level']:g}%"
-        lines.append(f"  the nearest on the task itself, with confidence {level}, is one of: {which}")
+        lines.append(
+            f"  the nearest on the task itself, with confidence {level}, is one of: {which}"
+        )
     if report.mixture and len(report.mixture) > 1:
         parts = [f"{_interval(w)} {name}" for name, w in report.mixture.items()]
         lines.append(f"  nearest mixture: {' + '.join(parts)}")

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from mesalens.checks import InputError, count, member
 from mesalens.display import InNotebook, Summary, fields
 from mesalens.prompt import AnyPrompt, Prompt
-from mesalens.tasks._shapes import SHAPE, require_shapes
+from mesalens.tasks._own_parts import SHAPE, require_draws
 from mesalens.tasks.covariates.base import Covariates
 from mesalens.tasks.functions.base import Functions, KeyArray
 
@@ -51,10 +51,12 @@ class Task(eqx.Module, InNotebook):
             rows = (prompts.xs, prompts.ys) if isinstance(prompts, Prompt) else ()
             return targets, *rows
 
-        shapes = {"(*shape, outputs) of the targets": (*SHAPE, m)}
-        shapes["(*shape, context_length, dim) of the prompts' xs"] = (*SHAPE, n, d)
-        shapes["(*shape, context_length, outputs) of the prompts' ys"] = (*SHAPE, n, m)
-        require_shapes(self, f".sample(key, {SHAPE})", draw, shapes)
+        shapes: dict[str, tuple[int, ...]] = {
+            "(*shape, outputs) of the targets": (*SHAPE, m),
+            "(*shape, context_length, dim) of the prompts' xs": (*SHAPE, n, d),
+            "(*shape, context_length, outputs) of the prompts' ys": (*SHAPE, n, m),
+        }
+        require_draws(self, f".sample(key, {SHAPE})", draw, shapes)
 
     def _summary(self) -> Summary:
         d, m, n = self.sizes.values()

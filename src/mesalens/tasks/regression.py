@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from mesalens.checks import InputError, member
 from mesalens.prompt import Prompt
-from mesalens.tasks._shapes import SHAPE, require_shapes
+from mesalens.tasks._own_parts import SHAPE, inputs, require_draws
+from mesalens.tasks._stated_moments import require_noise_moments
 from mesalens.tasks.base import FactoredTask, KeyArray, Targets
 from mesalens.tasks.distractors import Distractors
 from mesalens.tasks.noise.base import Noise
@@ -52,13 +53,14 @@ class RegressionTask(FactoredTask):
     def __check_init__(self):
         super().__check_init__()  # before the rest, which relies on it; Equinox would call it last
         noise = member("noise", self.noise, Noise)
-        inputs, labels = (*SHAPE, self.dim), (*SHAPE, self.outputs)
-        require_shapes(
+        xs, shape = inputs(self.dim), (*SHAPE, self.outputs)
+        require_draws(
             noise,
-            f"(key, labels, xs), for labels of shape {labels},",
-            lambda key: noise(key, jnp.zeros(labels), jnp.zeros(inputs)),
-            {"(*shape, n, outputs)": labels},
+            f"(key, labels, xs), for labels of shape {shape},",
+            lambda key: noise(key, jnp.zeros(shape), xs),
+            {"(*shape, n, outputs)": shape},
         )
+        require_noise_moments(noise, self.covariates, self.outputs)
         count = member("distractors", self.distractors, Distractors).count
         n = self.context_length
         if isinstance(count, int) and count > n:

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Key
 
 from mesalens.checks import count, scale
 from mesalens.tasks._law import Law
-from mesalens.tasks._shapes import SHAPE, require_shapes
+from mesalens.tasks._own_parts import SHAPE, require_draws
+from mesalens.tasks._stated_moments import require_covariate_moments
 
 
 class Covariates(Law):
@@ -24,8 +25,8 @@ class Covariates(Law):
             `scale * α`.
 
     Raises:
-        ValueError: If `dim` is below 1, `scale` is not from 1e-8 to 1e8, or `sample` returns
-            another shape.
+        ValueError: If `dim` is below 1, `scale` is not from 1e-8 to 1e8, `sample` returns
+            another shape, or draws contradict the moments that the class states.
     """
 
     dim: int = eqx.field(static=True)
@@ -40,7 +41,8 @@ class Covariates(Law):
         count("dim", self.dim)
         scale("scale", self.scale)
         call, shape = f".sample(key, {SHAPE})", (*SHAPE, self.dim)
-        require_shapes(self, call, lambda key: self.sample(key, SHAPE), {"(*shape, dim)": shape})
+        require_draws(self, call, lambda key: self.sample(key, SHAPE), {"(*shape, dim)": shape})
+        require_covariate_moments(self)
 
     @abc.abstractmethod
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "*shape d"]:

@@ -4,11 +4,10 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mesalens.checks import count, scale
-from mesalens.tasks._shapes import SHAPE, require_shapes
+from mesalens.tasks._own_parts import SHAPE, inputs, require_draws
 
 KeyArray = Key[Array, ""]
 Inputs = Float[Array, "*shape n d"]
@@ -47,13 +46,9 @@ class Functions(eqx.Module):
         count("dim", self.dim)
         count("outputs", self.outputs)
         scale("scale", self.scale)
-        inputs, labels = (*SHAPE, self.dim), (*SHAPE, self.outputs)
-        require_shapes(
-            self,
-            f"(key, xs), for xs of shape {inputs},",
-            lambda key: self(key, jnp.zeros(inputs)),
-            {"(*shape, n, outputs)": labels},
-        )
+        xs, labels = inputs(self.dim), (*SHAPE, self.outputs)
+        call = f"(key, xs), for xs of shape {xs.shape},"
+        require_draws(self, call, lambda key: self(key, xs), {"(*shape, n, outputs)": labels})
 
     @abc.abstractmethod
     def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
