@@ -30,6 +30,7 @@ SLOW = {
     "docs/pages/guides/own-task.md",
     "docs/pages/guides/torch-and-sklearn.md",
     "docs/pages/identify/method.md",
+    "docs/pages/index.md",
     "docs/pages/start/first-identification.md",
     "docs/pages/start/first-training.md",
 }
