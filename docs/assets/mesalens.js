@@ -1,14 +1,24 @@
 // Formulas: `generic` arithmatex leaves \(…\) and \[…\], and KaTeX renders them in place.
-const render = () =>
-  document.querySelectorAll(".arithmatex").forEach((formula) =>
+const render = () => {
+  document.querySelectorAll(".arithmatex").forEach((formula) => {
     renderMathInElement(formula, {
       delimiters: [
         { left: "\\(", right: "\\)", display: false },
         { left: "\\[", right: "\\]", display: true },
       ],
       throwOnError: false,
-    }),
-  );
+    });
+    // A comma behind a formula stays on its line.
+    const next = formula.nextSibling, mark = next?.nodeType === 3 && /^[,.;:)]+/.exec(next.data)?.[0];
+    if (!mark) return;
+    formula.querySelector(".katex-html > .base:last-child")?.append(mark);
+    next.data = next.data.slice(mark.length);
+  });
+  // A short word of code is not broken.
+  document.querySelectorAll("article :is(p, li, dd, a) > code").forEach((code) => {
+    if (/^\S{1,36}$/.test(code.textContent)) code.style.whiteSpace = "nowrap";
+  });
+};
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", render);
 else render();
 

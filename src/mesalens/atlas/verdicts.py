@@ -322,13 +322,14 @@ def signed(text: str) -> str:
     return re.sub(r"(?<=[ e])-(?=\d)", "−", text)
 
 
-CODE = re.compile(r"(`[\w .,:()/=+-]+`)")
-"""Code in a text, of characters that mean nothing to HTML and tables."""
+CODE = re.compile(r"`[\w .,:()/=+-]+`")
+"""Code of characters that mean nothing to HTML and tables."""
 
 
 def markdown(text: str) -> str:
     """Text in which all markup of Markdown and HTML is escaped, except `code` of plain words."""
-    parts = CODE.split(text)
-    for character in "\\`*_[]<>|":
-        parts[::2] = [part.replace(character, f"\\{character}") for part in parts[::2]]
+    parts = (
+        part if CODE.fullmatch(part) else re.sub(r"[\\`*_\[\]<>|]", r"\\\g<0>", part)
+        for part in re.split(r"(`[^`]+`)", text)
+    )
     return " ".join("".join(parts).split())
