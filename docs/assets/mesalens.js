@@ -14,9 +14,16 @@ const render = () => {
     formula.querySelector(".katex-html > .base:last-child")?.append(mark);
     next.data = next.data.slice(mark.length);
   });
-  // A short word of code is not broken.
-  document.querySelectorAll("article :is(p, li, dd, a) > code").forEach((code) => {
-    if (/^\S{1,36}$/.test(code.textContent)) code.style.whiteSpace = "nowrap";
+  // Short words of code are not broken at hyphens.
+  document.querySelectorAll("article :is(p, li, dd, a) > code:not(:has(*))").forEach((code) => {
+    const words = code.textContent.split(/(\s+)/).map((word) => {
+      if (!/^\S{1,36}$/.test(word)) return word;
+      const whole = document.createElement("span");
+      whole.style.whiteSpace = "nowrap";
+      whole.textContent = word;
+      return whole;
+    });
+    code.replaceChildren(...words);
   });
 };
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", render);
