@@ -21,7 +21,7 @@ varies at a time.
   drawn;
 - `seeds`: 1, 8 and 64 in one call; the textbook trains them one after the other;
 - `contexts`: contexts of n Gaussian examples drawn as S itself (`condensed`), mesalens alone; and
-  the memory of a gradient on whole contexts of 10 000 examples in both ways (compiled, not run);
+  the memory of a gradient on whole contexts of 10,000 examples in both ways (compiled, not run);
 - `verdict`: a part of a study from the command line, in a process of its own, with an empty and a
   filled cache of compiled programs.
 

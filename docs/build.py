@@ -77,12 +77,13 @@ def _atlas(folder: Path) -> None:
     contents = read_record()
     note = "How a verdict is reached is in [Read a verdict](../guides/verdicts.md)."
     schema = "[The schema](../guides/verdicts-schema.md) explains the columns."
+    wide = "---\nhide: [toc]\n---\n\n"
     for name, text, link in (
         ("index", guide(contents), note),
-        ("verdicts", table(contents), schema),
+        ("verdicts", wide + table(contents), schema),
     ):
-        head, _, rest = text.partition("\n\n")
-        (folder / f"{name}.md").write_text(f"{head}\n\n{link} {rest}", encoding="utf-8")
+        head, comment, rest = text.partition("\n\n<!--")
+        (folder / f"{name}.md").write_text(f"{head}\n\n{link}{comment}{rest}", encoding="utf-8")
 
 
 def _render() -> None:

@@ -2,7 +2,8 @@
 
 A notebook is a Python file in the percent format of Jupytext, so that its source is code that is
 read, reviewed and checked like any other. A code cell that shows a figure says in its metadata what
-one sees: `# %% alt="The loss falls to the risk of one step."`.
+one sees: `# %% alt="The loss falls to the risk of one step."`. After `wide=true` a narrow screen
+scrolls the figure instead of making it small.
 """
 
 import asyncio
@@ -167,7 +168,7 @@ def _markdown(
             file = f"{name}-{len(images) + 1}.{ending}"
             content = output.data[kind]
             images[file] = content.encode() if ending == "svg" else base64.b64decode(content)
-            return f"![{alt}]({file})"
+            return f"![{alt}]({file})" + "{ .wide }" * bool(cell.metadata.get("wide"))
     if html := output.data.get("text/html"):
         html = PANDAS.sub("<table>", html)
         return f'<div class="output">\n{html.strip()}\n</div>'

@@ -4,6 +4,7 @@ Equinox makes them from fields, as dataclasses do, and Griffe reads the source a
 of dataclasses, and not these.
 """
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -32,7 +33,8 @@ def _add_constructor(class_: griffe.Class) -> None:
         return
     fields = dict(class_.all_members)
     own = griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)
-    parameters = [own, *(_parameter(p, fields) for p in _signature(runtime))]
+    made = {field.name: field.default_factory for field in dataclasses.fields(runtime)}
+    parameters = [own, *(_parameter(p, fields, made) for p in _signature(runtime))]
     init = griffe.Function("__init__", parent=class_, parameters=griffe.Parameters(*parameters))
     class_.set_member("__init__", init)
 
@@ -41,9 +43,11 @@ def _signature(runtime: type) -> list[inspect.Parameter]:
     return list(inspect.signature(runtime).parameters.values())
 
 
-def _parameter(runtime: inspect.Parameter, fields: dict[str, Any]) -> griffe.Parameter:
+def _parameter(runtime: inspect.Parameter, fields: dict, made: dict) -> griffe.Parameter:
     """A parameter of this name, kind and default, with the type that the source gives it."""
     annotation = getattr(fields.get(runtime.name), "annotation", None)
     default = None if runtime.default is inspect.Parameter.empty else repr(runtime.default)
+    if default == "<factory>":  # which is no Python, so that such signatures would not be broken
+        default = f"{made[runtime.name].__name__}()"
     kind = griffe.ParameterKind[runtime.kind.name.lower()]
     return griffe.Parameter(runtime.name, annotation=annotation, kind=kind, default=default)

@@ -3,7 +3,8 @@
 A block marked `python` runs; where a block marked `text` follows, it prints that. The blocks of a
 page run in order, in one namespace and in an empty folder. One that begins with `# name.py` is
 written as that file. Commands are the lines of `bash` blocks that begin with `mesalens` (in the
-README, also indented lines).
+README, also indented lines). A block marked `py` is Python that needs what a test has not, such as a
+cluster: it is highlighted, and does not run.
 """
 
 import contextlib

@@ -103,6 +103,6 @@ distances.to_pandas().T.map("{:.1%}".format)
 # or the influence of each position, and the properties. `save` writes it to a folder, with a page
 # and all numbers. On the command line, `mesalens identify` does the same.
 
-# %% alt="A heat map of distances: no candidate is below the margin of 1% in all of the regimes."
+# %% wide=true alt="A heat map of distances: no candidate is below the 1% margin in all regimes."
 standardised.save("standardised")
 standardised.plot()

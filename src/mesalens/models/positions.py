@@ -44,7 +44,7 @@ class Sinusoidal(Positions):
     Raises:
         ValueError: If `entries` is odd or below 1, or `longest` is not positive.
 
-    Source: Vaswani et al. (2017), Section 3.5 (longest = 10 000).
+    Source: Vaswani et al. (2017), Section 3.5 (longest = 10,000).
     """
 
     entries: int = eqx.field(static=True)

@@ -46,7 +46,7 @@ def copying_transformer(
     with β = `sharpness`, so that row j reads row p_j + s. With the gap `g = f(0) - max f(Δ)` over Δ
     = 1 … 2n any other row has at most the weight exp(-β g): as β grows the copy becomes exact, and
     the error of the prediction falls as exp(-β g) down to rounding. If the neighbours are nearest,
-    as with six or more waves up to 10 000, `g = Σ_k (1 - cos ω_k)`, and a copy is too small by 2
+    as with six or more waves up to 10,000, `g = Σ_k (1 - cos ω_k)`, and a copy is too small by 2
     exp(-β g) of itself, to first order.
 
     - `ContextOnly`: s = 1. The row of x_i reads the label after it into m spare entries, for which

@@ -87,7 +87,7 @@ def simulated_step_size(
         context_length: n, the number of examples in a prompt.
         noise_variance: σ², the variance of the label noise.
         rng: A NumPy generator for the prompts.
-        prompts: The number of prompts, rounded up to chunks of 10 000.
+        prompts: The number of prompts, rounded up to chunks of 10,000.
 
     Returns:
         The estimate of η.

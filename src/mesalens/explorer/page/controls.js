@@ -46,7 +46,7 @@ function format(value) {
   return (size < 1e-3 || size >= 1e5 ? digits.toExponential() : String(digits)).replace(/-/g, "−");
 }
 
-const percent = (share) => (share > 0 && share < 1e-4 ? "less than 0.01 %" : `${(100 * share).toPrecision(3)} %`);
+const percent = (share) => (share > 0 && share < 1e-4 ? "less than 0.01%" : `${(100 * share).toPrecision(3)}%`);
 
 const plusMinus = (value, error) => {
   const places = Math.min(12, Math.max(0, 1 - Math.floor(Math.log10(error || 1e-12))));

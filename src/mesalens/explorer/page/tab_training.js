@@ -119,7 +119,7 @@ const trainingTab = {
     const ofBest = (i, j) => (i === j ? best[i] : 0);
     const both = range(d).map((i) => [...P.slice(i * d, i * d + d), NaN, ...range(d).map((j) => ofBest(i, j))]);
     const off = Math.hypot(...P.map((p, place) => p - ofBest(Math.floor(place / d), place % d)));
-    const words = `The distance of its step P from the best step is ${percent(off / Math.hypot(...best))} of the norm of that.`;
+    const words = `Its step P differs from the best step by ${percent(off / Math.hypot(...best))} of the norm of the best step.`;
     drawMatrix("plot-P", both, { title: "its step P, and the best step", words, largest: Math.max(...best) });
     byId("words-weights").textContent = "The last row and column of A and B are those of the label. "
       + `Blue is positive. ${words}`;
