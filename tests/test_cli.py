@@ -21,6 +21,10 @@ import mesalens
 from mesalens import GradientDescent, Ridge, cli, random
 from mesalens.analysis import risk
 from mesalens.analysis._compare import MEASURES
+from mesalens.cli.identify import Identify
+from mesalens.cli.optimum import Optimum
+from mesalens.cli.options import read_options
+from mesalens.cli.train import Train
 from mesalens.models import Sinusoidal
 from mesalens.storage import save_arrays
 from mesalens.studies import STUDIES, study
@@ -590,11 +594,19 @@ def test_help_names_every_option_with_its_default_and_the_members_of_axes(capsys
         "--task.noise.growth",
         "5000",
         "0.001 (adam), 0.01 (sgd)",  # each class has its own default
-        "uniform (regression), gaussian (classification)",  # which the settings may replace
         "decay of the first moment, in [0, 1) (adam)",  # from the docstring
         "(near-risk); required",
     ):
         assert words in " ".join(out.split())
+
+
+def test_commands_have_the_same_task_unless_options_change_it():
+    words = ["--dim", "5", "--noise-variance", "0.25"]
+    optimum, train, identify = (
+        read_options(kind, "mesalens", [*first, *words]).task
+        for kind, *first in ((Optimum,), (Train,), (Identify, "a.py:learner"))
+    )
+    assert optimum == train == identify and optimum.covariates.kind == "gaussian"
 
 
 def test_a_crash_has_an_exit_code_of_its_own(monkeypatch, capsys):

@@ -26,8 +26,8 @@ POSITIONAL = "positional"
 WORDS = "words"
 """Marks a field that takes several words."""
 
-Use = tuple[FieldInfo, str, Any]
-"""A field of an option, the name of the class that has it, and its default there."""
+Use = tuple[FieldInfo, str]
+"""A field of an option, and the name of the class that has it."""
 
 
 class Command(Settings):
@@ -123,7 +123,7 @@ def parser_of(
     options: dict[str, list[Use]] = {}
     for path, use in _fields(command, foreign or {}):
         uses = options.setdefault(path, [])
-        if use[1] not in [owner for _, owner, _ in uses]:
+        if use[1] not in [owner for _, owner in uses]:
             uses.append(use)
     groups: dict[str, Any] = {"": parser}
     for path, uses in options.items():
@@ -145,23 +145,15 @@ def _fields(
     foreign: Mapping[str, str],
     prefix: str = "",
     owner: str = "",
-    defaults: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, Use]]:
-    """The fields of a model and of the settings in it, by their paths.
-
-    `defaults` are those that the settings around the model have for it.
-    """
+    """The fields of a model and of the settings in it, by their paths."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
-        default = (defaults or {}).get(name, field.get_default())
         if name != "kind":
-            yield path, (field, owner, default)
+            yield path, (field, owner)
         if axis := _axis(*field.metadata, field.annotation):
-            inner = default if isinstance(default, Mapping) else {}
             for kind in filter(None, (foreign.get(path), *AXES[axis].members)):
-                given = inner if inner.get("kind") == kind else None
-                member = settings_class(axis, kind)
-                yield from _fields(member, foreign, f"{path}.", kind, given)
+                yield from _fields(settings_class(axis, kind), foreign, f"{path}.", kind)
 
 
 def _axis(*types: Any) -> str | None:
@@ -195,11 +187,11 @@ def _add(group: Any, path: str, uses: list[Use]) -> None:
 
 def _help(uses: list[Use], axis: str | None) -> str:
     """What an option is, for which classes, its choices and its default."""
-    common = next((field.description for field, _, _ in uses if field.description), "")
-    parts = [_by_owner([(owner, _sentence(f.description or common)) for f, owner, _ in uses])]
+    common = next((field.description for field, _ in uses if field.description), "")
+    parts = [_by_owner([(owner, _sentence(f.description or common)) for f, owner in uses])]
     if axis:
         parts.append(f"one of {', '.join(AXES[axis].members)}")
-    defaults = [(owner, _shown(field, default)) for field, owner, default in uses]
+    defaults = [(owner, _shown(field)) for field, owner in uses]
     if len({text for _, text in defaults}) == 1:  # the classes are named once
         defaults = [("", defaults[0][1])]
     if shown := _by_owner([each for each in defaults if each[1]], ", "):
@@ -222,12 +214,11 @@ def _sentence(text: str) -> str:
     return head + text[1:].rstrip(".")
 
 
-def _shown(field: FieldInfo, default: Any) -> str:
+def _shown(field: FieldInfo) -> str:
     """A default in words; "" if it is None or off, or a positional argument is required."""
     if field.is_required():
         return "" if POSITIONAL in field.metadata else "required"
-    if isinstance(default, Mapping):
-        default = default.get("kind")
+    default = field.get_default()
     if isinstance(default, bool):
         return "on" if default else ""
     if isinstance(default, tuple) and all(isinstance(word, str) for word in default):

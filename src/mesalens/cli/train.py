@@ -30,11 +30,11 @@ from mesalens.training.sweeps import plan, steps_of
 
 class Train(Command, TrainingSettings):
     """Trains learners, by default one layer of linear self-attention, and saves settings, weights
-    and metrics in a folder.
+    in a folder. The task is by default that of `mesalens optimum` and `mesalens identify`.
 
       mesalens train --dim 5 --context-length 20 --seeds 8 --out runs/d5
       mesalens train --resume runs/d5 --steps 9000
-      mesalens train --layers 2 --covariates gaussian --out runs/two
+      mesalens train --layers 2 --covariates uniform --out runs/two
 
     The state of the training is saved every few seconds, and when the training is stopped. The same
     command, or `mesalens train --resume FOLDER`, continues from it and gives the same weights, bit
