@@ -28,7 +28,13 @@ from mesalens.cli.train import Train
 from mesalens.models import Sinusoidal
 from mesalens.storage import save_arrays
 from mesalens.studies import STUDIES, study
-from mesalens.theory import copying_transformer, one_step_risk, one_step_risk_from, task_moments
+from mesalens.theory import (
+    copying_transformer,
+    one_step_risk,
+    one_step_risk_from,
+    optimal_layer,
+    task_moments,
+)
 from mesalens.training import TrainingSettings, load_run
 
 pytest_plugins = ["small_training"]
@@ -106,6 +112,56 @@ def test_compare_prints_the_exact_risk_and_the_alignment(trained, capsys):
     assert len(descent["sensitivity_cosine"]["value"]) == 2
     best = result["best_descent"]["gradient_descent"]
     assert best["risk"] < best["null_risk"]
+
+
+def test_compare_puts_one_layer_beside_the_best_layer_too(trained, capsys):
+    _, out, _ = run(capsys, "compare", trained, "--prompts", 200, "--json")
+    result, best = json.loads(out), optimal_layer(load_run(trained)[0].exact_task())
+    assert list(result["references"]) == ["gradient_descent", "optimal_layer"]
+    assert result["optimal_layer"]["risk"] == pytest.approx(best.risk)
+    risks = (each["reference_risk"]["value"] for each in result["references"].values())
+    np.testing.assert_allclose(*risks, rtol=1e-5)  # here it is the step of descent
+    _, out, _ = run(capsys, "compare", trained, "--prompts", 200)
+    assert "which is one step of gradient descent: step size" in " ".join(out.split())
+    assert out.count("reference risk") == 1  # so that no table is shown twice
+    only = "--prompts", 200, "--reference", "optimal-layer"
+    _, out, _ = run(capsys, "compare", trained, *only)
+    assert "The best layer" in out and out.count("reference risk") == 1
+
+
+def test_the_best_layer_is_given_unasked_where_it_is_known_exactly_and_soon():
+    compare = importlib.import_module("mesalens.cli.compare")
+
+    def has(**given):
+        settings = TrainingSettings(**given)
+        return compare._has_optimum(settings, settings.initialise(random.key(0)))
+
+    assert has() and has(task={"covariates": "exponential"})
+    assert not has(task={"dim": 60})
+    assert not has(task={"functions": "cosine"})
+    assert not has(model={"layers": 2})
+    assert not has(model={"attention": "softmax"})
+    assert not has(model={"initial_weights": ((1.0,) * 10,)})
+
+
+def test_the_best_layer_has_a_table_of_its_own_where_it_is_no_step_with_one_size(tmp_path, capsys):
+    few = "--covariates", "exponential", "--out", tmp_path / "run"
+    assert run(capsys, "train", *SMALL, *few)[0] == 0
+    _, out, _ = run(capsys, "compare", tmp_path / "run", "--prompts", 200)
+    assert out.count("reference risk") == 2
+    assert "one step of preconditioned gradient descent" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("columns", [50, 100])
+def test_tables_respect_the_width_that_the_environment_states(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    compare = importlib.import_module("mesalens.cli.compare")
+    coordinates = {"reference": ["gd"], "measure": [*MEASURES], "seed": list(range(9))}
+    cells = xr.DataArray(0.1234, coordinates, list(coordinates))
+    compare._print(xr.Dataset({"value": cells, "standard_error": cells / 100}), {})
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= columns
+    assert out.count("0.123 ± 0.001") == 9 * len(MEASURES)  # no number is cut or broken
 
 
 @pytest.mark.parametrize(
@@ -261,7 +317,10 @@ def test_two_layers_on_interleaved_tokens_stand_beside_one_step_which_they_are_b
     np.testing.assert_allclose(descent["relative_difference"]["value"], 0, atol=1e-4)
 
 
-def test_the_table_of_a_sweep_over_two_settings_splits_no_word_and_has_160_columns(capsys):
+def test_the_table_of_a_sweep_over_two_settings_splits_no_word_and_has_160_columns(
+    capsys, monkeypatch
+):
+    monkeypatch.delenv("COLUMNS", raising=False)
     compare = importlib.import_module("mesalens.cli.compare")
     axes = {"learning_rate": [1e-3, 3e-3], "task.noise.variance": [0.1, 0.2], "seed": [0, 1]}
     names = [*MEASURES]
