@@ -205,6 +205,14 @@ def test_compare_takes_any_learner_by_name_and_parameters(trained, capsys):
     assert found == pytest.approx(float(expected.value), rel=1e-5)
 
 
+def test_compare_shows_how_a_parameter_that_is_missing_is_given(trained, capsys):
+    code, _, err = run(capsys, "compare", trained, "--reference", "ridge")
+    assert code == 2 and "--reference ridge penalty=1." in err
+    words = "--reference", "kernel-ridge", "penalty=0.5"
+    code, _, err = run(capsys, "compare", trained, *words)
+    assert code == 2 and "kernel-ridge penalty=0.5 bandwidth=1." in err
+
+
 @pytest.mark.slow
 def test_train_reads_matrices_from_files_and_compare_puts_deep_layers_beside_descent_from_the_same_start(
     tmp_path, capsys
@@ -489,6 +497,13 @@ WRONG = [
     (("train", "--objective", "cross-entropy"), "classes"),
     (("train", "--task.covariates", "nothing.py:Law"), "nothing.py:Law"),
     (("train", "--task.covariates", "mesalens.learners:Ridge"), "Ridge .* Covariates"),
+    (("train", "--task.covariates.df", 7), "mean --task.covariates.degrees-of-freedom\\?$"),
+    (("train", "--task.covariates.scael", 7), "mean --task.covariates.scale"),
+    (("train", "--task.covariates.foo", 7), "can be covariance, degrees-of-freedom, .*shape"),
+    (("train", "--functions", "cosin"), "mean cosine or sine or constant\\?$"),
+    (("train", "--covariates", "xgboots:Law"), "no package 'xgboots' here; install it"),
+    (("train", "--covariates", "mesalens.taks:Law"), "no module 'taks'; did you mean tasks"),
+    (("train", "--covariates", "mesalens.tasks:Gausian"), "no 'Gausian'; did you mean Gaussian"),
     (("train", "--device", "abacus"), "device .* 'abacus'"),
     (("train", "--device", ""), "device"),
     (("train", "--memory", -1), "memory .* -1"),

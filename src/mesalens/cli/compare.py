@@ -87,6 +87,7 @@ class Compare(Command):
                 best |= found
             else:
                 content = {"kind": name} | dict(pair.split("=", 1) for pair in pairs)
+                _require_parameters(name, content)
                 references[" ".join([name, *pairs])] = kinds.build(
                     "learner", content, dim=task.dim, outputs=task.outputs, key=random.key(0)
                 )
@@ -110,6 +111,15 @@ def _split(words: tuple[str, ...]) -> list[list[str]]:
         else:
             raise InputError(f"{word} needs a learner before it, such as ridge penalty=1.")
     return references
+
+
+def _require_parameters(name: str, given: Mapping[str, str]) -> None:
+    """Raises `ValueError` if a parameter without a default is not given, and shows how to."""
+    fields = kinds.settings_class("learner", name).model_fields
+    if missing := [each for each, field in fields.items() if field.is_required()]:
+        example = " ".join(f"{each}={given.get(each, 1)}" for each in missing)
+        if not set(missing) <= given.keys():
+            raise InputError(f"{name} needs parameters, for example --reference {name} {example}.")
 
 
 def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[str, Descent]:

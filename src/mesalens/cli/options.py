@@ -6,6 +6,7 @@ that the user gives. Values are read as strings here, and checked by the setting
 """
 
 import argparse
+import difflib
 import inspect
 import textwrap
 import typing
@@ -96,12 +97,33 @@ def read_options(command: type[Command], prog: str, arguments: list[str]) -> Com
     if rest:
         name = rest[0].partition("=")[0]
         if name.startswith("--"):
-            known = parser._option_string_actions
-            # People remember the last part of a path
-            alike = [option for option in known if option.rpartition(".")[2] == name.lstrip("-")]
-            one_of("option", name, alike or known)
+            _refuse(name, list(parser._option_string_actions))
         raise InputError(f"unexpected argument {rest[0]!r}; see {prog} --help.")
     return command.read(nested(dict(sorted(vars(given).items()))))
+
+
+def _refuse(name: str, known: list[str]) -> typing.NoReturn:
+    """Says that there is no such option, and which ones were perhaps meant."""
+    part, _, last = name.rpartition(".")
+    # People remember the last part of a path
+    alike = [option for option in known if option.rpartition(".")[2] == name.lstrip("-")]
+    of_part = [option for option in known if part and option.rpartition(".")[0] == part]
+    ends = {option.rpartition(".")[2]: option for option in of_part}
+    near = [*filter(lambda end: _shortens(last, end), ends)]
+    near += difflib.get_close_matches(last, [end for end in ends if end not in near], cutoff=0.5)
+    if alike or not of_part:
+        one_of("option", name, alike or known)
+    if near:
+        options = " or ".join(ends[end] for end in near)
+        raise InputError(f"there is no option {name!r}; did you mean {options}?")
+    shown = ", ".join(sorted(ends))
+    raise InputError(f"there is no option {name!r}; after {part}. there can be {shown}.")
+
+
+def _shortens(short: str, name: str) -> bool:
+    """Whether these are letters of a name in their order, from its first, as in "df"."""
+    letters = iter(name)
+    return short[:1] == name[:1] and all(letter in letters for letter in short)
 
 
 def parser_of(
