@@ -91,6 +91,32 @@ def test_train_keeps_settings_weights_and_metrics(trained):
     np.testing.assert_array_equal(fresh.learners.weights.P, training.learners.weights.P)
 
 
+EXACT = ("--dim", 2, "--context-length", 5, "--objective", "population", "--batch-size", 4)
+
+
+def test_train_says_how_far_above_the_optimum_a_seed_ended(tmp_path, capsys):
+    near = "--stop", "near-optimum", "--every", 1, "--steps", 3, "--seeds", 2
+    _, out, _ = run(capsys, "train", *EXACT, *near, "--out", tmp_path / "few")
+    excess = load_run(tmp_path / "few")[1].metrics.excess_risk.isel(step=-1).values
+    seeds = ", ".join(f"seed {seed} by {100 * each:.3g}%" for seed, each in enumerate(excess))
+    assert f"above the optimum: {seeds}; give more --steps or another --init-scale." in out
+    loose = *near, "--stop.tolerance", 10
+    _, out, _ = run(capsys, "train", *EXACT, *loose, "--out", tmp_path / "reached")
+    assert "converged: 2 of 2 seeds" in out and "above the optimum" not in out
+    assert "plateau" not in out
+
+
+def test_train_says_that_a_flat_loss_can_be_a_plateau(trained):
+    lines = importlib.import_module("mesalens.cli.train")._endings
+    metrics = load_run(trained)[1].metrics
+    metrics = metrics.assign_coords(ending=("seed", ["converged", "diverged"]))
+    assert lines(metrics, "flat") == [
+        "converged: 1 of 2 seeds, after steps [20]; a loss can be flat on a plateau too",
+        "diverged: 1 of 2 seeds, after steps [20]",
+    ]
+    assert lines(metrics, "near-risk")[0] == "converged: 1 of 2 seeds, after steps [20]"
+
+
 def test_train_reads_settings_from_a_file_and_options_change_them(trained, tmp_path, capsys):
     file = trained / "settings.json"
     code, _, _ = run(capsys, "train", "--config", file, "--steps", 10, "--out", tmp_path / "again")

@@ -3,7 +3,7 @@
 import functools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ from mesalens.storage import load_dataset
 from mesalens.training import TrainingSettings, run_folder
 from mesalens.training.checkpoint import report_rest, steps_done
 from mesalens.training.sweeps import plan, steps_of
+
+
+FLAT = ("converged", "flat")
+"""The ending of a run, and the rule, that may be those of a plateau."""
 
 
 class Train(Command, TrainingSettings):
@@ -156,10 +160,8 @@ class Train(Command, TrainingSettings):
             return
         losses = ", ".join(f"{loss:.4g}" for loss in last.values)
         print(f"loss of the last {min(self.every, self.steps)} steps: {losses}")
-        for ending in ("converged", "diverged"):
-            runs = metrics.steps_taken.values[metrics.ending.values == ending].tolist()
-            if runs:
-                print(f"{ending}: {len(runs)} of {self.seeds} seeds, after steps {runs}")
+        for line in _endings(metrics, self.stop.kind):
+            print(line)
         print(f"The run: {self.folder}. Next: mesalens compare {self.folder}")
 
 
@@ -180,6 +182,32 @@ class Sweep(Train):
         if not self.vary:
             raise InputError("sweep needs --vary, such as --vary learning_rate=1e-3,3e-3.")
         return super().__call__()
+
+
+def _endings(metrics: xr.Dataset, stop: str) -> list[str]:
+    """How the seeds ended, and what to do about those that did not reach the optimum."""
+    lines = []
+    for ending in ("converged", "diverged"):
+        runs = metrics.steps_taken.values[metrics.ending.values == ending].tolist()
+        # The loss alone cannot tell a plateau from the end
+        doubt = "; a loss can be flat on a plateau too" if (ending, stop) == FLAT else ""
+        if runs:
+            seeds = metrics.sizes["seed"]
+            lines.append(f"{ending}: {len(runs)} of {seeds} seeds, after steps {runs}{doubt}")
+    if "excess_risk" in metrics:
+        above = metrics.excess_risk.isel(step=-1)[metrics.ending.values == "all steps"]
+        seeds = [f"seed {seed} by {100 * excess:.3g}%" for seed, excess in _pairs(above)]
+        if seeds:
+            lines.append(
+                f"above the optimum: {', '.join(seeds)}; give more --steps or another --init-scale. "
+                "A risk that stands still is a plateau (docs: theory/plateaus)."
+            )
+    return lines
+
+
+def _pairs(values: xr.DataArray) -> Iterator[tuple[int, float]]:
+    """Seeds with their values."""
+    return zip(values.seed.values.tolist(), values.values.tolist(), strict=True)
 
 
 def _draw(metrics: xr.Dataset, folder: Path) -> None:
