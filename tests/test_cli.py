@@ -677,6 +677,12 @@ def test_words_that_are_no_command_are_wrong_input(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_explore_says_how_to_open_the_page(tmp_path, capsys):
+    code, out, _ = run(capsys, "explore", "--out", tmp_path / "page")
+    assert code == 0
+    assert out == f"The page: {tmp_path / 'page' / 'index.html'}. Open it in a browser.\n"
+
+
 def test_without_arguments_the_commands_are_listed(capsys):
     code, out, _ = run(capsys)
     assert code == 0 and all(name in out for name in ("list", "reproduce", "train", "compare"))
@@ -696,8 +702,10 @@ def test_help_names_every_option_with_its_default_and_the_members_of_axes(capsys
         "0.001 (adam), 0.01 (sgd)",  # each class has its own default
         "decay of the first moment, in [0, 1) (adam)",  # from the docstring
         "(near-risk); required",
+        "a class of yours can be given as file.py:Name",
     ):
         assert words in " ".join(out.split())
+    assert "file.py:Name" not in run(capsys, "list", "--help")[1]
 
 
 def test_commands_have_the_same_task_unless_options_change_it():
@@ -871,6 +879,7 @@ def test_optimum_in_words(capsys):
     for words in (
         "one step of gradient descent",
         "step size",
+        "½ Σᵢ (w·xᵢ − yᵢ)²",
         "risk",
         "predicting zero",
         "Bayes risk",

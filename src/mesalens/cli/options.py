@@ -27,6 +27,12 @@ POSITIONAL = "positional"
 WORDS = "words"
 """Marks a field that takes several words."""
 
+OWN_CLASSES = (
+    "Where an option takes a KIND, a class of yours can be given as file.py:Name or module:Name; its "
+    "parameters are then options too."
+)
+"""The end of the help of commands whose parts are chosen by name."""
+
 Use = tuple[FieldInfo, str]
 """A field of an option, and the name of the class that has it."""
 
@@ -142,6 +148,8 @@ def parser_of(
         argument_default=argparse.SUPPRESS,
         formatter_class=_Help,
     )
+    if any(_axis(*field.metadata, field.annotation) for field in command.model_fields.values()):
+        parser.epilog = OWN_CLASSES
     options: dict[str, list[Use]] = {}
     for path, use in _fields(command, foreign or {}):
         uses = options.setdefault(path, [])
