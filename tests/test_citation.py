@@ -239,7 +239,7 @@ def test_the_command_lists_what_can_be_cited(capsys):
     }
     assert cli.main(["cite", "--list", "--json"]) == 0
     (_, *groups) = json.loads(capsys.readouterr().out).values()
-    assert set(sum(groups, [])) == {*ENTRIES, *SOURCES, *UNSOURCED}
+    assert {name for group in groups for name in group} == {*ENTRIES, *SOURCES, *UNSOURCED}
     assert cli.main(["cite"]) == 0
     out, err = capsys.readouterr()
     assert out == mesalens.citation() and "mesalens cite --list" in err

@@ -28,8 +28,8 @@ WORDS = "words"
 """Marks a field that takes several words."""
 
 OWN_CLASSES = (
-    "Where an option takes a KIND, a class of yours can be given as file.py:Name or module:Name; its "
-    "parameters are then options too."
+    "Where an option takes a KIND, a class of yours can be given as file.py:Name or module:Name; "
+    "its parameters are then options too."
 )
 """The end of the help of commands whose parts are chosen by name."""
 

@@ -27,7 +27,6 @@ from mesalens.training import TrainingSettings, run_folder
 from mesalens.training.checkpoint import report_rest, steps_done
 from mesalens.training.sweeps import plan, steps_of
 
-
 FLAT = ("converged", "flat")
 """The ending of a run, and the rule, that may be those of a plateau."""
 
@@ -199,8 +198,8 @@ def _endings(metrics: xr.Dataset, stop: str) -> list[str]:
         seeds = [f"seed {seed} by {100 * excess:.3g}%" for seed, excess in _pairs(above)]
         if seeds:
             lines.append(
-                f"above the optimum: {', '.join(seeds)}; give more --steps or another --init-scale. "
-                "A risk that stands still is a plateau (docs: theory/plateaus)."
+                f"above the optimum: {', '.join(seeds)}; give more --steps or another "
+                "--init-scale. A risk that stands still is a plateau: see the docs, theory/plateaus."
             )
     return lines
 
