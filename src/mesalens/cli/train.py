@@ -198,8 +198,8 @@ def _endings(metrics: xr.Dataset, stop: str) -> list[str]:
         seeds = [f"seed {seed} by {100 * excess:.3g}%" for seed, excess in _pairs(above)]
         if seeds:
             lines.append(
-                f"above the optimum: {', '.join(seeds)}; give more --steps or another "
-                "--init-scale. A risk that stands still is a plateau: see the docs, theory/plateaus."
+                f"above the optimum: {', '.join(seeds)}; give more --steps or another --init-scale."
+                " A risk that stands still is a plateau (docs: theory/plateaus)."
             )
     return lines
 
@@ -218,7 +218,11 @@ def _draw(metrics: xr.Dataset, folder: Path) -> None:
 
 
 def _table(last: xr.DataArray, axes: list[Any]) -> Table:
-    table = Table(*map(str, axes), "median loss", "least, greatest", "converged", "diverged")
+    table = Table()
+    for name in map(str, axes):
+        table.add_column(name, min_width=len(name))  # the names of settings are never cut
+    for name in ("median loss", "least, greatest", "converged", "diverged"):
+        table.add_column(name)
     for point in last.stack(point=axes).transpose("point", "seed"):
         endings = point.ending.values.tolist()
         table.add_row(
