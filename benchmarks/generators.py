@@ -33,10 +33,13 @@ UNROLLED = "unrolled"
 GENERATORS = {UNROLLED: random.key(0, "threefry")} | {
     name: jax.random.key(0, impl=name) for name in ("threefry2x32", "rbg", "unsafe_rbg")
 }
+UNIFORM = {"covariates": {"kind": "uniform", "scale": 0.5}}
 CASES = {
-    "L = 1, n = 10, batch 2048": TrainingSettings(),
-    "L = 1, n = 200, batch 256": TrainingSettings(task={"context_length": 200}, batch_size=256),
-    "L = 5, n = 10, batch 2048": TrainingSettings(model={"layers": 5}),
+    "L = 1, n = 10, batch 2048": TrainingSettings(task=UNIFORM),
+    "L = 1, n = 200, batch 256": TrainingSettings(
+        task={**UNIFORM, "context_length": 200}, batch_size=256
+    ),
+    "L = 5, n = 10, batch 2048": TrainingSettings(task=UNIFORM, model={"layers": 5}),
     "L = 1, n = 10, batch 2048, Gaussian inputs": TrainingSettings(
         task={"covariates": {"kind": "gaussian", "scale": 0.5}}
     ),

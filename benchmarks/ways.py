@@ -50,6 +50,8 @@ class Cell(NamedTuple):
         if self.drawn:
             scale = (10 / self.context_length) ** 0.5
             task |= {"covariates": {"kind": "gaussian", "scale": scale}, "condensed": True}
+        else:
+            task["covariates"] = {"kind": "uniform", "scale": 0.5}  # those of textbook.py
         return TrainingSettings(
             task=task,
             model={"layers": self.layers},

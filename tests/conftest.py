@@ -13,6 +13,7 @@ FLAGS = (
 )
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # every core has a worker
+os.environ.pop("COLUMNS", None)  # pytest-xdist states 80; without it and a terminal there are 160
 os.environ.setdefault("MESALENS_PROGRAMS", "off")  # nothing of the tests stays in the user's cache
 gc.set_threshold(
     200_000, 50, 100

@@ -27,6 +27,7 @@ from mesalens.adapters import NumpyLearner, PromptFunction, _sklearn, as_learner
 from mesalens.analysis import (
     accuracy,
     alignment,
+    compare,
     risk,
     risks,
     risks_under_shift,
@@ -201,6 +202,14 @@ def test_what_it_cannot_do_is_said(make, named):
     with pytest.raises(InputError, match=named) as caught:
         make()
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("measure", [risk, compare, alignment])
+def test_an_estimator_that_is_no_learner_yet_gets_a_sentence(measure, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    subjects = [TheirRidge()] + [Ridge(1.0)] * (measure is not risk)
+    with pytest.raises(InputError, match=r"Ridge .*mesalens\.adapters\.as_learner"):
+        measure(*subjects, TASK, random.key(0), prompts=10)
 
 
 def test_a_learner_needs_a_function(monkeypatch):

@@ -1,6 +1,7 @@
 """References stand once, in references.bib; all that cites them agrees with it."""
 
 import html
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +14,16 @@ from test_page import content
 
 import mesalens
 from mesalens import InputError, cli
-from mesalens._citation import SOURCES
+from mesalens._citation import SOURCES, UNSOURCED
 from mesalens.atlas import Study
 from mesalens.atlas.page import page
 from mesalens.atlas.report import SavedReport
 from mesalens.identification import Identification, ProcedureIdentification
 from mesalens.identification.report import WORDS
+from mesalens.manifest import write_manifest
 from mesalens.names import AXES
 from mesalens.studies import STUDIES, study
+from mesalens.training import TrainingSettings, save_run
 
 ROOT = Path(__file__).parents[1]
 VENUES = {
@@ -212,4 +215,81 @@ def test_the_page_of_a_report_has_the_entries():
 
 def test_the_command_prints_what_the_function_returns(capsys):
     assert cli.main(["cite", "lasso"]) == 0
-    assert capsys.readouterr().out == mesalens.citation("lasso")
+    assert capsys.readouterr() == (mesalens.citation("lasso"), "")
+
+
+def test_every_algorithm_can_be_cited_or_has_no_paper(capsys):
+    algorithms = {*AXES["learner"].members, *WORDS}
+    assert algorithms <= {*SOURCES, *UNSOURCED} and set(UNSOURCED) <= algorithms
+    assert not set(SOURCES) & set(UNSOURCED)
+    assert {book for book in UNSOURCED.values() if book} <= set(ENTRIES)
+    assert cli.main(["cite", "ridge", "lasso"]) == 0
+    out, err = capsys.readouterr()
+    assert out == mesalens.citation("lasso") == mesalens.citation("ridge", "lasso")
+    assert "no paper to cite for ridge; textbooks have it, such as hastie-2009" in err
+    assert cli.main(["cite", "momentum"]) == 0
+    assert capsys.readouterr().err.endswith("there is no paper to cite for momentum.\n")
+
+
+def test_the_command_lists_what_can_be_cited(capsys):
+    assert cli.main(["cite", "--list"]) == 0
+    listed = set(capsys.readouterr().out.split("\n  "))
+    assert {"all", "lasso", "ridge", "wu-2024", "identification"} <= {
+        each.split()[0] for each in listed
+    }
+    assert cli.main(["cite", "--list", "--json"]) == 0
+    (_, *groups) = json.loads(capsys.readouterr().out).values()
+    assert {name for group in groups for name in group} == {*ENTRIES, *SOURCES, *UNSOURCED}
+    assert cli.main(["cite"]) == 0
+    out, err = capsys.readouterr()
+    assert out == mesalens.citation() and "mesalens cite --list" in err
+    assert cli.main(["cite", "--list", "lasso"]) == 2
+
+
+def test_the_command_cites_the_study_in_a_file(capsys):
+    file = Path(__file__).with_name("small_study.py")
+    assert cli.main(["cite", str(file)]) == 0
+    assert capsys.readouterr().out == mesalens.citation(study(str(file)))
+
+
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [
+        ({"references": ["identification", "lasso"]}, ("identification", "lasso")),
+        ({"name": "lasso", "set": []}, ("identification", "lasso")),  # as mesalens 0.2.0 has it
+        (
+            {"name": None, "set": [{"name": "ridge"}, {"name": "lasso"}]},
+            ("identification", "lasso"),
+        ),
+        (
+            {"name": None, "set": [], "confidence_set": ["zero"], "nearest": {"name": "lasso"}},
+            ("identification", "confidence-set", "lasso"),
+        ),
+    ],
+)
+def test_the_command_cites_what_an_identification_rests_on(found, names, tmp_path, capsys):
+    (tmp_path / "identification.json").write_text(json.dumps(found))
+    write_manifest(tmp_path, "identification", {})
+    assert cli.main(["cite", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == mesalens.citation(*names)
+
+
+def test_the_command_cites_what_a_run_and_a_report_rest_on(tmp_path, capsys):
+    settings = TrainingSettings(task={"dim": 2}, steps=2, batch_size=4, every=1)
+    save_run(tmp_path / "run", settings, settings.train())
+    assert cli.main(["cite", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == mesalens.citation("linear-transformer")
+    saved = content()
+    saved["studies"][0]["study"] = "ahn-2024"
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "verdicts.json").write_text(json.dumps(saved))
+    write_manifest(tmp_path / "report", "report", {})
+    assert cli.main(["cite", str(tmp_path / "report")]) == 0
+    assert capsys.readouterr().out == mesalens.citation("ahn-2024")
+
+
+def test_a_folder_without_results_gets_a_sentence(tmp_path, capsys):
+    assert cli.main(["cite", str(tmp_path)]) == 2
+    assert "no finished results" in capsys.readouterr().err
+    assert cli.main(["cite", "reports/nowhere"]) == 2
+    assert "there is no folder reports/nowhere" in capsys.readouterr().err

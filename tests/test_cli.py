@@ -21,10 +21,20 @@ import mesalens
 from mesalens import GradientDescent, Ridge, cli, random
 from mesalens.analysis import risk
 from mesalens.analysis._compare import MEASURES
+from mesalens.cli.identify import Identify
+from mesalens.cli.optimum import Optimum
+from mesalens.cli.options import read_options
+from mesalens.cli.train import Train
 from mesalens.models import Sinusoidal
 from mesalens.storage import save_arrays
 from mesalens.studies import STUDIES, study
-from mesalens.theory import copying_transformer, one_step_risk, one_step_risk_from, task_moments
+from mesalens.theory import (
+    copying_transformer,
+    one_step_risk,
+    one_step_risk_from,
+    optimal_layer,
+    task_moments,
+)
 from mesalens.training import TrainingSettings, load_run
 
 pytest_plugins = ["small_training"]
@@ -81,6 +91,32 @@ def test_train_keeps_settings_weights_and_metrics(trained):
     np.testing.assert_array_equal(fresh.learners.weights.P, training.learners.weights.P)
 
 
+EXACT = ("--dim", 2, "--context-length", 5, "--objective", "population", "--batch-size", 4)
+
+
+def test_train_says_how_far_above_the_optimum_a_seed_ended(tmp_path, capsys):
+    near = "--stop", "near-optimum", "--every", 1, "--steps", 3, "--seeds", 2
+    _, out, _ = run(capsys, "train", *EXACT, *near, "--out", tmp_path / "few")
+    excess = load_run(tmp_path / "few")[1].metrics.excess_risk.isel(step=-1).values
+    seeds = ", ".join(f"seed {seed} by {100 * each:.3g}%" for seed, each in enumerate(excess))
+    assert f"above the optimum: {seeds}; give more --steps or another --init-scale." in out
+    loose = *near, "--stop.tolerance", 10
+    _, out, _ = run(capsys, "train", *EXACT, *loose, "--out", tmp_path / "reached")
+    assert "converged: 2 of 2 seeds" in out and "above the optimum" not in out
+    assert "plateau" not in out
+
+
+def test_train_says_that_a_flat_loss_can_be_a_plateau(trained):
+    lines = importlib.import_module("mesalens.cli.train")._endings
+    metrics = load_run(trained)[1].metrics
+    metrics = metrics.assign_coords(ending=("seed", ["converged", "diverged"]))
+    assert lines(metrics, "flat") == [
+        "converged: 1 of 2 seeds, after steps [20]; a loss can be flat on a plateau too",
+        "diverged: 1 of 2 seeds, after steps [20]",
+    ]
+    assert lines(metrics, "near-risk")[0] == "converged: 1 of 2 seeds, after steps [20]"
+
+
 def test_train_reads_settings_from_a_file_and_options_change_them(trained, tmp_path, capsys):
     file = trained / "settings.json"
     code, _, _ = run(capsys, "train", "--config", file, "--steps", 10, "--out", tmp_path / "again")
@@ -102,6 +138,56 @@ def test_compare_prints_the_exact_risk_and_the_alignment(trained, capsys):
     assert len(descent["sensitivity_cosine"]["value"]) == 2
     best = result["best_descent"]["gradient_descent"]
     assert best["risk"] < best["null_risk"]
+
+
+def test_compare_puts_one_layer_beside_the_best_layer_too(trained, capsys):
+    _, out, _ = run(capsys, "compare", trained, "--prompts", 200, "--json")
+    result, best = json.loads(out), optimal_layer(load_run(trained)[0].exact_task())
+    assert list(result["references"]) == ["gradient_descent", "optimal_layer"]
+    assert result["optimal_layer"]["risk"] == pytest.approx(best.risk)
+    risks = (each["reference_risk"]["value"] for each in result["references"].values())
+    np.testing.assert_allclose(*risks, rtol=1e-5)  # here it is the step of descent
+    _, out, _ = run(capsys, "compare", trained, "--prompts", 200)
+    assert "which is one step of gradient descent: step size" in " ".join(out.split())
+    assert out.count("reference risk") == 1  # so that no table is shown twice
+    only = "--prompts", 200, "--reference", "optimal-layer"
+    _, out, _ = run(capsys, "compare", trained, *only)
+    assert "The best layer" in out and out.count("reference risk") == 1
+
+
+def test_the_best_layer_is_given_unasked_where_it_is_known_exactly_and_soon():
+    compare = importlib.import_module("mesalens.cli.compare")
+
+    def has(**given):
+        settings = TrainingSettings(**given)
+        return compare._has_optimum(settings, settings.initialise(random.key(0)))
+
+    assert has() and has(task={"covariates": "exponential"})
+    assert not has(task={"dim": 60})
+    assert not has(task={"functions": "cosine"})
+    assert not has(model={"layers": 2})
+    assert not has(model={"attention": "softmax"})
+    assert not has(model={"initial_weights": ((1.0,) * 10,)})
+
+
+def test_the_best_layer_has_a_table_of_its_own_where_it_is_no_step_with_one_size(tmp_path, capsys):
+    few = "--covariates", "exponential", "--out", tmp_path / "run"
+    assert run(capsys, "train", *SMALL, *few)[0] == 0
+    _, out, _ = run(capsys, "compare", tmp_path / "run", "--prompts", 200)
+    assert out.count("reference risk") == 2
+    assert "one step of preconditioned gradient descent" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("columns", [50, 100])
+def test_tables_respect_the_width_that_the_environment_states(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    compare = importlib.import_module("mesalens.cli.compare")
+    coordinates = {"reference": ["gd"], "measure": [*MEASURES], "seed": list(range(9))}
+    cells = xr.DataArray(0.1234, coordinates, list(coordinates))
+    compare._print(xr.Dataset({"value": cells, "standard_error": cells / 100}), {})
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= columns
+    assert out.count("0.123 ± 0.001") == 9 * len(MEASURES)  # no number is cut or broken
 
 
 @pytest.mark.parametrize(
@@ -143,6 +229,14 @@ def test_compare_takes_any_learner_by_name_and_parameters(trained, capsys):
     expected = risk(Ridge(0.5), settings.sampled_task(), key, prompts=2000)
     found = references["ridge penalty=0.5"]["reference_risk"]["value"][1]
     assert found == pytest.approx(float(expected.value), rel=1e-5)
+
+
+def test_compare_shows_how_a_parameter_that_is_missing_is_given(trained, capsys):
+    code, _, err = run(capsys, "compare", trained, "--reference", "ridge")
+    assert code == 2 and "--reference ridge penalty=1." in err
+    words = "--reference", "kernel-ridge", "penalty=0.5"
+    code, _, err = run(capsys, "compare", trained, *words)
+    assert code == 2 and "kernel-ridge penalty=0.5 bandwidth=1." in err
 
 
 @pytest.mark.slow
@@ -257,7 +351,10 @@ def test_two_layers_on_interleaved_tokens_stand_beside_one_step_which_they_are_b
     np.testing.assert_allclose(descent["relative_difference"]["value"], 0, atol=1e-4)
 
 
-def test_the_table_of_a_sweep_over_two_settings_splits_no_word_and_has_160_columns(capsys):
+def test_the_table_of_a_sweep_over_two_settings_splits_no_word_and_has_160_columns(
+    capsys, monkeypatch
+):
+    monkeypatch.delenv("COLUMNS", raising=False)
     compare = importlib.import_module("mesalens.cli.compare")
     axes = {"learning_rate": [1e-3, 3e-3], "task.noise.variance": [0.1, 0.2], "seed": [0, 1]}
     names = [*MEASURES]
@@ -426,6 +523,13 @@ WRONG = [
     (("train", "--objective", "cross-entropy"), "classes"),
     (("train", "--task.covariates", "nothing.py:Law"), "nothing.py:Law"),
     (("train", "--task.covariates", "mesalens.learners:Ridge"), "Ridge .* Covariates"),
+    (("train", "--task.covariates.df", 7), "mean --task.covariates.degrees-of-freedom\\?$"),
+    (("train", "--task.covariates.scael", 7), "mean --task.covariates.scale"),
+    (("train", "--task.covariates.foo", 7), "can be covariance, degrees-of-freedom, .*shape"),
+    (("train", "--functions", "cosin"), "mean cosine or sine or constant\\?$"),
+    (("train", "--covariates", "xgboots:Law"), "no package 'xgboots' here; install it"),
+    (("train", "--covariates", "mesalens.taks:Law"), "no module 'taks'; did you mean tasks"),
+    (("train", "--covariates", "mesalens.tasks:Gausian"), "no 'Gausian'; did you mean Gaussian"),
     (("train", "--device", "abacus"), "device .* 'abacus'"),
     (("train", "--device", ""), "device"),
     (("train", "--memory", -1), "memory .* -1"),
@@ -573,6 +677,12 @@ def test_words_that_are_no_command_are_wrong_input(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_explore_says_how_to_open_the_page(tmp_path, capsys):
+    code, out, _ = run(capsys, "explore", "--out", tmp_path / "page")
+    assert code == 0
+    assert out == f"The page: {tmp_path / 'page' / 'index.html'}. Open it in a browser.\n"
+
+
 def test_without_arguments_the_commands_are_listed(capsys):
     code, out, _ = run(capsys)
     assert code == 0 and all(name in out for name in ("list", "reproduce", "train", "compare"))
@@ -590,11 +700,21 @@ def test_help_names_every_option_with_its_default_and_the_members_of_axes(capsys
         "--task.noise.growth",
         "5000",
         "0.001 (adam), 0.01 (sgd)",  # each class has its own default
-        "uniform (regression), gaussian (classification)",  # which the settings may replace
         "decay of the first moment, in [0, 1) (adam)",  # from the docstring
         "(near-risk); required",
+        "a class of yours can be given as file.py:Name",
     ):
         assert words in " ".join(out.split())
+    assert "file.py:Name" not in run(capsys, "list", "--help")[1]
+
+
+def test_commands_have_the_same_task_unless_options_change_it():
+    words = ["--dim", "5", "--noise-variance", "0.25"]
+    optimum, train, identify = (
+        read_options(kind, "mesalens", [*first, *words]).task
+        for kind, *first in ((Optimum,), (Train,), (Identify, "a.py:learner"))
+    )
+    assert optimum == train == identify and optimum.covariates.kind == "gaussian"
 
 
 def test_a_crash_has_an_exit_code_of_its_own(monkeypatch, capsys):
@@ -759,6 +879,7 @@ def test_optimum_in_words(capsys):
     for words in (
         "one step of gradient descent",
         "step size",
+        "½ Σᵢ (w·xᵢ − yᵢ)²",
         "risk",
         "predicting zero",
         "Bayes risk",

@@ -376,7 +376,12 @@ def distracted(count):
         ),
         (lambda: CondensedTask(task_of(9).functions), "task.*RegressionTask"),
         (lambda: random.chi_squared(random.key(0), 0.0, (2,)), "degrees"),
-        (lambda: TrainingSettings(task={"condensed": True}).sampled_task(), "Uniform"),
+        (
+            lambda: TrainingSettings(
+                task={"condensed": True, "covariates": "uniform"}
+            ).sampled_task(),
+            "Uniform",
+        ),
     ],
 )
 def test_bad_input_gets_a_sentence(make, sentence, monkeypatch):

@@ -21,6 +21,7 @@ import pytest
 from mesalens.cli import main
 from mesalens.cli._main import COMMANDS
 from mesalens.cli.options import read_options
+from mesalens.names import AXES
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs" / "pages").rglob("*.md"))
@@ -176,6 +177,29 @@ def test_what_a_document_points_to_is_there(document):
             assert f"\n## {target[1:]}\n" in text(document).lower(), target
         elif not target.startswith(("https://", "http://")):
             assert (ROOT / target.partition("#")[0]).exists(), target
+
+
+def test_the_guide_to_extending_has_every_name_of_every_axis_and_no_other():
+    tables = text("docs/pages/guides/extending.md").split("Their members, by name:")[1]
+    rows = dict(re.findall(r"^\| (`.*?`) \| (`.*`) \|$", tables, re.MULTILINE))
+    axis_of = {"model": "learner", "first_attention": "attention"}
+    found = {
+        axis_of.get(name, name): re.findall("`(.*?)`", names)
+        for row, names in rows.items()
+        for name in re.findall("`(.*?)`", row)
+        if name in AXES or name in axis_of
+    }
+    assert {axis: sorted(names) for axis, names in found.items()} == {
+        axis: sorted(AXES[axis].members) for axis in AXES
+    }
+
+
+@pytest.mark.parametrize(
+    ("heading", "axis"), [("## Objectives", "objective"), ("## When a run stops", "stop")]
+)
+def test_the_guide_to_training_has_every_objective_and_every_rule(heading, axis):
+    section = text("docs/pages/guides/training.md").split(heading)[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w[\w-]+)` \|", section, re.MULTILINE) == [*AXES[axis].members]
 
 
 @pytest.mark.parametrize("document", ["docs/pages/guides/own-study.md"])

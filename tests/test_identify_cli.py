@@ -1,5 +1,6 @@
 """`mesalens identify`: the commands of the documentation, what they print and keep, and bad input."""
 
+import html
 import json
 import os
 import signal
@@ -188,6 +189,8 @@ def test_it_says_what_was_found_and_keeps_a_page(folder, brief, capsys):
     assert kept["name"] == "ridge"
     page = (folder / "answer" / "index.html").read_text()
     assert "@misc{mesalens," in page and "@article{schuirmann-1987," in page
+    assert cli.main(["cite", "answer"]) == 0
+    assert capsys.readouterr().out.strip() in html.unescape(page)
     code, _, err = run(capsys, "my_model.py:predict", *SMALL, "--out", "answer")
     assert code == 2 and "answer" in err
 

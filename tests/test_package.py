@@ -142,6 +142,22 @@ def test_the_hooks_before_a_commit_are_the_linters_of_make_lint():
     assert hooks == recipe.replace("\t", "").splitlines()
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "near"),
+    [("theory", "optimal_layr", "optimal_layer"), ("tasks", "Gausian", "Gaussian")],
+)
+def test_a_public_name_that_is_mistyped_is_an_error_with_the_names_that_are_like_it(
+    place, name, near
+):
+    package = getattr(mesalens, place)
+    with pytest.raises(AttributeError, match=f"{place} .*'{name}'; did you mean {near}") as caught:
+        getattr(package, name)
+    assert caught.value.obj is None  # so that Python suggests nothing once more
+    with pytest.raises(AttributeError, match=r"no attribute 'theori'; did you mean theory\?"):
+        mesalens.theori  # noqa: B018
+    assert not hasattr(mesalens, "_repr_html_")
+
+
 def test_the_program_cache_and_progress_need_no_import_of_their_own():
     assert {"program_cache", "progress"} <= set(mesalens.__all__)
     assert mesalens.program_cache.keep_programs and mesalens.progress.ProgressReport

@@ -22,7 +22,7 @@ from mesalens.models import (
     Transformer,
 )
 from mesalens.names import AXES, SHORT
-from mesalens.tasks import ClassificationTask, CondensedTask, Gaussian, RegressionTask, Uniform
+from mesalens.tasks import ClassificationTask, CondensedTask, Gaussian, RegressionTask
 from mesalens.training import Training, TrainingSettings, load_run, save_run
 from mesalens.training.run_folder import begun, load_settings
 
@@ -40,10 +40,10 @@ def same(tree, other):
 # The defaults, and what is given over them
 
 
-def test_the_defaults_are_those_of_the_released_code():
+def test_the_task_is_the_standard_one_and_the_optimiser_that_of_the_released_code():
     settings = TrainingSettings()
     task, optimiser = settings.sampled_task(), settings.optimiser.build()
-    assert isinstance(task.covariates, Uniform) and task.covariates.scale == 0.5
+    assert isinstance(task.covariates, Gaussian) and task.covariates.scale == 1
     assert (task.dim, task.context_length, settings.steps, settings.batch_size) == (
         10,
         10,
@@ -57,15 +57,11 @@ def test_the_defaults_are_those_of_the_released_code():
 @pytest.mark.parametrize(
     ("given", "path", "value"),
     [
-        ({"task": {"dim": 3}}, "task.covariates.scale", 0.5),  # which is not that of every uniform
-        ({"task": {"covariates": {"scale": 0.1}}}, "task.covariates.kind", "uniform"),
-        ({"task": {"covariates": "uniform"}}, "task.covariates.scale", 0.5),
-        ({"task": {"covariates": {"kind": "uniform"}}}, "task.covariates.scale", 0.5),
-        (
-            {"task": {"covariates": "gaussian"}},
-            "task.covariates.scale",
-            1.0,
-        ),  # another kind starts anew
+        ({"task": {"dim": 3}}, "task.covariates.kind", "gaussian"),
+        ({"task": {"covariates": {"scale": 0.1}}}, "task.covariates.kind", "gaussian"),
+        ({"task": {"covariates": {"scale": 0.1}}}, "task.covariates.scale", 0.1),
+        ({"task": {"covariates": "uniform"}}, "task.covariates.scale", 1.0),
+        ({"task": {"covariates": {"kind": "uniform"}}}, "task.covariates.scale", 1.0),
         ({"task": {"noise": {"variance": 0.1}}}, "task.noise.kind", "gaussian"),
         ({"task": {"noise": {"degrees_of_freedom": 7.0}}}, "task.noise.kind", "student-t"),
         ({"model": {"attention": "softmax"}}, "model.kind", "transformer"),
@@ -146,7 +142,7 @@ def test_numbers_out_of_range_are_refused_when_a_training_begins(optimiser, keyw
         ({"covariates": {"kind": "gaussian", "covariance": ((1.0,),)}}, r"covariance.*\(10, 10\)"),
         ({"noise": {"variance": -1.0}}, "variance.*-1.0"),
         ({"distractors": 11}, "11"),
-        ({"condensed": True}, "(?i)condensed|uniform|gaussian"),
+        ({"condensed": True, "covariates": "uniform"}, "(?i)condensed|uniform|gaussian"),
     ],
 )
 def test_settings_that_make_no_task_get_a_sentence(task, keywords):

@@ -579,6 +579,13 @@ def test_sweep_keeps_settings_weights_metrics_and_a_figure(swept):
     assert (swept / "sweep.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_table_cuts_no_name_where_the_terminal_is_narrow(swept, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["sweep", "--resume", str(swept)]) == 0
+    out = capsys.readouterr().out
+    assert "learning_rate" in out and "noise_variance" in out and "…" not in out
+
+
 def test_a_finished_sweep_prints_its_table_or_json_alone(swept, capsys):
     code, out, err = run(capsys, "--resume", swept)
     assert code == 0 and "is finished" in err

@@ -38,8 +38,23 @@ SOURCES = {
     "lasso": "tibshirani-1996 friedman-2010 lee-2006",
     "online-descent": "widrow-1960 schlag-2021",
     "logistic-descent": "bishop-2006",
+    "linear-transformer": "von-oswald-2023",
 }
 """The keys of the entries behind a study, a method, or an algorithm by its name."""
+
+UNSOURCED = {
+    "ridge": "hastie-2009",
+    "least-squares": "hastie-2009",
+    "bayes": "bishop-2006",
+    "weighted-ridge": "",
+    "constant": "",
+    "zero": "",
+    "mean-label": "",
+    "averaging": "",
+    "momentum": "",
+    "transformer": "",
+}
+"""Algorithms without an entry of their own; each with a textbook that has it, if one is here."""
 
 
 @runtime_checkable
@@ -60,6 +75,7 @@ def citation(*names: Any) -> str:
     Args:
         *names: Studies by name or as they are, reports of `Session.reproduce`, identifications,
             algorithms by the names that they have on the command line, keys of entries, or "all".
+            An algorithm that is in textbooks only, such as ridge, adds no entry.
 
     Returns:
         The entries, with mesalens first.
@@ -81,9 +97,21 @@ def citation(*names: Any) -> str:
         if name.startswith("@"):
             chosen[name] = name
             continue
+        if name in UNSOURCED:
+            continue
         keys = known if name == ALL else SOURCES.get(name, name).split()
-        chosen |= {key: known[one_of("name to cite", key, [ALL, *known, *SOURCES])] for key in keys}
+        names_known = [ALL, *known, *SOURCES, *UNSOURCED]
+        chosen |= {key: known[one_of("name to cite", key, names_known)] for key in keys}
     return "\n\n".join(chosen.values()) + "\n"
+
+
+def names_to_cite() -> dict[str, list[str]]:
+    """All names that `citation` takes, in groups."""
+    return {
+        "everything": [ALL],
+        "papers and books": list(_entries()),
+        "studies, algorithms and methods": sorted({*SOURCES, *UNSOURCED}),
+    }
 
 
 def sources(names: Iterable[str]) -> tuple[str, ...]:

@@ -141,6 +141,12 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
     return name
 
 
+def with_near_names(sentence: str, name: str, known: Iterable[str]) -> str:
+    """A sentence that a name is missing, followed by the known names that are like it."""
+    nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"{sentence}; did you mean {' or '.join(nearest)}?" if nearest else f"{sentence}."
+
+
 def member(name: str, value: Any, kind: type[T]) -> T:
     """An instance of `kind`."""
     if not isinstance(value, kind):

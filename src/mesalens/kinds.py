@@ -10,7 +10,9 @@ import functools
 import importlib
 import inspect
 import json
+import pkgutil
 import re
+import sys
 import types
 import typing
 import zlib
@@ -24,7 +26,7 @@ import numpy as np
 import pydantic
 from pydantic_core import core_schema
 
-from mesalens.checks import InputError, one_of
+from mesalens.checks import InputError, one_of, with_near_names
 from mesalens.names import AXES
 from mesalens.user_files import import_file, when_files_change
 
@@ -63,7 +65,7 @@ def checked(make: Callable[[], Any]) -> Any:
         own = {"extra_forbidden": "there is no such setting", "missing": "a value is required"}
         reason = own.get(first["type"], reason)
         sentence = f"{path}: {reason}" if path else str(reason)
-        raise InputError(f"{sentence.rstrip('.')}.") from None
+        raise InputError(sentence if sentence[-1] == "?" else f"{sentence.rstrip('.')}.") from None
 
 
 class KindSettings(Settings):
@@ -212,12 +214,26 @@ def load(place: str) -> Any:
         loaded = _file(module) if module.endswith(".py") else importlib.import_module(module)
     except FileNotFoundError:
         raise InputError(f"{place} cannot be imported: there is no file {module}.") from None
+    except ModuleNotFoundError as error:
+        raise InputError(f"{place} cannot be imported: {_without(str(error.name))}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"{place} cannot be imported ({reason}).") from error
     if not hasattr(loaded, name):
-        raise InputError(f"{place} cannot be imported: {module} has no {name!r}.")
+        missing = f"{place} cannot be imported: {module} has no {name!r}"
+        public = (each for each in dir(loaded) if not each.startswith("_"))
+        raise InputError(with_near_names(missing, name, public))
     return getattr(loaded, name)
+
+
+def _without(module: str) -> str:
+    """What to do about a module that is not there."""
+    package, _, name = module.rpartition(".")
+    if not package:
+        return f"there is no package {module!r} here; install it, or mend its name."
+    inside = getattr(sys.modules.get(package), "__path__", [])
+    known = (each.name for each in pkgutil.iter_modules(inside))
+    return with_near_names(f"{package} has no module {name!r}", name, known)
 
 
 def _file(path: str) -> types.ModuleType:

@@ -1,5 +1,5 @@
 """Measurements of learners on tasks: risks, comparisons, what a model has learned."""
 
-import lazy_loader
+from mesalens._lazy import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -4,6 +4,6 @@ A `Study` declares what a paper claims and how it is measured. A `Session` train
 judges the claims by their criteria; the result is a `Report`.
 """
 
-import lazy_loader
+from mesalens._lazy import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

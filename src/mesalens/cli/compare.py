@@ -1,7 +1,9 @@
 """`mesalens compare`."""
 
 import itertools
-from collections.abc import Mapping
+import math
+import textwrap
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,17 +15,33 @@ from mesalens.analysis import compare
 from mesalens.checks import InputError, count
 from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder
 from mesalens.cli.output import console, print_json
-from mesalens.learners import GradientDescent
-from mesalens.models import Interleaved
+from mesalens.learners import GradientDescent, Learner
+from mesalens.models import Interleaved, LinearTransformer
 from mesalens.progress import ProgressReport
 from mesalens.simulation import Estimate, plus_minus
 from mesalens.tasks import LinearFunctions, Mixture, RegressionTask
 from mesalens.training import TrainingSettings, load_run
 
 Descent = theory.OneStepRisk | theory.DescentSteps
+Best = Descent | theory.OptimalLayer
 
 BEST = "best-descent"
-NAMES = {"gradient_descent": "Gradient descent", "gd_plus_plus": "GD++"}
+OPTIMAL = "optimal-layer"
+DEFAULT = (BEST, OPTIMAL)
+NAMES = {
+    "gradient_descent": "Gradient descent",
+    "gd_plus_plus": "GD++",
+    "optimal_layer": "The best layer of linear self-attention",
+}
+
+IMPLEMENTS = {
+    "gradient-descent": "which is one step of gradient descent",
+    "preconditioned-gradient-descent": "which is one step of preconditioned gradient descent",
+    "other": "which is no step of gradient descent",
+}
+
+QUICK = 32
+"""Up to this d + m the optimum takes about a second, so that nobody has to ask for it."""
 
 
 class Compare(Command):
@@ -35,13 +53,15 @@ class Compare(Command):
     Prints the risks, the differences of predictions and the differences of sensitivities to the
     query. The reference best-descent is gradient descent with as many steps as the model has layers
     and the best step sizes; for several steps also GD++. On interleaved tokens, where the first
-    layer has to copy, it has one step fewer.
+    layer has to copy, it has one step fewer. The reference optimal-layer is the best layer of
+    linear self-attention for the task, that of `mesalens optimum`.
     """
 
     run: Annotated[Folder, POSITIONAL]
     """folder that `mesalens train` wrote"""
-    reference: Annotated[tuple[str, ...], WORDS] = (BEST,)
-    """names of reference algorithms, each followed by its parameters as NAME=VALUE"""
+    reference: Annotated[tuple[str, ...], WORDS] = ()
+    """names of reference algorithms, each followed by its parameters as NAME=VALUE; by default
+    best-descent, and for one layer of linear self-attention optimal-layer"""
     prompts: int = 10_000
     """number of fresh prompts for each seed"""
     seed: int = 1
@@ -56,15 +76,18 @@ class Compare(Command):
         task, metrics = settings.sampled_task(), training.metrics
         axes = {str(axis): metrics[axis] for axis in metrics.loss.dims if axis != "step"}
         first = training.learner(**{n: axis[0].item() for n, axis in axes.items() if n != "seed"})
-        best: dict[str, Descent] = {}
+        best: dict[str, Best] = {}
         references: dict[str, Any] = {}
-        for name, *pairs in _split(self.reference):
-            if name == BEST and not pairs:
-                best = _best_descent(settings, first, random.key(self.seed))
-                start = _start(first)
-                references |= {name: _learner(descent, start) for name, descent in best.items()}
+        chosen = self.reference or (DEFAULT if _has_optimum(settings, first) else (BEST,))
+        for name, *pairs in _split(chosen):
+            if name in DEFAULT and not pairs:
+                find = _best_descent if name == BEST else _optimal_layer
+                found = find(settings, first, random.key(self.seed))
+                references |= {each: _learner(one, _start(first)) for each, one in found.items()}
+                best |= found
             else:
                 content = {"kind": name} | dict(pair.split("=", 1) for pair in pairs)
+                _require_parameters(name, content)
                 references[" ".join([name, *pairs])] = kinds.build(
                     "learner", content, dim=task.dim, outputs=task.outputs, key=random.key(0)
                 )
@@ -88,6 +111,15 @@ def _split(words: tuple[str, ...]) -> list[list[str]]:
         else:
             raise InputError(f"{word} needs a learner before it, such as ridge penalty=1.")
     return references
+
+
+def _require_parameters(name: str, given: Mapping[str, str]) -> None:
+    """Raises `ValueError` if a parameter without a default is not given, and shows how to."""
+    fields = kinds.settings_class("learner", name).model_fields
+    if missing := [each for each, field in fields.items() if field.is_required()]:
+        example = " ".join(f"{each}={given.get(each, 1)}" for each in missing)
+        if not set(missing) <= given.keys():
+            raise InputError(f"{name} needs parameters, for example --reference {name} {example}.")
 
 
 def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[str, Descent]:
@@ -121,6 +153,28 @@ def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[st
     return best
 
 
+def _optimal_layer(settings: TrainingSettings, learner: Any, key: Any) -> dict[str, Any]:
+    """The best layer of linear self-attention for the task, by the name of its reference."""
+    task = settings.exact_task()
+    if not isinstance(task, RegressionTask | Mixture):
+        given = type(task).__name__
+        raise InputError(
+            f"{OPTIMAL} needs a RegressionTask; got {given}. Give another --reference."
+        )
+    with ProgressReport() as progress:
+        options: dict[str, Any] = {"key": key, "relative_error": 0.01}
+        return {"optimal_layer": theory.optimal_layer(task, progress=progress.start, **options)}
+
+
+def _has_optimum(settings: TrainingSettings, learner: Any) -> bool:
+    """Whether the learner is a layer whose optimum is known exactly, and soon."""
+    if not isinstance(learner, LinearTransformer) or learner.layers > 1:
+        return False
+    task = settings.exact_task()
+    small = task.dim + task.outputs <= QUICK
+    return small and _start(learner) is None and theory.has_exact_moments(task)
+
+
 def _start(learner: Any) -> Any:
     """W_0 of the query token in float64, the same for all runs, or None."""
     start = getattr(learner, "initial_weights", None)
@@ -129,14 +183,25 @@ def _start(learner: Any) -> Any:
     return None if start is None else np.float64(start)
 
 
-def _learner(best: Descent, start: Any) -> GradientDescent:
+def _learner(best: Best, start: Any) -> Learner:
+    if isinstance(best, theory.OptimalLayer):
+        return best.layer()
     if isinstance(best, theory.DescentSteps):
         return best.learner
     return GradientDescent(best.best_step_size, initial_weights=start)
 
 
-def _numbers(best: Descent) -> dict[str, Any]:
-    """The best step sizes and the risk of descent; simulated ones are estimates."""
+def _numbers(best: Best) -> dict[str, Any]:
+    """The best step sizes and the risk of a reference; simulated ones are estimates."""
+    if isinstance(best, theory.OptimalLayer):
+        names = ("step_size", "risk", "null_risk")
+        numbers: dict[str, Any] = {name: getattr(best, name) for name in names}
+        errors = best.standard_errors
+        return {
+            name: Estimate(value, errors[name]) if name in errors else value
+            for name, value in numbers.items()
+            if value is not None
+        }
     if isinstance(best, theory.OneStepRisk):
         step_size, risk = best.best_step_size, best.best_risk
         return {"step_size": step_size, "risk": risk, "null_risk": best.null_risk}
@@ -146,7 +211,7 @@ def _numbers(best: Descent) -> dict[str, Any]:
     return numbers | {"risk": best.risk}
 
 
-def _plain(result: xr.Dataset, best: Mapping[str, Descent]) -> dict[str, Any]:
+def _plain(result: xr.Dataset, best: Mapping[str, Best]) -> dict[str, Any]:
     """What `--json` prints: best step sizes, and values and errors by reference and measure."""
     references = {
         reference: {
@@ -155,39 +220,70 @@ def _plain(result: xr.Dataset, best: Mapping[str, Descent]) -> dict[str, Any]:
         }
         for reference in result.reference.values
     }
+    numbers = {name: _numbers(one) for name, one in best.items()}
+    layers = {
+        name: {"implements": one.implements, **numbers.pop(name)}
+        for name, one in best.items()
+        if isinstance(one, theory.OptimalLayer)
+    }
     return {
-        "best_descent": {name: _numbers(descent) for name, descent in best.items()},
+        "best_descent": numbers,
+        **layers,
         "axes": {axis: result[axis] for axis in result.value.dims[2:]},
         "references": references,
     }
 
 
-def _print(result: xr.Dataset, best: Mapping[str, Descent]) -> None:
-    axes = list(map(str, result.value.dims[2:]))
+def _print(result: xr.Dataset, best: Mapping[str, Best]) -> None:
+    width = console().width
     for reference in result.reference.values.tolist():
-        descent = best.get(reference)
-        print(f"{reference}:" if descent is None else f"{NAMES[reference]}, {_sentence(descent)}")
-        rows = result.sel(reference=reference).stack(run=axes).transpose("run", "measure")
-        rows = rows.dropna("measure", how="all", subset=["value"])
-        table = Table()
-        for name in (*axes, *rows.measure.values):
-            header = name.replace("_", " ").replace(".", " ")
-            widest = max(map(len, header.split()))
-            table.add_column(header, overflow="fold", min_width=widest)  # numbers are never cut
-        cells = (rows.run.values, rows.value.values, rows.standard_error.values)
-        for run, values, errors in zip(*cells, strict=True):
-            table.add_row(*map(str, run), *map(plus_minus, values, errors))
-        console().print(table)
-    print("Means over fresh prompts ± standard error; see the docs of mesalens.analysis.compare.")
+        one = best.get(reference)
+        title = f"{reference}:" if one is None else f"{NAMES[reference]}, {_sentence(one)}"
+        print(textwrap.fill(title, width, subsequent_indent="  "))
+        if not _is_shown(one, best):
+            for table in _tables(result.sel(reference=reference), width):
+                console().print(table)
+    last = "Means over fresh prompts ± standard error; see the docs of mesalens.analysis.compare."
+    print(textwrap.fill(last, width))
 
 
-def _sentence(best: Descent) -> str:
+def _tables(result: xr.Dataset, width: int) -> Iterator[Table]:
+    """Tables with a row for each measure and a column for each run, as many as fit the width."""
+    axes = list(map(str, result.value.dims[1:]))
+    rows = result.stack(run=axes).transpose("run", "measure")
+    rows = rows.dropna("measure", how="all", subset=["value"])
+    labels = [name.replace("_", " ").replace(".", " ") for name in (*axes, *rows.measure.values)]
+    cells = zip(rows.run.values, rows.value.values, rows.standard_error.values, strict=True)
+    runs = [[*map(str, run), *map(plus_minus, values, errors)] for run, values, errors in cells]
+    beside = 3  # the line and the spaces of a column
+    room = width - max(map(len, labels)) - beside - 1
+    number = max(1, room // (max(len(cell) for run in runs for cell in run) + beside))
+    for first in range(0, len(runs), number):
+        table = Table(show_header=False)
+        for place, row in enumerate(zip(labels, *runs[first : first + number], strict=True)):
+            table.add_row(*row, end_section=place == len(axes) - 1)
+        yield table
+
+
+def _is_shown(one: Best | None, best: Mapping[str, Best]) -> bool:
+    """Whether this is the best layer, and the step of descent that it is has a table already."""
+    descent = best.get("gradient_descent")
+    if not isinstance(one, theory.OptimalLayer) or not isinstance(descent, theory.OneStepRisk):
+        return False
+    return one.implements == "gradient-descent" and math.isclose(
+        one.risk, descent.best_risk, rel_tol=1e-6
+    )
+
+
+def _sentence(best: Best) -> str:
     def shown(number: Any) -> str:
         if not isinstance(number, Estimate):
             return f"{number:.6g}"
         pairs = np.broadcast(number.value, number.standard_error)
         return ", ".join(itertools.starmap(plus_minus, pairs))
 
-    steps = best.steps if isinstance(best, theory.DescentSteps) else 1
     numbers = [f"{name.replace('_', ' ')} {shown(n)}" for name, n in _numbers(best).items()]
+    if isinstance(best, theory.OptimalLayer):
+        return f"{IMPLEMENTS[best.implements]}: {'; '.join(numbers)}"
+    steps = best.steps if isinstance(best, theory.DescentSteps) else 1
     return f"{steps} step{'s' * (steps > 1)} with the best step sizes: {'; '.join(numbers)}"

@@ -27,7 +27,7 @@ class Explore(Command):
         """Serves the page, or writes it."""
         if self.out is not None:
             write(self.out)
-            print(f"The page: {self.out / 'index.html'}")
+            print(f"The page: {self.out / 'index.html'}. Open it in a browser.")
             return 0
         count("port", self.port, at_least=0, at_most=65535)
         with serve(self.port) as server:

@@ -157,7 +157,7 @@ def _text(best: OptimalLayer, bayes: Estimate | None) -> str:
     if best.step_size is not None:
         on_sum = best.step_size / best.context_length
         step = number("step size", best, "step_size")
-        lines.append(f"{step} on the mean loss of the context; {on_sum:.6g} on ½ Σ (w·xᵢ − yᵢ)²")
+        lines.append(f"{step} on the mean loss of the context; {on_sum:.6g} on ½ Σᵢ (w·xᵢ − yᵢ)²")
     lines.append(number("risk", best, "risk"))
     if best.implements == "other":
         lines.append(number("best preconditioned step", best, "descent_risk"))
@@ -166,7 +166,7 @@ def _text(best: OptimalLayer, bayes: Estimate | None) -> str:
         lines.append(line("Bayes risk", bayes.value, bayes.standard_error))
     if best.implements == "preconditioned-gradient-descent":
         matrix = np.array2string(best.descent_preconditioner, precision=4, prefix="  ")
-        lines.append(f"prediction x_queryᵀ P Σ yᵢ xᵢ with P =\n  {matrix}")
+        lines.append(f"prediction x_queryᵀ P Σᵢ yᵢ xᵢ with P =\n  {matrix}")
     lines += [
         f"certificate ({proof.method})",
         number("lower bound", proof, "lower_bound"),

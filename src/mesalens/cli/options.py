@@ -6,6 +6,7 @@ that the user gives. Values are read as strings here, and checked by the setting
 """
 
 import argparse
+import difflib
 import inspect
 import textwrap
 import typing
@@ -26,8 +27,14 @@ POSITIONAL = "positional"
 WORDS = "words"
 """Marks a field that takes several words."""
 
-Use = tuple[FieldInfo, str, Any]
-"""A field of an option, the name of the class that has it, and its default there."""
+OWN_CLASSES = (
+    "Where an option takes a KIND, a class of yours can be given as file.py:Name or module:Name; "
+    "its parameters are then options too."
+)
+"""The end of the help of commands whose parts are chosen by name."""
+
+Use = tuple[FieldInfo, str]
+"""A field of an option, and the name of the class that has it."""
 
 
 class Command(Settings):
@@ -96,12 +103,33 @@ def read_options(command: type[Command], prog: str, arguments: list[str]) -> Com
     if rest:
         name = rest[0].partition("=")[0]
         if name.startswith("--"):
-            known = parser._option_string_actions
-            # People remember the last part of a path
-            alike = [option for option in known if option.rpartition(".")[2] == name.lstrip("-")]
-            one_of("option", name, alike or known)
+            _refuse(name, list(parser._option_string_actions))
         raise InputError(f"unexpected argument {rest[0]!r}; see {prog} --help.")
     return command.read(nested(dict(sorted(vars(given).items()))))
+
+
+def _refuse(name: str, known: list[str]) -> typing.NoReturn:
+    """Says that there is no such option, and which ones were perhaps meant."""
+    part, _, last = name.rpartition(".")
+    # People remember the last part of a path
+    alike = [option for option in known if option.rpartition(".")[2] == name.lstrip("-")]
+    of_part = [option for option in known if part and option.rpartition(".")[0] == part]
+    ends = {option.rpartition(".")[2]: option for option in of_part}
+    near = [*filter(lambda end: _shortens(last, end), ends)]
+    near += difflib.get_close_matches(last, [end for end in ends if end not in near], cutoff=0.5)
+    if alike or not of_part:
+        one_of("option", name, alike or known)
+    if near:
+        options = " or ".join(ends[end] for end in near)
+        raise InputError(f"there is no option {name!r}; did you mean {options}?")
+    shown = ", ".join(sorted(ends))
+    raise InputError(f"there is no option {name!r}; after {part}. there can be {shown}.")
+
+
+def _shortens(short: str, name: str) -> bool:
+    """Whether these are letters of a name in their order, from its first, as in "df"."""
+    letters = iter(name)
+    return short[:1] == name[:1] and all(letter in letters for letter in short)
 
 
 def parser_of(
@@ -120,10 +148,12 @@ def parser_of(
         argument_default=argparse.SUPPRESS,
         formatter_class=_Help,
     )
+    if any(_axis(*field.metadata, field.annotation) for field in command.model_fields.values()):
+        parser.epilog = OWN_CLASSES
     options: dict[str, list[Use]] = {}
     for path, use in _fields(command, foreign or {}):
         uses = options.setdefault(path, [])
-        if use[1] not in [owner for _, owner, _ in uses]:
+        if use[1] not in [owner for _, owner in uses]:
             uses.append(use)
     groups: dict[str, Any] = {"": parser}
     for path, uses in options.items():
@@ -145,23 +175,15 @@ def _fields(
     foreign: Mapping[str, str],
     prefix: str = "",
     owner: str = "",
-    defaults: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, Use]]:
-    """The fields of a model and of the settings in it, by their paths.
-
-    `defaults` are those that the settings around the model have for it.
-    """
+    """The fields of a model and of the settings in it, by their paths."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
-        default = (defaults or {}).get(name, field.get_default())
         if name != "kind":
-            yield path, (field, owner, default)
+            yield path, (field, owner)
         if axis := _axis(*field.metadata, field.annotation):
-            inner = default if isinstance(default, Mapping) else {}
             for kind in filter(None, (foreign.get(path), *AXES[axis].members)):
-                given = inner if inner.get("kind") == kind else None
-                member = settings_class(axis, kind)
-                yield from _fields(member, foreign, f"{path}.", kind, given)
+                yield from _fields(settings_class(axis, kind), foreign, f"{path}.", kind)
 
 
 def _axis(*types: Any) -> str | None:
@@ -195,11 +217,11 @@ def _add(group: Any, path: str, uses: list[Use]) -> None:
 
 def _help(uses: list[Use], axis: str | None) -> str:
     """What an option is, for which classes, its choices and its default."""
-    common = next((field.description for field, _, _ in uses if field.description), "")
-    parts = [_by_owner([(owner, _sentence(f.description or common)) for f, owner, _ in uses])]
+    common = next((field.description for field, _ in uses if field.description), "")
+    parts = [_by_owner([(owner, _sentence(f.description or common)) for f, owner in uses])]
     if axis:
         parts.append(f"one of {', '.join(AXES[axis].members)}")
-    defaults = [(owner, _shown(field, default)) for field, owner, default in uses]
+    defaults = [(owner, _shown(field)) for field, owner in uses]
     if len({text for _, text in defaults}) == 1:  # the classes are named once
         defaults = [("", defaults[0][1])]
     if shown := _by_owner([each for each in defaults if each[1]], ", "):
@@ -222,12 +244,11 @@ def _sentence(text: str) -> str:
     return head + text[1:].rstrip(".")
 
 
-def _shown(field: FieldInfo, default: Any) -> str:
+def _shown(field: FieldInfo) -> str:
     """A default in words; "" if it is None or off, or a positional argument is required."""
     if field.is_required():
         return "" if POSITIONAL in field.metadata else "required"
-    if isinstance(default, Mapping):
-        default = default.get("kind")
+    default = field.get_default()
     if isinstance(default, bool):
         return "on" if default else ""
     if isinstance(default, tuple) and all(isinstance(word, str) for word in default):

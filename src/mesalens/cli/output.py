@@ -1,7 +1,7 @@
 """How commands print."""
 
 import json
-import sys
+import shutil
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,12 @@ from mesalens.simulation import Estimate
 
 
 def console() -> Console:
-    """Standard output; 160 columns wide if it is not a terminal. Text is printed without markup."""
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    """Standard output, as wide as COLUMNS says, or the terminal, or 160 columns if there is none.
+
+    Text is printed without markup.
+    """
+    width = shutil.get_terminal_size((160, 24)).columns
+    return Console(width=width, highlight=False, markup=False)
 
 
 def print_json(value: Any) -> None:

@@ -3,7 +3,7 @@
 import functools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,17 @@ from mesalens.training import TrainingSettings, run_folder
 from mesalens.training.checkpoint import report_rest, steps_done
 from mesalens.training.sweeps import plan, steps_of
 
+FLAT = ("converged", "flat")
+"""The ending of a run, and the rule, that may be those of a plateau."""
+
 
 class Train(Command, TrainingSettings):
     """Trains learners, by default one layer of linear self-attention, and saves settings, weights
-    and metrics in a folder.
+    in a folder. The task is by default that of `mesalens optimum` and `mesalens identify`.
 
       mesalens train --dim 5 --context-length 20 --seeds 8 --out runs/d5
       mesalens train --resume runs/d5 --steps 9000
-      mesalens train --layers 2 --covariates gaussian --out runs/two
+      mesalens train --layers 2 --covariates uniform --out runs/two
 
     The state of the training is saved every few seconds, and when the training is stopped. The same
     command, or `mesalens train --resume FOLDER`, continues from it and gives the same weights, bit
@@ -156,10 +159,8 @@ class Train(Command, TrainingSettings):
             return
         losses = ", ".join(f"{loss:.4g}" for loss in last.values)
         print(f"loss of the last {min(self.every, self.steps)} steps: {losses}")
-        for ending in ("converged", "diverged"):
-            runs = metrics.steps_taken.values[metrics.ending.values == ending].tolist()
-            if runs:
-                print(f"{ending}: {len(runs)} of {self.seeds} seeds, after steps {runs}")
+        for line in _endings(metrics, self.stop.kind):
+            print(line)
         print(f"The run: {self.folder}. Next: mesalens compare {self.folder}")
 
 
@@ -182,6 +183,32 @@ class Sweep(Train):
         return super().__call__()
 
 
+def _endings(metrics: xr.Dataset, stop: str) -> list[str]:
+    """How the seeds ended, and what to do about those that did not reach the optimum."""
+    lines = []
+    for ending in ("converged", "diverged"):
+        runs = metrics.steps_taken.values[metrics.ending.values == ending].tolist()
+        # The loss alone cannot tell a plateau from the end
+        doubt = "; a loss can be flat on a plateau too" if (ending, stop) == FLAT else ""
+        if runs:
+            seeds = metrics.sizes["seed"]
+            lines.append(f"{ending}: {len(runs)} of {seeds} seeds, after steps {runs}{doubt}")
+    if "excess_risk" in metrics:
+        above = metrics.excess_risk.isel(step=-1)[metrics.ending.values == "all steps"]
+        seeds = [f"seed {seed} by {100 * excess:.3g}%" for seed, excess in _pairs(above)]
+        if seeds:
+            lines.append(
+                f"above the optimum: {', '.join(seeds)}; give more --steps or another --init-scale."
+                " A risk that stands still is a plateau (docs: theory/plateaus)."
+            )
+    return lines
+
+
+def _pairs(values: xr.DataArray) -> Iterator[tuple[int, float]]:
+    """Seeds with their values."""
+    return zip(values.seed.values.tolist(), values.values.tolist(), strict=True)
+
+
 def _draw(metrics: xr.Dataset, folder: Path) -> None:
     matplotlib.use("agg")  # figures go to files; there may be no display
     with plots.style():
@@ -191,7 +218,11 @@ def _draw(metrics: xr.Dataset, folder: Path) -> None:
 
 
 def _table(last: xr.DataArray, axes: list[Any]) -> Table:
-    table = Table(*map(str, axes), "median loss", "least, greatest", "converged", "diverged")
+    table = Table()
+    for name in map(str, axes):
+        table.add_column(name, min_width=len(name))  # the names of settings are never cut
+    for name in ("median loss", "least, greatest", "converged", "diverged"):
+        table.add_column(name)
     for point in last.stack(point=axes).transpose("point", "seed"):
         endings = point.ending.values.tolist()
         table.add_row(

@@ -4,7 +4,7 @@ Work consists of jobs; a job names the jobs that must be done before it. `Cores`
 the same jobs.
 """
 
-import lazy_loader
+from mesalens._lazy import attach
 
 # A Dask scheduler imports this package, and does not need JAX
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

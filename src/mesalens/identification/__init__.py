@@ -4,6 +4,6 @@
 agrees with it in every regime.
 """
 
-import lazy_loader
+from mesalens._lazy import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

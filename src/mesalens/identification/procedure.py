@@ -108,6 +108,7 @@ class ProcedureIdentification(Described):
             "task": first["task"],
             "prompts": sum(seed.prompts for seed in self.seeds),
             "seconds": round(sum(seed.seconds for seed in self.seeds), 2),
+            "references": list(self.references),
             "seeds": [seed.content() for seed in self.seeds],
         }
         return to_jsonable_python(content, inf_nan_mode="null")

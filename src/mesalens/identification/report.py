@@ -367,6 +367,7 @@ class Identification(Described):
             "task": repr(self.about["task"]),
             "model": repr(self.about["model"]),
             "seconds": round(self.seconds, 2),
+            "references": list(self.references),
         }
         return to_jsonable_python(content, inf_nan_mode="null", fallback=_plain)
 

@@ -1,6 +1,7 @@
 """`Learner`: a function from a prompt to a prediction."""
 
 import abc
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
@@ -169,6 +170,11 @@ def _checked(
 ) -> Array:
     """`answer(prompt)`, with the given axes before that of outputs; None for one of any length."""
     name = getattr(learner, "__name__", type(learner).__name__)
+    if not isinstance(learner, Learner) and _is_foreign(learner):
+        raise InputError(
+            f"{name} is not a function of a prompt; make a learner of it with "
+            "mesalens.adapters.as_learner."
+        )
     needs_examples = isinstance(learner, Learner) and not learner.sees_only_sum
     if needs_examples and isinstance(prompt, CondensedPrompt):
         raise no_examples(name)
@@ -181,6 +187,13 @@ def _checked(
             f"the learner {name} returned {returned}; its prediction must have shape {expected}."
         )
     return prediction
+
+
+def _is_foreign(learner: Any) -> bool:
+    """Whether this is an estimator of scikit-learn, a module of PyTorch or no function at all."""
+    torch = sys.modules.get("torch")  # not imported: then nothing can be one of its modules
+    module = torch is not None and isinstance(learner, torch.nn.Module)
+    return module or not callable(learner) or all(hasattr(learner, n) for n in ("fit", "predict"))
 
 
 def take_steps(

@@ -33,18 +33,17 @@ def _axes(vary: Any) -> Any:
     return axes
 
 
-DEFAULT_TASK = {"kind": "regression", "covariates": {"kind": "uniform", "scale": 0.5}}
 EMPTY: dict[str, tuple[Any, ...]] = {}
 
 
 class TrainingSettings(Settings):
     """A training as settings: task, model, objective, optimiser, stopping rule and sizes.
 
-    The defaults are the one-layer setting of von Oswald et al. (2023) as in their released code:
-    d = n = 10, x ~ U[-1/2, 1/2]^d, w ~ N(0, I), no noise, Adam with b2 = 0.98 and learning rate
-    1e-3 on gradients clipped to norm 1e-3, 5000 steps, batches of 2048 fresh prompts. Each part is
-    given by its name, or by a mapping of `kind` and parameters. Parameters change the defaults of
-    that part; a different `kind` replaces them.
+    The default task is that of all commands: d = n = 10, x ~ N(0, I), w ~ N(0, I), no noise. The
+    optimiser is that of von Oswald et al. (2023) in their released code: Adam with b2 = 0.98 and
+    learning rate 1e-3 on gradients clipped to norm 1e-3, 5000 steps, batches of 2048 fresh prompts.
+    Each part is given by its name, or by a mapping of `kind` and parameters. Parameters change the
+    defaults of that part; a different `kind` replaces them.
 
     Examples:
         >>> from mesalens.training import TrainingSettings
@@ -54,13 +53,13 @@ class TrainingSettings(Settings):
         ('seed', 'step')
     """
 
-    task: Annotated[Any, Member("task")] = DEFAULT_TASK
+    task: Annotated[Any, Member("task")] = "regression"
     """distribution of prompts"""
     model: Annotated[Any, Member("learner")] = "linear-transformer"
     """learner to train"""
     objective: Annotated[Any, Member("objective")] = "sampled"
     """what to minimise: sampled (squared error on fresh prompts), population (the exact risk),
-    cross-entropy, or dataset (squared error on a fixed set of prompts)"""
+    cross-entropy, or fixed-prompts (squared error on one set of prompts)"""
     optimiser: Annotated[Any, Member("optimiser")] = "adam"
     """optimiser"""
     stop: Annotated[Any, Member("stop")] = "never"

@@ -101,7 +101,7 @@ const optimumTab = {
 
   drawStep(t, step, P, form) {
     const words = form === "step"
-      ? `The best step size is ${format(step.size)} on ½ Σ (w·xᵢ − yᵢ)², ${format(step.size * t.n)} on the mean over the context.`
+      ? `The best step size is ${format(step.size)} on ½ Σᵢ (w·xᵢ − yᵢ)², ${format(step.size * t.n)} on the mean over the context.`
       : `Eigenvalues of P along the eigenvectors of Σ: ${P.map(format).join(", ")}.`;
     const single = line("", [0.5, t.d + 0.5], [step.size, step.size], "second", { dash: "dash", hoverinfo: "skip" });
     draw("plot-step", [
