@@ -430,6 +430,7 @@ def fails(xs, ys, queries):
         (lambda: identified(lambda xs, ys, queries: queries), r"\(64, 2\)"),
         (lambda: identified(lambda xs, ys, queries: np.nan * queries[:, 0]), "NaN"),
         (lambda: identified(ridge, CondensedTask(task())), "condensed"),
+        (lambda: identified(ridge, Gaussian(3)), r"^task must be a Task; got Gaussian"),
         (lambda: identified(3), "int"),
         (lambda: identified([ridge]), "models"),
         (lambda: identified([ridge, fails]), "model 2 of 2"),

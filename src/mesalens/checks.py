@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import jax
 import jax.core
 import numpy as np
 from jaxtyping import Float
@@ -139,6 +140,17 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
         advice = f"did you mean {' or '.join(nearest)}?" if nearest else "there are none."
         raise InputError(f"there is no {kind} {name!r}; {advice}")
     return name
+
+
+def random_key(value: Any) -> Any:
+    """A random key of JAX, or several in an array, as it is. Keys that JAX is tracing pass."""
+    try:
+        jax.random.key_impl(value)
+    except TypeError as error:
+        raise InputError(
+            f"key must be a random key such as mesalens.random.key(0); got {value!r}."
+        ) from error
+    return value
 
 
 def member(name: str, value: Any, kind: type[T]) -> T:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 
 from mesalens import random
 from mesalens.adapters import as_learner
-from mesalens.checks import InputError, count, share
+from mesalens.checks import InputError, count, member, share
 from mesalens.identification import candidates as families
 from mesalens.identification import distance
 from mesalens.identification.apart import APART, Bulk, drive_apart
@@ -102,6 +102,8 @@ def identify(
     Source: the equivalence test consists of two one-sided tests (Schuirmann, 1987); the confidence
     set is that of Hansen, Lunde and Nason (2011).
     """
+    member("task", task, Task)
+    key = random.key(0) if key is None else random.unroll(key)
     options: Any = {"candidates": candidates, "margin": margin, "level": level, "prompts": prompts}
     if isinstance(model, list | tuple):
         count("the number of models", len(model), at_least=2)
@@ -124,7 +126,7 @@ def identify(
     share("margin", margin)
     share("level", level)
     count("prompts", prompts, at_least=BATCH, at_most=BATCH * 2**10)
-    source = Source(task, random.key(0) if key is None else random.unroll(key))
+    source = Source(task, key)
     progress("asking the learner", 0.0)
     subject = Subject(as_learner(model, **adapter), readouts)
     fitting = source.draw(BATCH, (0,))

@@ -20,7 +20,7 @@ from mesalens.tasks import Task
 def on_cluster(
     models: Sequence[Any],
     task: Task,
-    key: Key[Array, ""] | None,
+    key: Key[Array, ""],
     options: Mapping[str, Any],
     cluster: Any,
     progress: Callable[[str, float], object],
@@ -38,7 +38,6 @@ def on_cluster(
     for model in models:
         if isinstance(model, str):
             kinds.load(model)  # so that its file is sent to the workers
-    key = random.key(0) if key is None else random.unroll(key)
     drawn = random.generator_of(key), np.asarray(jax.random.key_data(key))
 
     def report(state: State) -> None:
