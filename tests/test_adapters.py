@@ -456,6 +456,22 @@ def test_fit_and_predict_are_enough(m):
     np.testing.assert_allclose(squared, prompts[1].mean(1) ** 2)
 
 
+def test_a_learner_shows_its_estimator_in_one_line():
+    def shown(estimator):
+        return repr(from_sklearn(estimator))
+
+    assert shown(TheirRidge(0.3)) == (
+        "NumpyLearner(function=FittedEachTime(Ridge(alpha=0.3, random_state=0)))"
+    )
+    assert "(Mean)" in shown(Mean())  # and no address
+    steps = [StandardScaler(with_std=False), TheirRidge(alpha=3)]
+    pipeline = shown(make_pipeline(*steps))
+    assert "StandardScaler(with_std=False)), ('ridge', Ridge(alpha=3, random_state=0))" in pipeline
+    assert "\n" not in pipeline
+    large = repr(from_sklearn(make_pipeline(*steps[:1] * 40, SVR())).function)
+    assert len(large) < 800
+
+
 def test_many_contexts_are_spread_over_processes(monkeypatch, tmp_path):
     monkeypatch.setattr(_sklearn, "SECONDS_ALONE", 0.0)
     monkeypatch.setattr(_sklearn, "SECONDS_TO_SHARE", 0.0)

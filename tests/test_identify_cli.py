@@ -1,5 +1,6 @@
 """`mesalens identify`: the commands of the documentation, what they print and keep, and bad input."""
 
+import html
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ import pytest
 from sklearn.linear_model import Ridge as TheirRidge
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import mesalens as ml
 from mesalens import InputError, cli, random
@@ -187,9 +190,23 @@ def test_it_says_what_was_found_and_keeps_a_page(folder, brief, capsys):
     kept = strictly((folder / "answer" / "identification.json").read_text())
     assert kept["name"] == "ridge"
     page = (folder / "answer" / "index.html").read_text()
+    assert "<title>ridge: named, ridge (mesalens)</title>" in page
     assert "@misc{mesalens," in page and "@article{schuirmann-1987," in page
     code, _, err = run(capsys, "my_model.py:predict", *SMALL, "--out", "answer")
     assert code == 2 and "answer" in err
+
+
+def test_a_page_has_a_short_title_and_the_whole_estimator(brief, tmp_path):
+    estimator = make_pipeline(StandardScaler(), TheirRidge(alpha=3))
+    found = identified(estimator)
+    words = (
+        "(steps=[('standardscaler', StandardScaler()), ('ridge', Ridge(alpha=3, random_state=0))"
+    )
+    assert words in found.content()["model"]
+    found.save(tmp_path / "answer")
+    page = (tmp_path / "answer" / "index.html").read_text()
+    assert f"<title>Pipeline: {found.verdict} (mesalens)</title>" in page
+    assert words in html.unescape(page)
 
 
 @pytest.mark.slow

@@ -59,6 +59,9 @@ class NumpyLearner(Learner):
         if not callable(self.function) or not isinstance(self.function, Hashable):
             raise InputError(f"function must be callable and hashable; got {self.function!r}.")
 
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(self, width=10**9)  # in one line
+
     def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
         _try(self.function, prompt.context_length, prompt.dim, prompt.outputs)
         return _predict(self.function, prompt.xs, prompt.ys, prompt.query)

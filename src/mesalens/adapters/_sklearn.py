@@ -29,6 +29,9 @@ SECONDS_ALONE = 1.0
 Their start takes a few seconds: short work is done without them.
 """
 
+MOST_CHARACTERS = 700
+"""Of an estimator in words, as in scikit-learn."""
+
 SECONDS_TO_SHARE = 0.1
 """What takes less is not worth sending to other processes, even to those that have started."""
 
@@ -93,7 +96,7 @@ class FittedEachTime:
         self._lock = threading.Lock()  # JAX may call from several threads
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.__name__})"
+        return f"{type(self).__name__}({_in_words(self.estimator)})"
 
     def __call__(self, xs: np.ndarray, ys: np.ndarray, queries: np.ndarray) -> np.ndarray:
         contexts = (xs, ys, queries)
@@ -190,6 +193,14 @@ def _estimator(estimator: Any, parameters: Mapping[str, Any]) -> Any:
         one_of(f"parameter of {name}", parameter, known)
     seeds = {key: 0 for key, value in known.items() if _is_seed(key) and value is None}
     return estimator.set_params(**seeds | dict(parameters))
+
+
+def _in_words(estimator: Any) -> str:
+    """Its own `repr` in one line, which for scikit-learn has all parameters that were set."""
+    if type(estimator).__repr__ is object.__repr__:  # an address, which says nothing
+        return type(estimator).__name__
+    words = " ".join(repr(estimator).split())
+    return words if len(words) <= MOST_CHARACTERS else f"{words[: MOST_CHARACTERS - 1]}…"
 
 
 def _is_seed(parameter: str) -> bool:

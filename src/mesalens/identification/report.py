@@ -397,6 +397,7 @@ class Identification(Described):
         """
         from mesalens.files import new_folder
         from mesalens.identification.page import page
+        from mesalens.identification.words import title
         from mesalens.manifest import write_manifest
         from mesalens.storage import save_dataset
 
@@ -415,7 +416,7 @@ class Identification(Described):
             for name in names[2:4]:
                 drawn.savefig(out / name)
             figure = (out / names[2]).read_bytes()
-            text = page(str(self), content, figure, citation(self))
+            text = page(title(self), str(self), content, figure, citation(self))
             (out / names[4]).write_text(text, encoding="utf-8")
             write_manifest(out, "identification", {}, names)
 

@@ -56,7 +56,9 @@ def text(report: Any) -> str:
     if report.verdict in ("none", "inconclusive", "set") and len(report.confidence_set) > 1:
         which = ", ".join(report.confidence_set)
         level = f"{100 * report.about['level']:g}%"
-        lines.append(f"  the nearest on the task itself, with confidence {level}, is one of: {which}")
+        lines.append(
+            f"  the nearest on the task itself, with confidence {level}, is one of: {which}"
+        )
     if report.mixture and len(report.mixture) > 1:
         parts = [f"{_interval(w)} {name}" for name, w in report.mixture.items()]
         lines.append(f"  nearest mixture: {' + '.join(parts)}")
@@ -86,6 +88,18 @@ def text(report: Any) -> str:
         f"{report.seconds:.1f} s"
     )
     return "\n".join(lines)
+
+
+def title(report: Any) -> str:
+    """The verdict and the learner in a few words, for the title of a page."""
+    verdict = f"{report.verdict}, {report.name}" if report.name else report.verdict
+    return f"{_learner(report.about['model'])}: {verdict} (mesalens)"
+
+
+def _learner(learner: Any) -> str:
+    """The name of what a learner was made of: a function, an estimator or a module."""
+    own = getattr(learner, "function", learner)
+    return getattr(own, "__name__", type(own).__name__)
 
 
 def summary(report: Any) -> Summary:
