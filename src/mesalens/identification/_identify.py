@@ -22,7 +22,7 @@ from mesalens.identification.fit import Fitted, fit, refit
 from mesalens.identification.many import on_cluster
 from mesalens.identification.members import has_filter
 from mesalens.identification.procedure import ProcedureIdentification, of_seeds
-from mesalens.identification.prompts import BATCH, Prompts, Source, has_classes
+from mesalens.identification.prompts import BATCH, MOST_PROMPTS, Prompts, Source, has_classes
 from mesalens.identification.regimes import LONG, REGIMES, SHORT, TASK
 from mesalens.identification.report import Identification
 from mesalens.identification.spectral_filter import spectral_filters
@@ -125,7 +125,7 @@ def identify(
     began = time.monotonic()
     share("margin", margin)
     share("level", level)
-    count("prompts", prompts, at_least=BATCH, at_most=BATCH * 2**10)
+    count("prompts", prompts, at_least=BATCH, at_most=MOST_PROMPTS)
     source = Source(task, key)
     progress("asking the learner", 0.0)
     subject = Subject(as_learner(model, **adapter), readouts)
@@ -220,7 +220,7 @@ def _look(
         if decision.verdict not in ("inconclusive", "set"):
             break
     if APART.name not in evidence.samples:
-        evidence.left_out.setdefault(APART.name, "there are no two candidates left to distinguish")
+        evidence.left_out.setdefault(APART.name, "no two candidates are left to distinguish")
     return decision, error
 
 
