@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from sklearn.preprocessing import StandardScaler
 import mesalens as ml
 from mesalens import InputError, cli, random
 from mesalens.cli import identify as command
+from mesalens.identification import _identify as identification
+from mesalens.identification import expected
+from mesalens.identification.prompts import Source
 from mesalens.progress import ProgressReport
 from mesalens.tasks import (
     ClassificationTask,
@@ -259,6 +263,78 @@ def test_progress_says_what_is_done(folder, brief):
     words, shares = zip(*said, strict=True)
     assert any("ridge" in each for each in words) and any("fingerprint" in each for each in words)
     assert all(0 <= share <= 1 for share in shares)
+
+
+class Slow(TheirRidge):
+    """An estimator that takes ten milliseconds."""
+
+    def fit(self, X, y):
+        time.sleep(0.01)
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("learner", "words"),
+    [
+        (
+            Slow(),
+            r"One prediction takes 1\d ms, because the estimator is fitted for each; some 2,000 are "
+            r"needed at least, which takes about .* on \d+ cores?\. A smaller estimator",
+        ),
+        (ridge, r"One prediction takes .*; some 2,000 are needed at least, which takes about .*"),
+    ],
+)
+def test_what_takes_long_is_said_before_the_work(learner, words, brief, monkeypatch):
+    monkeypatch.setattr(expected, "LONG_WORK", 0.0)
+    messages, said, asked = [], [], []
+    began = time.monotonic()
+
+    def say(line):
+        messages.append((line, time.monotonic() - began))
+
+    def progress(words, share):
+        said.append(words)
+        asked.append(share)
+
+    identified(learner, say=say, progress=progress)
+    ((message, when),) = messages
+    assert re.match(words, message) and when < 20
+    assert any("predictions of some" in each for each in said)
+    assert asked == sorted(asked)
+
+
+def test_a_message_about_long_work_is_a_warning_or_a_line(brief, folder, monkeypatch, capsys):
+    monkeypatch.setattr(expected, "LONG_WORK", 0.0)
+    with pytest.warns(UserWarning, match="One prediction takes"):
+        identified(ridge)
+    _, out, err = run(capsys, "my_model.py:predict", *SMALL, *FEW)
+    assert "One prediction takes" in err and "One prediction" not in out
+    messages = []
+    identified([ridge, ridge], say=messages.append)
+    assert len(messages) == 1 and "one of 2 models" in messages[0]
+
+
+@pytest.mark.parametrize("of", [(2, 5), (1, 1)])
+def test_as_many_prompts_are_asked_as_were_expected(of, brief, monkeypatch):
+    """By an answer without a name and without a filter, which needs the fewest."""
+    found = identified(lambda xs, ys, queries: np.tanh(ridge(xs, ys, queries)) ** 3, task(*of))
+    source = Source(task(*of), random.key(1))
+    assert found.verdict == "none" and found.filter is None
+    assert found.prompts == expected.least_prompts(source, identification.REGIMES, 1024)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.00123, "1.2 ms"),
+        (0.11, "110 ms"),
+        (1.5, "1.5 s"),
+        (1300.0, "22 minutes"),
+        (9e3, "2.5 hours"),
+    ],
+)
+def test_durations_are_in_words(seconds, words):
+    assert expected.duration(seconds) == words
 
 
 # scikit-learn

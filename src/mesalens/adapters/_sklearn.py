@@ -85,6 +85,7 @@ class FittedEachTime:
     """A function of batches of prompts: fits the estimator on each context.
 
     `estimator` is never fitted. `warnings` counts the warnings of all calls by category.
+    `seconds_each` is the time of one fit, from those of the first call.
     """
 
     def __init__(self, estimator: Any, processes: int | None = None):
@@ -92,6 +93,7 @@ class FittedEachTime:
         self.processes = processes
         self.warnings: collections.Counter[str] = collections.Counter()
         self.__name__ = type(estimator).__name__
+        self.seconds_each: float | None = None
         self._seconds = 0.0
         self._lock = threading.Lock()  # JAX may call from several threads
 
@@ -111,9 +113,16 @@ class FittedEachTime:
             found += self._rest(predict, done, rest, in_processes=expected > SECONDS_TO_SHARE)
         with self._lock:
             self._seconds += spent
+            self.seconds_each = self.seconds_each or spent / done
             for _, caught in found:
                 self.warnings.update(caught)
         return np.concatenate([predictions for predictions, _ in found])
+
+    @property
+    def workers(self) -> int:
+        """The number of processes over which long work is spread."""
+        joblib = _joblib()
+        return self.processes or (min(joblib.cpu_count(), cores()) if joblib else 1)
 
     def _predict(self, contexts: _fit.Contexts) -> Any:
         xs, ys, queries = contexts
@@ -137,8 +146,7 @@ class FittedEachTime:
         self, predict: Any, start: int, contexts: _fit.Contexts, *, in_processes: bool
     ) -> list[Any]:
         """What `fit_each` finds from context `start` on, in parts for several processes."""
-        joblib = _joblib()
-        processes = self.processes or (min(joblib.cpu_count(), cores()) if joblib else 1)
+        joblib, processes = _joblib(), self.workers
         if in_processes and joblib and processes > 1:
             # Some parts for each process, so that none of them waits long for the others
             parts = min(4 * processes, len(contexts[0]))

@@ -17,6 +17,7 @@ from mesalens.identification.candidates import Candidate, Scales
 from mesalens.identification.decision import BLIND, Decision, contains, decide, spend
 from mesalens.identification.evidence import Evidence, Sample, in_threads
 from mesalens.identification.exact import exact_distances
+from mesalens.identification.expected import Expected, least_prompts, warn
 from mesalens.identification.fingerprint import fingerprint
 from mesalens.identification.fit import Fitted, fit, refit
 from mesalens.identification.many import on_cluster
@@ -47,6 +48,7 @@ def identify(
     prompts: int = 8192,
     readouts: Callable[..., Any] | None = None,
     progress: Progress = lambda words, share: None,
+    say: Callable[[str], object] = warn,
     cluster: Any = None,
     **adapter: Any,
 ) -> Identification | ProcedureIdentification:
@@ -79,6 +81,8 @@ def identify(
             each layer, of shape (batch, layers, m). The spectral filter is then measured after each
             layer. Learners with iterates do not need it.
         progress: Called with what is being done, and the share of the work that is done.
+        say: Called with a message if the learner's predictions will take more than a minute; by
+            default issues a warning.
         cluster: Where to compute, as in `mesalens.execution.connected`; by default on this machine.
             Each model of a list is identified by one worker, on one core.
         **adapter: How to call the model; see `mesalens.adapters.as_learner`.
@@ -111,9 +115,10 @@ def identify(
             raise InputError("readouts must not be given for a list of models; give one model.")
         seeds = []
         for place, each in enumerate([] if cluster is not None else model):
-            said = _of_seed(progress, place, len(model))
+            told: Any = {"progress": _of_seed(progress, place, len(model))}
+            told["say"] = _of_models(say, len(model)) if not place else lambda line: None
             try:
-                seeds.append(identify(each, task, key=key, progress=said, **options, **adapter))
+                seeds.append(identify(each, task, key=key, **told, **options, **adapter))
             except InputError as error:
                 raise InputError(f"model {place + 1} of {len(model)}: {error}") from error
         if cluster is not None:
@@ -127,8 +132,10 @@ def identify(
     share("level", level)
     count("prompts", prompts, at_least=BATCH, at_most=MOST_PROMPTS)
     source = Source(task, key)
+    learner = as_learner(model, **adapter)
+    progress = expected = Expected(least_prompts(source, REGIMES, prompts), progress, say)
+    subject = Subject(learner, readouts, expected.count)
     progress("asking the learner", 0.0)
-    subject = Subject(as_learner(model, **adapter), readouts)
     fitting = source.draw(BATCH, (0,))
     answers = subject(fitting)
     if readouts is not None:
@@ -175,6 +182,12 @@ def _of_seed(progress: Progress, place: int, models: int) -> Progress:
         progress(f"model {place + 1} of {models}: {words}", (place + share) / models)
 
     return said
+
+
+def _of_models(say: Callable[[str], object], models: int) -> Callable[[str], object]:
+    return lambda line: say(
+        f"{line} That is for one of {models} models; on a cluster each worker takes one."
+    )
 
 
 def _noise(subject: Subject, prompts: Prompts, answers: np.ndarray) -> float:

@@ -75,7 +75,7 @@ def of_one(
     (generator, numbers), (number, many) = drawn, which
     kind = jax.random.key_impl(random.key(0, generator))
     key = jax.random.wrap_key_data(jnp.asarray(numbers), impl=kind)
-    said = {"progress": lambda words, share: place.report(share)}
+    said = {"progress": lambda words, share: place.report(share), "say": place.say}
     try:
         return identify(model, task, key=key, **said, **options)
     except InputError as error:
