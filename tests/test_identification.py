@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import re
 import types
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -831,6 +833,28 @@ def changed(name, seed=22, **options):
     rng = np.random.default_rng(seed)
     prompts = draw(rng, **options)
     return prompts, REGIME[name].change(prompts, rng)
+
+
+def test_the_page_of_the_method_has_a_row_for_each_regime():
+    page = (Path(__file__).parents[1] / "docs/pages/identify/method.md").read_text("utf-8")
+    table = page.partition("| regime | its prompts |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \|", table, flags=re.MULTILINE)
+    assert rows == [*(regime.name for regime in REGIMES), apart.APART.name]
+
+
+def test_the_page_explains_every_line_in_the_words_of_the_line():
+    page = (Path(__file__).parents[1] / "docs/pages/identify/index.md").read_text("utf-8")
+    section = page.partition("## Read the answer")[2].partition("\n## ")[0]
+    explained = " ".join(section.split("```")[2].split())
+    begins = [
+        words.strip()
+        for module in (in_words, procedure)
+        for words in re.findall(
+            r"[\"'] {2,4}([A-Za-z][A-Za-z ]+)", Path(module.__file__).read_text()
+        )
+    ]
+    assert len(begins) > 15 and "regimes left out" in begins
+    assert [words for words in begins if words not in explained] == []
 
 
 def test_mixed_lengths_keep_the_covariance():

@@ -85,7 +85,8 @@ class FittedEachTime:
     """A function of batches of prompts: fits the estimator on each context.
 
     `estimator` is never fitted. `warnings` counts the warnings of all calls by category.
-    `seconds_each` is the time of one fit, from those of the first call.
+    `seconds_each` is the time of one fit, the median of those of the first call: the first of all
+    may import something.
     """
 
     def __init__(self, estimator: Any, processes: int | None = None):
@@ -105,7 +106,8 @@ class FittedEachTime:
         predict = self._predict(contexts)
         began = time.monotonic()
         seconds = max(SECONDS_ALONE - self._seconds, 0.0)
-        found = [_fit.fit_each(predict, self.estimator, contexts, seconds=seconds)]
+        took: list[float] = []
+        found = [_fit.fit_each(predict, self.estimator, contexts, seconds=seconds, took=took)]
         spent, done = time.monotonic() - began, len(found[0][0])
         if done < len(xs):
             rest = (xs[done:], ys[done:], queries[done:])
@@ -113,7 +115,7 @@ class FittedEachTime:
             found += self._rest(predict, done, rest, in_processes=expected > SECONDS_TO_SHARE)
         with self._lock:
             self._seconds += spent
-            self.seconds_each = self.seconds_each or spent / done
+            self.seconds_each = self.seconds_each or float(np.median(took))
             for _, caught in found:
                 self.warnings.update(caught)
         return np.concatenate([predictions for predictions, _ in found])
