@@ -224,6 +224,21 @@ def test_a_run_of_several_seeds_is_a_procedure(runs, brief, capsys, tmp_path):
     assert (tmp_path / "answer" / "seed-1" / "index.html").is_file()
 
 
+def test_models_that_differ_with_their_losses_may_be_on_a_plateau(brief, tmp_path):
+    def hint(folder, answer, *options):
+        words = (*SMALL, "--covariates", "gaussian", "--seeds", 2, *options, "--out", folder)
+        assert cli.main(["train", *map(str, words)]) == 0
+        return command.Identify(learner=str(folder))._hint(answer)
+
+    differ, same = (identified([ml.Ridge(0.2), ml.Ridge(p)]) for p in (5.0, 0.2))
+    steps = ("--objective", "population", "--steps", 2, "--every", 2, "--init-scale", 0.5)
+    said = hint(tmp_path / "early", differ, *steps)
+    assert "may have stopped on a plateau" in said and "mesalens compare" in said
+    assert command.Identify(learner=str(tmp_path / "early"))._hint(same) is None
+    sampled = ("--steps", 2, "--every", 2, "--batch-size", 8, "--init-scale", 0.5)
+    assert hint(tmp_path / "sampled", differ, *sampled) is None
+
+
 @pytest.mark.parametrize(
     ("words", "value"),
     [
