@@ -75,8 +75,10 @@ def identify(
         margin: The distance below which an algorithm counts as equivalent, in (0, 1).
         level: The confidence level: the probability is at most 1 - level that an interval misses
             its value at any look.
-        prompts: The largest number of prompts in each regime, at least 1024. The properties of the
-            fingerprint are tested on a sixteenth of it, at least 512.
+        prompts: The largest number of prompts in each regime: 1024, 2048, 4096, … (others are
+            rounded down). They are drawn until the answer is decided, so a smaller number saves
+            time only where 1024 do not decide it. The properties of the fingerprint are tested on a
+            sixteenth of it, at least 512.
         readouts: A function of NumPy batches `(xs, ys, queries)` that returns the predictions after
             each layer, of shape (batch, layers, m). The spectral filter is then measured after each
             layer. Learners with iterates do not need it.
