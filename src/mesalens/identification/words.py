@@ -16,15 +16,15 @@ def text(report: Any) -> str:
     table, margin = report.dataset, report.about["margin"]
     if report.verdict == "named":
         lines += _parameters(report, report.name)
-        high, where = _worst(table, report.name)
+        below, where = _worst(table, report.name)
         lines.append(
-            f"  distance below {high} of what the context explains in each "
+            f"  distance {below} of what the context explains in each "
             f"of {table.regime.size} regimes (largest in: {where}); margin {_share(margin)}"
         )
     if report.verdict == "set":
         for name in report.names:
-            high, where = _worst(table, name)
-            lines.append(f"  {report.describe(name)}: distance below {high} (largest in: {where})")
+            below, where = _worst(table, name)
+            lines.append(f"  {report.describe(name)}: distance {below} (largest in: {where})")
         why = report.why_not
         lines.append(
             f'  They differ most on prompts of the regime "{why["regime"]}", by '
@@ -180,7 +180,9 @@ def differences(table: Any, name: str, margin: float) -> str:
 def _worst(table: Any, name: str) -> tuple[str, str]:
     """The largest upper end of a candidate's distance, and in which regime it is."""
     high = table.high.sel(candidate=name)
-    return _share(float(high.max())), str(high.regime.values[int(np.argmax(high.values))])
+    largest = float(high.max())
+    words = f"below {_share(largest)}" if largest else "0"
+    return words, str(high.regime.values[int(np.argmax(high.values))])
 
 
 def _where_open(table: Any, name: str, margin: float) -> str:
