@@ -23,6 +23,7 @@ from mesalens.cli import identify as command
 from mesalens.identification import _identify as identification
 from mesalens.identification import expected
 from mesalens.identification.prompts import Source
+from mesalens.identification.subject import Subject
 from mesalens.progress import ProgressReport
 from mesalens.tasks import (
     ClassificationTask,
@@ -317,6 +318,26 @@ def test_what_takes_long_is_said_before_the_work(learner, words, brief, monkeypa
     assert re.match(words, message) and when < 20
     assert any("predictions of some" in each for each in said)
     assert asked == sorted(asked)
+
+
+class Timed(Subject):
+    """A subject whose estimates a test makes up."""
+
+    seconds, workers = 0.1, 2
+
+
+def test_a_later_estimate_is_heard_where_the_first_was_too_low(brief, monkeypatch):
+    messages, subject = [], Timed(ridge)
+    subject.asked = 8
+    found = expected.Expected(100, lambda words, share: None, messages.append)
+    found.count(subject)
+    assert not messages  # 10 s
+    subject.asked, subject.seconds = 256, 1.0
+    found.count(subject)
+    subject.asked, subject.seconds = 512, 2.0
+    found.count(subject)
+    (message,) = messages
+    assert "which takes about 1.7 minutes on 2 cores" in message
 
 
 def test_a_message_about_long_work_is_a_warning_or_a_line(brief, folder, monkeypatch, capsys):

@@ -60,8 +60,9 @@ class Expected:
         """Is told that a subject has answered some more prompts."""
         self._asked = subject.asked
         if not self._known and subject.seconds is not None:
-            self._known = True
             self._long = subject.seconds * self.needed > LONG_WORK
+            # Estimates from few prompts may be too low; a later one has the last word
+            self._known = self._long or subject.asked >= BATCH
             if self._long:
                 self._say(in_words(subject, self.needed))
         if self._long:
@@ -100,5 +101,5 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.2g} s"
     if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} minutes"
+        return f"{seconds / 60:.{1 if seconds < 600 else 0}f} minutes"
     return f"{seconds / 3600:.2g} hours"

@@ -85,13 +85,14 @@ class Subject:
     def seconds(self) -> float | None:
         """How long one prediction takes, on all workers; None if it is not yet known.
 
-        For learners in JAX it is not measured.
+        For learners in JAX it is not measured. For estimators it is that of the first fits, until
+        whole pieces were spread over the workers.
         """
-        if self._fits:
-            each = self._fits.seconds_each
-            return each and each / self._fits.workers
         # The first pieces may include what is done once, such as imports
-        return float(self._fastest) if self.asked >= BATCH and np.isfinite(self._fastest) else None
+        if self.asked >= BATCH:
+            return float(self._fastest) if np.isfinite(self._fastest) else None
+        fits = self._fits
+        return fits.seconds_each / fits.workers if fits and fits.seconds_each else None
 
     @property
     def _fits(self) -> FittedEachTime | None:
