@@ -10,6 +10,7 @@ from mesalens.identification import (
     _identify,
     candidates,
     evidence,
+    expected,
     fingerprint,
     prompts,
     spectral_filter,
@@ -32,7 +33,7 @@ def brief(monkeypatch):
 
     monkeypatch.setattr(candidates, "known", few)
     monkeypatch.setattr(_identify, "REGIMES", tuple(r for r in regimes if r.name in REGIMES))
-    for module in (_identify, evidence, prompts, subject):
+    for module in (_identify, evidence, expected, prompts, subject):
         monkeypatch.setattr(module, "BATCH", BATCH)
     monkeypatch.setattr(fingerprint, "PROMPTS", 32)
     monkeypatch.setattr(spectral_filter, "CONTEXTS", 16)

@@ -322,6 +322,35 @@ def test_of_a_function_that_fails_on_several_prompts_alone_the_fewest_are_kept(
         np.testing.assert_array_equal(arrays["xs"], batch(16)[0][:4])
 
 
+def test_a_function_of_one_prompt_is_told_that_it_gets_a_batch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shapes = r"a function gets a batch of prompts, xs \[B, n, d\], ys \[B, n, m\] and queries"
+
+    def single(xs, ys, query):
+        return query @ np.linalg.solve(xs.T @ xs, xs.T @ ys)
+
+    learner = NumpyLearner(single)
+    with pytest.raises(InputError, match=rf"single failed on .*ValueError: .*; {shapes}"):
+        learner.predict(*batch(37))
+    with pytest.raises(InputError, match=rf"two random prompts: .*; {shapes}"):
+        risk(learner, TASK, KEY, prompts=16)
+    prompts = batch(37)
+
+    def fastidious(xs, ys, queries):
+        if (queries == prompts[2][23]).all(-1).any():
+            raise ValueError("no")
+        return ys[:, 0]
+
+    with pytest.raises(InputError, match=r"23 of 37 .*ValueError: no\.$"):
+        NumpyLearner(fastidious).predict(*prompts)
+    with pytest.raises(InputError) as caught:  # a division by 0 has nothing to do with shapes
+        NumpyLearner(fails).predict(*batch())
+    assert "batch" not in str(caught.value)
+    with pytest.raises(InputError) as caught:
+        from_sklearn(KNeighborsRegressor(99)).predict(*batch())
+    assert "[B" not in str(caught.value)
+
+
 def test_in_a_compiled_program_the_error_has_the_same_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
@@ -434,6 +463,22 @@ def test_fit_and_predict_are_enough(m):
         np.testing.assert_allclose(learner.predict(*prompts), prompts[1].mean(1))
     squared = as_learner(Mean, parameters={"power": 2.0}).predict(*prompts)
     np.testing.assert_allclose(squared, prompts[1].mean(1) ** 2)
+
+
+def test_a_learner_shows_its_estimator_in_one_line():
+    def shown(estimator):
+        return repr(from_sklearn(estimator))
+
+    assert shown(TheirRidge(0.3)) == (
+        "NumpyLearner(function=FittedEachTime(Ridge(alpha=0.3, random_state=0)))"
+    )
+    assert "(Mean)" in shown(Mean())  # and no address
+    steps = [StandardScaler(with_std=False), TheirRidge(alpha=3)]
+    pipeline = shown(make_pipeline(*steps))
+    assert "StandardScaler(with_std=False)), ('ridge', Ridge(alpha=3, random_state=0))" in pipeline
+    assert "\n" not in pipeline
+    large = repr(from_sklearn(make_pipeline(*steps[:1] * 40, SVR())).function)
+    assert len(large) < 800
 
 
 def test_many_contexts_are_spread_over_processes(monkeypatch, tmp_path):

@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import re
+import types
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -30,6 +33,7 @@ from mesalens.identification import (
     spectral_filter,
 )
 from mesalens.identification import candidates as families
+from mesalens.identification import words as in_words
 from mesalens.identification.apart import Bulk, drive_apart
 from mesalens.identification.candidates import Candidate, Scales
 from mesalens.identification.distance import Interval
@@ -831,6 +835,28 @@ def changed(name, seed=22, **options):
     return prompts, REGIME[name].change(prompts, rng)
 
 
+def test_the_page_of_the_method_has_a_row_for_each_regime():
+    page = (Path(__file__).parents[1] / "docs/pages/identify/method.md").read_text("utf-8")
+    table = page.partition("| regime | its prompts |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \|", table, flags=re.MULTILINE)
+    assert rows == [*(regime.name for regime in REGIMES), apart.APART.name]
+
+
+def test_the_page_explains_every_line_in_the_words_of_the_line():
+    page = (Path(__file__).parents[1] / "docs/pages/identify/index.md").read_text("utf-8")
+    section = page.partition("## Read the answer")[2].partition("\n## ")[0]
+    explained = " ".join(section.split("```")[2].split())
+    begins = [
+        words.strip()
+        for module in (in_words, procedure)
+        for words in re.findall(
+            r"[\"'] {2,4}([A-Za-z][A-Za-z ]+)", Path(module.__file__).read_text()
+        )
+    ]
+    assert len(begins) > 15 and "regimes left out" in begins
+    assert [words for words in begins if words not in explained] == []
+
+
 def test_mixed_lengths_keep_the_covariance():
     before, after = changed("mixed-lengths", count=20_000, noise=0)
     np.testing.assert_allclose(np.cov(after.xs.reshape(-1, D).T), np.eye(D), atol=0.03)
@@ -1313,9 +1339,24 @@ def test_members_of_one_family_that_differ_are_said_to(task, monkeypatch):
     # Student's interval of the logarithms, with 2 degrees of freedom
     reach = 4.302653 * np.log([0.2, 5.0, 1.0]).std(ddof=1) / np.sqrt(3)
     assert np.log(high) == pytest.approx(reach, rel=1e-2)
-    assert "members of one family, but not one algorithm" in str(found)
+    first = "Each of these 3 models runs a member of the family ridge, but not all the same one."
+    assert str(found).splitlines()[0] == first
+    assert "That is not below the margin 0.01: their parameters differ." in str(found)
     same = identified([Ridge(0.2), Ridge(0.2)], task)
-    assert same.name == "ridge" and "not one algorithm" not in str(same)
+    assert same.name == "ridge" and str(same).splitlines()[0] == "These 2 models run ridge."
+    assert "parameters differ" not in str(same)
+
+
+def test_a_procedure_says_how_far_the_algorithms_are():
+    seeds = [
+        seed_of({"a": 0.02, "b": v}, 1e-4, np.arange(4.0)[:, None], "none", ()) for v in (0.2, 0.3)
+    ]
+    found = procedure.of_seeds(seeds, 0.01, 0.05)
+    assert "  nearest: a, mean distance 2% on the task itself" in str(found)
+    changes = {"verdict": "in-distribution-only", "names": ("a",)}
+    seeds[0] = dataclasses.replace(seeds[0], fits={"a": alone(FAMILIES["averaging"])})
+    found = dataclasses.replace(found, **changes, seeds=tuple(seeds))
+    assert "  a: mean distance 2% on the task itself" in str(found)
 
 
 def test_none_is_found_though_a_candidate_is_infinitely_far():
@@ -1528,10 +1569,88 @@ def test_the_answer_says_what_is_open(task, monkeypatch):
     assert not found.deterministic and found.content()["deterministic"] is False
     words = str(found)
     assert "predictions for the same prompt differ by" in words
-    assert "regimes left out: labels-tripled (" in words and "labels are too large" in words
+    assert 'regimes left out: "labels-tripled" (' in words and "labels are too large" in words
     undecided = [each.name for each in found.fingerprint.properties if each.holds is None]
     undecided = [name for name in undecided if not found.fingerprint[name].why]
     assert undecided and f"undecided: {', '.join(undecided)}" in words
+
+
+def test_the_answer_says_how_far_an_algorithm_is(task, monkeypatch):
+    few(monkeypatch, STEP, RIDGE)
+    short_of_regimes(monkeypatch, "labels-tripled", "short")
+    found = identified(GradientDescent(0.4), task)
+    table = found.dataset.sel(regime=["task", "labels-tripled", "short"]).copy(deep=True)
+    for name, (value, low, high) in {
+        "task": (0.0075, 0.007, 0.0081),
+        "short": (0.097, 0.09, 0.1),
+    }.items():
+        for part, number in {"distance": value, "low": low, "high": high}.items():
+            table[part].loc["ridge", name] = number
+    for part in ("distance", "low", "high"):
+        table[part].loc["ridge", "labels-tripled"] = 0.0
+
+    def words(verdict, names=("ridge",), **changes):
+        return str(
+            dataclasses.replace(found, verdict=verdict, names=names, dataset=table, **changes)
+        )
+
+    far = "distance 0.75% on the task itself; it differs in short (9.7%)\n"
+    assert far in words("in-distribution-only")
+    assert "  margin 1% of what the context explains\n" in words("in-distribution-only")
+    why = {"regime": "short", "distance": 0.02}
+    table["high"].loc["gradient-descent"] = 0.0
+    both = words("set", ("gradient-descent", "ridge"), why_not=why)
+    assert ": distance 0 (largest in: task)\n" in both
+    assert ": distance below 10% (largest in: short)\n" in both
+    assert 'of the regime "short", by 2% of what the context explains; margin 1%\n' in both
+    assert "% of what the context explains, and 99% are needed\n" in words("none", ())
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [(10, 4096), (1500, 4096), (4003, 8192), (4097, 16384), (10**6, None)],
+)
+def test_an_undecided_answer_says_how_many_prompts_to_try(pairs, said, task, monkeypatch):
+    """Never fewer than twice as many as there were, and a number that is used as it is."""
+    few(monkeypatch, STEP, RIDGE)
+    short_of_regimes(monkeypatch)
+    found = ml.identify(GradientDescent(0.4), task, key=random.key(11), prompts=2 * BATCH)
+    table = found.dataset.copy(deep=True)
+    table["pairs"][:] = BATCH
+    for part, number in {"distance": 0.0098, "low": 0.009, "high": 0.0112}.items():
+        table[part].loc["ridge", "task"] = number
+    undecided = decision.Decision("inconclusive", (), {}, ("ridge",), pairs)
+    changes = {"verdict": "inconclusive", "names": (), "decision": undecided, "dataset": table}
+    found = dataclasses.replace(found, **changes)
+    lines = str(found).splitlines()
+    assert lines[0] == "Inconclusive: this number of prompts does not decide it."
+    assert "  candidates that are undecided: ridge (0.98 [0.9, 1.12] % in task)" in lines
+    advice = f"--prompts {said} (prompts={said} in Python) may decide it" if said else "hardly"
+    assert advice in str(found) and found.content()["prompts_needed"] == said
+
+
+def test_rows_of_a_matrix_stand_below_each_other():
+    matrix = np.array([[1.0, -0.25, 0], [0.5, 2, 3], [4, 5, 6]])
+    found = {"value": matrix, "interval": [matrix, matrix]}
+    made = types.SimpleNamespace(parameters_of=lambda name: {"preconditioner": found})
+    head, first, *rest = "\n".join(in_words._parameters(made, "a")).splitlines()
+    assert head == "  preconditioner" and first.startswith("    [[")
+    assert [line.index("[") for line in rest] == [5, 5] and len(rest[0]) == len(first)
+
+
+def test_the_same_function_under_other_names_is_said_plainly(task, monkeypatch):
+    few(monkeypatch, STEP, RIDGE)
+    short_of_regimes(monkeypatch)
+    found = identified(GradientDescent(0.4), task)
+
+    def said(*others):
+        also = decision.Decision("named", found.names, {"gradient-descent": others})
+        return str(dataclasses.replace(found, decision=also))
+
+    one = "  momentum gives the same predictions here, or contains gradient-descent\n"
+    assert one in said("momentum")
+    more = "  momentum, ridge give the same predictions here, or contain gradient-descent\n"
+    assert more in said("momentum", "ridge")
 
 
 def test_the_answer_says_which_distances_are_exact(task, monkeypatch):

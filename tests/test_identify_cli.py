@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,16 @@ import pytest
 from sklearn.linear_model import Ridge as TheirRidge
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import mesalens as ml
 from mesalens import InputError, cli, random
 from mesalens.cli import identify as command
+from mesalens.identification import _identify as identification
+from mesalens.identification import expected
+from mesalens.identification.prompts import Source
+from mesalens.identification.subject import Subject
 from mesalens.progress import ProgressReport
 from mesalens.tasks import (
     ClassificationTask,
@@ -136,6 +143,7 @@ def ridge(xs, ys, queries):
 
 
 def identified(model, of=None, **options):
+    options = {"say": lambda line: None} | options  # on a busy machine anything may take long
     return ml.identify(model, of or task(), key=random.key(1), prompts=1024, **options)
 
 
@@ -188,11 +196,25 @@ def test_it_says_what_was_found_and_keeps_a_page(folder, brief, capsys):
     kept = strictly((folder / "answer" / "identification.json").read_text())
     assert kept["name"] == "ridge"
     page = (folder / "answer" / "index.html").read_text()
+    assert "<title>ridge: named, ridge (mesalens)</title>" in page
     assert "@misc{mesalens," in page and "@article{schuirmann-1987," in page
     assert cli.main(["cite", "answer"]) == 0
     assert capsys.readouterr().out.strip() in html.unescape(page)
     code, _, err = run(capsys, "my_model.py:predict", *SMALL, "--out", "answer")
     assert code == 2 and "answer" in err
+
+
+def test_a_page_has_a_short_title_and_the_whole_estimator(brief, tmp_path):
+    estimator = make_pipeline(StandardScaler(), TheirRidge(alpha=3))
+    found = identified(estimator)
+    words = (
+        "(steps=[('standardscaler', StandardScaler()), ('ridge', Ridge(alpha=3, random_state=0))"
+    )
+    assert words in found.content()["model"]
+    found.save(tmp_path / "answer")
+    page = (tmp_path / "answer" / "index.html").read_text()
+    assert f"<title>Pipeline: {found.verdict} (mesalens)</title>" in page
+    assert words in html.unescape(page)
 
 
 @pytest.mark.slow
@@ -204,6 +226,21 @@ def test_a_run_of_several_seeds_is_a_procedure(runs, brief, capsys, tmp_path):
     assert all(seed.keys() >= NAMES for seed in answer["seeds"])
     assert "Condensed" not in answer["task"]  # models read the examples themselves
     assert (tmp_path / "answer" / "seed-1" / "index.html").is_file()
+
+
+def test_models_that_differ_with_their_losses_may_be_on_a_plateau(brief, tmp_path):
+    def hint(folder, answer, *options):
+        words = (*SMALL, "--covariates", "gaussian", "--seeds", 2, *options, "--out", folder)
+        assert cli.main(["train", *map(str, words)]) == 0
+        return command.Identify(learner=str(folder))._hint(answer)
+
+    differ, same = (identified([ml.Ridge(0.2), ml.Ridge(p)]) for p in (5.0, 0.2))
+    steps = ("--objective", "population", "--steps", 2, "--every", 2, "--init-scale", 0.5)
+    said = hint(tmp_path / "early", differ, *steps)
+    assert "may have stopped on a plateau" in said and "mesalens compare" in said
+    assert command.Identify(learner=str(tmp_path / "early"))._hint(same) is None
+    sampled = ("--steps", 2, "--every", 2, "--batch-size", 8, "--init-scale", 0.5)
+    assert hint(tmp_path / "sampled", differ, *sampled) is None
 
 
 @pytest.mark.parametrize(
@@ -245,6 +282,98 @@ def test_progress_says_what_is_done(folder, brief):
     words, shares = zip(*said, strict=True)
     assert any("ridge" in each for each in words) and any("fingerprint" in each for each in words)
     assert all(0 <= share <= 1 for share in shares)
+
+
+class Slow(TheirRidge):
+    """An estimator that takes ten milliseconds."""
+
+    def fit(self, X, y):
+        time.sleep(0.01)
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("learner", "words"),
+    [
+        (
+            Slow(),
+            r"One prediction takes 1\d ms, because the estimator is fitted for each; some 2,000 are "
+            r"needed at least, which takes about .* on \d+ cores?\. A smaller estimator",
+        ),
+        (ridge, r"One prediction takes .*; some 2,000 are needed at least, which takes about .*"),
+    ],
+)
+def test_what_takes_long_is_said_before_the_work(learner, words, brief, monkeypatch):
+    monkeypatch.setattr(expected, "LONG_WORK", 0.0)
+    messages, said, asked = [], [], []
+    began = time.monotonic()
+
+    def say(line):
+        messages.append((line, time.monotonic() - began))
+
+    def progress(words, share):
+        said.append(words)
+        asked.append(share)
+
+    identified(learner, say=say, progress=progress)
+    ((message, when),) = messages
+    assert re.match(words, message) and when < 20
+    assert any("predictions of some" in each for each in said)
+    assert asked == sorted(asked)
+
+
+class Timed(Subject):
+    """A subject whose estimates a test makes up."""
+
+    seconds, workers = 0.1, 2
+
+
+def test_a_later_estimate_is_heard_where_the_first_was_too_low(brief, monkeypatch):
+    messages, subject = [], Timed(ridge)
+    subject.asked = 8
+    found = expected.Expected(100, lambda words, share: None, messages.append)
+    found.count(subject)
+    assert not messages  # 10 s
+    subject.asked, subject.seconds = 256, 1.0
+    found.count(subject)
+    subject.asked, subject.seconds = 512, 2.0
+    found.count(subject)
+    (message,) = messages
+    assert "which takes about 1.7 minutes on 2 cores" in message
+
+
+def test_a_message_about_long_work_is_a_warning_or_a_line(brief, folder, monkeypatch, capsys):
+    monkeypatch.setattr(expected, "LONG_WORK", 0.0)
+    with pytest.warns(UserWarning, match="One prediction takes"):
+        ml.identify(ridge, task(), prompts=1024)
+    _, out, err = run(capsys, "my_model.py:predict", *SMALL, *FEW)
+    assert "One prediction takes" in err and "One prediction" not in out
+    messages = []
+    identified([ridge, ridge], say=messages.append)
+    assert len(messages) == 1 and "one of 2 models" in messages[0]
+
+
+@pytest.mark.parametrize("of", [(2, 5), (1, 1)])
+def test_as_many_prompts_are_asked_as_were_expected(of, brief, monkeypatch):
+    """By an answer without a name and without a filter, which needs the fewest."""
+    found = identified(lambda xs, ys, queries: np.tanh(ridge(xs, ys, queries)) ** 3, task(*of))
+    source = Source(task(*of), random.key(1))
+    assert found.verdict == "none" and found.filter is None
+    assert found.prompts == expected.least_prompts(source, identification.REGIMES, 1024)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.00123, "1.2 ms"),
+        (0.11, "110 ms"),
+        (1.5, "1.5 s"),
+        (1300.0, "22 minutes"),
+        (9e3, "2.5 hours"),
+    ],
+)
+def test_durations_are_in_words(seconds, words):
+    assert expected.duration(seconds) == words
 
 
 # scikit-learn
@@ -433,6 +562,7 @@ def fails(xs, ys, queries):
         (lambda: identified(lambda xs, ys, queries: queries), r"\(64, 2\)"),
         (lambda: identified(lambda xs, ys, queries: np.nan * queries[:, 0]), "NaN"),
         (lambda: identified(ridge, CondensedTask(task())), "condensed"),
+        (lambda: identified(ridge, Gaussian(3)), r"^task must be a Task; got Gaussian"),
         (lambda: identified(3), "int"),
         (lambda: identified([ridge]), "models"),
         (lambda: identified([ridge, fails]), "model 2 of 2"),

@@ -11,9 +11,21 @@ import scipy.stats
 import xarray as xr
 from jax.random import key_data
 
+import mesalens as ml
 from mesalens import GradientDescent, InputError, random
 from mesalens.tasks import Gaussian, LinearFunctions, RegressionTask
 from mesalens.training import TrainingSettings, train
+
+pytest_plugins = ["small_training"]
+
+TASK = RegressionTask(Gaussian(2), LinearFunctions(2), context_length=3)
+UNIFORM = RegressionTask(ml.tasks.Uniform(2), LinearFunctions(2), context_length=3)
+CLASSES = ml.tasks.ClassificationTask(Gaussian(2), ml.tasks.LinearFunctions(2, 2), context_length=3)
+STEP = GradientDescent(0.3)
+LAYERS = ml.theory.gradient_descent_transformer(
+    GradientDescent(0.3, steps=2), dim=2, context_length=3
+)
+SOFTMAX = ml.Transformer.initialise(2, key=random.key(0))
 
 GENERATORS = get_args(random.Generator)
 
@@ -189,3 +201,47 @@ def test_with_the_generator_of_xla_a_seed_has_the_same_bits_in_any_company_on_co
     xr.testing.assert_identical(alone.metrics, company.metrics.sel(seed=[1]))
     np.testing.assert_array_equal(alone.learners.step_size[0], company.learners.step_size[1])
     assert len(np.unique(company.metrics.draw)) == company.metrics.draw.size
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda key: ml.identify(STEP, TASK, key=key),
+        lambda key: ml.identify([STEP, STEP], TASK, key=key),
+        lambda key: ml.analysis.risk(STEP, TASK, key),
+        lambda key: ml.analysis.risks([STEP], TASK, key),
+        lambda key: ml.analysis.risks_under_shift([STEP], lambda _: TASK, jnp.ones(1), key),
+        lambda key: ml.analysis.risk_by_depth(LAYERS, TASK, key),
+        lambda key: ml.analysis.largest_stable_damping(LAYERS, TASK, key),
+        lambda key: ml.analysis.alignment(STEP, STEP, TASK, key),
+        lambda key: ml.analysis.compare(STEP, STEP, TASK, key),
+        lambda key: ml.analysis.similarity(STEP, STEP, TASK, key),
+        lambda key: ml.analysis.similarities(STEP, {"step": STEP}, TASK, key),
+        lambda key: ml.analysis.accuracy(STEP, CLASSES, key),
+        lambda key: ml.analysis.cross_entropy(STEP, CLASSES, key),
+        lambda key: ml.analysis.copying(SOFTMAX, TASK, key),
+        lambda key: ml.analysis.attention_maps(SOFTMAX, TASK, key),
+        lambda key: ml.analysis.expectation(lambda prompt, target: target, TASK, key),
+        lambda key: ml.analysis.gradient_noise(STEP, TASK, key),
+        lambda key: ml.analysis.input_spectra(LAYERS, TASK, key),
+        lambda key: ml.analysis.odd_signs(UNIFORM, key),
+        lambda key: ml.theory.bayes_risk(UNIFORM, key=key),
+        lambda key: ml.theory.best_logistic_step(CLASSES, key),
+        lambda key: ml.theory.best_step_sizes(TASK, 2, key=key),
+        lambda key: ml.theory.simulated_moments(UNIFORM, key=key),
+        lambda key: train(lambda key: STEP, TASK, optax.sgd(0.1), steps=1, key=key),
+        lambda key: ml.training.along_steps(
+            STEP, TASK, "adam", lambda *_: jnp.ones(()), key, steps=1, batch_size=2
+        ),
+        lambda key: ml.training.gradient_flow(lambda key: STEP, TASK, [0.0, 1.0], key=key),
+        lambda key: ml.atlas.beside(STEP, STEP, TASK, key, prompts=10),
+        lambda key: ml.atlas.largest_difference(STEP, STEP, TASK, key),
+        random.generator_of,
+    ],
+)
+@pytest.mark.parametrize("key", [0, "abc"])
+def test_what_is_no_key_gets_a_sentence(call, key, unchecked):
+    with pytest.raises(InputError) as caught:
+        call(key)
+    words = "key must be a random key such as mesalens.random.key(0); got "
+    assert str(caught.value) == f"{words}{key!r}."

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import jax
 import jax.core
 import numpy as np
 from jaxtyping import Float
@@ -145,6 +146,17 @@ def with_near_names(sentence: str, name: str, known: Iterable[str]) -> str:
     """A sentence that a name is missing, followed by the known names that are like it."""
     nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"{sentence}; did you mean {' or '.join(nearest)}?" if nearest else f"{sentence}."
+
+
+def random_key(value: Any) -> Any:
+    """A random key of JAX, or several in an array, as it is. Keys that JAX is tracing pass."""
+    try:
+        jax.random.key_impl(value)
+    except TypeError as error:
+        raise InputError(
+            f"key must be a random key such as mesalens.random.key(0); got {value!r}."
+        ) from error
+    return value
 
 
 def member(name: str, value: Any, kind: type[T]) -> T:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 from jaxtyping import Array, Float, Key, UInt32
 
-from mesalens.checks import InputError, count, one_of
+from mesalens.checks import InputError, count, one_of, random_key
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
@@ -147,8 +147,11 @@ def unroll(key: Key[Array, "*shape"]) -> Key[Array, "*shape"]:
 
     Returns:
         The converted key if it is a Threefry key of JAX, otherwise `key` as it is.
+
+    Raises:
+        InputError: If it is not a random key.
     """
-    if jax.random.key_impl(key) != "threefry2x32":
+    if jax.random.key_impl(random_key(key)) != "threefry2x32":
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_IMPLEMENTATION)
 

@@ -39,8 +39,11 @@ def fit_each(
     contexts: Contexts,
     start: int = 0,
     seconds: float = float("inf"),
+    took: list[float] | None = None,
 ) -> tuple[np.ndarray, "collections.Counter[str]"]:
     """`predict(estimator, x, y, query)` for every context, until the time is up.
+
+    The seconds that each one took are appended to `took`.
 
     Returns:
         The predictions, one row for each context that was reached, at least one; and how many
@@ -54,10 +57,13 @@ def fit_each(
     with warnings.catch_warnings(record=True) as caught, contextlib.ExitStack() as later:
         warnings.simplefilter("always")
         for index, (x, y, query) in enumerate(zip(*contexts, strict=True)):
+            began = time.monotonic()
             try:
                 rows.append(predict(estimator, x, y, query))
             except Exception as error:
                 raise PromptError(start + index, reason_of(error)) from error
+            if took is not None:
+                took.append(time.monotonic() - began)
             if time.monotonic() > end:
                 break
             if not index and "sklearn" in sys.modules:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import inspect
 import io
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -57,6 +58,9 @@ class NumpyLearner(Learner):
     def __check_init__(self):
         if not callable(self.function) or not isinstance(self.function, Hashable):
             raise InputError(f"function must be callable and hashable; got {self.function!r}.")
+
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(self, width=10**9)  # in one line
 
     def __call__(self, prompt: Prompt) -> Float[Array, " m"]:
         _try(self.function, prompt.context_length, prompt.dim, prompt.outputs)
@@ -117,7 +121,8 @@ def _try(function: Callable[..., Any], n: int, d: int, m: int) -> None:
         raise
     except Exception as error:
         raise InputError(
-            f"{_name(function)} failed on two random prompts: {_reason(error)}."
+            f"{_name(function)} failed on two random prompts: {_reason(error)}"
+            f"{_about_batches(function, error)}."
         ) from error
 
 
@@ -178,9 +183,21 @@ def _failure(function: Callable[..., Any], prompts: Prompts, error: Exception) -
             break  # it fails on this batch alone
     size = len(prompts[0])
     which = f"prompt {first}" if size == 1 else f"prompts {first} to {first + size - 1}"
+    # A function that is written for one prompt fails on every one
+    hint = "" if first else _about_batches(function, error)
     return InputError(
-        f"{_name(function)} failed on {which} of {total} ({_keep(prompts)}): {_reason(error)}."
+        f"{_name(function)} failed on {which} of {total} ({_keep(prompts)}): "
+        f"{_reason(error)}{hint}."
     )
+
+
+def _about_batches(function: Callable[..., Any], error: Exception) -> str:
+    """A hint for a function that may have been written for a single prompt."""
+    # Adapters of other libraries are no plain functions, and know what they are given
+    shapes = isinstance(error, ValueError | TypeError | IndexError | np.linalg.LinAlgError)
+    if not shapes or not inspect.isfunction(function):
+        return ""
+    return "; a function gets a batch of prompts, xs [B, n, d], ys [B, n, m] and queries [B, d]"
 
 
 def _part(prompts: Prompts, low: int, high: int) -> Prompts:

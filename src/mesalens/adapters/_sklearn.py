@@ -29,6 +29,9 @@ SECONDS_ALONE = 1.0
 Their start takes a few seconds: short work is done without them.
 """
 
+MOST_CHARACTERS = 700
+"""Of an estimator in words, as in scikit-learn."""
+
 SECONDS_TO_SHARE = 0.1
 """What takes less is not worth sending to other processes, even to those that have started."""
 
@@ -82,6 +85,8 @@ class FittedEachTime:
     """A function of batches of prompts: fits the estimator on each context.
 
     `estimator` is never fitted. `warnings` counts the warnings of all calls by category.
+    `seconds_each` is the time of one fit, the median of those of the first call: the first of all
+    may import something.
     """
 
     def __init__(self, estimator: Any, processes: int | None = None):
@@ -89,18 +94,20 @@ class FittedEachTime:
         self.processes = processes
         self.warnings: collections.Counter[str] = collections.Counter()
         self.__name__ = type(estimator).__name__
+        self.seconds_each: float | None = None
         self._seconds = 0.0
         self._lock = threading.Lock()  # JAX may call from several threads
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.__name__})"
+        return f"{type(self).__name__}({_in_words(self.estimator)})"
 
     def __call__(self, xs: np.ndarray, ys: np.ndarray, queries: np.ndarray) -> np.ndarray:
         contexts = (xs, ys, queries)
         predict = self._predict(contexts)
         began = time.monotonic()
         seconds = max(SECONDS_ALONE - self._seconds, 0.0)
-        found = [_fit.fit_each(predict, self.estimator, contexts, seconds=seconds)]
+        took: list[float] = []
+        found = [_fit.fit_each(predict, self.estimator, contexts, seconds=seconds, took=took)]
         spent, done = time.monotonic() - began, len(found[0][0])
         if done < len(xs):
             rest = (xs[done:], ys[done:], queries[done:])
@@ -108,9 +115,16 @@ class FittedEachTime:
             found += self._rest(predict, done, rest, in_processes=expected > SECONDS_TO_SHARE)
         with self._lock:
             self._seconds += spent
+            self.seconds_each = self.seconds_each or float(np.median(took))
             for _, caught in found:
                 self.warnings.update(caught)
         return np.concatenate([predictions for predictions, _ in found])
+
+    @property
+    def workers(self) -> int:
+        """The number of processes over which long work is spread."""
+        joblib = _joblib()
+        return self.processes or (min(joblib.cpu_count(), cores()) if joblib else 1)
 
     def _predict(self, contexts: _fit.Contexts) -> Any:
         xs, ys, queries = contexts
@@ -134,8 +148,7 @@ class FittedEachTime:
         self, predict: Any, start: int, contexts: _fit.Contexts, *, in_processes: bool
     ) -> list[Any]:
         """What `fit_each` finds from context `start` on, in parts for several processes."""
-        joblib = _joblib()
-        processes = self.processes or (min(joblib.cpu_count(), cores()) if joblib else 1)
+        joblib, processes = _joblib(), self.workers
         if in_processes and joblib and processes > 1:
             # Some parts for each process, so that none of them waits long for the others
             parts = min(4 * processes, len(contexts[0]))
@@ -190,6 +203,14 @@ def _estimator(estimator: Any, parameters: Mapping[str, Any]) -> Any:
         one_of(f"parameter of {name}", parameter, known)
     seeds = {key: 0 for key, value in known.items() if _is_seed(key) and value is None}
     return estimator.set_params(**seeds | dict(parameters))
+
+
+def _in_words(estimator: Any) -> str:
+    """Its own `repr` in one line, which for scikit-learn has all parameters that were set."""
+    if type(estimator).__repr__ is object.__repr__:  # an address, which says nothing
+        return type(estimator).__name__
+    words = " ".join(repr(estimator).split())
+    return words if len(words) <= MOST_CHARACTERS else f"{words[: MOST_CHARACTERS - 1]}…"
 
 
 def _is_seed(parameter: str) -> bool:

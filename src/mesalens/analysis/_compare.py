@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Array, Float, Key
 
 from mesalens.analysis._alignment import alignment_terms, sensitivity
-from mesalens.checks import InputError, count
+from mesalens.checks import InputError, count, random_key
 from mesalens.learners import AnyLearner
 from mesalens.learners.base import is_differentiable, predict
 from mesalens.simulation import Estimate, expectation
@@ -173,6 +173,7 @@ def compare(
         >>> print(table.value.sel(measure="relative_difference").round(2).values)
         [0.03 0.08]
     """
+    random_key(key)
     comparison = Comparison(references, task, prompts)
     labels = {axis: np.asarray(values) for axis, values in (axes or {}).items()}
     sizes = tuple(len(values) for values in labels.values())

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 from mesalens.analysis import Comparison
 from mesalens.atlas.experiment import Trained
 from mesalens.atlas.study import Lab, measurement
+from mesalens.checks import random_key
 from mesalens.learners import AnyLearner
 from mesalens.program_cache import compiled_once
 from mesalens.tasks import Task
@@ -174,7 +175,7 @@ def largest_difference(
     Returns:
         A number, 0 for equal predictions.
     """
-    drawn, _ = task.sample(key, (prompts,))
+    drawn, _ = task.sample(random_key(key), (prompts,))
     expected = jax.vmap(reference)(drawn)
     differences = jnp.linalg.norm(jax.vmap(learner)(drawn) - expected, axis=-1)
     return differences.max() / jnp.sqrt(jnp.mean(jnp.sum(expected**2, axis=-1)))

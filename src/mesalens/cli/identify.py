@@ -17,12 +17,16 @@ from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, named, pair
 from mesalens.cli.output import print_json
 from mesalens.files import require_new
 from mesalens.identification import identify
+from mesalens.identification.procedure import ProcedureIdentification
 from mesalens.kinds import Member
 from mesalens.manifest import read_manifest
 from mesalens.progress import ProgressReport
 from mesalens.training import load_run
 
 NONE: dict[str, Any] = {}
+
+DIFFERENT = 1.01
+"""Losses of models of one training differ if their ratio is larger."""
 
 CONSTANTS = {"true": True, "false": False, "none": None}
 
@@ -86,7 +90,8 @@ class Identify(Command):
     level: float = 0.95
     """confidence level of the intervals"""
     prompts: int = 8192
-    """largest number of prompts in each regime, at least 1024"""
+    """largest number of prompts in each regime: 1024, 2048, 4096, …; they are drawn until the
+    answer is decided, so 1024 saves time only where it would not be decided so soon"""
     seed: int = 0
     """seed of all random numbers"""
     out: Folder | None = None
@@ -114,6 +119,8 @@ class Identify(Command):
             print_json(answer.content() | ({} if self.out is None else {"out": str(self.out)}))
         else:
             print(answer)
+            if isinstance(answer, ProcedureIdentification) and (hint := self._hint(answer)):
+                print(hint)
             if self.out is not None:
                 print(f"The page: {self.out / 'index.html'}")
         return 0
@@ -136,11 +143,30 @@ class Identify(Command):
                 level=self.level,
                 prompts=self.prompts,
                 progress=report,
+                say=progress.say,
                 cluster=self.cluster,
                 **adapter,
             )
             report("done", 1.0)
             return answer
+
+    def _hint(self, answer: ProcedureIdentification) -> str | None:
+        """What to look at if models of one family differ, and so do their losses.
+
+        Only exact losses are compared: those of batches differ by chance.
+        """
+        if answer.verdict != "named" or answer.agree or not Path(self.learner).is_dir():
+            return None
+        settings, training = load_run(Path(self.learner))
+        losses = training.metrics.loss.isel(step=-1).values
+        low, high = float(losses.min()), float(losses.max())
+        if not kinds.build("objective", settings.objective).exact or high < low * DIFFERENT:
+            return None
+        return (
+            f"  Their losses at the end are from {low:.4g} to {high:.4g}: models with a larger one "
+            "may have stopped on a plateau (see theory/plateaus in the documentation); "
+            f"mesalens compare {self.learner} compares them with the best step"
+        )
 
     def _subject(self) -> tuple[Any, Any, dict[str, Any]]:
         """The model or models, the task, and how to call a model of another library."""

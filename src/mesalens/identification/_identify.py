@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 
 from mesalens import random
 from mesalens.adapters import as_learner
-from mesalens.checks import InputError, count, share
+from mesalens.checks import InputError, count, member, share
 from mesalens.identification import candidates as families
 from mesalens.identification import distance
 from mesalens.identification.apart import APART, Bulk, drive_apart
@@ -17,12 +17,13 @@ from mesalens.identification.candidates import Candidate, Scales
 from mesalens.identification.decision import BLIND, Decision, contains, decide, spend
 from mesalens.identification.evidence import Evidence, Sample, in_threads
 from mesalens.identification.exact import exact_distances
+from mesalens.identification.expected import Expected, least_prompts, warn
 from mesalens.identification.fingerprint import fingerprint
 from mesalens.identification.fit import Fitted, fit, refit
 from mesalens.identification.many import on_cluster
 from mesalens.identification.members import has_filter
 from mesalens.identification.procedure import ProcedureIdentification, of_seeds
-from mesalens.identification.prompts import BATCH, Prompts, Source, has_classes
+from mesalens.identification.prompts import BATCH, MOST_PROMPTS, Prompts, Source, has_classes
 from mesalens.identification.regimes import LONG, REGIMES, SHORT, TASK
 from mesalens.identification.report import Identification
 from mesalens.identification.spectral_filter import spectral_filters
@@ -47,6 +48,7 @@ def identify(
     prompts: int = 8192,
     readouts: Callable[..., Any] | None = None,
     progress: Progress = lambda words, share: None,
+    say: Callable[[str], object] = warn,
     cluster: Any = None,
     **adapter: Any,
 ) -> Identification | ProcedureIdentification:
@@ -73,12 +75,16 @@ def identify(
         margin: The distance below which an algorithm counts as equivalent, in (0, 1).
         level: The confidence level: the probability is at most 1 - level that an interval misses
             its value at any look.
-        prompts: The largest number of prompts in each regime, at least 1024. The properties of the
-            fingerprint are tested on a sixteenth of it, at least 512.
+        prompts: The largest number of prompts in each regime: 1024, 2048, 4096, … (others are
+            rounded down). They are drawn until the answer is decided, so a smaller number saves
+            time only where 1024 do not decide it. The properties of the fingerprint are tested on a
+            sixteenth of it, at least 512.
         readouts: A function of NumPy batches `(xs, ys, queries)` that returns the predictions after
             each layer, of shape (batch, layers, m). The spectral filter is then measured after each
             layer. Learners with iterates do not need it.
         progress: Called with what is being done, and the share of the work that is done.
+        say: Called with a message if the learner's predictions will take more than a minute; by
+            default issues a warning.
         cluster: Where to compute, as in `mesalens.execution.connected`; by default on this machine.
             Each model of a list is identified by one worker, on one core.
         **adapter: How to call the model; see `mesalens.adapters.as_learner`.
@@ -102,6 +108,8 @@ def identify(
     Source: the equivalence test consists of two one-sided tests (Schuirmann, 1987); the confidence
     set is that of Hansen, Lunde and Nason (2011).
     """
+    member("task", task, Task)
+    key = random.key(0) if key is None else random.unroll(key)
     options: Any = {"candidates": candidates, "margin": margin, "level": level, "prompts": prompts}
     if isinstance(model, list | tuple):
         count("the number of models", len(model), at_least=2)
@@ -109,9 +117,10 @@ def identify(
             raise InputError("readouts must not be given for a list of models; give one model.")
         seeds = []
         for place, each in enumerate([] if cluster is not None else model):
-            said = _of_seed(progress, place, len(model))
+            told: Any = {"progress": _of_seed(progress, place, len(model))}
+            told["say"] = _of_models(say, len(model)) if not place else lambda line: None
             try:
-                seeds.append(identify(each, task, key=key, progress=said, **options, **adapter))
+                seeds.append(identify(each, task, key=key, **told, **options, **adapter))
             except InputError as error:
                 raise InputError(f"model {place + 1} of {len(model)}: {error}") from error
         if cluster is not None:
@@ -123,10 +132,12 @@ def identify(
     began = time.monotonic()
     share("margin", margin)
     share("level", level)
-    count("prompts", prompts, at_least=BATCH, at_most=BATCH * 2**10)
-    source = Source(task, random.key(0) if key is None else random.unroll(key))
+    count("prompts", prompts, at_least=BATCH, at_most=MOST_PROMPTS)
+    source = Source(task, key)
+    learner = as_learner(model, **adapter)
+    progress = expected = Expected(least_prompts(source, REGIMES, prompts), progress, say)
+    subject = Subject(learner, readouts, expected.count)
     progress("asking the learner", 0.0)
-    subject = Subject(as_learner(model, **adapter), readouts)
     fitting = source.draw(BATCH, (0,))
     answers = subject(fitting)
     if readouts is not None:
@@ -175,6 +186,12 @@ def _of_seed(progress: Progress, place: int, models: int) -> Progress:
     return said
 
 
+def _of_models(say: Callable[[str], object], models: int) -> Callable[[str], object]:
+    return lambda line: say(
+        f"{line} That is for one of {models} models; on a cluster each worker takes one."
+    )
+
+
 def _noise(subject: Subject, prompts: Prompts, answers: np.ndarray) -> float:
     """Half of the mean squared difference between two sets of answers to the same prompts."""
     again = prompts[: BATCH // 8]
@@ -218,7 +235,7 @@ def _look(
         if decision.verdict not in ("inconclusive", "set"):
             break
     if APART.name not in evidence.samples:
-        evidence.left_out.setdefault(APART.name, "there are no two candidates left to distinguish")
+        evidence.left_out.setdefault(APART.name, "no two candidates are left to distinguish")
     return decision, error
 
 

@@ -192,6 +192,36 @@ def fingerprint(
     return Fingerprint(tuple(properties), *_positions(trial, properties, has_classes(source.task)))
 
 
+def prompts_asked(source: Source, most: int) -> int:
+    """The number of prompts that `fingerprint` asks the learner.
+
+    Args:
+        source: Where prompts come from.
+        most: The largest number of prompts in a regime.
+    """
+    few, asked = source.draw(4, (2,)), 0
+
+    def count(prompts: Prompts) -> np.ndarray:
+        nonlocal asked
+        asked += len(prompts)
+        return nothing
+
+    nothing = np.zeros((len(few), few.ys.shape[-1]))
+    trial = Trial(count, few, nothing, source.rng(2))
+    for name, (_, test) in TESTS.items():
+        if not _too_small(name, source):
+            test(trial)
+    size = max(most // 8192, 1) * PROMPTS
+    places = len(_places(few.context_length)) * (PROMPTS // 4)
+    return size + asked // len(few) * size + places
+
+
+def _places(context_length: int) -> np.ndarray:
+    """The positions whose influence is measured."""
+    n = context_length
+    return np.unique(np.linspace(0, n - 1, min(n, POSITIONS)).round().astype(int))
+
+
 def _ratio(numerators: Pairs, unit: float, error: float) -> Interval:
     """A ratio whose unit is known from other prompts, so that its error is negligible."""
     return distance.ratio(numerators, np.full(len(numerators), unit), error)
@@ -209,8 +239,7 @@ def _too_small(name: str, source: Source) -> str:
 def _positions(
     trial: Trial, properties: list[Property], classes: bool
 ) -> tuple[np.ndarray, np.ndarray, float | None]:
-    n = trial.prompts.context_length
-    places = np.unique(np.linspace(0, n - 1, min(n, POSITIONS)).round().astype(int))
+    places = _places(trial.prompts.context_length)
     few = trial.prompts[: PROMPTS // 4]
     answers, moved = trial.answers[: len(few)], []
     size = few.ys.std() / 2

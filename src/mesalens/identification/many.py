@@ -20,7 +20,7 @@ from mesalens.tasks import Task
 def on_cluster(
     models: Sequence[Any],
     task: Task,
-    key: Key[Array, ""] | None,
+    key: Key[Array, ""],
     options: Mapping[str, Any],
     cluster: Any,
     progress: Callable[[str, float], object],
@@ -38,7 +38,6 @@ def on_cluster(
     for model in models:
         if isinstance(model, str):
             kinds.load(model)  # so that its file is sent to the workers
-    key = random.key(0) if key is None else random.unroll(key)
     drawn = random.generator_of(key), np.asarray(jax.random.key_data(key))
 
     def report(state: State) -> None:
@@ -76,7 +75,7 @@ def of_one(
     (generator, numbers), (number, many) = drawn, which
     kind = jax.random.key_impl(random.key(0, generator))
     key = jax.random.wrap_key_data(jnp.asarray(numbers), impl=kind)
-    said = {"progress": lambda words, share: place.report(share)}
+    said = {"progress": lambda words, share: place.report(share), "say": place.say}
     try:
         return identify(model, task, key=key, **said, **options)
     except InputError as error:

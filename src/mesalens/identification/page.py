@@ -6,10 +6,11 @@ from typing import Any
 import jinja2
 
 
-def page(text: str, content: dict[str, Any], figure: bytes, bibtex: str) -> str:
+def page(title: str, text: str, content: dict[str, Any], figure: bytes, bibtex: str) -> str:
     """The page.
 
     Args:
+        title: The title of the page, a few words.
         text: The answer in words.
         content: The content of `identification.json`.
         figure: The figure as PNG.
@@ -25,6 +26,7 @@ def page(text: str, content: dict[str, Any], figure: bytes, bibtex: str) -> str:
     templates.filters |= {"number": _number, "value": _value}
     regimes = list(dict.fromkeys(r for c in content["candidates"] for r in c["regimes"]))
     return templates.get_template("page.html.j2").render(
+        title=title,
         lines=text.splitlines(),
         content=content,
         regimes=regimes,

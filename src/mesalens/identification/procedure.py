@@ -20,6 +20,7 @@ from mesalens.identification.distance import Interval
 from mesalens.identification.least_squares import from_coordinate, to_coordinate
 from mesalens.identification.regimes import TASK
 from mesalens.identification.report import Identification
+from mesalens.identification.words import differences
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,12 +121,17 @@ class ProcedureIdentification(Described):
             "in-distribution-only": "These models agree with {} on the task itself only.",
             "none": "These models run none of the known algorithms.",
             "context-blind": "The predictions of these models do not depend on the context.",
-            "inconclusive": "Undecided with this number of models.",
+            "inconclusive": "Inconclusive: this number of models does not decide it.",
         }
         described = [self.seeds[0].describe(name) for name in self.names]
         lines = [words[self.verdict].format("; ".join(described))]
         if self.name is not None:
-            lines[0] = f"These {len(self.seeds)} models run {self.name}."
+            lines[0] = (
+                f"These {len(self.seeds)} models run {self.name}."
+                if self.agree
+                else f"Each of these {len(self.seeds)} models runs a member of the family "
+                f"{self.name}, but not all the same one."
+            )
             for name, found in self.parameters.items():
                 value, (low, high) = found["value"], found["interval"]
                 if np.ndim(value) < 2:
@@ -139,6 +145,7 @@ class ProcedureIdentification(Described):
         lines.append(
             "  by seed: " + ", ".join(f"{count} {verdict}" for verdict, count in tally.items())
         )
+        lines += self._distances()
         for seed, verdict, names in self._of_seeds():
             lines.append(f"    seed {seed}: {verdict}; {names}")
         if self.verdict == "inconclusive":
@@ -149,13 +156,33 @@ class ProcedureIdentification(Described):
                 if where:
                     lines.append(f"  {name} is undecided in {', '.join(where)}; use more seeds")
         lines.append(f"  distance between seeds: {self.floor!r} of what the context explains")
-        margin = self.seeds[0].about["margin"]
-        if self.verdict == "named" and not self.floor.value < margin:
+        if self.verdict == "named" and not self.agree:
             lines.append(
-                f"  They are members of one family, but not one algorithm: this distance is not "
-                f"below the margin {margin:g}."
+                f"  That is not below the margin {self._margin:g}: their parameters differ. The "
+                "answer for each model is in `seeds`, and with --out in a folder of its own"
             )
         return "\n".join(lines)
+
+    @property
+    def agree(self) -> bool:
+        """Whether the models are nearer to each other than the margin."""
+        return bool(self.floor.value < self._margin)
+
+    @property
+    def _margin(self) -> float:
+        return self.seeds[0].about["margin"]
+
+    def _distances(self) -> list[str]:
+        """Distances, where the verdict is about them: means over seeds."""
+        table = self.dataset
+        if self.verdict == "in-distribution-only":
+            return [f"  {n}: mean {differences(table, n, self._margin)}" for n in self.names]
+        if self.verdict in ("none", "inconclusive") and TASK.name in table.regime:
+            on_task = table.distance.sel(regime=TASK.name)
+            name = str(on_task.candidate.values[int(np.argmin(on_task.values))])
+            distance = float(on_task.sel(candidate=name))
+            return [f"  nearest: {name}, mean distance {100 * distance:.2g}% on the task itself"]
+        return []
 
     def _summary(self) -> Summary:
         answer, *lines = str(self).splitlines()

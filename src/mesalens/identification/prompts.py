@@ -18,6 +18,10 @@ BATCH = 1024
 """The number of prompts drawn or answered at once; always the same, so one program is enough."""
 
 
+MOST_PROMPTS = 2**20
+"""The largest number of prompts in a regime."""
+
+
 class Spectrum(NamedTuple):
     """`X^T X / n = U diag(λ) U^T` of each context, with query and sums in that basis.
 

@@ -18,6 +18,7 @@ from mesalens.identification.distance import Interval
 from mesalens.identification.evidence import Evidence
 from mesalens.identification.fingerprint import Fingerprint
 from mesalens.identification.fit import Fitted
+from mesalens.identification.prompts import MOST_PROMPTS
 from mesalens.identification.regimes import TASK
 from mesalens.identification.spectral_filter import SpectralFilter, of_candidate
 
@@ -243,6 +244,21 @@ class Identification(Described):
         return sources(dict.fromkeys([*methods, *self.names, *nearest]))
 
     @property
+    def prompts_needed(self) -> int | None:
+        """How many prompts in each regime may decide it; None if it is decided, or none would.
+
+        At least twice as many as were used, because an estimate from few prompts is often too low,
+        and one of 1024, 2048, 4096, …, because `identify` uses no other numbers.
+        """
+        if self.verdict != "inconclusive":
+            return None
+        used = 2 * int(self.dataset.pairs.max())
+        needed = used * 2
+        while needed < 2 * self.decision.pairs:
+            needed *= 2
+        return needed if needed <= MOST_PROMPTS else None
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """The parameters of the named algorithm, each with `value` and 95% `interval`."""
         return {} if self.name is None else self.parameters_of(self.name)
@@ -359,7 +375,7 @@ class Identification(Described):
             },
             "deterministic": self.deterministic,
             "prompts": self.prompts,
-            "prompts_needed": 2 * self.decision.pairs or None,
+            "prompts_needed": self.prompts_needed,
             "margin": margin,
             "level": self.about["level"],
             "exact": list(self.exact),
@@ -398,6 +414,7 @@ class Identification(Described):
         """
         from mesalens.files import new_folder
         from mesalens.identification.page import page
+        from mesalens.identification.words import title
         from mesalens.manifest import write_manifest
         from mesalens.storage import save_dataset
 
@@ -416,7 +433,7 @@ class Identification(Described):
             for name in names[2:4]:
                 drawn.savefig(out / name)
             figure = (out / names[2]).read_bytes()
-            text = page(str(self), content, figure, citation(self))
+            text = page(title(self), str(self), content, figure, citation(self))
             (out / names[4]).write_text(text, encoding="utf-8")
             write_manifest(out, "identification", {}, names)
 

@@ -1,6 +1,7 @@
 """`Subject`: the learner that is identified, as a function of batches of prompts."""
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,16 @@ from jaxtyping import Array, Float
 
 from mesalens.adapters import NumpyLearner
 from mesalens.adapters._fit import reason_of
+from mesalens.adapters._sklearn import FittedEachTime
 from mesalens.checks import InputError
 from mesalens.identification.prompts import BATCH, Prompts
 from mesalens.learners import AnyLearner, IterativeLearner, Learner
 from mesalens.learners.base import predict, predict_batch, predict_iterates
 from mesalens.program_cache import compiled_once
 from mesalens.prompt import Prompt
+
+FIRST = 8
+"""The number of fits from which the time of one is known."""
 
 
 class Subject:
@@ -25,7 +30,7 @@ class Subject:
         learner: Any learner.
         readouts: A function of NumPy batches that returns predictions after each layer, of shape
             (batch, layers, m), or (batch, layers) if m = 1; not needed for an `IterativeLearner`.
-        progress: Called with the number of prompts answered so far.
+        progress: Called with this subject after it has answered some prompts.
 
     Raises:
         ValueError: if the readouts cannot be called.
@@ -35,12 +40,13 @@ class Subject:
         self,
         learner: AnyLearner,
         readouts: Callable[..., Any] | None = None,
-        progress: Callable[[int], object] = lambda n: None,
+        progress: Callable[["Subject"], object] = lambda subject: None,
     ):
         if readouts is not None and not callable(readouts):
             raise InputError(f"readouts must be a function of (xs, ys, queries); got {readouts!r}.")
         self.learner, self.asked = learner, 0
         self._readouts, self._progress = readouts, progress
+        self._fastest = np.inf
 
     def __call__(
         self, prompts: Prompts, *, keep: bool = True, finite: bool = True
@@ -56,20 +62,51 @@ class Subject:
             ValueError: if the learner rejects the prompts, or predictions are not finite.
         """
         if isinstance(self.learner, NumpyLearner):
-            # In pieces, to report progress
-            size = max(BATCH // 4, 1)
-            parts = [prompts[i : i + size] for i in range(0, len(prompts), size)]
             answers = []
-            for part in parts:
+            for part in self._pieces(prompts):
+                began = time.monotonic()
                 answers.append(
                     self.learner.predict(part.xs, part.ys, part.queries, keep=keep, finite=finite)
                 )
+                self._fastest = min(self._fastest, (time.monotonic() - began) / len(part))
                 self._count(len(part))
             predictions = np.concatenate(answers)
         else:
             predictions = self._in_jax(_predictions, prompts)
         predictions = np.asarray(predictions, np.float64)
         return _finite(predictions) if finite else predictions
+
+    @property
+    def workers(self) -> int | None:
+        """On how many cores an estimator is fitted to prompts; None if the learner is no such."""
+        return self._fits.workers if self._fits else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long one prediction takes, on all workers; None if it is not yet known.
+
+        For learners in JAX it is not measured. For estimators it is that of the first fits, until
+        whole pieces were spread over the workers.
+        """
+        # The first pieces may include what is done once, such as imports
+        if self.asked >= BATCH:
+            return float(self._fastest) if np.isfinite(self._fastest) else None
+        fits = self._fits
+        return fits.seconds_each / fits.workers if fits and fits.seconds_each else None
+
+    @property
+    def _fits(self) -> FittedEachTime | None:
+        function = getattr(self.learner, "function", None)
+        return function if isinstance(function, FittedEachTime) else None
+
+    def _pieces(self, prompts: Prompts) -> list[Prompts]:
+        """Pieces, to report progress; a small one first if each prompt may take long."""
+        size = max(BATCH // 4, 1)
+        starts = list(range(0, len(prompts), size))
+        if self._fits and not self.asked and len(prompts) > FIRST:
+            starts.insert(1, min(FIRST, size - 1))
+        ends = [*starts[1:], len(prompts)]
+        return [prompts[low:high] for low, high in zip(starts, ends, strict=True)]
 
     def layers(self, prompts: Prompts) -> Float[np.ndarray, "batch layers m"] | None:
         """The predictions after every step or layer, or None if they are unknown.
@@ -95,7 +132,7 @@ class Subject:
 
     def _count(self, prompts: int) -> None:
         self.asked += prompts
-        self._progress(self.asked)
+        self._progress(self)
 
 
 def _read(readouts: Callable[..., Any], prompts: Prompts) -> np.ndarray:

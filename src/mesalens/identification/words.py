@@ -6,9 +6,8 @@ import numpy as np
 
 from mesalens.display import Summary
 from mesalens.identification.decision import BLIND
-
-MOST_PROMPTS = 10_000_000
-"""The largest number of prompts that a message recommends."""
+from mesalens.identification.prompts import MOST_PROMPTS
+from mesalens.identification.regimes import TASK
 
 
 def text(report: Any) -> str:
@@ -17,25 +16,24 @@ def text(report: Any) -> str:
     table, margin = report.dataset, report.about["margin"]
     if report.verdict == "named":
         lines += _parameters(report, report.name)
-        worst = table.high.sel(candidate=report.name)
-        where = str(worst.regime.values[int(np.argmax(worst.values))])
+        below, where = _worst(table, report.name)
         lines.append(
-            f"  distance below {_share(float(worst.max()))} of what the context explains in each "
+            f"  distance {below} of what the context explains in each "
             f"of {table.regime.size} regimes (largest in: {where}); margin {_share(margin)}"
         )
     if report.verdict == "set":
         for name in report.names:
-            lines.append(f"  {report.describe(name)}")
+            below, where = _worst(table, name)
+            lines.append(f"  {report.describe(name)}: distance {below} (largest in: {where})")
         why = report.why_not
         lines.append(
-            f"  They differ most on prompts of the regime {why['regime']}, by "
-            f"{_share(why['distance'])} of what the context explains."
+            f'  They differ most on prompts of the regime "{why["regime"]}", by '
+            f"{_share(why['distance'])} of what the context explains; margin {_share(margin)}"
         )
     if report.verdict == "in-distribution-only":
         for name in report.names:
-            rows = table.sel(candidate=name)
-            failed = [str(r) for r in table.regime.values if rows.equivalent.sel(regime=r) == 0]
-            lines.append(f"  {report.describe(name)}: differs in {', '.join(failed)}")
+            lines.append(f"  {report.describe(name)}: {differences(table, name, margin)}")
+        lines.append(f"  margin {_share(margin)} of what the context explains")
     if report.verdict in ("none", "inconclusive"):
         nearest = report.nearest
         share = f"{_interval(nearest['share'], 100.0)} %"
@@ -43,16 +41,12 @@ def text(report: Any) -> str:
             share = "nothing"
         lines.append(
             f"  nearest: {report.describe(nearest['name'])}; it accounts for {share} of what the "
-            "context explains"
+            f"context explains, and {_share(1 - margin)} are needed"
         )
     if report.verdict == "inconclusive":
-        needed = 2 * report.decision.pairs
-        more = (
-            f"about {needed:,} prompts in each regime would probably decide it"
-            if needed <= MOST_PROMPTS
-            else "a few prompts make up most of the distance, so more prompts would hardly help"
-        )
-        lines.append(f"  undecided: {', '.join(report.decision.open)}; {more}")
+        open_ = [_where_open(table, name, margin) for name in report.decision.open]
+        lines.append(f"  candidates that are undecided: {', '.join(open_)}")
+        lines.append(f"  {_more_prompts(report)}")
     if report.verdict in ("none", "inconclusive", "set") and len(report.confidence_set) > 1:
         which = ", ".join(report.confidence_set)
         level = f"{100 * report.about['level']:g}%"
@@ -63,7 +57,10 @@ def text(report: Any) -> str:
         parts = [f"{_interval(w)} {name}" for name, w in report.mixture.items()]
         lines.append(f"  nearest mixture: {' + '.join(parts)}")
     for name, others in report.decision.also.items():
-        lines.append(f"  {name} is the same here as, or contained in: {', '.join(others)}")
+        gives, contains = ("give", "contain") if len(others) > 1 else ("gives", "contains")
+        lines.append(
+            f"  {', '.join(others)} {gives} the same predictions here, or {contains} {name}"
+        )
     lines += _properties(report)
     if report.fingerprint is not None and report.filter is None:
         lines.append(f"  no spectral filter: {report.no_filter}")
@@ -81,13 +78,25 @@ def text(report: Any) -> str:
         if name.startswith("regime "):
             regimes.setdefault(why, []).append(name.removeprefix("regime "))
     if regimes:
-        parts = (f"{', '.join(names)} ({why})" for why, names in regimes.items())
+        parts = (f"{', '.join(map(_quoted, names))} ({why})" for why, names in regimes.items())
         lines.append(f"  regimes left out: {'; '.join(parts)}")
     lines.append(
         f"  {report.prompts:,} prompts, level {100 * report.about['level']:g}%, "
         f"{report.seconds:.1f} s"
     )
     return "\n".join(lines)
+
+
+def title(report: Any) -> str:
+    """The verdict and the learner in a few words, for the title of a page."""
+    verdict = f"{report.verdict}, {report.name}" if report.name else report.verdict
+    return f"{_learner(report.about['model'])}: {verdict} (mesalens)"
+
+
+def _learner(learner: Any) -> str:
+    """The name of what a learner was made of: a function, an estimator or a module."""
+    own = getattr(learner, "function", learner)
+    return getattr(own, "__name__", type(own).__name__)
 
 
 def summary(report: Any) -> Summary:
@@ -124,7 +133,7 @@ def _answer(report: Any) -> str:
             f"Its predictions do not depend on the context: it explains less than {BLIND:g} of "
             "their mean square."
         ),
-        "inconclusive": lambda: "Undecided with this number of prompts.",
+        "inconclusive": lambda: "Inconclusive: this number of prompts does not decide it.",
     }[report.verdict]()
 
 
@@ -133,7 +142,7 @@ def _parameters(report: Any, name: str) -> list[str]:
     for parameter, found in report.parameters_of(name).items():
         value, (low, high) = np.asarray(found["value"]), map(np.asarray, found["interval"])
         if value.ndim > 1 or value.size > 8:
-            numbers = np.array2string(value, precision=4, prefix=" " * 4).replace("\n", "\n  ")
+            numbers = np.array2string(value, precision=4, prefix=" " * 4)
             lines.append(f"  {parameter.replace('_', ' ')}\n    {numbers}")
         else:
             shown = ", ".join(
@@ -159,8 +168,53 @@ def _properties(report: Any) -> list[str]:
     return lines
 
 
+def differences(table: Any, name: str, margin: float) -> str:
+    """How far a candidate is on the task, and in the other regimes in which it fails."""
+    distances, low = table.distance.sel(candidate=name), table.low.sel(candidate=name)
+    far = [str(r) for r in table.regime.values if low.sel(regime=r) > margin]
+    parts = [f"{r} ({_share(float(distances.sel(regime=r)))})" for r in far]
+    words = f"distance {_share(float(distances.sel(regime=TASK.name)))} on the task itself"
+    return f"{words}; it differs in {', '.join(parts)}" if parts else words
+
+
+def _worst(table: Any, name: str) -> tuple[str, str]:
+    """The largest upper end of a candidate's distance, and in which regime it is."""
+    high = table.high.sel(candidate=name)
+    largest = float(high.max())
+    words = f"below {_share(largest)}" if largest else "0"
+    return words, str(high.regime.values[int(np.argmax(high.values))])
+
+
+def _where_open(table: Any, name: str, margin: float) -> str:
+    """An undecided candidate, with its widest interval that contains the margin."""
+    rows = table.sel(candidate=name)
+    rows = rows.sel(regime=(rows.low <= margin) & (rows.high >= margin))
+    if not rows.regime.size:  # it failed, but once it is fitted again it may pass
+        return name
+    widest = rows.isel(regime=int(np.argmax(rows.high.values)))
+    ends = (100 * float(widest[part]) for part in ("distance", "low", "high"))
+    return "{} ({:.3g} [{:.3g}, {:.3g}] % in {})".format(name, *ends, widest.regime.item())
+
+
+def _more_prompts(report: Any) -> str:
+    needed = report.prompts_needed
+    if needed is None:
+        return (
+            "more prompts would hardly decide it, not even the largest number, "
+            f"{MOST_PROMPTS:,} in each regime"
+        )
+    return (
+        f"--prompts {needed} (prompts={needed} in Python) may decide it: an estimate from these "
+        "prompts, which can be too low"
+    )
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
 def _share(value: float) -> str:
-    return f"{100 * value:.2g}%"
+    return f"{100 * value:.2g}%" if np.isfinite(value) else "infinite"
 
 
 def _interval(interval: Any, factor: float = 1.0) -> str:

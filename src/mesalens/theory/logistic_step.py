@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import scipy.optimize
 from jaxtyping import Array, Float, Key
 
-from mesalens.checks import count, positive
+from mesalens.checks import count, positive, random_key
 from mesalens.learners import LogisticDescent
 from mesalens.prompt import AnyPrompt
 from mesalens.tasks import Task
@@ -38,7 +38,7 @@ def best_logistic_step(
     Raises:
         ValueError: If there are fewer than two classes, or a number is out of range.
     """
-    drawn = task.sample(key, (count("prompts", prompts),))
+    drawn = task.sample(random_key(key), (count("prompts", prompts),))
     found = scipy.optimize.minimize_scalar(
         lambda size: float(_loss(jnp.asarray(size), *drawn)),
         bounds=(0.0, positive("largest", largest)),

@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Array, Key, PyTree
 
 from mesalens import kinds
+from mesalens.checks import random_key
 from mesalens.learners import Learner
 from mesalens.tasks import Task
 from mesalens.training.objectives.squared_error import SquaredError
@@ -43,6 +44,7 @@ def along_steps(
     Returns:
         What `measure` returns, with a leading axis of steps.
     """
+    random_key(key)
     trained, rest = eqx.partition(learner, learner.trainable())
     rule = kinds.build("optimiser", optimiser).transformation(steps)
     sampled = SquaredError().loss(task, batch_size)

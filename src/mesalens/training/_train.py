@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Key
 
 from mesalens import kinds
-from mesalens.checks import InputError, count, one_of, positive
+from mesalens.checks import InputError, count, one_of, positive, random_key
 from mesalens.learners import Learner
 from mesalens.memory import prompts_size, require_memory, size_of
 from mesalens.tasks import Task
@@ -182,6 +182,7 @@ def prepared(
     """The programs of a training, not yet compiled, and its runs; see `train`."""
     for name, value in {"steps": steps, "every": every, "batch_size": batch_size}.items():
         count(name, value)
+    random_key(key)
     if batch_size % count("microbatches", microbatches):
         raise InputError(
             f"batch_size={batch_size} is not divisible by microbatches={microbatches}."
