@@ -139,6 +139,16 @@ def test_a_false_world_fails(tmp_path):
     assert float(values.max()) == 1.0
 
 
+def test_a_report_says_whether_claims_fail_where_they_are_false(first, tmp_path):
+    session = Session(tmp_path / "store", say=Said())
+    false = session.reproduce(STUDY, budget="small", falsify=True)
+    assert false.as_expected and false.studies[0].left_out == ("risk", "noisy", "tasks-differ")
+    assert false.falsification() == "The claim fails where it is false, as it should."
+    assert false.content()["falsified"] and "each where it is false" in repr(false)
+    assert first.as_expected and not first.falsification() and not first.studies[0].left_out
+    assert first.content()["falsified"] is False
+
+
 def test_two_sessions_share_a_store(tmp_path):
     reports = {}
 

@@ -371,6 +371,38 @@ def test_a_failed_claim_gives_exit_code_1(kept, tmp_path, capsys):
     assert "FAIL" in (tmp_path / "f" / "index.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("shift", "code", "sentence"),
+    [
+        (1.0, 0, "The claim fails where it is false, as it should."),
+        (0.0, 1, "The claim does not fail where it is false, .*: exact (PASS)."),
+    ],
+)
+def test_falsify_judges_itself(shift, code, sentence, kept, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "falsifying.py"
+    text = STUDY_FILE.read_text()
+    file.write_text(
+        text.replace('must_fail_on={"shift": 1.0}', f'must_fail_on={{"shift": {shift}}}')
+    )
+    asked = ("reproduce", f"{file}/exact", f"{file}/noisy", "--store", kept, "--falsify")
+    given, printed, _ = run(capsys, *asked)
+    assert given == code
+    first, *_, last = printed.splitlines()
+    assert (
+        first
+        == "Each claim was checked in a world in which it is false; every verdict should be FAIL."
+    )
+    assert re.fullmatch(sentence.replace("(", r"\(").replace(")", r"\)"), last)
+    assert "no world is declared in which it fails: noisy." in printed
+    (out,) = Path("results").iterdir()
+    assert re.fullmatch(r"small-2026-exact-small-2026-noisy-quick-falsified-\d{8}-\d{6}", out.name)
+    content = json.loads((out / "verdicts.json").read_text())
+    assert content["falsified"] is True
+    report = mesalens.load(out)
+    assert "each where it is false" in repr(report)
+
+
 @pytest.mark.parametrize("place", ["out", "store"])
 def test_reproduce_refuses_folders_before_it_computes(place, tmp_path, capsys):
     (tmp_path / "full").mkdir()

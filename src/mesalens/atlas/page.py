@@ -33,6 +33,7 @@ def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
     templates.filters |= {
         "number": verdicts.number,
         "duration": verdicts.duration,
+        "falsification": verdicts.falsification,
         "interval": verdicts.interval,
         "level": _level,
         "moment": verdicts.moment,
@@ -49,6 +50,8 @@ def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
     return templates.get_template("page.html.j2").render(
         content=content,
         claims=[claim for *_, claim in verdicts.claims_of(content)],
+        falsified=content.get("falsified", False),
+        false_world=verdicts.FALSE_WORLD,
         images={name: _image(png) for name, png in images.items()},
         numbers={name: place for place, name in enumerate(figures, 1)},
         bibtex=citation(*map(study_reference, content["studies"])),

@@ -76,6 +76,8 @@ class StudyReport(Described):
         remarks: For each remark its part and the sentence.
         units: For each experiment and seed the entry in the store, and whether it was there before.
         tables: The evidence of each claim: `value` and `counted`, over seeds and settings.
+        left_out: Claims that were asked for but could not be checked where they are false, as they
+            have no `must_fail_on`.
     """
 
     study: Study
@@ -86,6 +88,7 @@ class StudyReport(Described):
     remarks: list[tuple[Part, str]]
     units: Mapping[str, Mapping[int, tuple[Entry, bool]]]
     tables: Mapping[str, xr.Dataset]
+    left_out: tuple[str, ...] = ()
 
     def _summary(self) -> Summary:
         outcomes = verdicts.tally({"outcome": each.judgement.outcome} for each in self.verdicts)
@@ -136,12 +139,29 @@ class Report(Described):
         return verdicts[one_of("claim", claim, verdicts)]
 
     def _summary(self) -> Summary:
-        title = f"{', '.join(self.names)}: {self.tally()}"
+        where = ", each where it is false" if self.falsified else ""
+        title = f"{', '.join(self.names)}: {self.tally()}{where}"
         return Summary(title, *_table(map(_plain, self.verdicts)))
 
     def tally(self) -> str:
         """The number of claims with each outcome: "3 claims: 2 PASS, 1 FAIL"."""
         return verdicts.tally({"outcome": each.judgement.outcome} for each in self.verdicts)
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether no claim fails; or, if they were checked where they are false, all do."""
+        fails = [verdict.outcome == "FAIL" for verdict in self.verdicts]
+        return all(fails) if self.falsified else not any(fails)
+
+    def falsification(self) -> str:
+        """Whether all claims fail where they are false, in a sentence.
+
+        Returns:
+            The sentence, which names those that do not; "" if claims were not checked there.
+        """
+        if not self.falsified:
+            return ""
+        return verdicts.falsification(map(_plain, self.verdicts))
 
     def command(self) -> str:
         """The command that repeats the work."""
@@ -170,6 +190,7 @@ class Report(Described):
             "names": self.names,
             "budget": self.budget,
             "seed": self.seed,
+            "falsified": self.falsified,
             "environment": environment(),
             "studies": [_study(study) for study in self.studies],
         }
@@ -327,7 +348,8 @@ class SavedReport(Described):
     content: Mapping[str, Any]
 
     def _summary(self) -> Summary:
-        title = f"{self.folder}: {verdicts.tally(self.claims.values())}"
+        where = ", each where it is false" if self.content.get("falsified") else ""
+        title = f"{self.folder}: {verdicts.tally(self.claims.values())}{where}"
         return Summary(title, *_table(self.claims.values(), command=self.content["command"]))
 
     @property
