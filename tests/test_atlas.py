@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -268,7 +269,7 @@ def test_names_are_found_or_the_nearest_are_named():
 
 CLAIM = """
 from mesalens.atlas import Alike, Study, within, above
-STUDY = Study("own", title="O", citation="O", settings={{}}, quick={{}})
+STUDY = Study("own", title="O", citation="O", settings={{}}, quick={{}}, full={{}})
 
 {0}
 """
@@ -310,6 +311,44 @@ def test_a_wrong_declaration_is_an_error_at_import_that_names_the_line(
     with pytest.raises(InputError, match=words) as error:
         study(str(file))
     assert re.search(rf"own\.py:{line}\b", str(error.value))
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [GOOD.replace("within(0.1)", "0.1"), "Alike(STUDY, None, 'a', 'b')('two', 'risk', '1', 0.1)\n"],
+)
+def test_a_number_is_no_criterion(declaration, tmp_path):
+    """In a process of its own, where arguments are not checked against their annotations."""
+    file = tmp_path / "own.py"
+    file.write_text(CLAIM.format(declaration))
+    command = [sys.executable, "-m", "mesalens", "list", str(file)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2 and run.stderr.count("\n") == 1
+    assert re.search(r"own\.py:5: the criterion .* such as within\(0\.1\).*; got 0\.1", run.stderr)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "name", "words"),
+    [
+        (GOOD.replace("0.0", "'small'"), "claim one", "a number, .*; got 'small'"),
+        (GOOD.replace("0.0", "None"), "claim one", "a number, .*; got None"),
+        (GOOD.replace("0.0", "{'a': 1.0}"), "claim one", "a number, .*; got dict"),
+        (GOOD.replace("0.0", "xr.DataArray(['a'])"), "claim one", "a number, .*; got DataArray"),
+        (GOOD + "@STUDY.remark\ndef two(lab):\n    return 3\n", "remark two", "text; got 3"),
+        (
+            "@STUDY.measurement\ndef two(lab):\n    return 3.0\n"
+            + GOOD.replace("(lab)", "(lab, two=two)"),
+            "measurement two",
+            "numbers .* by name, .* got 3.0",
+        ),
+    ],
+)
+def test_what_a_function_returns_must_be_of_its_kind(declaration, name, words, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(CLAIM.format("import xarray as xr\n" + declaration))
+    session = Session(tmp_path / "store", say=Said())
+    with pytest.raises(InputError, match=rf"own\.py:\d+: the {name} must return {words}"):
+        session.reproduce(f"{file}/one" if "remark" not in name else str(file), budget="full")
 
 
 def test_no_two_purposes_share_a_key():
