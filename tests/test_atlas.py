@@ -1,8 +1,10 @@
 """Studies as declarations, carried out in a session."""
 
 import functools
+import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,7 +31,8 @@ from mesalens.atlas import (
 )
 from mesalens.atlas.results import code_digest
 from mesalens.atlas.study import Lab, Values, measurement
-from mesalens.studies import find, study
+from mesalens.cli import main
+from mesalens.studies import find, split, study
 
 FILE = Path(__file__).with_name("small_study.py")
 
@@ -241,6 +244,50 @@ def test_learners_of_a_report_are_read_back(tmp_path):
     assert trained.seed == 1 and np.isfinite(trained.learner.weights.W_Q).all()
     with pytest.raises(InputError, match="one-layer"):
         saved.trained("two-layers")
+
+
+def test_a_report_has_what_another_reader_needs_to_repeat_it(tmp_path, monkeypatch):
+    """The file of the study, as it was when it was imported, under the name on which keys depend."""
+    file = tmp_path / "my own" / "small.py"
+    file.parent.mkdir()
+    file.write_bytes(FILE.read_bytes())
+    asked = {"budget": "small", "settings": {"seeds": (2, 4)}}
+    report = Session(tmp_path / "one", say=Said()).reproduce(
+        f"{file}/noisy", f"{file}/risk", **asked
+    )
+    file.write_text("# something else")
+    report.save(tmp_path / "report")
+    file.unlink()
+    copy = "study/small-2026/small.py"
+    assert (tmp_path / "report" / copy).read_bytes() == FILE.read_bytes()
+    manifest = json.loads((tmp_path / "report" / "manifest.json").read_text())
+    assert copy in manifest["sha256"]
+    page = (tmp_path / "report" / "index.html").read_text()
+    command = f"mesalens reproduce {copy}/noisy {copy}/risk --budget small --seed 0 "
+    command += "--set 'seeds=(2,4)'"
+    assert html.escape(command) in page.replace("&#39;", "&#x27;") and f'href="{copy}"' in page
+    assert json.loads((tmp_path / "report" / "verdicts.json").read_text())["command"] == command
+    assert ml.load(tmp_path / "report").trained("one-layer", 1).seed == 1
+    monkeypatch.chdir(tmp_path / "report")
+    words = shlex.split(command)[1:]
+    main([*words, "--store", str(tmp_path / "two"), "--out", str(tmp_path / "again")])
+    claims = [ml.load(tmp_path / name).claims for name in ("report", "again")]
+    assert claims[0]["noisy"]["values"] == claims[1]["noisy"]["values"]
+    # A study as it is, and one of the package
+    session = Session(tmp_path / "one", say=Said())
+    assert (
+        f" {'study/small-2026/small_study.py'} "
+        in session.reproduce(STUDY, **asked).content()["command"]
+    )
+    built = study("ahn-2023")
+    assert not built.own and built.source is None
+
+
+def test_the_file_of_a_study_may_lie_in_any_folder():
+    assert split("a.py/b.py/c.py/risk") == ("a.py", "b.py/c.py/risk")
+    assert split("/home/.pyenv/x.python/own.py") == ("/home/.pyenv/x.python/own.py", None)
+    assert split("/home/.pyenv/own.py/risk") == ("/home/.pyenv/own.py", "risk")
+    assert split("ahn-2023/risk") == ("ahn-2023", "risk") and split("a/") == ("a", None)
 
 
 def test_settings_can_be_changed_and_the_command_says_so(tmp_path):

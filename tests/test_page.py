@@ -196,6 +196,23 @@ def test_the_page_says_why_how_many_and_whether_it_was_computed(elements):
     assert verdicts.tally([c for *_, c in verdicts.claims_of(content())]) + "." in text
 
 
+def test_the_page_says_of_papers_figures_and_commit_only_what_applies(image):
+    public = page(content() | {"commit": "5f5f"}, {"paper-2023/risk": image})
+    assert "were not checked" in public and "figures (figures/)" in public and "5f5f" in public
+    assert "units/" in public and "(study/)" not in public
+    private = content()
+    (study,) = private["studies"]
+    study |= {"own": True, "file": "study/paper-2023/a b.py", "experiments": []}
+    for part in study["parts"]:
+        part["figures"] = []
+    for *_, each in verdicts.claims_of(private):
+        each["figures"] = []
+    private = page(private, {})
+    assert "were not checked" not in private and "figures/" not in private
+    assert "unknown" not in private and "<dt>commit" not in private and "units/" not in private
+    assert 'href="study/paper-2023/a%20b.py"' in private and "the study (study/)" in private
+
+
 def test_everything_is_escaped(image):
     def spoil(value, key=""):
         if isinstance(value, dict):

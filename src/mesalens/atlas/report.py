@@ -1,6 +1,7 @@
 """`Report`: the verdicts of studies, and the folder with its page."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -165,13 +166,28 @@ class Report(Described):
 
     def command(self) -> str:
         """The command that repeats the work."""
-        words = ["mesalens reproduce", *self.names, f"--budget {self.budget} --seed {self.seed}"]
+        return self._command(self.names)
+
+    def _command(self, names: Iterable[str]) -> str:
+        words = ["mesalens reproduce", *map(shlex.quote, names)]
+        words += [f"--budget {self.budget} --seed {self.seed}"]
         words += [] if self.seeds is None else [f"--seeds {self.seeds}"]
         words += ["--falsify"] if self.falsified else []
         if self.settings:
             pairs = (f"{name}={value}".replace(" ", "") for name, value in self.settings.items())
-            words.append("--set " + " ".join(pairs))
+            words.append("--set " + shlex.join(pairs))
         return " ".join(words)
+
+    def _in_folder(self, name: str) -> str:
+        """A name with the report's copy of the study's file in place of the user's file."""
+        from mesalens.studies import split  # studies import this module
+
+        head, part = split(name)
+        for each in self.studies:
+            copy, file = _copy(each.study), each.study.file
+            if copy and (head == each.study.name or Path(head).resolve() == file.resolve()):
+                return "/".join(filter(None, (copy, part)))
+        return name
 
     def content(self) -> dict[str, Any]:
         """The content of `verdicts.json`: everything except figures and weights.
@@ -186,7 +202,7 @@ class Report(Described):
             "commit": commit(),
             "made": self.started.isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 1),
-            "command": self.command(),
+            "command": self._command(map(self._in_folder, self.names)),
             "names": self.names,
             "budget": self.budget,
             "seed": self.seed,
@@ -200,7 +216,8 @@ class Report(Described):
         """Saves the report; `mesalens.load` reads it.
 
         Writes the page `index.html`, `verdicts.json`, the figures (`figures/`), the evidence
-        (`data/`), and the weights and metrics of each seed of each experiment (`units/`).
+        (`data/`), the weights and metrics of each seed of each experiment (`units/`), and the files
+        of the user's studies (`study/`), with which the command on the page repeats it.
 
         Args:
             folder: A new folder.
@@ -214,6 +231,9 @@ class Report(Described):
         with new_folder(Path(folder)) as out:
             for study in self.studies:
                 name = study.study.name
+                if copy := _copy(study.study):
+                    (out / copy).parent.mkdir(parents=True, exist_ok=True)
+                    (out / copy).write_bytes(study.study.source or b"")
                 for _, node, _, files in study.figures:
                     target = out / "figures" / name
                     target.mkdir(parents=True, exist_ok=True)
@@ -231,6 +251,11 @@ class Report(Described):
             (out / "verdicts.json").write_text(text + "\n", encoding="utf-8")
             (out / "index.html").write_text(page(content, images), encoding="utf-8")
             write_manifest(out, "report", {"command": content["command"]})
+
+
+def _copy(study: Study) -> str | None:
+    """Where a report has its copy of a study's file, which keeps its name: keys depend on it."""
+    return None if study.source is None else f"study/{study.name}/{study.file.name}"
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
@@ -254,6 +279,8 @@ def _study(report: StudyReport) -> dict[str, Any]:
         "note": report.study.note,
         "system": report.study.system,
         "unchecked": report.study.unchecked,
+        "own": report.study.own,
+        "file": _copy(report.study),
         "settings": dict(report.values),
         "changed": dict(report.changes),
         "parts": [_part(report, part) for part in parts],
@@ -379,6 +406,8 @@ class SavedReport(Described):
     def trained(self, experiment: str, seed: int = 0) -> Any:
         """One trained seed of an experiment, with learner and metrics, as a `Trained`.
 
+        The file of a user's study is run, from the copy in the report: load reports that you trust.
+
         Args:
             experiment: The name of the experiment.
             seed: The number of the seed.
@@ -386,12 +415,11 @@ class SavedReport(Described):
         Raises:
             ValueError: if there is no such experiment or seed, or a file is damaged.
         """
+        from mesalens import studies
         from mesalens.atlas.units import units_of
-        from mesalens.studies import find
 
-        studies = {study.name: study for study, _ in map(find, self.content["names"])}
         for about in self.content["studies"]:
-            study = studies[about["study"]]
+            study = studies.study(self._declared(about))
             values = study.values(self.content["budget"], about["changed"])
             units = units_of(study, values, self.content["seed"])
             known = {e["experiment"]: e["seeds"] for e in about["experiments"]}
@@ -401,6 +429,17 @@ class SavedReport(Described):
                 return units[experiment].load(seed, self.folder / "units" / place)
         names = [e["experiment"] for about in self.content["studies"] for e in about["experiments"]]
         raise InputError(f"the report has no experiment {experiment!r}; it has {', '.join(names)}.")
+
+    def _declared(self, about: Mapping[str, Any]) -> str:
+        """The name of a study, or the file that declares it."""
+        from mesalens import studies
+
+        if about.get("file"):
+            return str(self.folder / about["file"])
+        # An older report has no copy of a user's file, only the place where it was
+        heads = [studies.split(name)[0] for name in self.content["names"]]
+        found = {studies.study(head).name: head for head in heads}
+        return found[about["study"]]
 
 
 def load_report(folder: Path | str) -> SavedReport:

@@ -48,6 +48,7 @@ FILE_MODULE = "mesalens_study_"
 """The prefix of the names of modules that are files of users."""
 
 _ATLAS = __name__.rpartition(".")[0]
+_STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
 MustFail = Mapping[str, Any] | Literal["untrained"] | None
 
@@ -500,6 +501,9 @@ class Study(Described):
 
     Attributes:
         file: The file that declares the study.
+        own: Whether it is a study of the user, and not one of the package.
+        source: What the user's file contained when it was imported; reports have a copy. None for
+            a study of the package, or one that is in no file, such as in a notebook.
         parts: The groups of claims, in order.
 
     Raises:
@@ -537,6 +541,9 @@ class Study(Described):
             for setting in changes:
                 one_of(f"setting of {name} in {budget}", setting, self.settings)
         self.file = _declaring_file()
+        self.own = not self.file.resolve().is_relative_to(_STUDIES)
+        # Read now, as it may be edited while the study is carried out
+        self.source = self.file.read_bytes() if self.own and self.file.is_file() else None
         self.parts: list[Part] = []
         self._places: dict[tuple[str, str], str] = {}
         self._nodes: dict[str, Node] = {}

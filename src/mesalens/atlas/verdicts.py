@@ -101,6 +101,8 @@ class Study(pydantic.BaseModel):
     note: str
     system: str = ""
     unchecked: dict[str, str] = {}
+    own: bool = False
+    file: str | None = None
     settings: dict[str, Any]
     changed: dict[str, Any]
     parts: list[Part]
