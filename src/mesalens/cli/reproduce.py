@@ -13,7 +13,7 @@ from mesalens.atlas.verdicts import lines
 from mesalens.checks import InputError
 from mesalens.cli.interruption import StoppedError, stoppable
 from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, pairs
-from mesalens.cli.output import console, print_json
+from mesalens.cli.output import console, print_json, without_false_world
 from mesalens.files import require_new
 from mesalens.progress import ProgressReport
 from mesalens.studies import HEADLINE, find
@@ -118,10 +118,7 @@ class Reproduce(Command):
             print(f"{count} verdicts are from stored results; --fresh computes them again.")
         unchecked = [v.claim.name for v in report.verdicts if v.claim.must_fail_on is None]
         if unchecked:
-            print(
-                f"No world is declared in which it fails: {', '.join(unchecked)}. Give the claim "
-                "must_fail_on, so that --falsify can check it."
-            )
+            print(without_false_world(unchecked))
         left_out = [name for study in report.studies for name in study.left_out]
         if left_out:
             print(f"Left out, as no world is declared in which it fails: {', '.join(left_out)}.")

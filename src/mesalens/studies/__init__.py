@@ -51,8 +51,13 @@ def study(name: str) -> Study:
     """
     if name.endswith(".py"):
         return _from_file(Path(name))
-    module = importlib.import_module(f"mesalens.studies.{STUDIES[one_of('study', name, STUDIES)]}")
-    return module.STUDY
+    try:
+        one_of("study", name, STUDIES)
+    except InputError as error:
+        raise InputError(
+            f"{error} A study of your own is given by its file, PATH/file.py."
+        ) from None
+    return importlib.import_module(f"mesalens.studies.{STUDIES[name]}").STUDY
 
 
 def find(name: str) -> tuple[Study, str | None]:
