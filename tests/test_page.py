@@ -396,6 +396,7 @@ def test_the_page_of_false_worlds_says_so_and_is_not_to_be_cited(image):
     ("outcomes", "sentence"),
     [
         (["FAIL"], "The claim fails where it is false, as it should."),
+        (["FAIL"] * 2, "Both claims fail where they are false, as they should."),
         (["FAIL"] * 3, "All 3 claims fail where they are false, as they should."),
         (["FAIL", "PASS"], "1 of 2 claims does not fail where it is false, so its check is .* b"),
     ],

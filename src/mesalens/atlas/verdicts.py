@@ -199,7 +199,8 @@ def falsification(claims: Iterable[dict[str, Any]]) -> str:
     if not others and len(claims) == 1:
         return "The claim fails where it is false, as it should."
     if not others:
-        return f"All {len(claims)} claims fail where they are false, as they should."
+        count = "Both" if len(claims) == 2 else f"All {len(claims)}"
+        return f"{count} claims fail where they are false, as they should."
     some = "do not fail where they are false, so their checks are not shown to work"
     if len(others) == 1:
         some = "does not fail where it is false, so its check is not shown to work"
