@@ -1,9 +1,12 @@
 """Studies as declarations, carried out in a session."""
 
 import functools
+import html
 import json
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -28,7 +31,8 @@ from mesalens.atlas import (
 )
 from mesalens.atlas.results import code_digest
 from mesalens.atlas.study import Lab, Values, measurement
-from mesalens.studies import find, study
+from mesalens.cli import main
+from mesalens.studies import find, split, study
 
 FILE = Path(__file__).with_name("small_study.py")
 
@@ -139,6 +143,16 @@ def test_a_false_world_fails(tmp_path):
     assert float(values.max()) == 1.0
 
 
+def test_a_report_says_whether_claims_fail_where_they_are_false(first, tmp_path):
+    session = Session(tmp_path / "store", say=Said())
+    false = session.reproduce(STUDY, budget="small", falsify=True)
+    assert false.as_expected and false.studies[0].left_out == ("risk", "noisy", "tasks-differ")
+    assert false.falsification() == "The claim fails where it is false, as it should."
+    assert false.content()["falsified"] and "each where it is false" in repr(false)
+    assert first.as_expected and not first.falsification() and not first.studies[0].left_out
+    assert first.content()["falsified"] is False
+
+
 def test_two_sessions_share_a_store(tmp_path):
     reports = {}
 
@@ -232,6 +246,50 @@ def test_learners_of_a_report_are_read_back(tmp_path):
         saved.trained("two-layers")
 
 
+def test_a_report_has_what_another_reader_needs_to_repeat_it(tmp_path, monkeypatch):
+    """The file of the study, as it was when it was imported, under the name on which keys depend."""
+    file = tmp_path / "my own" / "small.py"
+    file.parent.mkdir()
+    file.write_bytes(FILE.read_bytes())
+    asked = {"budget": "small", "settings": {"seeds": (2, 4)}}
+    report = Session(tmp_path / "one", say=Said()).reproduce(
+        f"{file}/noisy", f"{file}/risk", **asked
+    )
+    file.write_text("# something else")
+    report.save(tmp_path / "report")
+    file.unlink()
+    copy = "study/small-2026/small.py"
+    assert (tmp_path / "report" / copy).read_bytes() == FILE.read_bytes()
+    manifest = json.loads((tmp_path / "report" / "manifest.json").read_text())
+    assert copy in manifest["sha256"]
+    page = (tmp_path / "report" / "index.html").read_text()
+    command = f"mesalens reproduce {copy}/noisy {copy}/risk --budget small --seed 0 "
+    command += "--set 'seeds=(2,4)'"
+    assert html.escape(command) in page.replace("&#39;", "&#x27;") and f'href="{copy}"' in page
+    assert json.loads((tmp_path / "report" / "verdicts.json").read_text())["command"] == command
+    assert ml.load(tmp_path / "report").trained("one-layer", 1).seed == 1
+    monkeypatch.chdir(tmp_path / "report")
+    words = shlex.split(command)[1:]
+    main([*words, "--store", str(tmp_path / "two"), "--out", str(tmp_path / "again")])
+    claims = [ml.load(tmp_path / name).claims for name in ("report", "again")]
+    assert claims[0]["noisy"]["values"] == claims[1]["noisy"]["values"]
+    # A study as it is, and one of the package
+    session = Session(tmp_path / "one", say=Said())
+    assert (
+        f" {'study/small-2026/small_study.py'} "
+        in session.reproduce(STUDY, **asked).content()["command"]
+    )
+    built = study("ahn-2023")
+    assert not built.own and built.source is None
+
+
+def test_the_file_of_a_study_may_lie_in_any_folder():
+    assert split("a.py/b.py/c.py/risk") == ("a.py", "b.py/c.py/risk")
+    assert split("/home/.pyenv/x.python/own.py") == ("/home/.pyenv/x.python/own.py", None)
+    assert split("/home/.pyenv/own.py/risk") == ("/home/.pyenv/own.py", "risk")
+    assert split("ahn-2023/risk") == ("ahn-2023", "risk") and split("a/") == ("a", None)
+
+
 def test_settings_can_be_changed_and_the_command_says_so(tmp_path):
     session = Session(tmp_path / "store", say=Said())
     report = session.reproduce(
@@ -258,7 +316,7 @@ def test_names_are_found_or_the_nearest_are_named():
 
 CLAIM = """
 from mesalens.atlas import Alike, Study, within, above
-STUDY = Study("own", title="O", citation="O", settings={{}}, quick={{}})
+STUDY = Study("own", title="O", citation="O", settings={{}}, quick={{}}, full={{}})
 
 {0}
 """
@@ -300,6 +358,44 @@ def test_a_wrong_declaration_is_an_error_at_import_that_names_the_line(
     with pytest.raises(InputError, match=words) as error:
         study(str(file))
     assert re.search(rf"own\.py:{line}\b", str(error.value))
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [GOOD.replace("within(0.1)", "0.1"), "Alike(STUDY, None, 'a', 'b')('two', 'risk', '1', 0.1)\n"],
+)
+def test_a_number_is_no_criterion(declaration, tmp_path):
+    """In a process of its own, where arguments are not checked against their annotations."""
+    file = tmp_path / "own.py"
+    file.write_text(CLAIM.format(declaration))
+    command = [sys.executable, "-m", "mesalens", "list", str(file)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2 and run.stderr.count("\n") == 1
+    assert re.search(r"own\.py:5: the criterion .* such as within\(0\.1\).*; got 0\.1", run.stderr)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "name", "words"),
+    [
+        (GOOD.replace("0.0", "'small'"), "claim one", "a number, .*; got 'small'"),
+        (GOOD.replace("0.0", "None"), "claim one", "a number, .*; got None"),
+        (GOOD.replace("0.0", "{'a': 1.0}"), "claim one", "a number, .*; got dict"),
+        (GOOD.replace("0.0", "xr.DataArray(['a'])"), "claim one", "a number, .*; got DataArray"),
+        (GOOD + "@STUDY.remark\ndef two(lab):\n    return 3\n", "remark two", "text; got 3"),
+        (
+            "@STUDY.measurement\ndef two(lab):\n    return 3.0\n"
+            + GOOD.replace("(lab)", "(lab, two=two)"),
+            "measurement two",
+            "numbers .* by name, .* got 3.0",
+        ),
+    ],
+)
+def test_what_a_function_returns_must_be_of_its_kind(declaration, name, words, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(CLAIM.format("import xarray as xr\n" + declaration))
+    session = Session(tmp_path / "store", say=Said())
+    with pytest.raises(InputError, match=rf"own\.py:\d+: the {name} must return {words}"):
+        session.reproduce(f"{file}/one" if "remark" not in name else str(file), budget="full")
 
 
 def test_no_two_purposes_share_a_key():

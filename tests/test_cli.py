@@ -70,6 +70,7 @@ def test_list_names_every_claim_with_its_source(capsys):
     for part in study("mahankali-2023").parts:
         assert f"mahankali-2023/{part.name}" in out
         assert all(claim.name in out and claim.place in out for claim in part.claims)
+    assert "must_fail_on" not in out  # its claims say why they have no false world
     code, out, _ = run(capsys, "list", "--json")
     assert [entry["study"] for entry in json.loads(out)] == list(STUDIES)
 
@@ -432,11 +433,15 @@ def test_reproduce_leaves_a_self_contained_page(kept, tmp_path, capsys):
     code, printed, _ = reproduce(capsys, kept, tmp_path / "again")
     assert "4 of 4 verdicts are from stored results" in printed
     assert printed.count("4 claims: ") == 1
-    assert "in which it fails: noisy" in printed and "in which it fails: exact" not in printed
+    assert "in which it fails: risk, noisy, tasks-differ. Give" in printed
     code, printed, _ = run(capsys, "store", "--store", kept)
     assert code == 0 and "small-2026/one-layer, seed 0" in printed
     code, printed, _ = run(capsys, "list", STUDY_FILE, "--store", kept)
     assert code == 0 and "exact: PASS, 0 (budget small)" in printed
+    assert "in which it fails: risk, noisy, tasks-differ. Give" in printed
+    listed = json.loads(run(capsys, "list", STUDY_FILE, "--store", kept, "--json")[1])
+    claims = {c["claim"]: c for part in listed[0]["parts"] for c in part["claims"]}
+    assert [name for name, c in claims.items() if c["has_false_world"]] == ["exact"]
     code, printed, _ = run(capsys, "verdicts", out, tmp_path / "again")
     assert code == 0 and printed.count("tasks-differ") == 1
 
@@ -468,6 +473,47 @@ def test_a_failed_claim_gives_exit_code_1(kept, tmp_path, capsys):
     assert "FAIL" in (tmp_path / "f" / "index.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("shift", "code", "sentence"),
+    [
+        (1.0, 0, "The claim fails where it is false, as it should."),
+        (0.0, 1, "The claim does not fail where it is false, .*: exact (PASS)."),
+    ],
+)
+def test_falsify_judges_itself(shift, code, sentence, kept, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "falsifying.py"
+    text = STUDY_FILE.read_text()
+    file.write_text(
+        text.replace('must_fail_on={"shift": 1.0}', f'must_fail_on={{"shift": {shift}}}')
+    )
+    asked = ("reproduce", f"{file}/exact", f"{file}/noisy", "--store", kept, "--falsify")
+    given, printed, _ = run(capsys, *asked)
+    assert given == code
+    first, *_, last = printed.splitlines()
+    assert (
+        first
+        == "Each claim was checked in a world in which it is false; every verdict should be FAIL."
+    )
+    assert re.fullmatch(sentence.replace("(", r"\(").replace(")", r"\)"), last)
+    assert "no world is declared in which it fails: noisy." in printed
+    (out,) = Path("results").iterdir()
+    assert re.fullmatch(r"small-2026-exact-small-2026-noisy-quick-falsified-\d{8}-\d{6}", out.name)
+    content = json.loads((out / "verdicts.json").read_text())
+    assert content["falsified"] is True
+    report = mesalens.load(out)
+    assert "each where it is false" in repr(report)
+
+
+def test_the_default_folder_has_the_names_of_study_and_claim(kept, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "pool.py"
+    file.write_bytes(STUDY_FILE.read_bytes())
+    run(capsys, "reproduce", f"{file}/exact", "--store", kept)
+    (out,) = Path("results").iterdir()
+    assert re.fullmatch(r"small-2026-exact-quick-\d{8}-\d{6}", out.name)
+
+
 @pytest.mark.parametrize("place", ["out", "store"])
 def test_reproduce_refuses_folders_before_it_computes(place, tmp_path, capsys):
     (tmp_path / "full").mkdir()
@@ -488,6 +534,7 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path, capsys):
 
 WRONG = [
     (("reproduce", "von-oswald-2032"), "von-oswald-2023"),
+    (("reproduce", "tails"), "no study 'tails'; .* given by its file, PATH/file.py"),
     (("reproduce", "von-oswald-2023/one-layr"), "one-layer"),
     (("reproduce", "--seeds", 0), "seeds .* 0"),
     (("reproduce", "--seed", -1), "seed .* -1"),

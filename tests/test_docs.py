@@ -49,7 +49,7 @@ marked `text` after them says is compared with what they print.
 
 BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", flags=re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d+\.\d+")
-ANY_NUMBER = re.compile(r"[-−]?\b\d[\d,]*(\.\d+)?(e[-−+]?\d+)?\b")
+ANY_NUMBER = re.compile(r"((?<!\w)[-−])?\b\d[\d,]*(\.\d+)?(e[-−+]?\d+)?\b")
 
 
 def text(document):

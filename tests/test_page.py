@@ -196,6 +196,23 @@ def test_the_page_says_why_how_many_and_whether_it_was_computed(elements):
     assert verdicts.tally([c for *_, c in verdicts.claims_of(content())]) + "." in text
 
 
+def test_the_page_says_of_papers_figures_and_commit_only_what_applies(image):
+    public = page(content() | {"commit": "5f5f"}, {"paper-2023/risk": image})
+    assert "were not checked" in public and "figures (figures/)" in public and "5f5f" in public
+    assert "units/" in public and "(study/)" not in public
+    private = content()
+    (study,) = private["studies"]
+    study |= {"own": True, "file": "study/paper-2023/a b.py", "experiments": []}
+    for part in study["parts"]:
+        part["figures"] = []
+    for *_, each in verdicts.claims_of(private):
+        each["figures"] = []
+    private = page(private, {})
+    assert "were not checked" not in private and "figures/" not in private
+    assert "unknown" not in private and "<dt>commit" not in private and "units/" not in private
+    assert 'href="study/paper-2023/a%20b.py"' in private and "the study (study/)" in private
+
+
 def test_everything_is_escaped(image):
     def spoil(value, key=""):
         if isinstance(value, dict):
@@ -341,6 +358,67 @@ def test_a_record_gives_the_same_documents_as_its_reports(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == json.loads(file.read_text())
 
 
+def false_world(**outcomes) -> dict:
+    """A report whose claims were checked where they are false, later than `content`."""
+    report = content() | {"falsified": True, "made": "2026-02-02T10:00:00+00:00"}
+    for *_, each in verdicts.claims_of(report):
+        each["outcome"] = outcomes.get(each["claim"].replace("-", "_"), "FAIL")
+    return report
+
+
+def test_verdicts_of_false_worlds_stay_apart_from_those_of_claims(tmp_path, capsys):
+    for name, each in {"real": content(), "false": false_world()}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(each))
+    real, false = (str(tmp_path / f"{name}.json") for name in ("real", "false"))
+    documents = {}
+    for words in ([], ["--guide"], ["--data"]):
+        assert main(["verdicts", real, *words]) == 0
+        documents[real], said = capsys.readouterr()
+        assert not said
+        assert main(["verdicts", real, false, *words]) == 0
+        documents[false], said = capsys.readouterr()
+        assert documents[real] == documents[false]
+        assert said.count("\n") == 1 and "false.json" in said and "real.json" not in said
+        assert main(["verdicts", false, *words]) == 2
+        assert "all of these reports are of --falsify" in capsys.readouterr().err
+    for document in (verdicts.table, guide, record):
+        assert document([false_world(), content()]) == document([content()])
+        with pytest.raises(InputError, match="--falsify"):
+            document([false_world()])
+    assert verdicts.table([]) and verdicts.read(real) == content()  # no field is needed
+
+
+def test_the_page_of_false_worlds_says_so_and_is_not_to_be_cited(image):
+    real = page(content(), {"paper-2023/risk": image})
+    assert "false world" not in real and verdicts.FALSE_WORLD not in real and "#cite" in real
+    report = false_world(deep_cosine="PASS", deep_all="INCONCLUSIVE")
+    false = page(report, {"paper-2023/risk": image})
+    assert "false worlds" in re.search("<title>(.*)</title>", false)[1]
+    assert verdicts.FALSE_WORLD in false and "cite" not in false.lower()
+    sentence = verdicts.falsification(c for *_, c in verdicts.claims_of(report))
+    assert sentence in " ".join(false.split()) and sentence == (
+        "2 of 20 claims do not fail where they are false, so their checks are not shown to work: "
+        "deep-cosine (PASS), deep-all (INCONCLUSIVE)."
+    )
+    text = " ".join(verdicts.lines(report, 200))
+    assert text.startswith(verdicts.FALSE_WORLD + "  paper-2023")
+    assert verdicts.FALSE_WORLD not in " ".join(verdicts.lines(content(), 200))
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "sentence"),
+    [
+        (["FAIL"], "The claim fails where it is false, as it should."),
+        (["FAIL"] * 2, "Both claims fail where they are false, as they should."),
+        (["FAIL"] * 3, "All 3 claims fail where they are false, as they should."),
+        (["FAIL", "PASS"], "1 of 2 claims does not fail where it is false, so its check is .* b"),
+    ],
+)
+def test_a_sentence_says_whether_claims_fail_where_they_are_false(outcomes, sentence):
+    claims = [{"claim": c, "outcome": o} for c, o in zip("abc", outcomes, strict=False)]
+    assert re.match(sentence, verdicts.falsification(claims))
+
+
 def test_a_damaged_record_is_refused(tmp_path):
     file = tmp_path / "record.json"
     damaged = content()
@@ -356,3 +434,4 @@ def test_a_damaged_record_is_refused(tmp_path):
 def test_the_verdicts_of_record_are_those_of_declared_claims():
     for study, _, claim in (each for file in read_record() for each in verdicts.claims_of(file)):
         assert claim["claim"] in [each.name for each in declared(study["study"]).claims]
+    assert not any(file.get("falsified") for file in read_record())

@@ -6,7 +6,7 @@ import numpy as np
 
 from mesalens.atlas.criterion import Criterion
 from mesalens.atlas.experiment import LeftPlateau, Trained
-from mesalens.atlas.study import Lab, Part, Study, measurement
+from mesalens.atlas.study import Lab, Part, Study, measurement, require_criterion
 
 Quantity = Literal["risk", "predictions", "cosine", "sensitivities"]
 
@@ -100,6 +100,7 @@ class Alike:
             fails: "untrained", or the same measurement of other learners, of which it is false.
             **options: As for `Part.claim`.
         """
+        require_criterion(criterion, one_value.function)
         value, statement, measured = _ALIKE[quantity]
         order = "below" if criterion.low == -np.inf else "above" if criterion.high == np.inf else ""
         statement = " ".join(statement.format(**self.words, order=order).split())

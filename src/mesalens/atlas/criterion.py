@@ -204,7 +204,8 @@ class Criterion:
             return f"The interval {ends} lies outside the criterion, {self.words}{shown}."
         if judged.seeds < 2:
             return f"One seed counts ({judged.seeds_run} computed); an interval needs two{shown}."
-        advice = f" About {needed} seeds would probably decide it." if needed else ""
+        asked = f"--seeds {needed}, or seeds={needed} in Python"
+        advice = f" About {needed} seeds would probably decide it: {asked}." if needed else ""
         return f"The interval {ends} contains a bound{shown}.{advice}"
 
     def _margin(self, judgement: Judgement) -> float:

@@ -71,6 +71,12 @@ class Examination:
             for claim in claims
             if not falsify or claim.must_fail_on is not None
         ]
+        self.left_out = tuple(
+            claim.name
+            for _, claims in self.selected
+            for claim in claims
+            if falsify and claim.must_fail_on is None
+        )
         if falsify and not self.claims:
             raise InputError(f"none of these claims of {study.name} has a must_fail_on.")
         self.drawn: dict[str, Job] = {}
@@ -341,6 +347,7 @@ class Examination:
             remarks,
             self._unit_entries(nodes),
             self._tables(nodes),
+            self.left_out,
         )
 
     def _unit_entries(self, nodes: Mapping[str, Node]) -> dict[str, dict[int, tuple[Entry, bool]]]:

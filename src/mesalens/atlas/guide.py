@@ -31,7 +31,8 @@ FAIL that it lies outside, INCONCLUSIVE neither.
 def guide(contents: Iterable[dict[str, Any]], command: str = "mesalens verdicts --guide") -> str:
     """A document about the studies in several `verdicts.json`.
 
-    If a claim has several verdicts, the latest is shown.
+    If a claim has several verdicts, the latest is shown. Reports of claims in their false worlds
+    are left out.
 
     Args:
         contents: Results of `mesalens.atlas.verdicts.read`.

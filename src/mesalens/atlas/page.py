@@ -33,6 +33,7 @@ def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
     templates.filters |= {
         "number": verdicts.number,
         "duration": verdicts.duration,
+        "falsification": verdicts.falsification,
         "interval": verdicts.interval,
         "level": _level,
         "moment": verdicts.moment,
@@ -46,13 +47,31 @@ def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
         for part in study["parts"]
         for figure in part["figures"]
     ]
+    files = [study["file"] for study in content["studies"] if study.get("file")]
     return templates.get_template("page.html.j2").render(
         content=content,
         claims=[claim for *_, claim in verdicts.claims_of(content)],
+        of_papers=any(not study.get("own") for study in content["studies"]),
+        falsified=content.get("falsified", False),
+        false_world=verdicts.FALSE_WORLD,
+        files=files,
+        beside=_beside(content, files, images),
         images={name: _image(png) for name, png in images.items()},
         numbers={name: place for place, name in enumerate(figures, 1)},
         bibtex=citation(*map(study_reference, content["studies"])),
     )
+
+
+def _beside(content: dict[str, Any], files: list[str], images: Mapping[str, bytes]) -> list[str]:
+    """What is in the folder of the page, in words."""
+    trained = any(study["experiments"] for study in content["studies"])
+    return [
+        "verdicts.json",
+        "the evidence (data/)",
+        *(["the study (study/)"] if files else []),
+        *(["figures (figures/)"] if images else []),
+        *(["weights and metrics of each seed (units/)"] if trained else []),
+    ]
 
 
 def interval_plot(claim: dict[str, Any]) -> Markup:

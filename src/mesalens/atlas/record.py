@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mesalens.atlas.verdicts import SCHEMA, check, claims_of, load, moment
+from mesalens.atlas.verdicts import SCHEMA, check, claims_of, load, moment, not_falsified
 from mesalens.checks import InputError
 
 FILE = Path(__file__).with_name("record.json")
@@ -35,13 +35,14 @@ def read_record(file: Path | str = FILE) -> list[dict[str, Any]]:
 def record(contents: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Several reports as one record, the oldest first.
 
-    It leaves out the values of each seed, the experiments, and claims that a later report decided
-    at the same budget.
+    It leaves out the values of each seed, the experiments, claims that a later report decided at
+    the same budget, and reports of claims in their false worlds.
 
     Args:
         contents: What `mesalens.atlas.verdicts.read` returns.
     """
-    ordered = sorted(contents, key=lambda each: (moment(each["made"], "%FT%T"), each["budget"]))
+    real = not_falsified(contents)
+    ordered = sorted(real, key=lambda each: (moment(each["made"], "%FT%T"), each["budget"]))
     last = {
         (content["budget"], study["study"], claim["claim"]): place
         for place, content in enumerate(ordered)

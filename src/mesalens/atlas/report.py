@@ -1,6 +1,7 @@
 """`Report`: the verdicts of studies, and the folder with its page."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class StudyReport(Described):
         remarks: For each remark its part and the sentence.
         units: For each experiment and seed the entry in the store, and whether it was there before.
         tables: The evidence of each claim: `value` and `counted`, over seeds and settings.
+        left_out: Claims that were asked for but could not be checked where they are false, as they
+            have no `must_fail_on`.
     """
 
     study: Study
@@ -86,6 +89,7 @@ class StudyReport(Described):
     remarks: list[tuple[Part, str]]
     units: Mapping[str, Mapping[int, tuple[Entry, bool]]]
     tables: Mapping[str, xr.Dataset]
+    left_out: tuple[str, ...] = ()
 
     def _summary(self) -> Summary:
         outcomes = verdicts.tally({"outcome": each.judgement.outcome} for each in self.verdicts)
@@ -136,22 +140,54 @@ class Report(Described):
         return verdicts[one_of("claim", claim, verdicts)]
 
     def _summary(self) -> Summary:
-        title = f"{', '.join(self.names)}: {self.tally()}"
+        where = ", each where it is false" if self.falsified else ""
+        title = f"{', '.join(self.names)}: {self.tally()}{where}"
         return Summary(title, *_table(map(_plain, self.verdicts)))
 
     def tally(self) -> str:
         """The number of claims with each outcome: "3 claims: 2 PASS, 1 FAIL"."""
         return verdicts.tally({"outcome": each.judgement.outcome} for each in self.verdicts)
 
+    @property
+    def as_expected(self) -> bool:
+        """Whether no claim fails; or, if they were checked where they are false, all do."""
+        fails = [verdict.outcome == "FAIL" for verdict in self.verdicts]
+        return all(fails) if self.falsified else not any(fails)
+
+    def falsification(self) -> str:
+        """Whether all claims fail where they are false, in a sentence.
+
+        Returns:
+            The sentence, which names those that do not; "" if claims were not checked there.
+        """
+        if not self.falsified:
+            return ""
+        return verdicts.falsification(map(_plain, self.verdicts))
+
     def command(self) -> str:
         """The command that repeats the work."""
-        words = ["mesalens reproduce", *self.names, f"--budget {self.budget} --seed {self.seed}"]
+        return self._command(self.names)
+
+    def _command(self, names: Iterable[str]) -> str:
+        words = ["mesalens reproduce", *map(shlex.quote, names)]
+        words += [f"--budget {self.budget} --seed {self.seed}"]
         words += [] if self.seeds is None else [f"--seeds {self.seeds}"]
         words += ["--falsify"] if self.falsified else []
         if self.settings:
             pairs = (f"{name}={value}".replace(" ", "") for name, value in self.settings.items())
-            words.append("--set " + " ".join(pairs))
+            words.append("--set " + shlex.join(pairs))
         return " ".join(words)
+
+    def _in_folder(self, name: str) -> str:
+        """A name with the report's copy of the study's file in place of the user's file."""
+        from mesalens.studies import split  # studies import this module
+
+        head, part = split(name)
+        for each in self.studies:
+            copy, file = _copy(each.study), each.study.file
+            if copy and (head == each.study.name or Path(head).resolve() == file.resolve()):
+                return "/".join(filter(None, (copy, part)))
+        return name
 
     def content(self) -> dict[str, Any]:
         """The content of `verdicts.json`: everything except figures and weights.
@@ -166,10 +202,11 @@ class Report(Described):
             "commit": commit(),
             "made": self.started.isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 1),
-            "command": self.command(),
+            "command": self._command(map(self._in_folder, self.names)),
             "names": self.names,
             "budget": self.budget,
             "seed": self.seed,
+            "falsified": self.falsified,
             "environment": environment(),
             "studies": [_study(study) for study in self.studies],
         }
@@ -179,7 +216,8 @@ class Report(Described):
         """Saves the report; `mesalens.load` reads it.
 
         Writes the page `index.html`, `verdicts.json`, the figures (`figures/`), the evidence
-        (`data/`), and the weights and metrics of each seed of each experiment (`units/`).
+        (`data/`), the weights and metrics of each seed of each experiment (`units/`), and the files
+        of the user's studies (`study/`), with which the command on the page repeats it.
 
         Args:
             folder: A new folder.
@@ -193,6 +231,9 @@ class Report(Described):
         with new_folder(Path(folder)) as out:
             for study in self.studies:
                 name = study.study.name
+                if copy := _copy(study.study):
+                    (out / copy).parent.mkdir(parents=True, exist_ok=True)
+                    (out / copy).write_bytes(study.study.source or b"")
                 for _, node, _, files in study.figures:
                     target = out / "figures" / name
                     target.mkdir(parents=True, exist_ok=True)
@@ -210,6 +251,11 @@ class Report(Described):
             (out / "verdicts.json").write_text(text + "\n", encoding="utf-8")
             (out / "index.html").write_text(page(content, images), encoding="utf-8")
             write_manifest(out, "report", {"command": content["command"]})
+
+
+def _copy(study: Study) -> str | None:
+    """Where a report has its copy of a study's file, which keeps its name: keys depend on it."""
+    return None if study.source is None else f"study/{study.name}/{study.file.name}"
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
@@ -233,6 +279,8 @@ def _study(report: StudyReport) -> dict[str, Any]:
         "note": report.study.note,
         "system": report.study.system,
         "unchecked": report.study.unchecked,
+        "own": report.study.own,
+        "file": _copy(report.study),
         "settings": dict(report.values),
         "changed": dict(report.changes),
         "parts": [_part(report, part) for part in parts],
@@ -327,7 +375,8 @@ class SavedReport(Described):
     content: Mapping[str, Any]
 
     def _summary(self) -> Summary:
-        title = f"{self.folder}: {verdicts.tally(self.claims.values())}"
+        where = ", each where it is false" if self.content.get("falsified") else ""
+        title = f"{self.folder}: {verdicts.tally(self.claims.values())}{where}"
         return Summary(title, *_table(self.claims.values(), command=self.content["command"]))
 
     @property
@@ -357,6 +406,8 @@ class SavedReport(Described):
     def trained(self, experiment: str, seed: int = 0) -> Any:
         """One trained seed of an experiment, with learner and metrics, as a `Trained`.
 
+        The file of a user's study is run, from the copy in the report: load reports that you trust.
+
         Args:
             experiment: The name of the experiment.
             seed: The number of the seed.
@@ -364,12 +415,11 @@ class SavedReport(Described):
         Raises:
             ValueError: if there is no such experiment or seed, or a file is damaged.
         """
+        from mesalens import studies
         from mesalens.atlas.units import units_of
-        from mesalens.studies import find
 
-        studies = {study.name: study for study, _ in map(find, self.content["names"])}
         for about in self.content["studies"]:
-            study = studies[about["study"]]
+            study = studies.study(self._declared(about))
             values = study.values(self.content["budget"], about["changed"])
             units = units_of(study, values, self.content["seed"])
             known = {e["experiment"]: e["seeds"] for e in about["experiments"]}
@@ -379,6 +429,17 @@ class SavedReport(Described):
                 return units[experiment].load(seed, self.folder / "units" / place)
         names = [e["experiment"] for about in self.content["studies"] for e in about["experiments"]]
         raise InputError(f"the report has no experiment {experiment!r}; it has {', '.join(names)}.")
+
+    def _declared(self, about: Mapping[str, Any]) -> str:
+        """The name of a study, or the file that declares it."""
+        from mesalens import studies
+
+        if about.get("file"):
+            return str(self.folder / about["file"])
+        # An older report has no copy of a user's file, only the place where it was
+        heads = [studies.split(name)[0] for name in self.content["names"]]
+        found = {studies.study(head).name: head for head in heads}
+        return found[about["study"]]
 
 
 def load_report(folder: Path | str) -> SavedReport:

@@ -17,7 +17,8 @@ import mesalens
 from mesalens import plots
 from mesalens.atlas.comparison import runs_of
 from mesalens.atlas.experiment import Runs, Trained
-from mesalens.atlas.study import Claim, FigureNode, Lab, Node, Study
+from mesalens.atlas.study import Claim, FigureNode, Lab, Node, Remark, Study, place_of
+from mesalens.checks import InputError
 from mesalens.storage import load_dataset, save_dataset
 
 _DRAWING = threading.Lock()  # pyplot's figures and styles belong to the process
@@ -54,6 +55,7 @@ def finished(node: Node, lab: Lab, results: Mapping[str, Any]) -> Any:
             plt.close(figure)
             return figure, node.caption(words)
     value = node.call(lab, results)
+    _require_result(node, value)
     if isinstance(value, str):
         return value
     trained = list(runs_of(tuple(results.values())))
@@ -76,6 +78,33 @@ def finished(node: Node, lab: Lab, results: Mapping[str, Any]) -> Any:
         own = functools.reduce(lambda a, b: a & b, tables, xr.DataArray(counted))
     array = array.drop_vars("counted", errors="ignore").astype(float)
     return xr.Dataset({"value": array, "counted": own.drop_vars("counted", errors="ignore")})
+
+
+def _require_result(node: Node, value: Any) -> None:
+    """Raises `ValueError` if a function of a study returns what is not of its kind."""
+    if isinstance(node, Remark):
+        kind, words, right = "remark", "text", isinstance(value, str)
+    elif isinstance(node, Claim):
+        kind, right = "claim", _is_numeric(value)
+        words = "a number, or an xarray.DataArray with a number for each setting"
+    else:
+        kind, right = "measurement", isinstance(value, Mapping)
+        words = 'numbers or arrays by name, such as {"risk": 0.1}, or an xarray.Dataset'
+    if not right:
+        shown = repr(value) if isinstance(value, str | float | int | None) else type(value).__name__
+        raise InputError(
+            f"{place_of(node.function)}: the {kind} {node.name} must return {words}; got {shown}."
+        )
+
+
+def _is_numeric(value: Any) -> bool:
+    if value is None or isinstance(value, str | Mapping):  # NumPy makes numbers of None and "1"
+        return False
+    try:
+        (value if isinstance(value, xr.DataArray) else np.asarray(value, float)).astype(float)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _arrays(values: Mapping[str, Any]) -> dict[str, Any]:

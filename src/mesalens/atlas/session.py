@@ -104,7 +104,7 @@ class Session:
                 decided, in the looks of the study.
             settings: Other values for settings of the studies.
             falsify: Whether to check the claims that have a `must_fail_on`, each where it is false;
-                all verdicts should be FAIL.
+                all verdicts should be FAIL, and `Report.falsification` says whether they are.
 
         Returns:
             The report, with verdicts, figures and evidence.

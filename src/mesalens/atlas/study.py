@@ -48,6 +48,7 @@ FILE_MODULE = "mesalens_study_"
 """The prefix of the names of modules that are files of users."""
 
 _ATLAS = __name__.rpartition(".")[0]
+_STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
 MustFail = Mapping[str, Any] | Literal["untrained"] | None
 
@@ -378,7 +379,7 @@ class Part(Described):
 
         Raises:
             ValueError: if the name is taken, the docstring is incomplete, an argument has no value,
-                or the function returns nothing.
+                the function returns nothing, or the criterion is none.
 
         Examples:
             ```python
@@ -394,6 +395,7 @@ class Part(Described):
 
         def declare(function: Any) -> Claim:
             given = isinstance(function, Node)
+            require_criterion(criterion, function.function if given else function)
             claim = Claim(
                 function.function if given else function,
                 function.changes if given else {},
@@ -499,6 +501,9 @@ class Study(Described):
 
     Attributes:
         file: The file that declares the study.
+        own: Whether it is a study of the user, and not one of the package.
+        source: What the user's file contained when it was imported; reports have a copy. None for
+            a study of the package, or one that is in no file, such as in a notebook.
         parts: The groups of claims, in order.
 
     Raises:
@@ -536,6 +541,9 @@ class Study(Described):
             for setting in changes:
                 one_of(f"setting of {name} in {budget}", setting, self.settings)
         self.file = _declaring_file()
+        self.own = not self.file.resolve().is_relative_to(_STUDIES)
+        # Read now, as it may be edited while the study is carried out
+        self.source = self.file.read_bytes() if self.own and self.file.is_file() else None
         self.parts: list[Part] = []
         self._places: dict[tuple[str, str], str] = {}
         self._nodes: dict[str, Node] = {}
@@ -664,10 +672,7 @@ class Study(Described):
         Raises:
             ValueError: if the name is taken.
         """
-        place = place_of(function) if function else str(self.file)
-        if function and function.__module__.startswith(_ATLAS):  # a standard claim
-            outside = (f for f in inspect.stack() if not _in_atlas(f.frame))
-            place = next((f"{f.filename}:{f.lineno}" for f in outside), place)
+        place = _declared_at(function) if function else str(self.file)
         if (kind, name) in self._places:
             raise InputError(
                 f"{place}: {self.name} already has {kind} called {name}, at "
@@ -705,6 +710,24 @@ def place_of(function: Callable[..., Any]) -> str:
     """Where a function is defined: "file.py:12"."""
     code = inspect.unwrap(function).__code__
     return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _declared_at(function: Callable[..., Any]) -> str:
+    """Where a function is given to a study: of a standard claim, the line that asks for it."""
+    place = place_of(function)
+    if function.__module__.startswith(_ATLAS):
+        outside = (f for f in inspect.stack() if not _in_atlas(f.frame))
+        place = next((f"{f.filename}:{f.lineno}" for f in outside), place)
+    return place
+
+
+def require_criterion(criterion: Any, function: Callable[..., Any]) -> None:
+    """Raises `ValueError` for what is no criterion, such as the number of a margin."""
+    if not isinstance(criterion, Criterion):
+        raise InputError(
+            f"{_declared_at(function)}: the criterion of a claim must be one of mesalens.atlas, "
+            f"such as within(0.1), above(0.1) or below(0.1); got {criterion!r}."
+        )
 
 
 def _require_evidence(claim: Claim) -> None:

@@ -102,6 +102,8 @@ class Study(pydantic.BaseModel):
     note: str
     system: str = ""
     unchecked: dict[str, str] = {}
+    own: bool = False
+    file: str | None = None
     settings: dict[str, Any]
     changed: dict[str, Any]
     parts: list[Part]
@@ -118,6 +120,7 @@ class Content(pydantic.BaseModel):
     command: str
     budget: str
     seed: int
+    falsified: bool = False
     environment: dict[str, str]
     studies: list[Study]
 
@@ -184,6 +187,44 @@ def tally(claims: Iterable[dict[str, Any]]) -> str:
     return f"{len(outcomes)} claim{'s' * (len(outcomes) != 1)}: {shown or 'none'}"
 
 
+FALSE_WORLD = (
+    "Each claim was checked in a world in which it is false; every verdict should be FAIL."
+)
+"""What stands above the verdicts of a report with `falsified`."""
+
+
+def falsification(claims: Iterable[dict[str, Any]]) -> str:
+    """Whether claims that were checked where they are false fail there, in a sentence."""
+    claims = list(claims)
+    others = [f"{c['claim']} ({c['outcome']})" for c in claims if c["outcome"] != "FAIL"]
+    if not others and len(claims) == 1:
+        return "The claim fails where it is false, as it should."
+    if not others:
+        count = "Both" if len(claims) == 2 else f"All {len(claims)}"
+        return f"{count} claims fail where they are false, as they should."
+    some = "do not fail where they are false, so their checks are not shown to work"
+    if len(others) == 1:
+        some = "does not fail where it is false, so its check is not shown to work"
+    count = "The claim" if len(claims) == 1 else f"{len(others)} of {len(claims)} claims"
+    return f"{count} {some}: {', '.join(others)}."
+
+
+def not_falsified(contents: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those reports whose verdicts are about the claims themselves, not about their false worlds.
+
+    Raises:
+        InputError: if there is none, but others.
+    """
+    contents = list(contents)
+    kept = [content for content in contents if not content.get("falsified")]
+    if contents and not kept:
+        raise InputError(
+            "all of these reports are of --falsify, with claims checked where they are false; "
+            "give a report without --falsify."
+        )
+    return kept
+
+
 def number(value: float | int | None) -> str:
     """A number with three significant digits; "no finite value" for null."""
     return "no finite value" if value is None else _number(float(value))
@@ -219,6 +260,7 @@ def lines(content: dict[str, Any], width: int = 80) -> list[str]:
 
     Lines are broken at spaces, never within a number.
     """
+    head = [*_wrapped(FALSE_WORLD, width), ""] if content.get("falsified") else []
     rows = [(s["study"], p, c, cells(c)) for s, p, c in claims_of(content)]
     sizes = [max(map(len, column)) for column in zip(*(row for *_, row in rows), strict=True)]
     as_table = width >= 60 and sum(sizes) + 2 * (len(sizes) - 1) <= width
@@ -242,7 +284,8 @@ def lines(content: dict[str, Any], width: int = 80) -> list[str]:
         if claim["why"]:
             result += _wrapped(claim["why"], width, 2)
     counts = tally(claim for *_, claim, _ in rows)
-    return [*result, "", *_wrapped(f"{counts}, in {duration(content['seconds'])}.", width)][1:]
+    total = _wrapped(f"{counts}, in {duration(content['seconds'])}.", width)
+    return [*head, *result[1:], "", *total]
 
 
 def cells(claim: dict[str, Any]) -> list[str]:
@@ -264,7 +307,8 @@ def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
 def table(contents: Iterable[dict[str, Any]], command: str = "mesalens verdicts") -> str:
     """The verdicts of several `verdicts.json` as a Markdown document.
 
-    If a claim has several verdicts for the same budget, the latest is shown.
+    If a claim has several verdicts for the same budget, the latest is shown. Reports of claims in
+    their false worlds are left out.
 
     Args:
         contents: Results of `read`.
@@ -278,7 +322,11 @@ Claims = dict[tuple[str, str], dict[str, Any]]
 
 
 def of_studies(contents: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], Claims]]:
-    """Studies by name, each with the latest verdict of its claims by budget and name."""
+    """Studies by name, each with the latest verdict of its claims by budget and name.
+
+    Reports of claims in their false worlds are left out.
+    """
+    contents = not_falsified(contents)
     studies: dict[str, dict[str, Any]] = {}
     claims: dict[str, Claims] = {}
     for content in sorted(contents, key=lambda content: moment(content["made"], "%FT%T")):

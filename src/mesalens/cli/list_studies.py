@@ -7,7 +7,7 @@ from mesalens.atlas import Judgement, Session
 from mesalens.atlas.criterion import number
 from mesalens.atlas.study import Claim, Study
 from mesalens.cli.options import POSITIONAL, Command, Folder
-from mesalens.cli.output import console, print_json
+from mesalens.cli.output import console, print_json, without_false_world
 from mesalens.studies import STUDIES, study
 
 
@@ -55,7 +55,7 @@ def _content(each: Study, session: Session) -> dict[str, Any]:
         }
         for part in each.parts
     ]
-    about = {"study": each.name, "title": each.title, "citation": each.citation}
+    about = {"study": each.name, "title": each.title, "citation": each.citation, "own": each.own}
     return about | {"budgets": list(each.budgets), "parts": parts}
 
 
@@ -72,6 +72,7 @@ def _claim(claim: Claim, kept: tuple[str, Judgement] | None) -> dict[str, Any]:
         "place": claim.place,
         "criterion": claim.criterion.words,
         "headline": claim.headline,
+        "has_false_world": claim.must_fail_on is not None,
         "verdict": verdict,
     }
 
@@ -91,4 +92,8 @@ def _lines(content: dict[str, Any], width: int) -> list[str]:
                 head += f" (budget {verdict['budget']})"
             lines += [f"  {head}", filled(claim["statement"], 4)]
             lines.append(filled(f"{claim['place']}; {claim['criterion']}", 4))
+    claims = [claim for part in content["parts"] for claim in part["claims"]]
+    names = [claim["claim"] for claim in claims if not claim["has_false_world"]]
+    if names and content["own"]:  # those of the package say in their docstrings why they have none
+        lines += ["", filled(without_false_world(names), 0)]
     return lines

@@ -19,6 +19,14 @@ def console() -> Console:
     return Console(width=width, highlight=False, markup=False)
 
 
+def without_false_world(claims: list[str]) -> str:
+    """What to do about claims that have no `must_fail_on`."""
+    return (
+        f"No world is declared in which it fails: {', '.join(claims)}. Give the claim "
+        "must_fail_on, so that --falsify can check it."
+    )
+
+
 def print_json(value: Any) -> None:
     """Prints JSON in ASCII; numbers that JSON does not have, such as NaN, become null.
 

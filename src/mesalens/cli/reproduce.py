@@ -13,7 +13,7 @@ from mesalens.atlas.verdicts import lines
 from mesalens.checks import InputError
 from mesalens.cli.interruption import StoppedError, stoppable
 from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder, pairs
-from mesalens.cli.output import console, print_json
+from mesalens.cli.output import console, print_json, without_false_world
 from mesalens.files import require_new
 from mesalens.progress import ProgressReport
 from mesalens.studies import HEADLINE, find
@@ -30,7 +30,7 @@ class Reproduce(Command):
       mesalens reproduce my_study.py                      a study of your own
 
     Results are stored and reused; only missing ones are computed. The exit code is 1 if a claim
-    fails.
+    fails; with --falsify, if one does not.
     """
 
     names: Annotated[tuple[str, ...], POSITIONAL, WORDS] = HEADLINE
@@ -45,20 +45,22 @@ class Reproduce(Command):
     set_: Annotated[dict[str, Any], pydantic.BeforeValidator(pairs), WORDS] = NONE
     """settings of the study to change: dim=20 context_length=10"""
     out: Folder | None = None
-    """new folder for the report; by default results/STUDY-BUDGET-TIME"""
+    """new folder for the report; by default results/STUDY-BUDGET-TIME, or
+    results/STUDY-BUDGET-falsified-TIME with --falsify"""
     store: Folder | None = None
     """folder of stored results; by default in the user's cache folder"""
     fresh: bool = False
     """compute everything again, even if it is stored"""
     falsify: bool = False
-    """check each claim in a setting where it is false: all verdicts should be FAIL"""
+    """check each claim in a setting where it is false: all verdicts should be FAIL, and the exit
+    code is 0 if they are and 1 otherwise"""
     cluster: str | None = None
     """Dask cluster to compute on: local:4, tcp://host:8786 or a scheduler file"""
     device: str | None = None
     """device to compute on: cpu, gpu, …; by default JAX's choice"""
 
     def __call__(self) -> int:
-        """Checks the claims; returns 1 if one failed."""
+        """Checks the claims; returns 1 if one failed, or did not where it is false."""
         matplotlib.use("agg")  # figures go to files; there may be no display
         for name in self.names:  # fail before anything is computed
             study, part = find(name)
@@ -96,11 +98,13 @@ class Reproduce(Command):
                 f"{error} All results are stored; the same command will reuse them."
             ) from None
         self._say(report, out)
-        return int(any(v.judgement.outcome == "FAIL" for v in report.verdicts))
+        return int(not report.as_expected)
 
     def _default_name(self) -> str:
-        names = "-".join(Path(name).stem if ".py" in name else name for name in self.names)
-        return f"{names.replace('/', '-')}-{self.budget}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        found = [find(name) for name in self.names]
+        words = [word for study, part in found for word in (study.name, part) if word]
+        words += [self.budget, *["falsified"] * self.falsify, f"{datetime.now(UTC):%Y%m%d-%H%M%S}"]
+        return "-".join(words).replace("/", "-")
 
     def _say(self, report: Report, out: Path) -> None:
         content = report.content()
@@ -114,8 +118,10 @@ class Reproduce(Command):
             print(f"{count} verdicts are from stored results; --fresh computes them again.")
         unchecked = [v.claim.name for v in report.verdicts if v.claim.must_fail_on is None]
         if unchecked:
-            print(
-                f"No world is declared in which it fails: {', '.join(unchecked)}. Give the claim "
-                "must_fail_on, so that --falsify can check it."
-            )
+            print(without_false_world(unchecked))
+        left_out = [name for study in report.studies for name in study.left_out]
+        if left_out:
+            print(f"Left out, as no world is declared in which it fails: {', '.join(left_out)}.")
         print(f"The page: {out / 'index.html'}")
+        if report.falsified:
+            print(report.falsification())

@@ -4,6 +4,7 @@ A file of yours that declares a `mesalens.atlas.Study` is a study too.
 """
 
 import importlib
+import re
 from pathlib import Path
 
 from mesalens.atlas.study import FILE_MODULE, Study
@@ -50,8 +51,13 @@ def study(name: str) -> Study:
     """
     if name.endswith(".py"):
         return _from_file(Path(name))
-    module = importlib.import_module(f"mesalens.studies.{STUDIES[one_of('study', name, STUDIES)]}")
-    return module.STUDY
+    try:
+        one_of("study", name, STUDIES)
+    except InputError as error:
+        raise InputError(
+            f"{error} A study of your own is given by its file, PATH/file.py."
+        ) from None
+    return importlib.import_module(f"mesalens.studies.{STUDIES[name]}").STUDY
 
 
 def find(name: str) -> tuple[Study, str | None]:
@@ -67,11 +73,21 @@ def find(name: str) -> tuple[Study, str | None]:
     Raises:
         ValueError: if the study is unknown.
     """
-    head, dot, tail = name.partition(".py")
-    if dot:
-        return study(head + dot), tail.strip("/") or None
-    head, _, tail = name.partition("/")
-    return study(head), tail or None
+    head, tail = split(name)
+    return study(head), tail
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """The two parts of a name such as "ahn-2023/depth-gains" or "PATH/file.py/depth-gains".
+
+    Args:
+        name: As for `find`.
+
+    Returns:
+        The name or file of the study, and the name of the part or claim, or None.
+    """
+    found = re.match(r"(.+?\.py|[^/]*)(?:/(.*))?$", name)
+    return (found[1], found[2] or None) if found else (name, None)
 
 
 def _from_file(file: Path) -> Study:
