@@ -3,6 +3,7 @@ both do the same.
 """
 
 import functools
+import math
 import queue
 import threading
 import time
@@ -265,9 +266,12 @@ class GivenPrompts(Task):
         return self.tokens.shape[-2] - 1
 
     def sample(self, key, shape=()):
-        """Always that batch."""
-        context, query = self.tokens[:, :-1], self.tokens[:, -1]
-        return Prompt(context[..., :-1], context[..., -1:], query[:, :-1]), self.targets[:, None]
+        """Always the first prompts of that batch."""
+        number, rows = math.prod(shape), self.tokens.shape[1:]
+        tokens = self.tokens[:number].reshape(*shape, *rows)
+        context, query = tokens[..., :-1, :], tokens[..., -1, :]
+        prompts = Prompt(context[..., :-1], context[..., -1:], query[..., :-1])
+        return prompts, self.targets[:number].reshape(*shape, 1)
 
 
 def as_transformer(weights) -> LinearTransformer:
@@ -303,7 +307,7 @@ def check_same_work(cell: Cell, transformer: LinearTransformer | None = None) ->
     def ours(transformer, tokens, targets):
         task = GivenPrompts(tokens, targets)
         loss_and_gradients = jax.value_and_grad(SquaredError().loss(task, batch_size))
-        return transformer.batch(task.sample(key)[0])[:, 0], *loss_and_gradients(transformer, key)
+        return transformer.batch(task.sample(key, (batch_size,))[0])[:, 0], *loss_and_gradients(transformer, key)
 
     predictions, loss, gradients = theirs(weights, *batch)
     expected = predictions, loss, as_transformer(gradients)

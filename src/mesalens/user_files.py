@@ -12,6 +12,8 @@ from typing import NamedTuple
 _IMPORTING = threading.RLock()
 _imported: dict[tuple[str, str], types.ModuleType] = {}
 _sent: dict[str, Path] = {}
+_contents: dict[str, bytes] = {}
+"""What files had in them when they were imported; they may be gone when they are sent."""
 _others: set[str] = set()
 _forget: list[Callable[[], object]] = []
 
@@ -27,7 +29,9 @@ def import_file(path: str | Path, name: str) -> types.ModuleType:
     with _IMPORTING:
         if (path, name) not in _imported:
             # A file that was sent has precedence over a local file with the same path
-            spec = importlib.util.spec_from_file_location(name, _sent.get(path, path))
+            place = _sent.get(path, Path(path))
+            content = place.read_bytes()
+            spec = importlib.util.spec_from_file_location(name, place)
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module  # dataclasses look their module up by name
@@ -36,7 +40,7 @@ def import_file(path: str | Path, name: str) -> types.ModuleType:
             except BaseException:
                 del sys.modules[name]
                 raise
-            _imported[path, name] = module
+            _imported[path, name], _contents[path] = module, content
         return _imported[path, name]
 
 
@@ -56,17 +60,16 @@ class Source(NamedTuple):
 def send(path: str | Path) -> None:
     """Makes `sources` contain a file that was imported in another way."""
     with _IMPORTING:
-        _others.add(str(Path(path).resolve()))
+        path = str(Path(path).resolve())
+        _others.add(path)
+        _contents[path] = _sent.get(path, Path(path)).read_bytes()
 
 
 def sources() -> list[Source]:
     """The files that have been imported, to be sent with work that may need them."""
     with _IMPORTING:
         modules: list[tuple[str, str | None]] = [*_imported, *((path, None) for path in _others)]
-        return [
-            Source(path, name, _sent.get(path, Path(path)).read_text(encoding="utf-8"))
-            for path, name in modules
-        ]
+        return [Source(path, name, _contents[path].decode()) for path, name in modules]
 
 
 def receive(files: Iterable[Source], folder: Path) -> None:
@@ -89,7 +92,7 @@ def receive(files: Iterable[Source], folder: Path) -> None:
             if _sent.get(path) != kept:
                 place.mkdir(exist_ok=True)
                 kept.write_text(text, encoding="utf-8")
-                _sent[path] = kept
+                _sent[path], _contents[path] = kept, text.encode()
                 if old := [key for key in _imported if key[0] == path]:
                     for key in old:
                         del _imported[key]
