@@ -307,7 +307,8 @@ def check_same_work(cell: Cell, transformer: LinearTransformer | None = None) ->
     def ours(transformer, tokens, targets):
         task = GivenPrompts(tokens, targets)
         loss_and_gradients = jax.value_and_grad(SquaredError().loss(task, batch_size))
-        return transformer.batch(task.sample(key, (batch_size,))[0])[:, 0], *loss_and_gradients(transformer, key)
+        prompts, _ = task.sample(key, (batch_size,))
+        return transformer.batch(prompts)[:, 0], *loss_and_gradients(transformer, key)
 
     predictions, loss, gradients = theirs(weights, *batch)
     expected = predictions, loss, as_transformer(gradients)
