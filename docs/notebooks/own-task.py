@@ -37,9 +37,9 @@ task = ml.tasks.RegressionTask(
 task
 
 # %% [markdown]
-# Moments that are stated wrongly would give a wrong optimum, so compare them with a simulation.
-# The moment that matters is $E[\|x\|^2 x x^\top]$. It is $d\,I$ here; for Gaussian inputs it would
-# be $(d + 2)\,I$.
+# Moments that are stated wrongly would give a wrong optimum, so mesalens compares them with draws
+# when the class is built, and refuses what they contradict. By hand: the moment that matters is
+# $E[\|x\|^2 x x^\top]$. It is $d\,I$ here; for Gaussian inputs it would be $(d + 2)\,I$.
 
 # %%
 xs = np.asarray(task.covariates.sample(jax.random.key(1), (100_000,)))
