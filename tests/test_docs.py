@@ -142,7 +142,7 @@ def test_the_options_of_all_commands_exist(document, folder):
 def test_a_reader_can_follow_the_commands_and_sees_what_is_shown(
     document, folder, capsys, monkeypatch
 ):
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "160")
     shown = blocks(document)
     for (language, code), (follows, said) in zip(shown, [*shown[1:], ("", "")], strict=True):
         if language != "bash":

@@ -87,8 +87,12 @@ def test_the_same_run_again_is_the_same_to_the_bit_and_needs_no_batches():
 
 @pytest.mark.slow
 def test_settings_know_the_objective():
+    inputs = {"kind": "uniform", "scale": 0.5}
     settings = TrainingSettings(
-        task={"dim": 2, "context_length": 3}, steps=3, every=3, objective="population"
+        task={"dim": 2, "context_length": 3, "covariates": inputs},
+        steps=3,
+        every=3,
+        objective="population",
     )
     training = settings.train()
     moments = exact_moments(settings.exact_task())

@@ -53,11 +53,11 @@ class RegressionTask(FactoredTask):
     def __check_init__(self):
         super().__check_init__()  # before the rest, which relies on it; Equinox would call it last
         noise = member("noise", self.noise, Noise)
-        xs, shape = inputs(self.dim), (*SHAPE, self.outputs)
+        shape = (*SHAPE, self.outputs)
         require_draws(
             noise,
             f"(key, labels, xs), for labels of shape {shape},",
-            lambda key: noise(key, jnp.zeros(shape), xs),
+            lambda key: noise(key, jnp.zeros(shape), inputs(self.dim)),
             {"(*shape, n, outputs)": shape},
         )
         require_noise_moments(noise, self.covariates, self.outputs)

@@ -46,9 +46,9 @@ class Functions(eqx.Module):
         count("dim", self.dim)
         count("outputs", self.outputs)
         scale("scale", self.scale)
-        xs, labels = inputs(self.dim), (*SHAPE, self.outputs)
-        call = f"(key, xs), for xs of shape {xs.shape},"
-        require_draws(self, call, lambda key: self(key, xs), {"(*shape, n, outputs)": labels})
+        call, labels = f"(key, xs), for xs of shape {(*SHAPE, self.dim)},", (*SHAPE, self.outputs)
+        shapes = {"(*shape, n, outputs)": labels}
+        require_draws(self, call, lambda key: self(key, inputs(self.dim)), shapes)
 
     @abc.abstractmethod
     def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
