@@ -372,6 +372,62 @@ def test_moments_of_noise_that_draws_contradict_are_refused():
             task(**options)
 
 
+@pytest.mark.parametrize(
+    ("moments", "words"),
+    [
+        ((0.0, 1.0, 0.0, 1.2), r"Signs.central_moments\(\): c4 is 1.2, but .* give 1 "),
+        ((0.0, 1.1, 0.0, 1.0), r"Signs.central_moments\(\): c2 is 1.1"),
+        ((0.0, 1.0, 0.1, 1.0), r"Signs.central_moments\(\): c3 is 0.1"),
+        ((0.1, 1.0, 0.0, 1.0), r"Signs.central_moments\(\): the mean is 0.1"),
+        ((0.0, 1.0, 0.0), r"Signs.central_moments\(\) must return four numbers.*0.0\)\."),
+    ],
+)
+def test_central_moments_that_draws_contradict_are_named(moments, words):
+    class Signs(IndependentCovariates):
+        def sample(self, key, shape=()):
+            return jax.random.rademacher(key, (*shape, self.dim), jnp.float32)
+
+        def central_moments(self):
+            return moments
+
+    with pytest.raises(InputError, match=words):
+        Signs(3)
+
+
+class LaplaceLike(Noise):
+    cumulant: float = 12.0
+    symmetric = True
+
+    def __call__(self, key, labels, xs):
+        return labels + jax.random.laplace(key, labels.shape)
+
+    def conditional_variance(self, dim):
+        return 2.0, np.zeros((dim, dim))
+
+    def fourth_cumulant(self):
+        return self.cumulant
+
+
+class Skewed(LaplaceLike):
+    """Two centred exponential variables; the variance is 2, and the fourth cumulant 12."""
+
+    def __call__(self, key, labels, xs):
+        return labels + jax.random.gamma(key, 2.0, labels.shape) - 2
+
+
+def test_tails_and_skewness_of_noise_are_compared():
+    def task(noise):
+        return RegressionTask(Gaussian(2), LinearFunctions(2), noise=noise, context_length=4)
+
+    assert task(LaplaceLike()).noise.symmetric
+    with pytest.raises(InputError, match=r"LaplaceLike.fourth_cumulant\(\) is 3, but .* give 1"):
+        task(LaplaceLike(3.0))
+    with pytest.raises(
+        InputError, match="Skewed states that it is symmetric; the mean of its cube"
+    ):
+        task(Skewed())
+
+
 def test_moments_of_heavy_tails_are_not_refused_by_chance():
     """65,536 draws of exp(2 z) have nothing like its fourth moment, and show nothing."""
 
