@@ -18,7 +18,7 @@ import pytest
 from small_study import BESIDE, STUDY, best_preconditioner, one_layer
 
 import mesalens as ml
-from mesalens import InputError
+from mesalens import InputError, user_files
 from mesalens.atlas import (
     Alike,
     Session,
@@ -281,6 +281,33 @@ def test_a_report_has_what_another_reader_needs_to_repeat_it(tmp_path, monkeypat
     )
     built = study("ahn-2023")
     assert not built.own and built.source is None
+
+
+def test_a_study_imports_files_beside_it_and_its_report_has_them(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "helpers_of_it.py").write_text("SHIFT = 0.25\n")
+    text = FILE.read_text().replace(
+        "import numpy as np\n", "import helpers_of_it\nimport numpy as np\n", 1
+    )
+    (folder / "own.py").write_text(text.replace("shift=0.0", "shift=helpers_of_it.SHIFT * 0"))
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    report = Session(tmp_path / "store", say=Said()).reproduce(
+        f"{folder / 'own.py'}/exact", budget="small"
+    )
+    report.save(tmp_path / "report")
+    copies = tmp_path / "report" / "study" / "small-2026"
+    assert sorted(file.name for file in copies.iterdir()) == ["helpers_of_it.py", "own.py"]
+    shutil.rmtree(folder)
+    del sys.modules["helpers_of_it"]
+    again = Session(tmp_path / "other", say=Said()).reproduce(
+        f"{copies / 'own.py'}/exact", budget="small"
+    )
+    assert again["exact"].outcome == report["exact"].outcome == "PASS"
+    names = [source.module for source in user_files.sources()]
+    assert names.index("helpers_of_it") < next(
+        place for place, source in enumerate(user_files.sources()) if "own.py" in source.path
+    )
 
 
 def test_the_file_of_a_study_may_lie_in_any_folder():

@@ -1,5 +1,6 @@
 """Python files of users: imported by path, and sent to other machines with the work."""
 
+import ast
 import hashlib
 import importlib.util
 import sys
@@ -14,12 +15,16 @@ _imported: dict[tuple[str, str], types.ModuleType] = {}
 _sent: dict[str, Path] = {}
 _contents: dict[str, bytes] = {}
 """What files had in them when they were imported; they may be gone when they are sent."""
+_siblings: dict[str, list[str]] = {}
+"""The files of their folder that files import."""
 _others: set[str] = set()
 _forget: list[Callable[[], object]] = []
 
 
 def import_file(path: str | Path, name: str) -> types.ModuleType:
     """The module in a file, imported once under a name.
+
+    It can import files beside it by their names, as if Python ran it.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -35,13 +40,53 @@ def import_file(path: str | Path, name: str) -> types.ModuleType:
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module  # dataclasses look their module up by name
+            folder = str(Path(path).parent)
+            if folder not in sys.path:  # last, so that it hides no package
+                sys.path.append(folder)
             try:
                 spec.loader.exec_module(module)
             except BaseException:
                 del sys.modules[name]
                 raise
+            # Before it, so that they are there when it is imported elsewhere
+            _siblings[path] = [*_beside(path, content)]
+            for other in _siblings[path]:
+                _imported.setdefault((other, Path(other).stem), sys.modules[Path(other).stem])
+                _contents.setdefault(other, Path(other).read_bytes())
             _imported[path, name], _contents[path] = module, content
         return _imported[path, name]
+
+
+def files_beside(path: str | Path) -> dict[str, bytes]:
+    """The files of the same folder that an imported file imports, by name, as they were then.
+
+    Args:
+        path: The file.
+    """
+    return {
+        Path(other).name: _contents[other] for other in _siblings.get(str(Path(path).resolve()), [])
+    }
+
+
+def _beside(path: str, content: bytes, found: dict[str, None] | None = None) -> dict[str, None]:
+    """The files of its folder that a file imports, after those that they import themselves."""
+    found = {} if found is None else found
+    for name in _imports(content):
+        file = str(Path(path).with_name(f"{name}.py"))
+        if getattr(sys.modules.get(name), "__file__", None) == file and file not in found:
+            found[file] = None  # so that files may import each other
+            _beside(file, Path(file).read_bytes(), found)
+            found[file] = found.pop(file)  # last
+    return found
+
+
+def _imports(content: bytes) -> set[str]:
+    """The names of the modules that a file imports, without those in packages."""
+    nodes = list(ast.walk(ast.parse(content)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) if node.module
+    }
 
 
 def is_there(path: str | Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import xarray as xr
 from pydantic_core import to_jsonable_python
 
-from mesalens import __version__
+from mesalens import __version__, user_files
 from mesalens._citation import study_reference
 from mesalens.atlas import verdicts
 from mesalens.atlas.criterion import Judgement
@@ -233,7 +233,10 @@ class Report(Described):
                 name = study.study.name
                 if copy := _copy(study.study):
                     (out / copy).parent.mkdir(parents=True, exist_ok=True)
-                    (out / copy).write_bytes(study.study.source or b"")
+                    beside = user_files.files_beside(study.study.file)
+                    sources = {**beside, study.study.file.name: study.study.source or b""}
+                    for file, source in sources.items():
+                        (out / copy).with_name(file).write_bytes(source)
                 for _, node, _, files in study.figures:
                     target = out / "figures" / name
                     target.mkdir(parents=True, exist_ok=True)
