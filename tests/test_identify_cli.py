@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 import mesalens as ml
 from mesalens import InputError, cli, random
+from mesalens.adapters import as_learner
 from mesalens.cli import identify as command
 from mesalens.identification import _identify as identification
 from mesalens.identification import expected
@@ -340,6 +341,43 @@ def test_a_later_estimate_is_heard_where_the_first_was_too_low(brief, monkeypatc
     found.count(subject)
     (message,) = messages
     assert "which takes about 1.7 minutes on 2 cores" in message
+
+
+def test_the_time_left_is_that_of_the_predictions_so_far(brief):
+    said, subject = [], Timed(ridge)
+    found = expected.Expected(2000, lambda words, share: said.append(words), lambda line: None)
+    found("fitting ridge", 0.1)
+    subject.asked, subject.took = 512, 51.2
+    found.count(subject)
+    found("fitting lasso", 0.2)
+    subject.asked, subject.took = 1000, 1000.0  # ten times as slow as was announced
+    found.count(subject)
+    found("measuring", 0.5)
+    subject.asked = 1999
+    found.count(subject)
+    assert said == [
+        "fitting ridge",
+        "fitting ridge: 512 predictions of some 2,000, about 2.5 minutes left",
+        "fitting lasso, about 2.5 minutes left",
+        "fitting lasso: 1,000 predictions of some 2,000, about 17 minutes left",
+        "measuring, about 17 minutes left",
+        "measuring: 1,999 predictions of some 2,000",
+    ]
+
+
+def test_a_subject_knows_how_long_its_predictions_took(brief):
+    subject = Subject(as_learner(Slow()))
+    subject(Source(task(), random.key(0)).draw(16, (0,)))
+    assert subject.took >= 16 * 0.01 / os.cpu_count()
+
+
+def test_no_time_is_left_where_none_was_announced(brief):
+    said, subject = [], Timed(ridge)
+    found = expected.Expected(200, lambda words, share: said.append(words), lambda line: None)
+    subject.asked, subject.took = 100, 100.0
+    found.count(subject)
+    found("fitting ridge", 0.1)
+    assert said == ["fitting ridge"]
 
 
 def test_a_message_about_long_work_is_a_warning_or_a_line(brief, folder, monkeypatch, capsys):
