@@ -513,6 +513,12 @@ def test_all_families_on_tasks_of_all_kinds(of, tmp_path):
     ("arguments", "words"),
     [
         (("nowhere",), ("folder nowhere",)),
+        (("nowhere", "--dim", 3), ("folder nowhere",)),
+        (("no.where", "--dim", 3), ("folder no.where",)),
+        (("no/such.folder",), ("folder no/such.folder",)),
+        (("sklearn.svm.SVR", "--dim", 3), ("MODULE:NAME; did you mean sklearn.svm:SVR?",)),
+        (("sklearn.svm",), ("did you mean sklearn.svm:NAME?",)),
+        (("my_model.py.predict",), ("did you mean my_model.py:predict?",)),
         (("",), ("empty",)),
         ((), ("LEARNER",)),
         (("nowhere.py:predict", *SMALL), ("no file nowhere.py",)),
@@ -573,10 +579,14 @@ def test_the_prompt_on_which_a_function_raises_is_kept(folder, capsys):
 
 
 def test_folders_with_something_else(runs, folder, capsys):
-    for given in (("--dim", 3), ("--set", "a=1"), ("--adapter", "torch"), ("--layout", "joint")):
+    for given in (
+        *(("--dim", 3), ("--noise-variance", 1), ("--task", "classification")),
+        *(("--covariates", "student-t", "--task.covariates.degrees-of-freedom", 5),),
+        *(("--set", "a=1"), ("--adapter", "torch"), ("--layout", "joint")),
+        ("--task.distractors", 1),
+    ):
         code, _, err = run(capsys, runs / "two", *given)
-        option = "task" if given[0] == "--dim" else given[0].strip("-")
-        assert code == 2 and f"--{option}" in err
+        assert code == 2 and f"{given[-2]} cannot be given for the folder" in err
     code, _, err = run(capsys, runs / "sweep")
     assert code == 2 and "sweep" in err and "learning_rate" in err
     (folder / "report").mkdir()
