@@ -621,6 +621,13 @@ def fails(xs, ys, queries):
         (lambda: identified(ridge, candidates={"mine": 3}), "mine"),
         (lambda: ml.identify(ridge, task(), prompts=10), "prompts"),
         (lambda: identified(ridge, adapter="pytorch"), "pytorch"),
+        (
+            lambda: ml.identify(ridge, task(), prompt=2048),
+            "^identify has no argument 'prompt'; did you mean prompts",
+        ),
+        (lambda: identified([ridge, ridge], parameter={}), "^identify .*; did you mean parameters"),
+        (lambda: identified(ridge, subject=ridge), "^identify has no argument 'subject'"),
+        (lambda: identified(ridge, zzz=1), r"^identify has no argument 'zzz'\.$"),
     ],
 )
 def test_bad_input_in_the_library(call, words, brief, unchecked, tmp_path, monkeypatch):
