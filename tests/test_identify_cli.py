@@ -506,6 +506,15 @@ def test_all_families_on_tasks_of_all_kinds(of, tmp_path):
     strictly((tmp_path / "answer" / "identification.json").read_text())
 
 
+def test_a_property_is_listed_though_it_does_not_hold_for_every_prompt(brief):
+    smooth = ml.learners.KernelRidge(0.3, 1.5)
+    prompts = Source(task(), random.key(0)).draw(1024, (2,))
+    answers = Subject(smooth)(prompts)
+    low, high = prompts.ys.min(axis=1), prompts.ys.max(axis=1)
+    assert ((answers < low) | (answers > high)).any()
+    assert "hull" in re.search("properties: (.*)", str(identified(smooth)))[1].split(", ")
+
+
 # Bad input
 
 
