@@ -16,12 +16,20 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn import linear_model, neighbors
+from sklearn.kernel_ridge import KernelRidge
 
+from mesalens import learners
 from mesalens.cli import main
 from mesalens.cli._main import COMMANDS
 from mesalens.cli.options import read_options
+from mesalens.identification.candidates import CLASSES, known
+from mesalens.identification.report import WORDS
 from mesalens.names import AXES
+from mesalens.prompt import Prompt
+from mesalens.tasks import FinitePool, Gaussian, GaussianNoise, LinearFunctions, RegressionTask
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs" / "pages").rglob("*.md"))
@@ -200,6 +208,50 @@ def test_the_guide_to_extending_has_every_name_of_every_axis_and_no_other():
 def test_the_guide_to_training_has_every_objective_and_every_rule(heading, axis):
     section = text("docs/pages/guides/training.md").split(heading)[1].split("\n## ")[0]
     assert re.findall(r"^\| `(\w[\w-]+)` \|", section, re.MULTILINE) == [*AXES[axis].members]
+
+
+def rows_under(heading):
+    """The cells of the rows of the table under a heading of the page about the method."""
+    section = text("docs/pages/identify/method.md").split(f"# {heading}\n")[1].split("\n##")[0]
+    lines = re.findall(r"^\|( `.*)\|$", section, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
+def test_the_method_has_every_candidate_and_each_of_its_parameters():
+    task = RegressionTask(
+        Gaussian(3), LinearFunctions(3), noise=GaussianNoise(0.25), context_length=8
+    )
+    pool = RegressionTask(Gaussian(3), FinitePool(3, size=4), context_length=8)
+    families = {each.name: each for each in (*known(task)[0], *known(pool)[0], *CLASSES)}
+    rows = {row[0].strip("`"): row[1:] for row in rows_under("The candidates")}
+    assert rows.keys() == families.keys()
+    for name, family in families.items():
+        words, _, parameters = rows[name]
+        said, learner = re.fullmatch(r"\[(.*)\]\[mesalens\.learners\.(\w+)\]", words).groups()
+        assert said == WORDS[name] and hasattr(learners, learner), name
+        printed = [*filter(None, [family.choice]), *(family.ranges or {})]
+        shown = re.findall(r"\*\*(.*?)\*\*: \S", parameters)
+        assert shown == [each.replace("_", " ") for each in printed], name
+    assert f"That is {len(known(task)[0])} families" in text("docs/pages/identify/method.md")
+
+
+def test_the_parameters_of_scikit_learn_are_as_the_method_says():
+    task = RegressionTask(Gaussian(3), LinearFunctions(3), context_length=8)
+    families = {each.name: each for each in known(task)[0]}
+    rng = np.random.default_rng(0)
+    xs, ys = rng.normal(size=(8, 3)), rng.normal(size=(8, 1))
+    prompt = Prompt(xs.astype(np.float32), ys.astype(np.float32), np.ones(3, np.float32))
+    estimators = {**vars(linear_model), **vars(neighbors), "KernelRidge": KernelRidge}
+    rows = rows_under("Parameters of scikit-learn")
+    assert len(rows) == 7
+    for estimator, name, said in rows:
+        theirs = eval(estimator.strip("`"), estimators).fit(xs, ys[:, 0])
+        printed = {n: float(v) for n, v in re.findall(r"(\w+) ([\d.]+) =", said)}
+        family = families[name.strip("`")]
+        choice = printed.pop(family.choice, None)
+        ours = family.learner(choice and int(choice), printed)
+        expected = theirs.predict(np.ones((1, 3)))
+        np.testing.assert_allclose(ours(prompt), expected, rtol=1e-3, err_msg=estimator)
 
 
 @pytest.mark.parametrize("document", ["docs/pages/guides/own-study.md"])

@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 import mesalens as ml
 from mesalens import InputError, cli, random
+from mesalens.adapters import as_learner
 from mesalens.cli import identify as command
 from mesalens.identification import _identify as identification
 from mesalens.identification import expected
@@ -342,6 +343,43 @@ def test_a_later_estimate_is_heard_where_the_first_was_too_low(brief, monkeypatc
     assert "which takes about 1.7 minutes on 2 cores" in message
 
 
+def test_the_time_left_is_that_of_the_predictions_so_far(brief):
+    said, subject = [], Timed(ridge)
+    found = expected.Expected(2000, lambda words, share: said.append(words), lambda line: None)
+    found("fitting ridge", 0.1)
+    subject.asked, subject.took = 512, 51.2
+    found.count(subject)
+    found("fitting lasso", 0.2)
+    subject.asked, subject.took = 1000, 1000.0  # ten times as slow as was announced
+    found.count(subject)
+    found("measuring", 0.5)
+    subject.asked = 1999
+    found.count(subject)
+    assert said == [
+        "fitting ridge",
+        "fitting ridge: 512 predictions of some 2,000, about 2.5 minutes left",
+        "fitting lasso, about 2.5 minutes left",
+        "fitting lasso: 1,000 predictions of some 2,000, about 17 minutes left",
+        "measuring, about 17 minutes left",
+        "measuring: 1,999 predictions of some 2,000",
+    ]
+
+
+def test_a_subject_knows_how_long_its_predictions_took(brief):
+    subject = Subject(as_learner(Slow()))
+    subject(Source(task(), random.key(0)).draw(16, (0,)))
+    assert subject.took >= 16 * 0.01 / os.cpu_count()
+
+
+def test_no_time_is_left_where_none_was_announced(brief):
+    said, subject = [], Timed(ridge)
+    found = expected.Expected(200, lambda words, share: said.append(words), lambda line: None)
+    subject.asked, subject.took = 100, 100.0
+    found.count(subject)
+    found("fitting ridge", 0.1)
+    assert said == ["fitting ridge"]
+
+
 def test_a_message_about_long_work_is_a_warning_or_a_line(brief, folder, monkeypatch, capsys):
     monkeypatch.setattr(expected, "LONG_WORK", 0.0)
     with pytest.warns(UserWarning, match="One prediction takes"):
@@ -468,6 +506,15 @@ def test_all_families_on_tasks_of_all_kinds(of, tmp_path):
     strictly((tmp_path / "answer" / "identification.json").read_text())
 
 
+def test_a_property_is_listed_though_it_does_not_hold_for_every_prompt(brief):
+    smooth = ml.learners.KernelRidge(0.3, 1.5)
+    prompts = Source(task(), random.key(0)).draw(1024, (2,))
+    answers = Subject(smooth)(prompts)
+    low, high = prompts.ys.min(axis=1), prompts.ys.max(axis=1)
+    assert ((answers < low) | (answers > high)).any()
+    assert "hull" in re.search("properties: (.*)", str(identified(smooth)))[1].split(", ")
+
+
 # Bad input
 
 
@@ -475,6 +522,12 @@ def test_all_families_on_tasks_of_all_kinds(of, tmp_path):
     ("arguments", "words"),
     [
         (("nowhere",), ("folder nowhere",)),
+        (("nowhere", "--dim", 3), ("folder nowhere",)),
+        (("no.where", "--dim", 3), ("folder no.where",)),
+        (("no/such.folder",), ("folder no/such.folder",)),
+        (("sklearn.svm.SVR", "--dim", 3), ("MODULE:NAME; did you mean sklearn.svm:SVR?",)),
+        (("sklearn.svm",), ("did you mean sklearn.svm:NAME?",)),
+        (("my_model.py.predict",), ("did you mean my_model.py:predict?",)),
         (("",), ("empty",)),
         ((), ("LEARNER",)),
         (("nowhere.py:predict", *SMALL), ("no file nowhere.py",)),
@@ -535,10 +588,14 @@ def test_the_prompt_on_which_a_function_raises_is_kept(folder, capsys):
 
 
 def test_folders_with_something_else(runs, folder, capsys):
-    for given in (("--dim", 3), ("--set", "a=1"), ("--adapter", "torch"), ("--layout", "joint")):
+    for given in (
+        *(("--dim", 3), ("--noise-variance", 1), ("--task", "classification")),
+        *(("--covariates", "student-t", "--task.covariates.degrees-of-freedom", 5),),
+        *(("--set", "a=1"), ("--adapter", "torch"), ("--layout", "joint")),
+        ("--task.distractors", 1),
+    ):
         code, _, err = run(capsys, runs / "two", *given)
-        option = "task" if given[0] == "--dim" else given[0].strip("-")
-        assert code == 2 and f"--{option}" in err
+        assert code == 2 and f"{given[-2]} cannot be given for the folder" in err
     code, _, err = run(capsys, runs / "sweep")
     assert code == 2 and "sweep" in err and "learning_rate" in err
     (folder / "report").mkdir()
@@ -573,6 +630,13 @@ def fails(xs, ys, queries):
         (lambda: identified(ridge, candidates={"mine": 3}), "mine"),
         (lambda: ml.identify(ridge, task(), prompts=10), "prompts"),
         (lambda: identified(ridge, adapter="pytorch"), "pytorch"),
+        (
+            lambda: ml.identify(ridge, task(), prompt=2048),
+            "^identify has no argument 'prompt'; did you mean prompts",
+        ),
+        (lambda: identified([ridge, ridge], parameter={}), "^identify .*; did you mean parameters"),
+        (lambda: identified(ridge, subject=ridge), "^identify has no argument 'subject'"),
+        (lambda: identified(ridge, zzz=1), r"^identify has no argument 'zzz'\.$"),
     ],
 )
 def test_bad_input_in_the_library(call, words, brief, unchecked, tmp_path, monkeypatch):

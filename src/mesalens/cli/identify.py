@@ -1,6 +1,7 @@
 """`mesalens identify`."""
 
 import contextlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,9 @@ from mesalens.cli.output import print_json
 from mesalens.files import require_new
 from mesalens.identification import identify
 from mesalens.identification.procedure import ProcedureIdentification
-from mesalens.kinds import Member
+from mesalens.kinds import Member, Settings
 from mesalens.manifest import read_manifest
+from mesalens.names import SHORT
 from mesalens.progress import ProgressReport
 from mesalens.training import load_run
 
@@ -179,10 +181,12 @@ class Identify(Command):
             raise InputError(
                 f"{self.learner} is a file; add the name of the learner in it: {self.learner}:NAME."
             )
+        if not Path(self.learner).is_dir():
+            raise InputError(_no_folder(self.learner))
         own = ("task", "set_", "adapter", "layout", "readouts")
         if given := [name for name in own if name in self.model_fields_set]:
             raise InputError(
-                f"--{given[0].rstrip('_')} cannot be given for the folder {self.learner}, which "
+                f"{_option(self, given[0])} cannot be given for the folder {self.learner}, which "
                 "has its own model and task; use it with file.py:NAME or module:NAME."
             )
         return *self._run(), {}
@@ -190,11 +194,6 @@ class Identify(Command):
     def _run(self) -> tuple[Any, Any]:
         """The models of a run folder, one for each seed, or the only one; and their task."""
         folder = Path(self.learner)
-        if not folder.is_dir():
-            raise InputError(
-                f"there is no folder {folder}; give a folder that `mesalens train` wrote, "
-                "file.py:NAME or module:NAME."
-            )
         manifest = read_manifest(folder)
         if manifest is not None and manifest["kind"] not in ("run", "sweep"):
             raise InputError(
@@ -209,6 +208,44 @@ class Identify(Command):
             )
         models = [training.learner(seed) for seed in range(training.metrics.sizes["seed"])]
         return models[0] if len(models) == 1 else models, settings.exact_task()
+
+
+def _no_folder(word: str) -> str:
+    """That a word is no learner; and where its last dot should be a colon, says so."""
+    module, _, name = word.rpartition(".")
+    if name and _is_module(module):
+        # A module inside a package has the learner in it
+        meant = f"{word}:NAME" if _is_module(word) else f"{module}:{name}"
+        return f"{word} is neither a folder nor FILE.py:NAME or MODULE:NAME; did you mean {meant}?"
+    return (
+        f"there is no folder {word}; give a folder that `mesalens train` wrote, file.py:NAME or "
+        "module:NAME."
+    )
+
+
+def _is_module(word: str) -> bool:
+    """Whether a word is a .py file, or the dotted path of a module that can be imported."""
+    if word.endswith(".py"):
+        return Path(word).is_file()
+    if not all(part.isidentifier() for part in word.split(".")):
+        return False
+    try:  # the packages around a module are imported, and any of them may fail
+        return importlib.util.find_spec(word) is not None
+    except Exception:
+        return False
+
+
+def _option(settings: Settings, name: str) -> str:
+    """The option that was given for a field, or for a setting in it: "--dim" for the task's."""
+    path, value = name, getattr(settings, name)
+    while isinstance(value, Settings):
+        inside = [each for each in type(value).model_fields if each in value.model_fields_set]
+        inside = [each for each in inside if each != "kind"]  # set whether or not it was given
+        if not inside:
+            break
+        path, value = f"{path}.{inside[0]}", getattr(value, inside[0])
+    short = next((each for each, full in SHORT.items() if full == path), path)
+    return f"--{short.rstrip('_').replace('_', '-')}"
 
 
 def _leaving(progress: ProgressReport) -> Callable[[int, FrameType | None], None]:

@@ -1,5 +1,6 @@
 """`identify`: which algorithm does a learner run?"""
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from jaxtyping import Array, Key
 
 from mesalens import random
 from mesalens.adapters import as_learner
-from mesalens.checks import InputError, count, member, share
+from mesalens.checks import InputError, count, member, share, with_near_names
 from mesalens.identification import candidates as families
 from mesalens.identification import distance
 from mesalens.identification.apart import APART, Bulk, drive_apart
@@ -108,6 +109,7 @@ def identify(
     Source: the equivalence test consists of two one-sided tests (Schuirmann, 1987); the confidence
     set is that of Hansen, Lunde and Nason (2011).
     """
+    _require_known(adapter)
     member("task", task, Task)
     key = random.key(0) if key is None else random.unroll(key)
     options: Any = {"candidates": candidates, "margin": margin, "level": level, "prompts": prompts}
@@ -177,6 +179,16 @@ def identify(
         exact=exact_distances(subject.learner, task, fits),
         seconds=time.monotonic() - began,
     )
+
+
+def _require_known(adapter: Iterable[str]) -> None:
+    """Raises `ValueError` if an argument of `identify` is none of its own or of `as_learner`'s."""
+    own, further = (inspect.signature(each).parameters for each in (identify, as_learner))
+    taken = [name for name, each in further.items() if each.kind is each.KEYWORD_ONLY]
+    for name in adapter:
+        if name not in taken:
+            known = [*own.keys() - {"adapter"}, *taken]
+            raise InputError(with_near_names(f"identify has no argument {name!r}", name, known))
 
 
 def _of_seed(progress: Progress, place: int, models: int) -> Progress:

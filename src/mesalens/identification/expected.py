@@ -12,6 +12,9 @@ from mesalens.identification.subject import Subject
 LONG_WORK = 60.0
 """What takes more seconds is announced."""
 
+ALMOST_DONE = 2.0
+"""A shorter time left, in seconds, is not said."""
+
 Progress = Callable[[str, float], object]
 
 
@@ -37,6 +40,9 @@ def least_prompts(source: Source, regimes: Iterable[Regime], most: int) -> int:
 class Expected:
     """Says once if the predictions of a learner will take long, and then how many there were.
 
+    The words of the progress then have the time left, from the predictions so far: what is said at
+    the beginning is from the fastest few, and a machine may become busy.
+
     It is called as progress, with what is being done and the share; and `count` with the number of
     prompts that the learner has answered.
 
@@ -50,11 +56,12 @@ class Expected:
         self.needed = needed
         self._progress, self._say = progress, say
         self._words, self._asked, self._known, self._long = "", 0, False, False
+        self._left = ""
 
     def __call__(self, words: str, share: float) -> None:
         self._words = words
         # The share by stages says little where almost all of the time is the learner's
-        self._progress(words, self._share if self._long else share)
+        self._progress(words + self._left, self._share if self._long else share)
 
     def count(self, subject: Subject) -> None:
         """Is told that a subject has answered some more prompts."""
@@ -66,12 +73,18 @@ class Expected:
             if self._long:
                 self._say(in_words(subject, self.needed))
         if self._long:
+            self._left = left(subject.took / self._asked * (self.needed - self._asked))
             some = f"{self._asked:,} predictions of some {self.needed:,}"
-            self._progress(f"{self._words}: {some}", self._share)
+            self._progress(f"{self._words}: {some}{self._left}", self._share)
 
     @property
     def _share(self) -> float:
         return min(self._asked / self.needed, 0.99)
+
+
+def left(seconds: float) -> str:
+    """The time left, to be put after what is being done; nothing if it is almost over."""
+    return f", about {duration(seconds)} left" if seconds > ALMOST_DONE else ""
 
 
 def in_words(subject: Subject, needed: int) -> str:

@@ -47,6 +47,8 @@ class Subject:
         self.learner, self.asked = learner, 0
         self._readouts, self._progress = readouts, progress
         self._fastest = np.inf
+        self.took = 0.0
+        """the seconds that the predictions took so far, which is measured where `seconds` is"""
 
     def __call__(
         self, prompts: Prompts, *, keep: bool = True, finite: bool = True
@@ -68,7 +70,9 @@ class Subject:
                 answers.append(
                     self.learner.predict(part.xs, part.ys, part.queries, keep=keep, finite=finite)
                 )
-                self._fastest = min(self._fastest, (time.monotonic() - began) / len(part))
+                took = time.monotonic() - began
+                self.took += took
+                self._fastest = min(self._fastest, took / len(part))
                 self._count(len(part))
             predictions = np.concatenate(answers)
         else:
