@@ -107,6 +107,14 @@ def test_train_says_how_far_above_the_optimum_a_seed_ended(tmp_path, capsys):
     assert "plateau" not in out
 
 
+def test_train_says_that_it_simulates_the_moments_of_a_population(tmp_path, capsys):
+    few = *EXACT, "--steps", 2, "--every", 1
+    code, _, err = run(capsys, "train", *few, "--functions", "cosine", "--out", tmp_path / "cosine")
+    lines = [line for line in err.splitlines() if "simulated" in line]
+    assert code == 0 and len(lines) == 1 and "relative standard error of 0.1%" in lines[0]
+    assert "simulated" not in run(capsys, "train", *few, "--out", tmp_path / "linear")[2]
+
+
 def test_train_says_that_a_flat_loss_can_be_a_plateau(trained):
     lines = importlib.import_module("mesalens.cli.train")._endings
     metrics = load_run(trained)[1].metrics
@@ -605,6 +613,7 @@ WRONG = [
     (("train", "--covariates", "xgboots:Law"), "no package 'xgboots' here; install it"),
     (("train", "--covariates", "mesalens.taks:Law"), "no module 'taks'; did you mean tasks"),
     (("train", "--covariates", "mesalens.tasks:Gausian"), "no 'Gausian'; did you mean Gaussian"),
+    (("train", "--functions", "cosine", "--stop", "near-optimum"), "--stop flat.*--steps"),
     (("train", "--device", "abacus"), "device .* 'abacus'"),
     (("train", "--device", ""), "device"),
     (("train", "--memory", -1), "memory .* -1"),

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pydantic
-from pydantic_core import core_schema
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from mesalens.checks import InputError, one_of, with_near_names
 from mesalens.names import AXES
@@ -45,6 +45,23 @@ class Settings(pydantic.BaseModel):
         validate_default=True,
     )
 
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _suggest_names(cls, content: Any, read: Any) -> Any:
+        """The settings; the error of an unknown name suggests those of this class that are near."""
+        try:
+            return read(content)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            if first["type"] != "extra_forbidden" or len(first["loc"]) != 1:
+                raise
+            name = str(first["loc"][0])
+            known = [each for each in cls.model_fields if each != "kind"]
+            words = with_near_names("there is no such setting", name, known)
+            kind = PydanticCustomError("unknown_setting", "{words}", {"words": words})
+            line = InitErrorDetails(type=kind, loc=first["loc"], input=first["input"])
+            raise pydantic.ValidationError.from_exception_data(cls.__name__, [line]) from None
+
     @classmethod
     def read(cls, content: Any) -> Any:
         """The settings with this content; raises `ValueError` with the path of an invalid value."""
@@ -62,7 +79,7 @@ def checked(make: Callable[[], Any]) -> Any:
         path = ".".join(part for part in parts if part not in ("float", "int", "str", "bool"))
         words = first["msg"].replace("Input should be", "must be")
         reason = first.get("ctx", {}).get("error", f"{words}; got {first['input']!r}")
-        own = {"extra_forbidden": "there is no such setting", "missing": "a value is required"}
+        own = {"unknown_setting": first["msg"], "missing": "a value is required"}
         reason = own.get(first["type"], reason)
         sentence = f"{path}: {reason}" if path else str(reason)
         raise InputError(sentence if sentence[-1] == "?" else f"{sentence.rstrip('.')}.") from None
