@@ -6,6 +6,7 @@ has one) and described by its docstring. So nothing is written twice, and a clas
 works like one of the package. `mesalens.names` lists the axes and the names of their members.
 """
 
+import ast
 import functools
 import importlib
 import inspect
@@ -28,7 +29,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from mesalens.checks import InputError, one_of, with_near_names
 from mesalens.names import AXES
-from mesalens.user_files import import_file, when_files_change
+from mesalens.user_files import import_file, is_there, when_files_change
 
 CONTEXT = ("dim", "outputs", "key", "task", "sizes")
 """Constructor parameters whose values come from the surrounding settings (except for tasks)."""
@@ -214,12 +215,49 @@ def resolve(axis: str, kind: str) -> Any:
             member of the axis.
     """
     known = AXES[axis]
+    if ":" not in kind and kind.endswith(".py"):
+        raise InputError(_without_class(axis, kind))
     if ":" not in kind:
         return load(known.place(known.members[one_of(f"kind of {axis}", kind, known.members)]))
     member = load(kind)
     if not (inspect.isclass(member) and issubclass(member, load(known.place(known.base)))):
-        raise InputError(f"{kind} is not a subclass of {known.base}, which {axis} needs.")
+        advice = _for_function(kind) if axis == "functions" and inspect.isfunction(member) else ""
+        raise InputError(f"{kind} is not a subclass of {known.base}, which {axis} needs{advice}.")
     return member
+
+
+def _for_function(kind: str) -> str:
+    """What to do with a plain function as the functions of a task."""
+    return (
+        f"; a plain function f(key, x) is given with --functions custom --task.functions.function "
+        f"{kind}, in Python as CustomFunctions(dim, f), or make it a class with `__call__`"
+    )
+
+
+def _without_class(axis: str, file: str) -> str:
+    """That a file needs the name of a class in it, with those that fit."""
+    if not is_there(file):
+        return f"there is no file {file}; give a class of {axis} as {file}:NAME."
+    names = _classes_in(axis, file)
+    found = f", that is {' or '.join(f'{file}:{name}' for name in names)}" if names else ""
+    return f"give the class of {axis} in the file: {file}:NAME{found}."
+
+
+def _classes_in(axis: str, file: str) -> list[str]:
+    """The classes in a file that name a class of an axis as a base; the file is not executed."""
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return []
+    known = {AXES[axis].base, *(name.split(":")[-1] for name in AXES[axis].members.values())}
+    found: list[str] = []
+    for each in tree.body:
+        if isinstance(each, ast.ClassDef):
+            # A base is written Covariates or tasks.Covariates, perhaps with a parameter
+            bases = {re.split(r"\[", ast.unparse(base))[0].split(".")[-1] for base in each.bases}
+            if not bases.isdisjoint(known | set(found)):
+                found.append(each.name)
+    return found
 
 
 def load(place: str) -> Any:

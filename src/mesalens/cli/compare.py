@@ -207,7 +207,7 @@ def _is_layer(learner: Any) -> bool:
 
 
 def _advice(settings: TrainingSettings, learner: Any) -> str:
-    """How to get the best layer, where it is not given unasked; "" if there is no need or no way."""
+    """How to get the best layer, where it is not given unasked; "" if it is, or cannot be."""
     task = settings.exact_task()
     known = isinstance(task, RegressionTask | Mixture)
     if not known or not _is_layer(learner) or _has_optimum(settings, learner):
