@@ -502,6 +502,37 @@ def test_an_unknown_setting_is_named_with_those_that_are_like_it():
         _ = values.nois
 
 
+TYPO = GOOD.replace("(lab)", "(lab, t=trained)")
+TYPO = f"""from mesalens.atlas import Experiment
+@STUDY.experiment
+def trained(s):
+    return Experiment(task={{"dim": 2}}, steps=2, model={{"init_scal": 0.1}})
+
+{TYPO}"""
+
+
+def test_a_setting_of_a_model_that_there_is_not_is_named_with_its_experiment(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(CLAIM.format(TYPO))
+    session = Session(tmp_path / "store")
+    words = r"own\.py:6: the experiment trained: model: .*init_scal.*"
+    with pytest.raises(InputError, match=words):
+        session.reproduce(str(file), budget="full")
+
+
+def test_what_to_do_about_claims_that_are_not_of_the_headline(tmp_path):
+    file, session = tmp_path / "own.py", Session(tmp_path / "store")
+    file.write_text(CLAIM.format(GOOD))
+    with pytest.raises(InputError, match=r"no headline claims; give another budget: full\.$"):
+        session.reproduce(str(file))
+    (tmp_path / "alone.py").write_text(CLAIM.format(GOOD).replace(", full={}", ""))
+    with pytest.raises(InputError, match=r"no headline claims; mark a claim with headline=True\.$"):
+        session.reproduce(str(tmp_path / "alone.py"))
+    (tmp_path / "empty.py").write_text(CLAIM.format(""))
+    with pytest.raises(InputError, match=r"own has no claims\.$"):
+        session.reproduce(str(tmp_path / "empty.py"))
+
+
 def test_a_module_that_names_no_file_is_not_one_of_a_study(tmp_path, monkeypatch):
     """`torch.classes.__file__` is a name without a folder, which is then looked for beside a study."""
     study = tmp_path / "study_beside.py"

@@ -166,6 +166,8 @@ def test_the_package_comes_first_and_nothing_twice():
 def test_what_is_unknown_is_refused_with_the_nearest_names():
     with pytest.raises(InputError, match=r"newton.*newton-schulz"):
         mesalens.citation("newton")
+    with pytest.raises(InputError, match=r"cite 'foo'; mesalens cite --list lists all\.$"):
+        mesalens.citation("newton-schulz", "foo")
     with pytest.raises(InputError, match="int"):
         mesalens.citation(3)
 

@@ -107,6 +107,14 @@ def test_train_says_how_far_above_the_optimum_a_seed_ended(tmp_path, capsys):
     assert "plateau" not in out
 
 
+def test_train_says_that_it_simulates_the_moments_of_a_population(tmp_path, capsys):
+    few = *EXACT, "--steps", 2, "--every", 1
+    code, _, err = run(capsys, "train", *few, "--functions", "cosine", "--out", tmp_path / "cosine")
+    lines = [line for line in err.splitlines() if "simulated" in line]
+    assert code == 0 and len(lines) == 1 and "relative standard error of 0.1%" in lines[0]
+    assert "simulated" not in run(capsys, "train", *few, "--out", tmp_path / "linear")[2]
+
+
 def test_train_says_that_a_flat_loss_can_be_a_plateau(trained):
     lines = importlib.import_module("mesalens.cli.train")._endings
     metrics = load_run(trained)[1].metrics
@@ -212,6 +220,29 @@ def test_compare_knows_the_best_step_where_prompts_share_more(words, tmp_path, c
     assert found == pytest.approx(expected)
 
 
+def test_compare_gives_errors_of_what_it_simulates_and_the_way_to_the_best_layer(tmp_path, capsys):
+    few = "--dim 2 --context-length 4 --functions network --steps 2 --every 1 --batch-size 4"
+    assert run(capsys, "train", *few.split(), "--out", tmp_path / "run")[0] == 0
+    _, out, _ = run(capsys, "compare", tmp_path / "run", "--prompts", 100)
+    assert re.search(r"step size \S+ ± \S+; risk \S+ ± \S+; null risk \S+ ± ", out)
+    assert "\n--reference optimal-layer simulates the best layer.\n" in out
+    _, out, _ = run(capsys, "compare", tmp_path / "run", "--prompts", 100, "--json")
+    assert json.loads(out)["best_descent"]["gradient_descent"]["risk"]["standard_error"] > 0
+    asked = "--prompts", 100, "--reference", "best-descent"
+    assert "simulates" not in run(capsys, "compare", tmp_path / "run", *asked)[1]
+
+
+def test_compare_says_how_to_get_the_best_layer_where_it_takes_long():
+    compare = importlib.import_module("mesalens.cli.compare")
+
+    def advice(**given):
+        settings = TrainingSettings(**given)
+        return compare._advice(settings, settings.initialise(random.key(0)))
+
+    assert advice(task={"dim": 60}) == "--reference optimal-layer computes the best layer."
+    assert advice() == "" and advice(task={"dim": 60}, model={"layers": 2}) == ""
+
+
 def test_compare_takes_any_learner_by_name_and_parameters(trained, capsys):
     arguments = (
         "--prompts",
@@ -238,6 +269,11 @@ def test_compare_shows_how_a_parameter_that_is_missing_is_given(trained, capsys)
     words = "--reference", "kernel-ridge", "penalty=0.5"
     code, _, err = run(capsys, "compare", trained, *words)
     assert code == 2 and "kernel-ridge penalty=0.5 bandwidth=1." in err
+
+
+def test_compare_names_a_parameter_that_there_is_not(trained, capsys):
+    code, _, err = run(capsys, "compare", trained, "--reference", "ridge", "penalti=1")
+    assert code == 2 and err == "mesalens: ridge has no parameter penalti; did you mean penalty?\n"
 
 
 @pytest.mark.slow
@@ -577,6 +613,7 @@ WRONG = [
     (("train", "--covariates", "xgboots:Law"), "no package 'xgboots' here; install it"),
     (("train", "--covariates", "mesalens.taks:Law"), "no module 'taks'; did you mean tasks"),
     (("train", "--covariates", "mesalens.tasks:Gausian"), "no 'Gausian'; did you mean Gaussian"),
+    (("train", "--functions", "cosine", "--stop", "near-optimum"), "--stop flat.*--steps"),
     (("train", "--device", "abacus"), "device .* 'abacus'"),
     (("train", "--device", ""), "device"),
     (("train", "--memory", -1), "memory .* -1"),

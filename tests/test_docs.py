@@ -22,6 +22,7 @@ from sklearn import linear_model, neighbors
 from sklearn.kernel_ridge import KernelRidge
 
 from mesalens import learners
+from mesalens.analysis._compare import MEASURES
 from mesalens.cli import main
 from mesalens.cli._main import COMMANDS
 from mesalens.cli.options import read_options
@@ -200,6 +201,13 @@ def test_the_guide_to_extending_has_every_name_of_every_axis_and_no_other():
     assert {axis: sorted(names) for axis, names in found.items()} == {
         axis: sorted(AXES[axis].members) for axis in AXES
     }
+
+
+def test_the_guide_defines_every_row_that_compare_prints():
+    section = text("docs/pages/guides/command-line.md").split("\n## compare\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z ]+)` \| ", section, re.MULTILINE)
+    assert rows == [name.replace("_", " ") for name in MEASURES]
+    assert "guides/command-line#compare" in importlib.import_module("mesalens.cli.compare").LAST
 
 
 @pytest.mark.parametrize(

@@ -435,13 +435,17 @@ def test_a_family_with_only_a_call_promises_nothing():
         (lambda: CustomFunctions(0, lambda key, x: x[0]), "dim.*0"),
         (
             lambda: CustomFunctions(2, lambda key, x: x),
-            r"function.*\(1,\) or \(\).*shape=\(2,\)",
+            r"function.*\(1,\) or \(\).*float32 of shape \(2,\)",
         ),
         (
             lambda: CustomFunctions(2, lambda key, x: x[0], 2),
-            r"function.*\(2,\).*shape=\(\)",
+            r"function.*\(2,\).*float32 of shape \(\)",
         ),
-        (lambda: CustomFunctions(2, lambda key, x: (x[0], x[1])), r"function.*\(ShapeDtypeStruct"),
+        (
+            lambda: CustomFunctions(2, lambda key, x: jnp.ones(3) * x[0]),
+            r"returned float32 of shape \(3,\)\.",
+        ),
+        (lambda: CustomFunctions(2, lambda key, x: (x[0], x[1])), "function.*returned a tuple"),
         (lambda: CustomFunctions(2, lambda key, x: x[0] > 0), "function.*bool"),
         (lambda: CustomFunctions(2, lambda x: x[0]), "function.*TypeError"),
         (

@@ -320,6 +320,14 @@ def test_a_sweep_of_a_users_classes_on_the_command_line(tmp_path, capsys):
     [
         (("--task.covariates", at("Nothing")), ["Nothing"]),
         (("--task.covariates", at("Huber")), ["Huber", "Covariates"]),
+        (("--covariates", FILE), [f"{FILE}:NAME, that is {FILE}:TwoClusters."]),
+        (("--model", FILE), [f"{FILE}:NAME, that is {FILE}:Smoother."]),
+        (("--model.positions", FILE), [f"{FILE}:NAME, that is {FILE}:Countdown."]),
+        (("--task.noise", "nothing.py"), ["no file nothing.py", "nothing.py:NAME"]),
+        (
+            ("--functions", at("numpy_ridge")),
+            [f"--functions custom --task.functions.function {at('numpy_ridge')}", "`__call__`"],
+        ),
         (("--task.noise", "no_such_file.py:Noise"), ["no_such_file.py"]),
         (("--task.noise", "no_such_module:Noise"), ["no_such_module"]),
         (

@@ -154,7 +154,14 @@ def test_settings_that_make_no_task_get_a_sentence(task, keywords):
     ("task", "sentence"),
     [
         ({"functions": "custom"}, "task.functions.function: a value is required."),
-        ({"kind": "regression", "nois": 1}, "task.nois: there is no such setting."),
+        (
+            {"kind": "regression", "nois": 1},
+            "task.nois: there is no such setting; did you mean noise?",
+        ),
+        (
+            {"covariates": {"kind": "gaussian", "qqq": 1}},
+            "task.covariates.qqq: there is no such setting.",
+        ),
     ],
 )
 def test_a_setting_that_is_missing_or_too_many_is_named_by_its_path(task, sentence):

@@ -1,5 +1,7 @@
 """Exact results against simulation, brute force and autodiff."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,11 @@ import pytest
 import scipy.optimize
 from compiled import compiled, mapped
 
-from mesalens import GradientDescent, InputError, Prompt
+import mesalens
+from mesalens import GradientDescent, InputError, Prompt, theory
 from mesalens.analysis import risk, risks
 from mesalens.tasks import (
+    Cosines,
     Distractors,
     Exponential,
     Functions,
@@ -287,3 +291,22 @@ def test_descent_without_a_transformer_gets_a_sentence(given, sentence):
 def test_a_context_without_examples_has_no_transformer():
     with pytest.raises(InputError, match=r"context_length.*0"):
         gradient_descent_transformer(GradientDescent(0.5), dim=2, context_length=0)
+
+
+WAYS = [
+    (theory.one_step_risk, "one_step_risk_from(task_moments(task, relative_error=0.01), task.context_length)"),
+    (theory.gaussian_preconditioner, "optimal_layer(task, relative_error=0.01).descent_preconditioner"),
+    (theory.linear_moments, "simulated_moments(task, relative_error=0.01)"),
+    (theory.centred_step_risk, "mesalens.analysis.risk(CentredDescent(step_size), task, key)"),
+    (theory.bayes_risk, "mesalens.analysis.risk"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("exact", "way"), WAYS)
+def test_what_is_for_linear_functions_names_a_way_for_others_that_works(exact, way):
+    task = RegressionTask(Gaussian(2), Cosines(2), context_length=3)
+    with pytest.raises(InputError, match=f"Cosines; .*{re.escape(way)}"):
+        exact(task)
+    known = {name: getattr(theory, name) for name in theory.__all__}
+    known |= {"mesalens": mesalens, "CentredDescent": mesalens.learners.CentredDescent}
+    assert eval(way, known | {"task": task, "step_size": 0.5, "key": jax.random.key(0)}) is not None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any, Protocol, runtime_checkable
 
-from mesalens.checks import InputError, one_of
+from mesalens.checks import InputError, with_near_names
 
 ALL = "all"
 """The name that stands for every entry."""
@@ -100,9 +100,21 @@ def citation(*names: Any) -> str:
         if name in UNSOURCED:
             continue
         keys = known if name == ALL else SOURCES.get(name, name).split()
-        names_known = [ALL, *known, *SOURCES, *UNSOURCED]
-        chosen |= {key: known[one_of("name to cite", key, names_known)] for key in keys}
+        for key in keys:
+            if key not in known:
+                raise InputError(_unknown(key))
+            chosen[key] = known[key]
     return "\n\n".join(chosen.values()) + "\n"
+
+
+def _unknown(name: str) -> str:
+    """That there is no such name, with those that are near."""
+    names = [each for group in names_to_cite().values() for each in group]
+    missing = f"there is no name to cite {name!r}"
+    sentence = with_near_names(missing, name, names)
+    if sentence.endswith("?"):
+        return sentence
+    return f"{missing}; mesalens cite --list lists all."
 
 
 def names_to_cite() -> dict[str, list[str]]:

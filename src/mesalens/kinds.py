@@ -6,6 +6,7 @@ has one) and described by its docstring. So nothing is written twice, and a clas
 works like one of the package. `mesalens.names` lists the axes and the names of their members.
 """
 
+import ast
 import functools
 import importlib
 import inspect
@@ -24,11 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pydantic
-from pydantic_core import core_schema
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from mesalens.checks import InputError, one_of, with_near_names
 from mesalens.names import AXES
-from mesalens.user_files import import_file, when_files_change
+from mesalens.user_files import import_file, is_there, when_files_change
 
 CONTEXT = ("dim", "outputs", "key", "task", "sizes")
 """Constructor parameters whose values come from the surrounding settings (except for tasks)."""
@@ -44,6 +45,23 @@ class Settings(pydantic.BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
     )
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _suggest_names(cls, content: Any, read: Any) -> Any:
+        """The settings; the error of an unknown name suggests those of this class that are near."""
+        try:
+            return read(content)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            if first["type"] != "extra_forbidden" or len(first["loc"]) != 1:
+                raise
+            name = str(first["loc"][0])
+            known = [each for each in cls.model_fields if each != "kind"]
+            words = with_near_names("there is no such setting", name, known)
+            kind = PydanticCustomError("unknown_setting", "{words}", {"words": words})
+            line = InitErrorDetails(type=kind, loc=first["loc"], input=first["input"])
+            raise pydantic.ValidationError.from_exception_data(cls.__name__, [line]) from None
 
     @classmethod
     def read(cls, content: Any) -> Any:
@@ -62,7 +80,7 @@ def checked(make: Callable[[], Any]) -> Any:
         path = ".".join(part for part in parts if part not in ("float", "int", "str", "bool"))
         words = first["msg"].replace("Input should be", "must be")
         reason = first.get("ctx", {}).get("error", f"{words}; got {first['input']!r}")
-        own = {"extra_forbidden": "there is no such setting", "missing": "a value is required"}
+        own = {"unknown_setting": first["msg"], "missing": "a value is required"}
         reason = own.get(first["type"], reason)
         sentence = f"{path}: {reason}" if path else str(reason)
         raise InputError(sentence if sentence[-1] == "?" else f"{sentence.rstrip('.')}.") from None
@@ -197,12 +215,49 @@ def resolve(axis: str, kind: str) -> Any:
             member of the axis.
     """
     known = AXES[axis]
+    if ":" not in kind and kind.endswith(".py"):
+        raise InputError(_without_class(axis, kind))
     if ":" not in kind:
         return load(known.place(known.members[one_of(f"kind of {axis}", kind, known.members)]))
     member = load(kind)
     if not (inspect.isclass(member) and issubclass(member, load(known.place(known.base)))):
-        raise InputError(f"{kind} is not a subclass of {known.base}, which {axis} needs.")
+        advice = _for_function(kind) if axis == "functions" and inspect.isfunction(member) else ""
+        raise InputError(f"{kind} is not a subclass of {known.base}, which {axis} needs{advice}.")
     return member
+
+
+def _for_function(kind: str) -> str:
+    """What to do with a plain function as the functions of a task."""
+    return (
+        f"; a plain function f(key, x) is given with --functions custom --task.functions.function "
+        f"{kind}, in Python as CustomFunctions(dim, f), or make it a class with `__call__`"
+    )
+
+
+def _without_class(axis: str, file: str) -> str:
+    """That a file needs the name of a class in it, with those that fit."""
+    if not is_there(file):
+        return f"there is no file {file}; give a class of {axis} as {file}:NAME."
+    names = _classes_in(axis, file)
+    found = f", that is {' or '.join(f'{file}:{name}' for name in names)}" if names else ""
+    return f"give the class of {axis} in the file: {file}:NAME{found}."
+
+
+def _classes_in(axis: str, file: str) -> list[str]:
+    """The classes in a file that name a class of an axis as a base; the file is not executed."""
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return []
+    known = {AXES[axis].base, *(name.split(":")[-1] for name in AXES[axis].members.values())}
+    found: list[str] = []
+    for each in tree.body:
+        if isinstance(each, ast.ClassDef):
+            # A base is written Covariates or tasks.Covariates, perhaps with a parameter
+            bases = {re.split(r"\[", ast.unparse(base))[0].split(".")[-1] for base in each.bases}
+            if not bases.isdisjoint(known | set(found)):
+                found.append(each.name)
+    return found
 
 
 def load(place: str) -> Any:

@@ -12,6 +12,7 @@ import xarray as xr
 from jaxtyping import PyTree
 
 from mesalens import kinds
+from mesalens.checks import InputError
 from mesalens.display import Described, Summary
 from mesalens.learners import Learner
 from mesalens.tasks import Task
@@ -56,6 +57,17 @@ class Experiment:
     every: int | None = None
     measure: Callable[[Any], Measure] | None = None
     counts: "LeftPlateau | None" = None
+
+    def require_settings(self) -> None:
+        """Raises `ValueError` if a part that is given as settings has no such settings."""
+        for name in ("task", "model", "optimiser", "objective", "stop"):
+            given = getattr(self, name)
+            if isinstance(given, str | Mapping):
+                member = kinds.Member("learner" if name == "model" else name)
+                try:
+                    kinds.checked(lambda member=member, given=given: member.read(given))
+                except InputError as error:
+                    raise InputError(f"{name}: {error}") from None
 
     def initialise(self, task: Task) -> Callable[..., Learner]:
         """The function of a key that returns the learner before training.

@@ -121,9 +121,7 @@ class Session:
         for name in names:
             study, part = (name, None) if isinstance(name, Study) else find(name)
             if not study.select([part], budget):
-                raise InputError(
-                    f"{study.name} has no headline claims; give another budget, such as full."
-                )
+                raise InputError(_nothing_to_check(study, part))
             asked.setdefault(study, []).append(part)
         carried = [
             Examination(self, study, parts, budget, seeds, settings or {}, falsify)
@@ -163,3 +161,16 @@ class Session:
                 if judged := carried.kept(claim):
                     found[claim.claim.name] = budget, judged
         return found
+
+
+def _nothing_to_check(study: Study, part: str | None) -> str:
+    """Why no claim was chosen, and what to do."""
+    if part or not study.claims:
+        return f"{study.name}{f'/{part}' * bool(part)} has no claims."
+    others = [budget for budget in study.budgets if budget != "quick"]
+    way = (
+        f"give another budget: {' or '.join(others)}"
+        if others
+        else "mark a claim with headline=True"
+    )
+    return f"{study.name} has no headline claims; {way}."

@@ -204,9 +204,15 @@ class ExperimentNode(Node):
 
     def call(self, first: Any, results: Mapping[str, Any]) -> Any:
         made = super().call(first, results)
-        if isinstance(made, Mapping):
-            return {label: replace(each, **self.fields) for label, each in made.items()}
-        return replace(made, **self.fields)
+        several = made if isinstance(made, Mapping) else {None: made}
+        several = {label: replace(each, **self.fields) for label, each in several.items()}
+        try:
+            for each in several.values():
+                each.require_settings()
+        except InputError as error:
+            where = f"{place_of(self.function)}: the experiment {self.name}"
+            raise InputError(f"{where}: {error}") from None
+        return several if isinstance(made, Mapping) else several[None]
 
     @functools.cached_property
     def identity(self) -> str:

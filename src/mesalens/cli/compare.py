@@ -4,7 +4,7 @@ import itertools
 import math
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mesalens import kinds, random, theory
 from mesalens.analysis import compare
-from mesalens.checks import InputError, count
+from mesalens.checks import InputError, count, with_near_names
 from mesalens.cli.options import POSITIONAL, WORDS, Command, Folder
 from mesalens.cli.output import console, print_json
 from mesalens.learners import GradientDescent, Learner
@@ -22,7 +22,16 @@ from mesalens.simulation import Estimate, plus_minus
 from mesalens.tasks import LinearFunctions, Mixture, RegressionTask
 from mesalens.training import TrainingSettings, load_run
 
-Descent = theory.OneStepRisk | theory.DescentSteps
+
+class SimulatedStep(NamedTuple):
+    """The best step of descent on a task whose moments are simulated, with standard errors."""
+
+    step_size: Estimate
+    risk: Estimate
+    null_risk: Estimate
+
+
+Descent = theory.OneStepRisk | SimulatedStep | theory.DescentSteps
 Best = Descent | theory.OptimalLayer
 
 BEST = "best-descent"
@@ -39,6 +48,8 @@ IMPLEMENTS = {
     "preconditioned-gradient-descent": "which is one step of preconditioned gradient descent",
     "other": "which is no step of gradient descent",
 }
+
+LAST = "Means over fresh prompts ± standard error; the rows: docs, guides/command-line#compare."
 
 QUICK = 32
 """Up to this d + m the optimum takes about a second, so that nobody has to ask for it."""
@@ -96,7 +107,7 @@ class Compare(Command):
         if self.json_:
             print_json({"run": str(self.run), **_plain(result, best)})
         else:
-            _print(result, best)
+            _print(result, best, "" if self.reference else _advice(settings, first))
         return 0
 
 
@@ -114,8 +125,12 @@ def _split(words: tuple[str, ...]) -> list[list[str]]:
 
 
 def _require_parameters(name: str, given: Mapping[str, str]) -> None:
-    """Raises `ValueError` if a parameter without a default is not given, and shows how to."""
+    """Raises `ValueError` for an unknown parameter, or if one without a default is not given."""
     fields = kinds.settings_class("learner", name).model_fields
+    for each in given:
+        if each not in fields:
+            known = [field for field in fields if field != "kind"]
+            raise InputError(with_near_names(f"{name} has no parameter {each}", each, known))
     if missing := [each for each, field in fields.items() if field.is_required()]:
         example = " ".join(f"{each}={given.get(each, 1)}" for each in missing)
         if not set(missing) <= given.keys():
@@ -139,7 +154,7 @@ def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[st
             return {"gradient_descent": theory.one_step_risk(task, start)}
         if steps == 1 and start is None:
             moments = theory.task_moments(task, key=key, relative_error=0.01)
-            return {"gradient_descent": theory.one_step_risk_from(moments, task.context_length)}
+            return {"gradient_descent": _one_step(moments, task.context_length)}
         shared = steps == 1 or getattr(learner, "looped", False)
         options: dict[str, Any] = {"gradient_descent": {"shared": shared}}
         if steps > 1:  # GD++ with separate rates for each step could diverge on rare contexts
@@ -151,6 +166,18 @@ def _best_descent(settings: TrainingSettings, learner: Any, key: Any) -> dict[st
                 settings.sampled_task(), steps, start, key=key, **option
             )
     return best
+
+
+def _one_step(moments: theory.ContextMoments, context_length: int) -> Descent:
+    """The best step from zero; simulated moments give estimates."""
+
+    def numbers(moments: theory.ContextMoments) -> dict[str, Any]:
+        return _numbers(theory.one_step_risk_from(moments, context_length))
+
+    values, errors = theory.estimate(numbers, moments)
+    if not errors:
+        return theory.one_step_risk_from(moments, context_length)
+    return SimulatedStep(**{name: Estimate(value, errors[name]) for name, value in values.items()})
 
 
 def _optimal_layer(settings: TrainingSettings, learner: Any, key: Any) -> dict[str, Any]:
@@ -168,11 +195,25 @@ def _optimal_layer(settings: TrainingSettings, learner: Any, key: Any) -> dict[s
 
 def _has_optimum(settings: TrainingSettings, learner: Any) -> bool:
     """Whether the learner is a layer whose optimum is known exactly, and soon."""
-    if not isinstance(learner, LinearTransformer) or learner.layers > 1:
-        return False
     task = settings.exact_task()
     small = task.dim + task.outputs <= QUICK
-    return small and _start(learner) is None and theory.has_exact_moments(task)
+    return small and _is_layer(learner) and theory.has_exact_moments(task)
+
+
+def _is_layer(learner: Any) -> bool:
+    """Whether the learner is one layer of linear self-attention from zero."""
+    one = isinstance(learner, LinearTransformer) and learner.layers == 1
+    return one and _start(learner) is None
+
+
+def _advice(settings: TrainingSettings, learner: Any) -> str:
+    """How to get the best layer, where it is not given unasked; "" if it is, or cannot be."""
+    task = settings.exact_task()
+    known = isinstance(task, RegressionTask | Mixture)
+    if not known or not _is_layer(learner) or _has_optimum(settings, learner):
+        return ""
+    verb = "computes" if theory.has_exact_moments(task) else "simulates"
+    return f"--reference {OPTIMAL} {verb} the best layer."
 
 
 def _start(learner: Any) -> Any:
@@ -188,6 +229,8 @@ def _learner(best: Best, start: Any) -> Learner:
         return best.layer()
     if isinstance(best, theory.DescentSteps):
         return best.learner
+    if isinstance(best, SimulatedStep):
+        return GradientDescent(float(best.step_size.value))
     return GradientDescent(best.best_step_size, initial_weights=start)
 
 
@@ -202,6 +245,8 @@ def _numbers(best: Best) -> dict[str, Any]:
             for name, value in numbers.items()
             if value is not None
         }
+    if isinstance(best, SimulatedStep):
+        return best._asdict()
     if isinstance(best, theory.OneStepRisk):
         step_size, risk = best.best_step_size, best.best_risk
         return {"step_size": step_size, "risk": risk, "null_risk": best.null_risk}
@@ -234,7 +279,7 @@ def _plain(result: xr.Dataset, best: Mapping[str, Best]) -> dict[str, Any]:
     }
 
 
-def _print(result: xr.Dataset, best: Mapping[str, Best]) -> None:
+def _print(result: xr.Dataset, best: Mapping[str, Best], advice: str = "") -> None:
     width = console().width
     for reference in result.reference.values.tolist():
         one = best.get(reference)
@@ -243,8 +288,8 @@ def _print(result: xr.Dataset, best: Mapping[str, Best]) -> None:
         if not _is_shown(one, best):
             for table in _tables(result.sel(reference=reference), width):
                 console().print(table)
-    last = "Means over fresh prompts ± standard error; see the docs of mesalens.analysis.compare."
-    print(textwrap.fill(last, width))
+    for last in filter(None, (advice, LAST)):
+        print(textwrap.fill(last, width))
 
 
 def _tables(result: xr.Dataset, width: int) -> Iterator[Table]:

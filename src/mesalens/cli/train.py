@@ -23,6 +23,9 @@ from mesalens.cli.output import console, print_json
 from mesalens.kinds import overlay
 from mesalens.progress import ProgressReport
 from mesalens.storage import load_dataset
+from mesalens.tasks import Mixture, RegressionTask
+from mesalens.theory import has_exact_moments
+from mesalens.theory._simulated_moments import RELATIVE_ERROR
 from mesalens.training import TrainingSettings, run_folder
 from mesalens.training.checkpoint import report_rest, steps_done
 from mesalens.training.sweeps import plan, steps_of
@@ -111,6 +114,8 @@ class Train(Command, TrainingSettings):
                     if done := steps_done(state):
                         steps = steps_of(settings, state)
                         progress.say(f"going on from step {done} of {steps}")
+                    if line := _about_moments(settings):
+                        progress.say(line)
                     options = self._where(progress, check, self._title(programs), state)
                     training = settings.train(say=progress.say, checkpoint=state, **options)
                     run_folder.save_run(folder, settings, training)
@@ -181,6 +186,19 @@ class Sweep(Train):
         if not self.vary:
             raise InputError("sweep needs --vary, such as --vary learning_rate=1e-3,3e-3.")
         return super().__call__()
+
+
+def _about_moments(settings: TrainingSettings) -> str:
+    """That the risk to minimise is a simulated one, and how good it is; "" if it is exact."""
+    task = settings.exact_task()
+    if settings.objective.kind != "population" or not isinstance(task, RegressionTask | Mixture):
+        return ""
+    if has_exact_moments(task):
+        return ""
+    return (
+        "the moments of the task are not known, so they are simulated, until the risk of the best "
+        f"step of descent has a relative standard error of {100 * RELATIVE_ERROR:g}%"
+    )
 
 
 def _endings(metrics: xr.Dataset, stop: str) -> list[str]:

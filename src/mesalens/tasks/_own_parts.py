@@ -49,10 +49,9 @@ def require_draws(
     ):
         given, dtype = getattr(each, "shape", None), getattr(each, "dtype", np.dtype(object))
         if given != shape or not jnp.issubdtype(dtype, jnp.floating):
-            what = f"a {type(each).__name__}" if given is None else f"{dtype} of shape {given}"
             raise InputError(
                 f"{name}{call} must return floating-point numbers of shape {shape}, that is "
-                f"{words}; it returned {what}."
+                f"{words}; it returned {in_words(each)}."
             )
     if is_traced(part):
         return
@@ -71,6 +70,12 @@ def require_draws(
             f"{name}{call} gives the same draw to all {SHAPE[0]} prompts of a batch; draw one for "
             "each, with the leading axes of the result."
         )
+
+
+def in_words(returned: Any) -> str:
+    """What something is: "float32 of shape (3,)", or its type if it is no array."""
+    shape = getattr(returned, "shape", None)
+    return f"a {type(returned).__name__}" if shape is None else f"{returned.dtype} of shape {shape}"
 
 
 def is_ours(part: Any) -> bool:

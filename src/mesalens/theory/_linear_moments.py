@@ -59,7 +59,9 @@ def linear_moments(task: RegressionTask) -> ContextMoments:
         ValueError: If functions are not linear, noise is not symmetric, d + m is above 80 (the
             tensors have (d + m)⁴ entries), or moments are not defined or infinite.
     """
-    task, functions = linear_regression(task)
+    task, functions = linear_regression(
+        task, "simulated_moments(task, relative_error=0.01) simulates them"
+    )
     if not task.noise.symmetric:
         raise InputError(
             f"noise must be symmetric for exact moments; {type(task.noise).__name__} does not set "

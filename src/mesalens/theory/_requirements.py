@@ -26,9 +26,14 @@ def independent(task: Task) -> RegressionTask:
 
 
 def linear_regression(
-    task: Task, *, distractors: bool = True
+    task: Task, instead: str, *, distractors: bool = True
 ) -> tuple[RegressionTask, LinearFunctions]:
     """The task and its functions, which must be linear.
+
+    Args:
+        task: The task.
+        instead: What to do for other tasks.
+        distractors: Whether there may be distractors.
 
     Raises:
         ValueError: if the task is of another kind, the functions are not linear, inputs are not
@@ -38,8 +43,8 @@ def linear_regression(
     if not isinstance(task.functions, LinearFunctions):
         raise InputError(
             "functions must be LinearFunctions for an exact result; got "
-            f"{type(task.functions).__name__}; simulate the task instead."
+            f"{type(task.functions).__name__}; {instead}."
         )
     if not distractors and int(task.distractors.count):
-        raise InputError("distractors must be 0 for this exact result; simulate the task instead.")
+        raise InputError(f"distractors must be 0 for this exact result; {instead}.")
     return task, task.functions

@@ -23,6 +23,8 @@ from mesalens.theory.symmetric import svec
 GROUPS = 20
 LARGEST = 48
 MOST_PROMPTS = 200_000_000
+RELATIVE_ERROR = 1e-3
+"""What the risks that moments give have, unless another one is asked for."""
 
 Progress = Callable[[str, int], Callable[[int], object]]
 Sums = dict[str, Any]
@@ -33,7 +35,7 @@ def simulated_moments(
     task: RegressionTask,
     *,
     key: Key[Array, ""] | None = None,
-    relative_error: float = 1e-3,
+    relative_error: float = RELATIVE_ERROR,
     progress: Progress = lambda title, total: lambda done: None,
 ) -> ContextMoments:
     r"""The moments of any regression task, simulated to a requested precision.

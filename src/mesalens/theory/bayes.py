@@ -62,7 +62,12 @@ def bayes_risk(
         2.000
     """
     positive("relative_error", relative_error)
-    task, functions = linear_regression(task, distractors=False)
+    task, functions = linear_regression(
+        task,
+        "the Bayes risk of others is not known, and mesalens.analysis.risk simulates that of a "
+        "learner, which is at least as large",
+        distractors=False,
+    )
     if not task.noise.gaussian:
         raise InputError(
             "noise must be Gaussian for the Bayes risk, as the posterior of W is not Gaussian "

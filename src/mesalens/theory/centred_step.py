@@ -50,7 +50,11 @@ def centred_step_risk(task: Task) -> OneStepRisk:
     Source: derived here. The two heads of `softmax_descent_transformer` approach this step as their
     scale goes to 0.
     """
-    task, functions = linear_regression(task, distractors=False)
+    task, functions = linear_regression(
+        task,
+        "mesalens.analysis.risk(CentredDescent(step_size), task, key) simulates the risk",
+        distractors=False,
+    )
     covariates = task.covariates
     independent = (
         isinstance(covariates, IndependentCovariates) and covariates.central_moments()[0] == 0

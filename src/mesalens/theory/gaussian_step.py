@@ -58,7 +58,11 @@ def gaussian_preconditioner(task: Task) -> Float[np.ndarray, "d d"]:
         ValueError: If functions are not linear or have a mean, inputs are not Gaussian, or there
             are distractors.
     """
-    task, functions = linear_regression(task, distractors=False)
+    task, functions = linear_regression(
+        task,
+        "optimal_layer(task, relative_error=0.01).descent_preconditioner is for all tasks",
+        distractors=False,
+    )
     if not isinstance(task.covariates, Gaussian):
         raise InputError(
             f"covariates must be Gaussian for this formula; got {type(task.covariates).__name__}: "

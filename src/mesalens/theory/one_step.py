@@ -11,6 +11,12 @@ from mesalens.theory._preconditioned_risk import step_mean_square
 from mesalens.theory._requirements import linear_regression
 from mesalens.theory.moments import ContextMoments
 
+SIMULATED = (
+    "one_step_risk_from(task_moments(task, relative_error=0.01), task.context_length) simulates "
+    "the risk of a step from zero"
+)
+"""What there is for other functions."""
+
 
 class OneStepRisk(eqx.Module, InNotebook):
     r"""The risk E‖ŷ - y_query‖² of one step of gradient descent, a parabola in its step size η.
@@ -98,7 +104,7 @@ def one_step_risk(
         >>> print(f"{risk.best_step_size:.3f} {risk.best_risk:.3f} {risk.at(0.0):.3f}")
         0.700 1.500 5.000
     """
-    task, functions = linear_regression(task)
+    task, functions = linear_regression(task, SIMULATED)
     n, k, m = task.context_length, int(task.distractors.count), task.outputs
     clean = n - k
     start = np.zeros((m, task.dim)) if initial_weights is None else initial_weights

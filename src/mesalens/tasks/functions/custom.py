@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mesalens.checks import InputError
+from mesalens.tasks._own_parts import in_words
 from mesalens.tasks.functions.base import Functions, Inputs, KeyArray, Labels
 
 
@@ -76,7 +77,7 @@ class CustomFunctions(Functions):
         if getattr(y, "shape", None) not in allowed or not jnp.issubdtype(y.dtype, jnp.floating):
             raise InputError(
                 "function must return floating-point numbers of shape "
-                f"{' or '.join(map(str, allowed))}; it returned {y!r}."
+                f"{' or '.join(map(str, allowed))}; it returned {in_words(y)}."
             )
 
     def __call__(self, key: KeyArray, xs: Inputs) -> Labels:

@@ -15,11 +15,12 @@ class Population(Objective):
     """The risk `E‖ŷ - y_query‖²` of one layer of linear self-attention: infinite batches.
 
     It is a polynomial in the weights whose coefficients are moments of the task
-    (`mesalens.theory.population_risk`), and exact if these moments are. Weights are float64.
+    (`mesalens.theory.population_risk`), and exact if these moments are; where they are not known,
+    they are simulated (`mesalens.theory.task_moments`). Weights are float64.
 
     Raises:
-        ValueError: from `loss`, if the moments of the task are unknown; from the function that it
-            returns, if the learner is not a `LinearTransformer` with one layer.
+        ValueError: from `loss`, if the moments can be neither computed nor simulated; from the
+            function that it returns, if the learner is not a `LinearTransformer` with one layer.
     """
 
     exact: ClassVar[bool] = True

@@ -38,7 +38,7 @@ class NearOptimum(StoppingRule):
         if not has_exact_moments(task):
             raise InputError(
                 "near-optimum needs the exact moments of the task, which are unknown; use the stop "
-                "flat."
+                "flat (--stop flat), or never, and as many steps as you want (--steps)."
             )
         self._moments = task_moments(task)
         self.optimum = optimal_layer(task, self._moments).risk
