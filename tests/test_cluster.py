@@ -117,6 +117,7 @@ def predict(xs, ys, queries):
 """
 
 
+@pytest.mark.slow
 def test_models_are_identified_by_workers(cluster_of_two, tmp_path):
     """A class of a user's file travels with the file, and the answers are those of one machine."""
     file = tmp_path / "mine.py"
@@ -274,6 +275,7 @@ def test_what_is_of_this_machine_is_no_option_of_a_cluster(capsys, tmp_path):
     assert "--memory is for this machine" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_cluster_without_workers_says_how_long_it_waits(processes, tmp_path):
     processes.start_scheduler()
     said, log = Lines(), tmp_path / "log"

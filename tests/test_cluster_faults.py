@@ -160,6 +160,7 @@ def test_a_stopped_sweep_keeps_what_its_workers_have(cluster_of_two, tmp_path, u
     assert len(list(tmp_path.rglob("*.safetensors"))) >= 2
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_dies_is_said_and_the_rest_is_done_later(
     processes, tmp_path, here, monkeypatch
 ):
