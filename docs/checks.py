@@ -1,4 +1,6 @@
-"""What the built site must not have: parts from elsewhere, figures without a text, dead links."""
+"""What the built site must not have: parts from elsewhere, figures without a text, dead links,
+and formulas with other characters than LaTeX has.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,12 @@ def faults(site: Path) -> list[str]:
     return [
         f"{file.relative_to(site)}: {fault}"
         for file, page in pages.items()
-        for fault in (*_from_elsewhere(page), *_without_text(page), *_dead(file, page, anchors))
+        for fault in (
+            *_from_elsewhere(page),
+            *_without_text(page),
+            *_unusual(page),
+            *_dead(file, page, anchors),
+        )
     ]
 
 
@@ -44,6 +51,13 @@ def _without_text(page: BeautifulSoup) -> Iterator[str]:
     for frame in page.find_all("iframe"):
         if not frame.get("title"):
             yield "a frame has no title"
+
+
+def _unusual(page: BeautifulSoup) -> Iterator[str]:
+    """Characters in formulas that KaTeX has no command for, and draws in another font."""
+    for formula in page.select(".arithmatex"):
+        if not formula.get_text().isascii():
+            yield f"the formula {formula.get_text()} has more than ASCII"
 
 
 def _dead(file: Path, page: BeautifulSoup, anchors: dict[Path, set]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from mesalens.prompt import Prompt
 class OnlineDescent(IterativeLearner):
     r"""One pass over the context with one step of gradient descent per example: `ŷ = W_n x_query`.
 
-    $$W_i = W_{i-1} - \eta (W_{i-1} x_i - y_i) x_i^T, \qquad i = 1, …, n$$
+    $$W_i = W_{i-1} - \eta (W_{i-1} x_i - y_i) x_i^T, \qquad i = 1, \dots, n$$
 
     The order of the examples matters, and the last ones count most: an error in W is multiplied by
     `I - η x_i x_i^T` at every later step. No step increases the error of W if
