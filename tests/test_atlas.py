@@ -310,6 +310,24 @@ def test_a_study_imports_files_beside_it_and_its_report_has_them(tmp_path, monke
     )
 
 
+def test_a_worker_imports_a_file_again_if_one_beside_it_has_changed(tmp_path, monkeypatch):
+    """Its own text is the same, and what it imported from the other is not."""
+    for state in ("_imported", "_sent", "_contents", "_siblings"):
+        monkeypatch.setattr(user_files, state, dict(getattr(user_files, state)))
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    main = str(tmp_path / "elsewhere" / "main_of_it.py")
+    beside = str(tmp_path / "elsewhere" / "values_of_it.py")
+    for value in (1, 2):
+        user_files.receive(
+            [
+                user_files.Source(beside, "values_of_it", f"VALUE = {value}\n"),
+                user_files.Source(main, "main_of_it", "from values_of_it import VALUE\n"),
+            ],
+            tmp_path,
+        )
+        assert value == sys.modules["main_of_it"].VALUE
+
+
 def test_the_file_of_a_study_may_lie_in_any_folder():
     assert split("a.py/b.py/c.py/risk") == ("a.py", "b.py/c.py/risk")
     assert split("/home/.pyenv/x.python/own.py") == ("/home/.pyenv/x.python/own.py", None)

@@ -213,6 +213,14 @@ def test_the_page_says_of_papers_figures_and_commit_only_what_applies(image):
     assert 'href="study/paper-2023/a%20b.py"' in private and "the study (study/)" in private
 
 
+def test_a_note_may_have_code_and_no_markup(image):
+    noted = content()
+    noted["studies"][0]["note"] = "The budget `paper` has <b>more</b>: `<i>`."
+    study, figure = noted["studies"][0]["study"], noted["studies"][0]["parts"][0]["figures"][0]
+    text = page(noted, {f"{study}/{figure['figure']}": image})
+    assert "<code>paper</code> has &lt;b&gt;more&lt;/b&gt;: <code>&lt;i&gt;</code>." in text
+
+
 def test_everything_is_escaped(image):
     def spoil(value, key=""):
         if isinstance(value, dict):

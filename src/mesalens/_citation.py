@@ -108,7 +108,7 @@ def citation(*names: Any) -> str:
 
 
 def _unknown(name: str) -> str:
-    """That there is no such name, with those that are near."""
+    """The sentence for an unknown name, with those that are near."""
     names = [each for group in names_to_cite().values() for each in group]
     missing = f"there is no name to cite {name!r}"
     sentence = with_near_names(missing, name, names)

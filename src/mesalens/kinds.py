@@ -285,7 +285,7 @@ def _without(module: str) -> str:
     """What to do about a module that is not there."""
     package, _, name = module.rpartition(".")
     if not package:
-        return f"there is no package {module!r} here; install it, or mend its name."
+        return f"there is no package {module!r} here; install it, or correct its name."
     inside = getattr(sys.modules.get(package), "__path__", [])
     known = (each.name for each in pkgutil.iter_modules(inside))
     return with_near_names(f"{package} has no module {name!r}", name, known)

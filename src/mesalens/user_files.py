@@ -120,8 +120,8 @@ def sources() -> list[Source]:
 def receive(files: Iterable[Source], folder: Path) -> None:
     """Receives files from another machine, and imports those that were imported there.
 
-    If a file that was imported before has changed, everything that was made from files is
-    forgotten.
+    If a file that was imported before has changed, all are imported again, as they may import each
+    other, and everything that was made from files is forgotten.
 
     Args:
         files: The files.
@@ -131,18 +131,19 @@ def receive(files: Iterable[Source], folder: Path) -> None:
         Exception: what a file raises.
     """
     with _IMPORTING:
-        for path, name, text in files:
+        files = list(files)
+        for path, _, text in files:
             place = folder / hashlib.sha256((path + text).encode()).hexdigest()[:16]
             kept = place / Path(path).name
             if _sent.get(path) != kept:
                 place.mkdir(exist_ok=True)
                 kept.write_text(text, encoding="utf-8")
                 _sent[path], _contents[path] = kept, text.encode()
-                if old := [key for key in _imported if key[0] == path]:
-                    for key in old:
-                        del _imported[key]
+                if any(known == path for known, _ in _imported):
+                    _imported.clear()
                     for forget in _forget:
                         forget()
+        for path, name, _ in files:
             if name is not None:  # pickles name the module
                 import_file(path, name)
 

@@ -59,7 +59,7 @@ class Experiment:
     counts: "LeftPlateau | None" = None
 
     def require_settings(self) -> None:
-        """Raises `ValueError` if a part that is given as settings has no such settings."""
+        """Raises `ValueError` if a part that is given as settings has unknown ones."""
         for name in ("task", "model", "optimiser", "objective", "stop"):
             given = getattr(self, name)
             if isinstance(given, str | Mapping):

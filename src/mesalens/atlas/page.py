@@ -2,12 +2,13 @@
 
 import base64
 import math
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from mesalens._citation import citation, study_reference
 from mesalens.atlas import verdicts
@@ -31,6 +32,7 @@ def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
         lstrip_blocks=True,
     )
     templates.filters |= {
+        "code": _code,
         "number": verdicts.number,
         "duration": verdicts.duration,
         "falsification": verdicts.falsification,
@@ -60,6 +62,11 @@ def page(content: dict[str, Any], images: Mapping[str, bytes]) -> str:
         numbers={name: place for place, name in enumerate(figures, 1)},
         bibtex=citation(*map(study_reference, content["studies"])),
     )
+
+
+def _code(text: str) -> Markup:
+    """Text with what stands between backticks as code; everything is escaped."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _beside(content: dict[str, Any], files: list[str], images: Mapping[str, bytes]) -> list[str]:

@@ -211,7 +211,7 @@ class Identify(Command):
 
 
 def _no_folder(word: str) -> str:
-    """That a word is no learner; and where its last dot should be a colon, says so."""
+    """The sentence for a word that does not name a learner, such as one with a dot for a colon."""
     module, _, name = word.rpartition(".")
     if name and _is_module(module):
         # A module inside a package has the learner in it

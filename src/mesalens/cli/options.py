@@ -109,7 +109,7 @@ def read_options(command: type[Command], prog: str, arguments: list[str]) -> Com
 
 
 def _refuse(name: str, known: list[str]) -> typing.NoReturn:
-    """Says that there is no such option, and which ones were perhaps meant."""
+    """The sentence for an unknown option, with those that were perhaps meant."""
     part, _, last = name.rpartition(".")
     # People remember the last part of a path
     alike = [option for option in known if option.rpartition(".")[2] == name.lstrip("-")]

@@ -82,7 +82,7 @@ class Subject:
 
     @property
     def workers(self) -> int | None:
-        """On how many cores an estimator is fitted to prompts; None if the learner is no such."""
+        """On how many cores an estimator is fitted to prompts; None if it is no estimator."""
         return self._fits.workers if self._fits else None
 
     @property

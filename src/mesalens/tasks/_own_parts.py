@@ -1,7 +1,7 @@
 """What a user's parts return: tried once, when the part is built.
 
 JAX finds a wrong shape too, but later, in code that the user has not written. It does not find
-draws that ignore the key, or that all prompts of a batch share.
+draws that the same key does not repeat, or that all prompts of a batch share.
 """
 
 from collections.abc import Callable
