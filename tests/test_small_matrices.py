@@ -1,7 +1,6 @@
 """Products of small matrices and batches of deep transformers, against the plain formulas; in float64."""
 
 import dataclasses
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -11,14 +10,18 @@ import pytest
 from compiled import compiled
 
 from mesalens import GradientDescent, LinearTransformer, Prompt
-from mesalens.models.linear_transformer import FEW_LAYERS
+from mesalens._fenced import fenced
+from mesalens.models import linear_batch, small_matrices
+from mesalens.models.linear_batch import FEW_LAYERS
 from mesalens.models.small_matrices import (
+    LANES,
     LARGEST,
-    gram,
-    product,
-    squared,
-    times_symmetric,
-    times_weights,
+    LARGEST_SUMMED,
+    MOST_ROWS,
+    MOST_TILES,
+    lanes_for,
+    tiled,
+    untiled,
 )
 
 
@@ -38,76 +41,61 @@ def close(found, expected):
     )
 
 
-def drawn(r, D, lead=()):
-    """Rows, other rows, symmetric matrices, shared weights, and what gradients of F W are taken with."""
-    rng = np.random.default_rng(r + D)
-    shapes = ((3, r, D), (3, r, D), (3, D, D), (D, D + 2), (3, r, D + 2))
-    rows, others, S, weights, upstream = (
-        jnp.asarray(rng.normal(size=(*lead, *shape))) for shape in shapes
+PLAIN = {  # of matrices, one a batch entry, and weights
+    small_matrices.times: "brk,bkc->brc",
+    small_matrices.times_transposed: "brk,bck->brc",
+    small_matrices.transposed_times: "bkr,bkc->brc",
+    small_matrices.times_weights: "brk,kc->brc",
+    small_matrices.weights_times: "rk,bkc->brc",
+    small_matrices.summed_products: "bkr,bkc->rc",
+    small_matrices.summed_outer_products: "brk,bck->rc",
+}
+
+
+@pytest.mark.parametrize("function", PLAIN, ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    ("batch", "lanes", "rows", "terms", "columns"),
+    [
+        (5, 3, 2, 4, 3),
+        (1, 1, 2, 3, 4),
+        (3 * MOST_TILES + 2, 3, 1, 2, 2),  # tiles are summed in groups
+        (5, 2, LARGEST_SUMMED + 1, MOST_ROWS + 3, LARGEST_SUMMED + 2),
+    ],
+)
+def test_products_are_those_of_each_matrix(function, batch, lanes, rows, terms, columns):
+    form, rng = PLAIN[function], np.random.default_rng(0)
+    sizes = dict(zip("brkc", (batch, rows, terms, columns), strict=True))
+    left, right = (
+        rng.normal(size=[sizes[i] for i in axes]) for axes in form.split("->")[0].split(",")
     )
-    return rows, others, S + S.swapaxes(-1, -2), weights, upstream
+    stacked = [tiled(jnp.asarray(f), lanes) if f.ndim == 3 else f for f in (left, right)]
+    found = jax.jit(function)(*stacked)
+    if found.ndim == 4:
+        found = untiled(found, batch)
+    close(found, np.einsum(form, left, right))
 
 
-def written(rows, others, S, weights, first):
-    """Those with derivatives of their own, then the others."""
-    own = gram(rows, first), times_symmetric(rows, S), times_weights(rows, weights)
-    return own, (
-        squared(rows, others),
-        squared(rows, rows),
-        product(rows, S),
-        product(rows, weights),
-    )
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_products_with_symmetrised_matrices(lanes):
+    rng = np.random.default_rng(1)
+    F, G = rng.normal(size=(2, 4, 3, 3))
+    stacks = tiled(jnp.asarray(F), lanes), tiled(jnp.asarray(G), lanes)
+    both = small_matrices.symmetrised_times(*stacks), small_matrices.times_symmetrised(*stacks)
+    found = [untiled(stack, 4) for stack in both]
+    close(found, [(F + F.swapaxes(1, 2)) @ G, F @ (G + G.swapaxes(1, 2))])
 
 
-def plain(rows, others, S, weights, first, einsum=jnp.einsum):
-    used = rows[:, :first]
-    mixed = einsum("bri,brj->bij", rows, others)
-    by_S, by_weights = einsum("brk,bkc->brc", rows, S), einsum("brk,kc->brc", rows, weights)
-    rest = (mixed + mixed.swapaxes(1, 2)) / 2, einsum("bri,brj->bij", rows, rows), by_S, by_weights
-    return (einsum("bri,brj->bij", used, used), by_S, by_weights), rest
+def test_large_matrices_have_one_lane():
+    assert lanes_for(100, LARGEST) == LANES
+    assert lanes_for(5, LARGEST) == 5
+    assert lanes_for(100, LARGEST + 1) == 1
 
 
-def gradients(form, rows, others, S, weights, upstream, first):
-    """Of the three with derivatives of their own, where the gradient of gram is symmetric."""
-
-    def loss(rows, S, weights):
-        values, _ = form(rows, others, S, weights, first)
-        return sum(
-            jnp.sum(v * u) for v, u in zip(values, (symmetric, others, upstream), strict=True)
-        )
-
-    symmetric = jnp.cos(S)
-    return jax.grad(loss, argnums=(0, 1, 2))(rows, S, weights)
-
-
-@pytest.mark.parametrize(("r", "D"), [(1, 7), (6, 5), (LARGEST + 1, LARGEST + 1)])
-def test_products_and_their_gradients_are_those_of_the_formula(r, D):
-    arrays, first = drawn(r, D), max(r - 1, 1)
-
-    @jax.jit
-    def both(*arrays):
-        return (
-            written(*arrays[:4], first),
-            gradients(written, *arrays, first),
-            gradients(plain, *arrays, first),
-        )
-
-    values, found, (of_rows, of_S, of_weights) = both(*arrays)
-    close(values, plain(*arrays[:4], first, einsum=np.einsum))
-    close(
-        found, (of_rows, (of_S + of_S.swapaxes(1, 2)) / 2, of_weights)
-    )  # by convention, symmetric
-
-
-def test_an_axis_of_seeds_is_one_more():
-    arrays = drawn(4, 3, lead=(2,))
-    of_each = jax.jit(partial(gradients, written, first=3))
-    found = jax.vmap(of_each)(*arrays)
-    for seed in range(2):
-        close(
-            jax.tree.map(lambda leaf, seed=seed: leaf[seed], found),
-            of_each(*(array[seed] for array in arrays)),
-        )
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-300, -2.5, np.inf, -np.inf, np.nan])
+def test_a_fenced_value_is_the_value(value):
+    found = np.asarray(compiled(fenced, jnp.array([value])))
+    np.testing.assert_array_equal(found, [value])
+    assert np.signbit(found) == np.signbit(value)
 
 
 def made(d, m, **options) -> LinearTransformer:
@@ -123,48 +111,56 @@ def made(d, m, **options) -> LinearTransformer:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model)
 
 
-def prompts_of(n, d, m) -> Prompt:
+def prompts_of(n, d, m, batch=2) -> Prompt:
     rng = np.random.default_rng(n)
-    return Prompt(*(rng.uniform(-1, 1, (2, *shape)) for shape in ((n, d), (n, m), (d,))))
+    return Prompt(*(rng.uniform(-1, 1, (batch, *shape)) for shape in ((n, d), (n, m), (d,))))
+
+
+def plain(model, prompts):
+    return jax.vmap(type(model).token_by_token, (None, 0))(model, prompts)
+
+
+def values_and_gradients(way, model, prompts):
+    """Of a batch, with respect to the model and the prompts."""
+    upstream = jnp.arange(float(len(prompts.query) * model.outputs)) - 1
+    upstream = upstream.reshape(-1, model.outputs)
+    values, back = jax.vjp(way, model, prompts)
+    return values, back(upstream)
 
 
 @pytest.mark.parametrize(
-    ("n", "d", "m", "options"),
+    ("n", "d", "m", "batch", "options"),
     [
-        (1, 1, 1, {"layers": 1}),
-        (3, 4, 1, {"layers": 3, "heads": 2}),  # tokens are carried
-        (13, 2, 3, {"layers": 2, "heads": 2}),  # S is carried
+        (1, 1, 1, 2, {"layers": 1}),
+        (3, 4, 1, 2, {"layers": 3, "heads": 2}),  # tokens by scores
+        (5, 4, 1, LANES + 2, {"layers": 2}),  # S, in two tiles
+        (13, 2, 3, 2, {"layers": 2, "heads": 2}),
+        pytest.param(3, LARGEST, 1, 2, {"layers": 2}, marks=pytest.mark.slow),  # one lane
+        pytest.param(LARGEST + 9, LARGEST, 1, 2, {"layers": 2}, marks=pytest.mark.slow),
         pytest.param(
-            9, 2, 1, {"layers": FEW_LAYERS + 1, "looped": True}, marks=pytest.mark.slow
+            9, 2, 1, 2, {"layers": FEW_LAYERS + 1, "looped": True}, marks=pytest.mark.slow
         ),  # in a loop
-        (9, 2, 1, {"layers": 2, "heads": 2, "activation_clip": 0.5}),
+        (9, 2, 1, 2, {"layers": 2, "heads": 2, "activation_clip": 0.5}),
+        (2, 2, 1, 2, {"layers": 2, "activation_clip": 0.5}),
+        pytest.param(
+            MOST_ROWS + 3, 2, 1, 2, {"layers": 2, "activation_clip": 0.5}, marks=pytest.mark.slow
+        ),
     ],
 )
-def test_a_batch_is_what_each_prompt_gives_in_value_and_gradient(n, d, m, options):
-    model, prompts, upstream = (
-        made(d, m, **options),
-        prompts_of(n, d, m),
-        jnp.arange(2.0 * m).reshape(2, m) - 1,
-    )
+def test_a_batch_is_what_each_prompt_gives_in_value_and_gradient(n, d, m, batch, options):
+    model, prompts = made(d, m, **options), prompts_of(n, d, m, batch)
     ways = {
         "batch": lambda model, prompts: model.batch(prompts),
         "call": lambda model, prompts: jax.vmap(model)(prompts),
-        "tokens": lambda model, prompts: jax.vmap(type(model).token_by_token, (None, 0))(
-            model, prompts
-        ),
+        "tokens": plain,
     }
     if n > d + m and model.activation_clip is None:
         ways |= {"condensed": lambda model, prompts: model.batch(prompts.condense())}
 
     @jax.jit
     def every(model, prompts):
-        def of(way):
-            values, back = jax.vjp(lambda model: way(model, prompts), model)
-            return values, back(upstream)
-
-        return {name: of(way) for name, way in ways.items()}, jax.vmap(model.residual_stream)(
-            prompts
-        )
+        found = {name: values_and_gradients(way, model, prompts) for name, way in ways.items()}
+        return found, jax.vmap(model.residual_stream)(prompts)
 
     found, stream = every(model, prompts)
     reference = found.pop("tokens")
@@ -172,6 +168,47 @@ def test_a_batch_is_what_each_prompt_gives_in_value_and_gradient(n, d, m, option
         close(found[name], reference)
     if model.activation_clip is not None:  # the clip is at work
         assert np.abs(stream[:, 1:]).max() == model.activation_clip < np.abs(stream[:, 0]).max()
+
+
+def test_an_axis_of_seeds_is_one_more():
+    prompts = prompts_of(5, 2, 1)
+    models = [made(2, 1, layers=3)]
+    models.append(jax.tree.map(lambda leaf: 0.5 * leaf, models[0]))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
+
+    def of(model):
+        return values_and_gradients(lambda m, p: m.batch(p), model, prompts)
+
+    found = jax.jit(jax.vmap(of))(stacked)
+    for seed, model in enumerate(models):
+        each = jax.tree.map(lambda leaf, seed=seed: leaf[seed], found)
+        close(each, compiled(lambda m: values_and_gradients(plain, m, prompts), model))
+
+
+@pytest.mark.parametrize("heads", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("factor", [0.999, 1.001])
+def test_tokens_are_carried_if_and_only_if_one_may_be_clipped(factor, heads, monkeypatch):
+    """The limit is just below and just above the largest label before the last layer."""
+    model, prompts = made(2, 1, layers=3, heads=heads), prompts_of(40, 2, 1)
+    model = jax.tree.map(lambda leaf: 0.3 * leaf, model)
+    prompts = dataclasses.replace(prompts, ys=5 * prompts.ys)
+    stream = compiled(jax.vmap(model.residual_stream), prompts)[:, 1:-1]
+    largest = np.abs(stream).max(axis=(0, 1, 2))
+    assert largest[2] > np.abs(stream[..., :2]).max()  # a label
+    limit = float(factor * largest[2])
+    model = dataclasses.replace(model, activation_clip=limit)
+    taken, always = [], linear_batch.either
+
+    def noted(fast, otherwise, *arguments):
+        taken.append(fast(*arguments)[1])
+        return always(fast, otherwise, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(linear_batch, "either", noted)
+        safe = compiled(lambda m: (m.batch(prompts), taken.pop())[1], model)
+    assert bool(safe) == (factor > 1)
+    found = compiled(lambda m: values_and_gradients(lambda m, p: m.batch(p), m, prompts), model)
+    close(found, compiled(lambda m: values_and_gradients(plain, m, prompts), model))
 
 
 @pytest.mark.slow

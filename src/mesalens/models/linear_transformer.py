@@ -12,18 +12,12 @@ from jaxtyping import Array, Float, Key
 from mesalens.checks import InputError, count, positive
 from mesalens.learners.base import IterativeLearner
 from mesalens.models.initial_weights import Scale
-from mesalens.models.small_matrices import gram, times_symmetric, times_weights
+from mesalens.models.linear_batch import clipped, labels_after, through
 from mesalens.models.tokens import Joint, require_sizes
 from mesalens.models.weights.base import Effective, LinearWeights, Matrices, Sizes
 from mesalens.models.weights.factors import Factors
 from mesalens.models.weights.merged import Merged
 from mesalens.prompt import AnyPrompt
-
-FEW_LAYERS = 13
-"""Up to this many layers are written out, which runs faster (twelve on a CPU: 1.6 times). More
-layers are a loop, which compiles faster.
-"""
-
 
 MOST_LAYERS = 10_000
 """Layers and heads are written out in programs, so that there cannot be many more."""
@@ -202,41 +196,16 @@ class LinearTransformer(IterativeLearner):
             S = S + update @ S
             return (S + S @ update.T, token), token
 
-        _, tokens = _through(layer, (context.T @ context, query), self._each_layer())
+        _, tokens = through(layer, (context.T @ context, query), self._each_layer())
         return -jnp.concatenate([query[None], jnp.asarray(tokens)])[:, prompt.dim :]
 
     def batch(self, prompts: AnyPrompt) -> Float[Array, "batch m"]:
-        """The predictions for a batch, several times faster than `jax.vmap` for several layers.
-
-        Rows F of tokens become `F T^T = F + Σ_h F A_h^T S B_h^T`, three products of small matrices.
-        If the context has at most twice the rows of S, or activations are clipped, the rows are the
-        tokens, with `S = F^T F` computed anew in each layer. Otherwise they are those of S itself,
-        and doing it twice gives `T S T^T`.
-        """
+        """The predictions for a batch, several times faster than `jax.vmap` for several layers."""
         if self.layers == 1 and self.activation_clip is None:
             return jax.vmap(self)(prompts)
-        context, query = jax.vmap(self._tokens)(prompts)
-        examples = context.shape[1]
-        *before, last = self._each_layer()
-
-        def tokens_after(tokens, matrices):
-            return self._clip(_rows_after(tokens, gram(tokens, examples), *matrices)), None
-
-        def sum_after(carry, matrices):
-            S, query = carry
-            rows = _rows_after(jnp.concatenate([S, query[:, None]], axis=1), S, *matrices)
-            S = _rows_after(jnp.swapaxes(rows[:, :-1], 1, 2), S, *matrices)
-            return (S, rows[:, -1]), None
-
-        if self.activation_clip is not None or examples <= 2 * context.shape[2]:
-            rows = jnp.concatenate([context, query[:, None]], axis=1)
-            tokens, _ = _through(tokens_after, rows, before)
-            context, query = tokens[:, :-1], tokens[:, -1]
-            added = jax.vmap(_attend, (0, None, None, 0))(context, *last, query)
-        else:
-            (S, query), _ = _through(sum_after, (gram(context, examples), query), before)
-            added = jax.vmap(_attend_by_sum, (0, None, None, 0))(S, *last, query)
-        return -self._clip(query + added)[:, prompts.dim :]
+        contexts, queries = jax.vmap(self._tokens)(prompts)
+        limit = self.activation_clip
+        return -labels_after(self._each_layer(), contexts, queries, self.dim, limit)
 
     def repeated(
         self, times: int, *, damping: float | Float[Array, ""] = 1.0
@@ -302,7 +271,7 @@ class LinearTransformer(IterativeLearner):
 
     def _clip(self, tokens: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         limit = self.activation_clip
-        return tokens if limit is None else jnp.clip(tokens, -limit, limit)
+        return clipped(tokens, limit)
 
     def _tokens(self, prompt: AnyPrompt) -> tuple[Float[Array, "n D"], Float[Array, " D"]]:
         require_sizes(prompt, self.dim, self.outputs)
@@ -322,27 +291,3 @@ def _attend(context, A, B, token):
     """Σ_h B_h S A_h e_q by two products with the context, without forming S."""
     scores = jnp.einsum("ni,hi->hn", context, A @ token)
     return jnp.einsum("hij,hj->i", B, jnp.einsum("ni,hn->hi", context, scores))
-
-
-def _attend_by_sum(S, A, B, token):
-    """Σ_h B_h S A_h e_q from S."""
-    return jnp.einsum("hij,hj->i", B, (A @ token) @ S)
-
-
-def _rows_after(rows, S, A, B):
-    """F T^T = F + Σ_h F A_h^T S B_h^T for a batch of rows F: what a layer makes of them."""
-    heads = zip(A, B, strict=True)
-    added = (times_weights(times_symmetric(times_weights(rows, a.T), S), b.T) for a, b in heads)
-    return rows + sum(added)
-
-
-def _through(layer, carry, matrices):
-    """`jax.lax.scan` of layers, written out if they are few; returns the carry and the outputs."""
-    if len(matrices) >= FEW_LAYERS:
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *matrices)
-        return jax.lax.scan(layer, carry, stacked)
-    outputs = []
-    for pair in matrices:
-        carry, output = layer(carry, pair)
-        outputs.append(output)
-    return carry, jnp.stack(outputs) if outputs and outputs[0] is not None else None

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from mesalens._fenced import fenced
 from mesalens.checks import InputError, member
 from mesalens.prompt import Prompt
 from mesalens.tasks._own_parts import SHAPE, inputs, require_draws
@@ -72,7 +73,7 @@ class RegressionTask(FactoredTask):
         One draw of a whole batch is faster than `jax.vmap` over keys, and equivalent.
         """
         covariate_key, function_key, noise_key, distractor_key = jax.random.split(key, 4)
-        xs = self.covariates.prompts(covariate_key, shape, self.context_length + 1)
+        xs = fenced(self.covariates.prompts(covariate_key, shape, self.context_length + 1))
         ys = self.noise(noise_key, self.functions(function_key, xs), xs)
         context = self.distractors(distractor_key, ys[..., :-1, :])
         return Prompt(xs[..., :-1, :], context, xs[..., -1, :]), ys[..., -1, :]

@@ -41,10 +41,8 @@ class LinearFunctions(Functions):
 
     def __call__(self, key: KeyArray, xs: Inputs) -> Labels:
         weights = self.sample(key, xs.shape[:-2])
-        if self.outputs == 1:
-            # A sum fuses with the drawing of xs; a product of matrices would not
-            return jnp.sum(xs * weights, axis=-1, keepdims=True)
-        return jnp.einsum("...nd,...md->...nm", xs, weights)
+        # Labels are exact to rounding on GPUs too, which would round factors to ten bits
+        return jnp.einsum("...nd,...md->...nm", xs, weights, precision="highest")
 
     def sample(self, key: KeyArray, shape: tuple[int, ...] = ()) -> Float[Array, "*shape m d"]:
         """Independent draws of W, float32.
