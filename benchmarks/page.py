@@ -56,9 +56,9 @@ class Page:
         missed = [case for case, is_met in met.items() if is_met is False]
         unknown = [case for case, is_met in met.items() if is_met is None]
         words = [f"{len(met) - len(missed) - len(unknown)} of {len(met)} targets are met"]
-        words += [f"missed: {', '.join(missed)}"] if missed else []
-        words += [f"not measured: {', '.join(unknown)}"] if unknown else []
-        return "; ".join(words)
+        words += [f"Missed: {'; '.join(missed)}"] if missed else []
+        words += [f"Not measured: {'; '.join(unknown)}"] if unknown else []
+        return ". ".join(words)
 
     def times(self, *parts: str) -> str:
         """Milliseconds a step of each way."""

@@ -3,8 +3,8 @@
 Two models of von Oswald et al. (2023) at the sizes of the paper: two layers on interleaved tokens,
 softmax first (`copying`), and an MLP under one linear layer (`sine`); one layer of softmax
 attention with two heads; and a causal transformer like GPT-2, four layers of width 64. Batches have
-2048 prompts, d = n = 10 (`sine`: d = 1). The loss is that of the query alone; mesalens has no
-objective that sums losses over all positions.
+2048 prompts (the last: 256), d = n = 10 (`sine`: d = 1). The loss is that of the query alone;
+mesalens has no objective that sums losses over all positions.
 
 All ways have the same weights and prompts, and must agree on predictions, loss and gradients before
 they are timed:
@@ -15,7 +15,7 @@ they are timed:
 - textbook: queries, keys and values of every row in every layer, the MLP on the projected rows;
 - PyTorch: the same modules, with `scaled_dot_product_attention` where there is a softmax.
 
-They take turns in one process: ten gradient steps in one compiled loop, or in a Python loop of
+They take turns in one process: five gradient steps in one compiled loop, or in a Python loop of
 PyTorch.
 """
 
@@ -51,7 +51,8 @@ from mesalens.models import (
 )
 from mesalens.tasks import LinearFunctions, RegressionTask, SineWaves, Task, Uniform
 
-BATCH, STEPS, RATE = 2048, 10, 1e-6
+STEPS, RATE = 5, 1e-6
+BATCHES = {"copying": 2048, "sine": 2048, "softmax, two heads": 2048, "GPT-like": 256}
 LINEAR = RegressionTask(Uniform(10, 0.5), LinearFunctions(10), context_length=10)
 
 CASES: dict[str, tuple[Task, Callable[..., Transformer]]] = {
@@ -146,7 +147,7 @@ FORWARD = {"mesalens": lambda model, prompt: model(prompt), "textbook": textbook
 class Case:
     """A model, a batch of prompts, and gradient steps on it in each way."""
 
-    def __init__(self, name: str, batch_size: int = BATCH):
+    def __init__(self, name: str, batch_size: int):
         task, initialise = CASES[name]
         self.name, self.model = name, initialise(key=random.key(0))
         prompts, self.targets = task.sample(random.key(1), (batch_size,))
@@ -224,7 +225,7 @@ def measured(rounds: int) -> dict[str, Any]:
     rows = []
     for name in CASES:
         limits.say(f"  {name}")
-        case = Case(name)
+        case = Case(name, BATCHES[name])
         case.check()
         ways: dict[str, Any] = {way: Steps(case, way) for way in FORWARD}
         reasons = {}
@@ -237,7 +238,8 @@ def measured(rounds: int) -> dict[str, Any]:
                 reasons[way] = {"not_run": str(error)}
         seconds = in_turns(ways, rounds)
         found = {way: described(made, seconds[way]) for way, made in ways.items()}
-        rows.append({"name": name, "ways": found | reasons})
+        sizes = {"batch_size": BATCHES[name], "seeds": 1}
+        rows.append({"name": name, **sizes, "ways": found | reasons})
     return {"rows": rows}
 
 
