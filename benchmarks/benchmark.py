@@ -83,10 +83,11 @@ def main() -> None:
         measured = PARTS[name](options.rounds)
         seconds = time.perf_counter() - started
         found[name] = measured | {"conditions": conditions(options.rounds, load, seconds)}
+        found = {name: found[name] for name in PARTS if name in found}
         options.json.write_text(json.dumps(found, indent=1) + "\n")
-    ordered = {name: found[name] for name in PARTS if name in found}
-    options.page.write_text(page.Page(Results(ordered)).text(), encoding="utf-8")
-    limits.say(f"{options.page}: {page.Page(Results(ordered)).missed()}")
+    written = page.Page(Results(found))
+    options.page.write_text(written.text(), encoding="utf-8")
+    limits.say(f"{options.page}: {written.missed()}")
 
 
 if __name__ == "__main__":

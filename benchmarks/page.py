@@ -22,6 +22,9 @@ CELLS = (
 )
 """Parts that train layers of linear self-attention in several ways."""
 
+LIMIT_OF = {"flops": "flops", "bytes_accessed": "bytes", "bytes_needed": "bytes"}
+"""The limit of the machine to which each cost of a step is compared."""
+
 
 class Page:
     """The tables of the page, in Markdown."""
@@ -110,23 +113,29 @@ class Page:
     def shares(self, *parts: str) -> str:
         """What a step takes of the machine, and the shares of its limits."""
         rows = []
-        for part in parts:
-            peaks = self.results.parts.get(part, {}).get("limits", {})
-            for row in self.results.rows(part):
-                seconds = seconds_of(row, "mesalens")
-                drawn = divided(seconds_of(row, "drawing"), seconds)
-                cells = [row["name"]]
-                for name, peak in {
-                    "flops": "flops",
-                    "bytes_accessed": "bytes",
-                    "bytes_needed": "bytes",
-                }.items():
-                    cost = row["cost"][name]
-                    taken = np.nan if seconds is None else float(np.median(seconds))
-                    cells += [number(1e-6 * cost), f"{cost / taken / peaks[peak]:.2g}"]
-                rows.append([*cells, "–" if drawn is None else f"{np.median(drawn):.2f}"])
+        for row in self._rows(*parts):
+            cells = [row["name"]]
+            for name in LIMIT_OF:
+                cells += [number(1e-6 * row["cost"][name]), self.share(row["name"], name)]
+            rows.append([*cells, self.share(row["name"], "drawing")])
         heads = ["case", "MFLOP", "share", "MB moved", "share", "MB needed", "share"]
         return table([*heads, "drawing prompts, share of time"], rows)
+
+    def share(self, name: str, of: str) -> str:
+        """The share of a limit that a row reaches: `flops`, `bytes_accessed`, `bytes_needed`; or
+        the share of its time that `drawing` prompts takes.
+        """
+        for part in CELLS:
+            for row in self.results.rows(part):
+                seconds = seconds_of(row, "mesalens")
+                if row["name"] != name or seconds is None:
+                    continue
+                if of == "drawing":
+                    drawn = seconds_of(row, "drawing")
+                    return "–" if drawn is None else f"{np.median(drawn / seconds):.2g}"
+                peak = self.results.parts[part]["limits"][LIMIT_OF[of]]
+                return f"{row['cost'][of] / np.median(seconds) / peak:.2g}"
+        return NOT_MEASURED
 
     def machine_limits(self, *parts: str) -> str:
         """The range over parts of what the machine did at most, in words."""
@@ -229,7 +238,12 @@ class Page:
         return "\n\n".join(f"{'; '.join(of)}: {words}." for words, of in groups.items())
 
     def _rows(self, *parts: str) -> list[dict[str, Any]]:
-        return [row for part in parts for row in self.results.rows(part)]
+        """The rows of the parts; the first of those with the same name."""
+        rows: dict[str, dict[str, Any]] = {}
+        for part in parts:
+            for row in self.results.rows(part):
+                rows.setdefault(row["name"], row)
+        return list(rows.values())
 
     def _milliseconds(self, row: dict[str, Any], way: str) -> str:
         seconds = seconds_of(row, way)

@@ -305,9 +305,10 @@ class Repeated:
 
 def drawing(cell: Cell) -> Repeated:
     """A batch of prompts of mesalens, drawn and written to memory."""
-    task = cell.settings().sampled_task()
-    draw = jax.jit(lambda key: task.sample(key, (cell.batch_size,)))
-    return Repeated(lambda: draw(random.key(0)))
+    task, key = cell.settings().sampled_task(), random.key(0)
+    started = time.perf_counter()
+    draw = jax.jit(lambda key: task.sample(key, (cell.batch_size,))).lower(key).compile()
+    return Repeated(lambda: draw(key), compile_seconds=time.perf_counter() - started)
 
 
 def steps_in_a_block(seconds: float) -> int:
