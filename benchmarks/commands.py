@@ -24,7 +24,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,7 +179,7 @@ def nonlinear_parts(rounds: int) -> dict[str, Any]:
     with new_folder() as folder:
         words = ["reproduce", *parts, "--out", "report", "--json"]
         run = Run([*MESALENS, *words], folder, folder / "caches")
-    return {"rows": [row("sine and teachers", {"empty": [run]}, outcomes=outcomes(run))]}
+    return {"rows": [row("sine and teachers", {"empty": [run]}, outcomes=outcomes(run.output))]}
 
 
 def verdict(rounds: int) -> dict[str, Any]:
@@ -189,13 +188,14 @@ def verdict(rounds: int) -> dict[str, Any]:
         words = ["reproduce", f"{STUDY}/training", "--json"]
         runs = empty_and_filled(words, folder, store=True)
     found = row("training", {state: [run] for state, run in runs.items()})
-    return {"rows": [found | {"outcomes": outcomes(runs["filled"])}]}
+    return {"rows": [found | {"outcomes": outcomes(runs["filled"].output)}]}
 
 
-def outcomes(run: Run) -> dict[str, int]:
-    """How many verdicts have each outcome."""
-    verdicts = json.loads(run.output)["verdicts"]
-    return dict(sorted(Counter(verdict["outcome"] for verdict in verdicts).items()))
+def outcomes(output: str) -> dict[str, str]:
+    """The outcome of each claim, from what `mesalens reproduce --json` prints."""
+    studies = json.loads(output)["studies"]
+    parts = [part for study in studies for part in study["parts"]]
+    return {claim["claim"]: claim["outcome"] for part in parts for claim in part["claims"]}
 
 
 def identify(rounds: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The page of the benchmark, from what was measured: `page/benchmarks.md` is its template."""
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,9 @@ class Page:
         """Seconds and memory of whole commands."""
         rows = []
         for row in self._rows(*parts):
-            more = row.get("answer") or ", ".join(
-                f"{count} {outcome}" for outcome, count in row.get("outcomes", {}).items()
-            )
+            counts = Counter(row.get("outcomes", {}).values())
+            verdicts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+            more = row.get("answer") or verdicts
             for way, found in row["ways"].items():
                 seconds = found.get("not_run") or spread(np.array(found["seconds"]))
                 rows.append([row["name"], way, seconds, quantity(row, way, "memory", 1e-6), more])

@@ -13,9 +13,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-clusters, limits, page, results, targets, training, transformers, ways = map(
+clusters, commands, limits, page, results, targets, training, transformers, ways = map(
     importlib.import_module,
-    ("clusters", "limits", "page", "results", "targets", "training", "transformers", "ways"),
+    [
+        "clusters",
+        "commands",
+        "limits",
+        "page",
+        "results",
+        "targets",
+        "training",
+        "transformers",
+        "ways",
+    ],
 )
 sys.path.pop(0)
 
@@ -199,13 +209,16 @@ def test_a_page_of_some_measurements():
     ours = {"mesalens": way([0.001, 0.002]), "textbook": way([0.01, 0.02])}
     more = {"PyTorch": way([0.03, 0.04]), "PyTorch compiled": reason, "drawing": way([5e-4] * 2)}
     rows = row(CELL, **ours, **more), row(ways.Cell(layers=1), **ours)
-    command = {"name": "optimum", "ways": {"empty": way([2.0]), "filled": reason}}
-    text = page.Page(found(depth=part(*rows), optimum=part(command))).text()
+    output = {"studies": [{"parts": [{"claims": [{"claim": "a", "outcome": "PASS"}]}]}]}
+    outcomes = commands.outcomes(json.dumps(output))
+    command = {"name": "training", "ways": {"empty": way([2.0]), "filled": reason}}
+    command |= {"outcomes": outcomes}
+    text = page.Page(found(depth=part(*rows), verdict=part(command))).text()
     assert "| 1.50 [1.00..2.00] | 15.0 [10.0..20.0] | 35.0 [30.0..40.0] | not available" in text
     assert "| 10.0 [10.0..10.0] | 25.0 [20.0..30.0] | – | 1,365,333 |" in text
     assert "| 1.00 | 0.0067 | 2.00 | 0.044 | 3.00 | 0.067 | 0.38 |" in text
     assert "100 to 100 GFLOP/s" in text and "a computer" in text
-    assert "| optimum | filled | not available: no compiler | – |" in text
+    assert "| training | filled | not available: no compiler | – | 1 PASS |" in text
 
 
 def test_the_page_is_that_of_the_numbers():
