@@ -161,9 +161,9 @@ def cold_start(rounds: int) -> dict[str, Any]:
                 words = ["train", "--layers", str(layers), "--covariates", "uniform"]
                 words += ["--steps", "1", "--out", "run", "--json"]
                 whole.append(Run([*MESALENS, *words], folder, folder / "caches"))
+        ways = {way: {"seconds": seconds} for way, seconds in inside.items()}
         found = row(f"L = {layers}", {"whole command": whole})
-        found["ways"] |= {way: {"seconds": seconds} for way, seconds in inside.items()}
-        rows.append(found)
+        rows.append(found | {"ways": ways | found["ways"]})
     return {"rows": rows}
 
 

@@ -246,6 +246,8 @@ class PyTorch:
     def __init__(self, training: Callable[[Any], Any], *, compiled: bool = False):
         if (textbook_torch := torch_textbook()) is None:
             raise NotRunError("not run: PyTorch is not installed")
+        if jax.default_backend() != "cpu":  # blocks do not wait for a device
+            raise NotRunError("not run: PyTorch is measured on CPUs alone")
         started = time.perf_counter()
         made = training(textbook_torch)
         try:

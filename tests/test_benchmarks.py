@@ -61,13 +61,8 @@ def test_all_ways_compute_the_same(changed):
     ways.check_same_work(TINY._replace(**changed))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "softmax, two heads",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("copying", "sine", "GPT-like")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", transformers.CASES)
 def test_all_transformers_compute_the_same(name):
     transformers.Case(name, batch_size=2).check()
 
