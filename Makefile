@@ -31,12 +31,9 @@ docs: setup .venv/docs-up-to-date
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps djangocms-katex
 	@touch $@
 
+# Measures everything (nothing else should run), and writes docs/pages/benchmarks.md
 benchmark: setup
-	.venv/bin/python benchmarks/training.py
-	.venv/bin/python benchmarks/generators.py
-	.venv/bin/python benchmarks/transformers.py
-	.venv/bin/python benchmarks/identify_speed.py
-	.venv/bin/python benchmarks/pools.py
+	.venv/bin/python benchmarks/benchmark.py
 
 # The wheel and the source distribution.
 dist: setup

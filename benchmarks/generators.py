@@ -6,24 +6,16 @@ in a whole training step.
   the device and on XLA's version.
 
 A draw is a compiled call whose prompts are all written to memory; a step is taken in a compiled
-loop of 20. The generators of a case take turns. Printed are medians over the rounds, with the least
-and the greatest, and those of the times over the unrolled generator's, round by round.
-
-    python benchmarks/generators.py [--rounds N]
+loop of 20. The generators of a case take turns.
 """
 
-import argparse
-import time
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from limits import conditions, spread
-from rich.console import Console
-from tables import columns, with_spread
-from ways import BLOCK_SECONDS, in_turns
+import limits
+from ways import Repeated, described, in_turns
 
 from mesalens import random
 from mesalens.training import SquaredError, TrainingSettings
@@ -55,29 +47,11 @@ CASES = {
 }
 
 
-class Repeated:
-    """A compiled call that is made again and again, and counts as so many steps."""
-
-    def __init__(self, call: Callable[[], Any], steps: int):
-        self._call, self._steps, self._calls = call, steps, 1
-        self.block()  # compiles
-        self._calls = max(1, int(BLOCK_SECONDS / self.block() / steps))
-
-    def block(self) -> float:
-        """Seconds a step, over a block of calls."""
-        started = time.perf_counter()
-        result = None
-        for _ in range(self._calls):
-            result = self._call()
-        jax.block_until_ready(result)
-        return (time.perf_counter() - started) / self._calls / self._steps
-
-
 def drawing(settings: TrainingSettings, key) -> Repeated:
     """A batch of prompts."""
     task = settings.sampled_task()
     draw = jax.jit(lambda key: task.sample(key, (settings.batch_size,)))
-    return Repeated(lambda: draw(key), 1)
+    return Repeated(lambda: draw(key))
 
 
 def training(settings: TrainingSettings, key) -> Repeated:
@@ -101,38 +75,18 @@ def training(settings: TrainingSettings, key) -> Repeated:
     return Repeated(lambda: steps(key), STEPS)
 
 
-def main() -> None:
-    """Measures every case and prints a table with a row for each generator, then which is the
-    fastest.
-    """
-    parser = argparse.ArgumentParser(
-        description="Which of JAX's generators of random numbers is the fastest here."
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each case (5)")
-    rounds = parser.parse_args().rounds
-    table = columns(
-        "case", "generator", "ms/draw", "over unrolled", "ms/step", "over unrolled", "fastest step"
-    )
+def measured(rounds: int) -> dict[str, Any]:
+    """The numbers of all cases: a draw and a step with each generator."""
+    rows = []
     for case, settings in CASES.items():
-        seconds = []
-        for program in (drawing, training):
+        limits.say(f"  {case}")
+        for kind, program in {"draw": drawing, "step": training}.items():
             ways = {name: program(settings, key) for name, key in GENERATORS.items()}
-            seconds.append(in_turns(ways, rounds))
-        fastest = min(GENERATORS, key=lambda name: spread(seconds[1][name])["median"])
-        for name in GENERATORS:
-            cells = []
-            for of_program in seconds:
-                ratio = spread(of_program[name] / of_program[UNROLLED])
-                cells += [
-                    with_spread(spread(1e3 * of_program[name]), ".2f"),
-                    with_spread(ratio, ".2f"),
-                ]
-            table.add_row(
-                case if name == UNROLLED else "", name, *cells, "*" if name == fastest else ""
-            )
-    Console(width=180, highlight=False).print(table)
-    print("; ".join(f"{name}: {value}" for name, value in conditions(rounds).items() if value))
+            seconds = in_turns(ways, rounds)
+            of_ways = {name: described(way, seconds[name]) for name, way in ways.items()}
+            rows.append({"name": f"{case}: {kind}", "ways": of_ways})
+    return {"rows": rows}
 
 
-if __name__ == "__main__":
-    main()
+PARTS = {"generators": measured}
+"""What measures each part, from the number of rounds."""

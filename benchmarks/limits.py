@@ -1,4 +1,4 @@
-"""What the machine does at most, what programs take, where that was measured, and medians.
+"""What the machine does at most, and what programs take.
 
 - Arithmetic, FLOP/s: a product of two large float32 matrices on all cores, in the precision that
   JAX takes for products where nothing else is asked for (on recent NVIDIA GPUs that is TF32), `2
@@ -11,29 +11,16 @@ compared with it: what else runs on a machine takes from it and adds nothing.
 """
 
 import functools
+import sys
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mesalens.environment import environment
-
-Spread = dict[str, float]
-
 ROUNDS = 6
 """How many times a limit is measured; the first does not count."""
-
-
-def spread(values) -> Spread:
-    """Median, least and greatest."""
-    return {
-        "median": float(np.median(values)),
-        "min": float(np.min(values)),
-        "max": float(np.max(values)),
-    }
 
 
 def exponents(sizes, seconds) -> np.ndarray:
@@ -115,9 +102,6 @@ def memory(stats) -> int:
     )
 
 
-def conditions(rounds: int) -> dict[str, str]:
-    """Where, when and with what the numbers were taken."""
-    return environment() | {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "rounds": str(rounds),
-    }
+def say(words: str) -> None:
+    """What is being measured, apart from the results."""
+    print(words, file=sys.stderr, flush=True)

@@ -1,19 +1,17 @@
 """Population training on a pool of tasks beside training on one Gaussian task: the time of a step,
 and that of the moments.
 
-Once the moments are there, both are the same polynomial of the weights. The two take turns; printed
-are medians over the rounds, with the least and the greatest, and those of their ratios.
-
-    python benchmarks/pools.py [--rounds N] [--dim D] [--tasks M]
+Once the moments are there, both are the same polynomial of the weights. The two take turns.
 """
 
-import argparse
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 import optax
+from ways import Repeated, described, in_turns
 
 from mesalens import LinearTransformer, random
 from mesalens.tasks import FinitePool, Gaussian, GaussianNoise, LinearFunctions, RegressionTask
@@ -21,11 +19,11 @@ from mesalens.theory import task_moments
 from mesalens.training import Population
 from mesalens.training.problem import Problem, State, take_steps
 
-STEPS = 500
+STEPS, DIM, TASKS = 500, 10, 64
 
 
 def steps_on(task):
-    """A compiled call of `STEPS` steps of Adam on the exact risk; the seconds of the moments."""
+    """Compiled calls of `STEPS` steps of Adam on the exact risk; the seconds of the moments."""
     task.sample(jax.random.key(0))  # draws the pool
     begun = time.perf_counter()
     task_moments(task)
@@ -44,44 +42,30 @@ def steps_on(task):
         def call(state):
             return take_steps(problem, loss, 1, static, key, state, np.arange(STEPS))[1][0]
 
-        call(state).block_until_ready()
-
-    def timed():
+    def steps():
         with jax.enable_x64(True):
-            begun = time.perf_counter()
-            call(state).block_until_ready()
-            return (time.perf_counter() - begun) / STEPS
+            return call(state)
 
-    return timed, seconds
+    return Repeated(steps, STEPS), seconds
 
 
-def spread(values):
-    """Median, least and greatest."""
-    return f"{np.median(values):.3g} [{min(values):.3g}..{max(values):.3g}]"
+def measured(rounds: int) -> dict[str, Any]:
+    """The numbers of both tasks."""
 
-
-def main():
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--dim", type=int, default=10)
-    parser.add_argument("--tasks", type=int, default=64)
-    given = parser.parse_args()
-
-    def task(functions):
+    def task(functions: Any) -> RegressionTask:
         options = {"context_length": 10, "noise": GaussianNoise(0.1)}
-        return RegressionTask(Gaussian(given.dim), functions, **options)
+        return RegressionTask(Gaussian(DIM), functions, **options)
 
-    steps_on(task(LinearFunctions(given.dim)))  # what the first call in a process loads
-    one, of_one = steps_on(task(LinearFunctions(given.dim)))
-    pool, of_pool = steps_on(task(FinitePool(given.dim, size=given.tasks)))
-    rounds = [(1e3 * one(), 1e3 * pool()) for _ in range(given.rounds)]
-    ones, pools = zip(*rounds, strict=True)
-    print(f"d = {given.dim}, {given.tasks} tasks, {given.rounds} rounds of {STEPS} steps")
-    print(f"one Gaussian task   {spread(ones)} ms/step, moments {of_one:.3g} s")
-    print(f"pool of tasks       {spread(pools)} ms/step, moments {of_pool:.3g} s")
-    print(f"pool over one       {spread([p / o for o, p in rounds])}")
+    steps_on(task(LinearFunctions(DIM)))  # what the first call in a process loads
+    tasks = {"one Gaussian task": LinearFunctions(DIM), "pool": FinitePool(DIM, size=TASKS)}
+    ways = {name: steps_on(task(functions)) for name, functions in tasks.items()}
+    seconds = in_turns({name: way for name, (way, _) in ways.items()}, rounds)
+    found = {
+        name: described(way, seconds[name]) | {"moments_seconds": moments}
+        for name, (way, moments) in ways.items()
+    }
+    return {"rows": [{"name": f"d = {DIM}, {TASKS} tasks", "ways": found}]}
 
 
-if __name__ == "__main__":
-    main()
+PARTS = {"pools": measured}
+"""What measures each part, from the number of rounds."""

@@ -46,8 +46,10 @@ def initial_weights(seed, layers, dim, scale):
     return [dict(zip("QKVP", of_layer, strict=True)) for of_layer in factors]
 
 
-def prediction(weights, tokens):
-    """Minus the y-part of the query token, after every layer has changed every token."""
+def prediction(weights, tokens, clip=None):
+    """Minus the y-part of the query token, after every layer has changed every token; entries are
+    clipped to ± `clip` after each layer.
+    """
     for layer in weights:
         queries, keys, values = (
             tokens @ layer["Q"].T,
@@ -56,16 +58,20 @@ def prediction(weights, tokens):
         )
         scores = queries @ keys.T
         tokens = tokens + (scores @ values) @ layer["P"].T
+        if clip is not None:
+            tokens = jnp.clip(tokens, -clip, clip)
     return -tokens[-1, -1]
 
 
-def mean_loss(weights, tokens, targets):
+def mean_loss(weights, tokens, targets, clip=None):
     """Mean squared error over a batch."""
-    predictions = jax.vmap(prediction, (None, 0))(weights, tokens)
+    predictions = jax.vmap(prediction, (None, 0, None))(weights, tokens, clip)
     return jnp.mean((predictions - targets) ** 2)
 
 
-def training(layers: int, context_length: int, dim: int, batch_size: int) -> tuple[Any, Any]:
+def training(
+    layers: int, context_length: int, dim: int, batch_size: int, clip: float | None = None
+) -> tuple[Any, Any]:
     """The compiled step, state -> state, and the state before the first: weights, Adam's moments
     and a key.
     """
@@ -78,7 +84,7 @@ def training(layers: int, context_length: int, dim: int, batch_size: int) -> tup
         weights, optimiser_state, key = state
         key, batch_key = jax.random.split(key)
         batch = draw_batch(batch_key, context_length, dim, batch_size)
-        gradients = jax.grad(mean_loss)(weights, *batch)
+        gradients = jax.grad(mean_loss)(weights, *batch, clip)
         updates, optimiser_state = optimiser.update(gradients, optimiser_state)
         return optax.apply_updates(weights, updates), optimiser_state, key
 

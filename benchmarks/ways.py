@@ -1,13 +1,16 @@
-"""mesalens and the textbook way as two trainings that take turns in one process, and the check that
-both do the same.
+"""mesalens and the textbook ways as trainings that take turns in one process, and the check that
+all do the same.
 """
 
+import dataclasses
 import functools
+import importlib
+import importlib.util
 import math
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
@@ -32,7 +35,7 @@ WRITTEN_OUT = 5
 
 class Cell(NamedTuple):
     """What is trained: L unshared layers with one head, m = 1, the optimiser and batch of
-    `TrainingSettings`.
+    `TrainingSettings`; activations are clipped to ± `clip` where it is given.
 
     Examples are drawn from x ~ U[-1/2, 1/2]^d, or, where S is drawn itself, from Gaussian inputs of
     such a scale that S is as large at every n.
@@ -44,6 +47,7 @@ class Cell(NamedTuple):
     seeds: int = 1
     batch_size: int = 2048
     drawn: bool = False
+    clip: float | None = None
 
     def settings(self, **more: Any) -> TrainingSettings:
         """The training as mesalens has it."""
@@ -55,7 +59,7 @@ class Cell(NamedTuple):
             task["covariates"] = {"kind": "uniform", "scale": 0.5}  # those of textbook.py
         return TrainingSettings(
             task=task,
-            model={"layers": self.layers},
+            model={"layers": self.layers, "activation_clip": self.clip},
             optimiser={"learning_rate": textbook.LEARNING_RATE},
             seeds=self.seeds,
             batch_size=self.batch_size,
@@ -63,10 +67,12 @@ class Cell(NamedTuple):
         )
 
     def __str__(self):
-        drawn = ", S drawn" if self.drawn else ""
-        seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        sizes = f"L = {self.layers}, n = {self.context_length:,}, d = {self.dim}"
-        return f"{sizes}, {seeds}, batch {self.batch_size}{drawn}"
+        sizes = f"L = {self.layers}, n = {self.context_length:,}"
+        sizes += "" if self.dim == 10 else f", d = {self.dim}"
+        sizes += f", batch {self.batch_size:,}"
+        sizes += "" if self.seeds == 1 else f", {self.seeds} seeds"
+        sizes += ", S drawn" if self.drawn else ""
+        return sizes + ("" if self.clip is None else f", cut at ±{self.clip:g}")
 
 
 class Cost(NamedTuple):
@@ -194,31 +200,28 @@ class Mesalens:
             self._asked.get()
 
 
-class TooDearError(Exception):
+class NotRunError(Exception):
     """A way is not run; the message says why."""
 
 
 class Textbook:
-    """The textbook way, whose seeds are trained one after the other: one is run, and its time taken
-    that many times.
+    """The textbook way in JAX, whose seeds are trained one after the other: one is run, and its
+    time taken that many times.
     """
 
     def __init__(self, cell: Cell):
         started = time.perf_counter()
         step, self._state = textbook.training(
-            cell.layers, cell.context_length, cell.dim, cell.batch_size
+            cell.layers, cell.context_length, cell.dim, cell.batch_size, cell.clip
         )
         self._compile_seconds = time.perf_counter() - started
         self._step, self._seeds = step, cell.seeds
         self.memory = memory(step.memory_analysis())
         if self.memory > MOST_BYTES:
-            raise TooDearError(f"not run: would need {self.memory / 1e9:.1f} GB")
+            raise NotRunError(f"not run: would need {self.memory / 1e9:.1f} GB")
         self.steps = 1
         self.block()
-        seconds = min(self.block() for _ in range(2)) / cell.seeds
-        if seconds > MOST_SECONDS:
-            raise TooDearError(f"not run: {seconds:.1f} s a step")
-        self.steps = int(np.clip(BLOCK_SECONDS / seconds, 1, 1000))
+        self.steps = steps_in_a_block(self.block() / cell.seeds)
 
     def block(self) -> float:
         """Seconds a step, over a block of steps."""
@@ -233,7 +236,102 @@ class Textbook:
         return self._compile_seconds
 
 
-Way = Mesalens | Textbook
+class PyTorch:
+    """The textbook way in PyTorch: whatever has a `step`, after two that load and compile it.
+
+    Raises:
+        NotRunError: if PyTorch is not installed, it cannot compile, or a step takes too long.
+    """
+
+    def __init__(self, training: Callable[[Any], Any], *, compiled: bool = False):
+        if (textbook_torch := torch_textbook()) is None:
+            raise NotRunError("not run: PyTorch is not installed")
+        if jax.default_backend() != "cpu":  # blocks do not wait for a device
+            raise NotRunError("not run: PyTorch is measured on CPUs alone")
+        started = time.perf_counter()
+        made = training(textbook_torch)
+        try:
+            made.step()
+        except Exception as error:  # whatever is missing, such as a C++ compiler
+            if not compiled:
+                raise
+            raise NotRunError(f"not available: {str(error).splitlines()[0]}") from error
+        self._compile_seconds = time.perf_counter() - started
+        self._step, self.steps = made.step, 1
+        self.steps = steps_in_a_block(self.block())
+        # Compiled code decides for itself what to keep
+        self.memory = None if compiled else textbook_torch.bytes_for_backward(made.step)
+
+    def block(self) -> float:
+        """Seconds a step, over a block of steps."""
+        started = time.perf_counter()
+        for _ in range(self.steps):
+            self._step()
+        return (time.perf_counter() - started) / self.steps
+
+    def compile_seconds(self) -> float:
+        """The first step, with all that comes before it."""
+        return self._compile_seconds
+
+
+class Repeated:
+    """A compiled call that is made again and again, and counts as so many steps. The first call
+    compiles it, unless it is said how long that took.
+    """
+
+    memory: int | None = None
+
+    def __init__(
+        self, call: Callable[[], Any], steps: int = 1, *, compile_seconds: float | None = None
+    ):
+        self._call, self._of_call, self.steps = call, steps, 1
+        started = time.perf_counter()
+        self.block()
+        first = time.perf_counter() - started
+        self._compile_seconds = first if compile_seconds is None else compile_seconds
+        self.steps = max(1, steps_in_a_block(self.block()) // steps)
+
+    def block(self) -> float:
+        """Seconds a step, over a block of calls."""
+        started = time.perf_counter()
+        result = None
+        for _ in range(self.steps):
+            result = self._call()
+        jax.block_until_ready(result)
+        return (time.perf_counter() - started) / self.steps / self._of_call
+
+    def compile_seconds(self) -> float:
+        """Tracing, lowering and compiling."""
+        return self._compile_seconds
+
+
+def drawing(cell: Cell) -> Repeated:
+    """A batch of prompts of mesalens, drawn and written to memory."""
+    task, key = cell.settings().sampled_task(), random.key(0)
+    started = time.perf_counter()
+    draw = jax.jit(lambda key: task.sample(key, (cell.batch_size,))).lower(key).compile()
+    return Repeated(lambda: draw(key), compile_seconds=time.perf_counter() - started)
+
+
+def steps_in_a_block(seconds: float) -> int:
+    """How many steps of so many seconds are a block.
+
+    Raises:
+        NotRunError: if one takes too long.
+    """
+    if seconds > MOST_SECONDS:
+        raise NotRunError(f"not run: {seconds:.1f} s a step")
+    return int(np.clip(BLOCK_SECONDS / seconds, 1, 1000))
+
+
+def described(way: Any, seconds: np.ndarray) -> dict[str, Any]:
+    """The numbers of a way, as JSON values."""
+    return {
+        "seconds": seconds.tolist(),
+        "steps": way.steps,
+        "compile_seconds": way.compile_seconds(),
+        "memory": way.memory,
+    }
 
 
 def in_turns(ways: Mapping[Any, TakesTurns], rounds: int) -> dict[Any, np.ndarray]:
@@ -274,8 +372,11 @@ class GivenPrompts(Task):
         return prompts, self.targets[:number].reshape(*shape, 1)
 
 
+FACTORS = {"Q": "W_Q", "K": "W_K", "V": "W_V", "P": "P"}
+
+
 def as_transformer(weights) -> LinearTransformer:
-    """The textbook's weights, or their gradients, in mesalens' model."""
+    """The textbook's weights in mesalens' model."""
     stacked = {name: jnp.stack([layer[name] for layer in weights])[:, None] for name in "QKVP"}
     factors = Factors(stacked["Q"], stacked["K"], stacked["V"], stacked["P"])
     return LinearTransformer(factors, layers=len(weights))
@@ -288,8 +389,11 @@ def weights_to_compare(cell: Cell):
 
 
 def check_same_work(cell: Cell, transformer: LinearTransformer | None = None) -> None:
-    """Raises `AssertionError` unless both ways compute the same from the same weights and prompts:
+    """Raises `AssertionError` unless all ways compute the same from the same weights and prompts:
     predictions, loss and gradients.
+
+    Where activations are clipped, the limit is first that of the cell, which few entries reach, and
+    then one that many reach.
 
     `transformer` is what is compared with the textbook, the same weights where it is not given.
     """
@@ -297,22 +401,54 @@ def check_same_work(cell: Cell, transformer: LinearTransformer | None = None) ->
     batch_size = 32 if cell.context_length <= 200 else 4
     draw = jax.jit(textbook.draw_batch, static_argnums=(1, 2, 3), compiler_options=quickly())
     batch = draw(key, cell.context_length, cell.dim, batch_size)
+    for clip in {cell.clip, None if cell.clip is None else 0.3}:
+        expected = textbook_results(weights, batch, clip)
+        given = transformer or as_transformer(weights)
+        given = dataclasses.replace(given, activation_clip=clip)
+        jax.tree.map(assert_close, mesalens_results(given, batch), expected)
+        if (textbook_torch := torch_textbook()) is not None:
+            found = textbook_torch.results(weights, *batch, clip)
+            jax.tree.map(assert_close, found, expected)
+
+
+Results = tuple[Any, Any, Any]
+"""Predictions, loss and gradients; the gradients as a list of dictionaries, one a layer."""
+
+
+def textbook_results(weights, batch, clip: float | None) -> Results:
+    """Those of the textbook."""
 
     @functools.partial(jax.jit, compiler_options=quickly())
-    def theirs(weights, tokens, targets):
-        predictions = jax.vmap(textbook.prediction, (None, 0))(weights, tokens)
-        return predictions, *jax.value_and_grad(textbook.mean_loss)(weights, tokens, targets)
+    def results(weights, tokens, targets):
+        predictions = jax.vmap(textbook.prediction, (None, 0, None))(weights, tokens, clip)
+        loss = functools.partial(textbook.mean_loss, clip=clip)
+        return predictions, *jax.value_and_grad(loss)(weights, tokens, targets)
+
+    return results(weights, *batch)
+
+
+def mesalens_results(transformer: LinearTransformer, batch) -> Results:
+    """Those of mesalens' batched model and objective."""
 
     @functools.partial(jax.jit, compiler_options=quickly())
-    def ours(transformer, tokens, targets):
-        task = GivenPrompts(tokens, targets)
-        loss_and_gradients = jax.value_and_grad(SquaredError().loss(task, batch_size))
-        prompts, _ = task.sample(key, (batch_size,))
-        return transformer.batch(prompts)[:, 0], *loss_and_gradients(transformer, key)
+    def results(transformer, tokens, targets):
+        task, key = GivenPrompts(tokens, targets), jax.random.key(0)
+        loss = SquaredError().loss(task, len(targets))
+        prompts, _ = task.sample(key, targets.shape)
+        predictions = transformer.batch(prompts)[:, 0]
+        return predictions, *jax.value_and_grad(loss)(transformer, key)
 
-    predictions, loss, gradients = theirs(weights, *batch)
-    expected = predictions, loss, as_transformer(gradients)
-    jax.tree.map(assert_close, ours(transformer or as_transformer(weights), *batch), expected)
+    predictions, loss, gradient = results(transformer, *batch)
+    matrices = {name: getattr(gradient.weights, field)[:, 0] for name, field in FACTORS.items()}
+    layers = range(transformer.layers)
+    return predictions, loss, [{name: matrices[name][n] for name in matrices} for n in layers]
+
+
+def torch_textbook() -> Any:
+    """The module `textbook_torch`; None if PyTorch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    return importlib.import_module("textbook_torch")
 
 
 def assert_close(ours, theirs) -> None:

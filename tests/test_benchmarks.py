@@ -1,7 +1,7 @@
-"""The benchmarks compare what is the same, count what they say, and print what they found."""
+"""The benchmarks compare what is the same, count what they say, and write what they found."""
 
 import importlib
-import io
+import json
 import sys
 from pathlib import Path
 
@@ -10,54 +10,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-clusters, limits, tables, training, ways = map(
-    importlib.import_module, ("clusters", "limits", "tables", "training", "ways")
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+clusters, commands, limits, page, results, targets, training, transformers, ways = map(
+    importlib.import_module,
+    [
+        "clusters",
+        "commands",
+        "limits",
+        "page",
+        "results",
+        "targets",
+        "training",
+        "transformers",
+        "ways",
+    ],
 )
 sys.path.pop(0)
 
 TINY = ways.Cell(layers=2, context_length=3, dim=2, batch_size=4)
 
 
-def printed(table):
-    stream = io.StringIO()
-    Console(file=stream, width=200).print(table)
-    return stream.getvalue()
+@pytest.fixture(autouse=True)
+def benchmarks_can_be_imported(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")  # PyTorch is imported when it is needed
 
 
-def result(cell, seconds, textbook_seconds=None, **more):
-    """A result of `measure` with these seconds a step in each round."""
-
-    def way(values):
-        return {
-            "ms_per_step": limits.spread(1e3 * np.array(values)),
-            "prompts_per_second": 1000.0,
-            "compile_seconds": 2.0,
-            "memory_bytes": 3_000_000,
-            "seconds": values,
-        }
-
-    ran = textbook_seconds is not None
-    return (
-        cell._asdict()
-        | {
-            "mesalens": way(seconds),
-            "textbook": way(textbook_seconds) if ran else {"not_run": "not run: would need 6.0 GB"},
-            "ratio": limits.spread(np.divide(textbook_seconds, seconds)) if ran else None,
-            "over_first": limits.spread(np.divide(seconds, 0.001)),
-            "cost": {"flops": 1e6, "bytes_accessed": 2e6, "bytes_needed": 3e6},
-            "shares": {"flops": 0.1, "bytes_accessed": 0.2, "bytes_needed": 0.6},
-            "limits": {"flops": 1e11, "bytes": 3e10},
-        }
-        | more
-    )
+def way(seconds, **more):
+    numbers = {"seconds": list(seconds), "steps": 5, "compile_seconds": 2.0, "memory": 3_000_000}
+    return numbers | more
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_both_ways_compute_the_same(layers):
-    ways.check_same_work(TINY._replace(layers=layers))
+def row(cell, **ways_of_row):
+    cost = {"flops": 1e6, "bytes_accessed": 2e6, "bytes_needed": 3e6}
+    return {"name": str(cell), **cell._asdict(), "ways": ways_of_row, "cost": cost}
+
+
+def part(*rows):
+    conditions = {"date": "2026-01-02", "seconds": 3.0, "machine": "a computer"}
+    return {"rows": rows, "limits": {"flops": 1e11, "bytes": 3e10}, "conditions": conditions}
+
+
+def found(**parts):
+    return results.Results({name.replace("_", " "): rows for name, rows in parts.items()})
+
+
+@pytest.mark.parametrize("changed", [{"layers": 1}, {"clip": 10.0}], ids=str)
+def test_all_ways_compute_the_same(changed):
+    ways.check_same_work(TINY._replace(**changed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", transformers.CASES)
+def test_all_transformers_compute_the_same(name):
+    transformers.Case(name, batch_size=2).check()
 
 
 def test_a_changed_weight_is_noticed():
@@ -72,7 +79,7 @@ def test_a_changed_weight_is_noticed():
 def test_exponents_of_a_power_law():
     sizes = np.array([10, 50, 200, 1000])
     seconds = np.array([[2.0], [3.0]]) * sizes ** np.array([[1.5], [0.25]])
-    np.testing.assert_allclose(limits.exponents(sizes, seconds), [1.5, 0.25])
+    np.testing.assert_allclose(results.exponents(sizes, seconds), [1.5, 0.25])
 
 
 def test_operations_and_bytes_of_a_product():
@@ -119,7 +126,7 @@ def test_an_error_of_a_training_is_raised():
 
 def test_the_textbook_says_why_it_is_not_run(monkeypatch):
     monkeypatch.setattr(ways, "MOST_BYTES", 0)
-    with pytest.raises(ways.TooDearError, match=r"would need 0.0 GB"):
+    with pytest.raises(ways.NotRunError, match=r"would need 0.0 GB"):
         ways.Textbook(TINY)
 
 
@@ -142,44 +149,101 @@ def test_ways_take_turns():
     ]  # the first round does not count
 
 
-def test_rows_of_cells():
+SPEED = {target.case: target for target in targets.TARGETS}
+CELL = ways.Cell(layers=5)
+
+
+def test_a_target_is_a_ratio_of_rounds():
+    cell = row(CELL, mesalens=way([0.001, 0.002, 0.004]), textbook=way([0.01, 0.014, 0.02]))
+    cut = row(CELL._replace(clip=10.0), mesalens=way([0.0011, 0.0024, 0.004]))
+    measured = found(depth=part(cell, cut))
+    target = SPEED["L = 5, n = 10, batch 2,048"]
+    np.testing.assert_allclose(target.values(measured), [10, 7, 5])
+    assert target.met(measured) is True
+    target = SPEED["L = 5, n = 10, batch 2,048, cut at ±10"]
+    np.testing.assert_allclose(target.values(measured), [1.1, 1.2, 1.0])
+    assert target.met(measured) is True
+
+
+def test_the_table_of_targets():
+    slow = row(CELL, mesalens=way([0.001]), textbook=way([0.0069]))
+    lines = page.Page(found(depth=part(slow))).targets().splitlines()
+    (missed,) = (line for line in lines if line.startswith("| L = 5, n = 10, batch 2,048 |"))
+    assert "| 6.90 |" in missed and "≥ 7 | **MISSED** |" in missed
+    assert sum("| not measured |" in line for line in lines) == len(targets.TARGETS) - 1
+
+
+def test_every_target_reads_rows_that_the_benchmark_has():
+    measured = {name: [str(cell) for cell in cells] for name, cells in training.GROUPS.items()}
+    measured["seeds"] = [str(cell) for cell in training.SEEDS]
+    measured["contexts"] = [str(cell) for cell in training.CONTEXTS]
+    measured["transformers"] = list(transformers.CASES)
+    cells = {
+        str(c): c for g in (*training.GROUPS.values(), training.SEEDS, training.CONTEXTS) for c in g
+    }
+    names = {"cold start": ["L = 1", "L = 5"], "optimum": ["optimum --dim 20"]}
+    names |= {"nonlinear parts": ["sine and teachers"]} | measured
+    every = {n: way([1.0]) for n in ("mesalens", "textbook", "empty", "filled")}
+    results_of_all = results.Results(
+        {
+            name: part(*(row(cells.get(r, CELL), **every) | {"name": r} for r in rows))
+            for name, rows in names.items()
+        }
+    )
+    assert [t.case for t in targets.TARGETS if t.values(results_of_all) is None] == []
+
+
+def test_a_page_without_measurements():
+    text = page.Page(found()).text()
+    assert text.count("not measured") >= len(targets.TARGETS)
+    assert text.count("Not measured.") >= 5 and "{{" not in text
+
+
+def test_a_page_of_some_measurements():
+    reason = {"not_run": "not available: no compiler"}
+    ours = {"mesalens": way([0.001, 0.002]), "textbook": way([0.01, 0.02])}
+    more = {"PyTorch": way([0.03, 0.04]), "PyTorch compiled": reason, "drawing": way([5e-4] * 2)}
+    rows = row(CELL, **ours, **more), row(ways.Cell(layers=1), **ours)
+    output = {"studies": [{"parts": [{"claims": [{"claim": "a", "outcome": "PASS"}]}]}]}
+    outcomes = commands.outcomes(json.dumps(output))
+    command = {"name": "training", "ways": {"empty": way([2.0]), "filled": reason}}
+    command |= {"outcomes": outcomes}
+    text = page.Page(found(depth=part(*rows), verdict=part(command))).text()
+    assert "| 1.50 [1.00..2.00] | 15.0 [10.0..20.0] | 35.0 [30.0..40.0] | not available" in text
+    assert "| 10.0 [10.0..10.0] | 25.0 [20.0..30.0] | – | 1,365,333 |" in text
+    assert "| 1.00 | 0.0067 | 2.00 | 0.044 | 3.00 | 0.067 | 0.38 |" in text
+    assert "100 to 100 GFLOP/s" in text and "a computer" in text
+    assert "| training | filled | not available: no compiler | – | 1 PASS |" in text
+
+
+def test_the_page_is_that_of_the_numbers():
+    numbers = ROOT / "docs" / "data" / "benchmarks.json"
+    if not numbers.is_file():
+        pytest.skip("nothing was measured")
+    written = (ROOT / "docs" / "pages" / "benchmarks.md").read_text(encoding="utf-8")
+    assert written == page.Page(results.Results(json.loads(numbers.read_text()))).text()
+
+
+def test_an_exponent_has_an_interval_over_rounds():
     rows = [
-        result(ways.Cell(), [0.001, 0.002], [0.01, 0.02], target=8),
-        result(ways.Cell(layers=5), [0.001, 0.002], [0.004, 0.008], target=5),
-        result(ways.Cell(context_length=1000), [0.001, 0.002]),
+        row(cell, mesalens=way([1e-3 * n, 2e-3 * n**1.1, n**1.2]), textbook=theirs)
+        for cell in training.GROUPS["length, one layer"]
+        for n in [cell.context_length]
+        for theirs in [way([n**2, n**2, n**2]) if n < 1000 else {"not_run": "too dear"}]
     ]
-    first, second, third = printed(tables.speed_table(rows)).splitlines()[2:]
-    assert "1.50 [1.00..2.00]" in first and "10.0 [10.0..10.0]" in first and ">= 8: met" in first
-    assert ">= 5: MISSED" in second
-    assert "not run: would need 6.0 GB" in third and "met" not in third
-    assert "target" not in printed(tables.cost_table(rows, gpu=False))
-    assert printed(tables.cost_table(rows, gpu=True)).count(">= 0.5: met") == 3
+    axis = results.AXES[3]
+    measured = results.Results({"length, one layer": part(*rows)})
+    ours, theirs = (axis.exponent(measured, name) for name in ("mesalens", "textbook"))
+    half = 4.302653 * 0.1 / 3**0.5  # Student's t with two degrees of freedom
+    np.testing.assert_allclose(ours[:3], [1.1, 1.1 - half, 1.1 + half])
+    np.testing.assert_allclose(theirs[:3], [2, 2, 2])
+    assert ours.sizes == [10, 50, 200, 1000] and theirs.sizes == [10, 50, 200]
+    assert "2.00 [2.00, 2.00] up to 200" in page.Page(measured).growth()
 
 
-def test_limits_in_words():
-    assert training.limits_in_words([]) == []
-    (words,) = training.limits_in_words([result(ways.Cell(), [0.1])])
-    assert "100 to 100 GFLOP/s" in words and "30.0 to 30.0 GB/s" in words
-
-
-def test_growth_with_its_target():
-    rows = [result(ways.Cell(seeds=seeds), [0.001 * seeds] * 2) for seeds in (1, 8)]
-    first, second = printed(tables.growth_table(rows, "seeds", {8: 6.0})).splitlines()[1:]
-    assert "<=" not in first and "<= 6: MISSED" in second
-
-
-def test_a_fit_leaves_out_what_was_not_run():
-    axis = training.Axis("n", (10, 50, 200, 1000), ways.Cell(), target=1.1)
-    results = [
-        result(cell, [1e-3 * n, 2e-3 * n], [1e-4 * n**2, 1e-4 * n**2] if n < 1000 else None)
-        for n, cell in zip(axis.values, axis.cells(), strict=True)
-    ]
-    found = training.fit(axis, results)
-    assert found["mesalens"]["median"] == pytest.approx(1) and found["textbook"][
-        "median"
-    ] == pytest.approx(2)
-    assert found["textbook_sizes"] == [10, 50, 200]
-    assert "<= 1.1: met" in printed(tables.exponent_table([found]))
+def test_numbers_have_three_digits():
+    words = [page.number(value) for value in (0, 0.0123456, 1.0, 12.34, 999.9, 1234567.0)]
+    assert words == ["0", "0.0123", "1.00", "12.3", "1,000", "1,234,567"]
 
 
 @pytest.mark.parametrize(("unit", "cost", "latency"), [(1.0, 0.01, 0.1), (2.0, 0.5, 0.0)])
