@@ -80,14 +80,14 @@ def times(F: Stack, G: Stack) -> Stack:
         return jnp.einsum("trkl,tkcl->trcl", F, G)
     if F.shape[1] == 1:
         return transposed_times(_flipped(F), G)  # whose sums may have any number of terms
-    return _total(_column(F, k) * _row(G, k) for k in range(F.shape[2]))
+    return total(_column(F, k) * _row(G, k) for k in range(F.shape[2]))
 
 
 def times_transposed(F: Stack, G: Stack) -> Stack:
     """F G^T."""
     if F.shape[-1] == 1:
         return jnp.einsum("trkl,tckl->trcl", F, G)
-    return _total(_column(F, k) * _flipped(_column(G, k)) for k in range(F.shape[2]))
+    return total(_column(F, k) * _flipped(_column(G, k)) for k in range(F.shape[2]))
 
 
 def transposed_times(F: Stack, G: Stack) -> Stack:
@@ -98,7 +98,7 @@ def transposed_times(F: Stack, G: Stack) -> Stack:
     if rows > MOST_ROWS:
         parts = fenced(transposed_times(_in_parts(F), _in_parts(G)))
         return parts.reshape(tiles, -1, *parts.shape[1:]).sum(1)
-    return _total(_flipped(_row(F, k)) * _row(G, k) for k in range(rows))
+    return total(_flipped(_row(F, k)) * _row(G, k) for k in range(rows))
 
 
 def symmetrised_times(F: Stack, G: Stack) -> Stack:
@@ -106,7 +106,7 @@ def symmetrised_times(F: Stack, G: Stack) -> Stack:
     if F.shape[-1] == 1:
         return times(F + jnp.swapaxes(F, 1, 2), G)
     both = ((_column(F, k) + _flipped(_row(F, k))) * _row(G, k) for k in range(F.shape[2]))
-    return _total(both)
+    return total(both)
 
 
 def times_symmetrised(F: Stack, G: Stack) -> Stack:
@@ -114,7 +114,7 @@ def times_symmetrised(F: Stack, G: Stack) -> Stack:
     if F.shape[-1] == 1:
         return times(F, G + jnp.swapaxes(G, 1, 2))
     both = (_column(F, k) * (_row(G, k) + _flipped(_column(G, k))) for k in range(F.shape[2]))
-    return _total(both)
+    return total(both)
 
 
 def times_weights(F: Stack, W: Matrix) -> Stack:
@@ -128,7 +128,7 @@ def weights_times(W: Matrix, G: Stack) -> Stack:
     """W G, with a W that all matrices share."""
     if G.shape[-1] == 1:
         return jnp.einsum("rk,tkcl->trcl", W, G)
-    return _total(W[:, k, None, None] * _row(G, k) for k in range(W.shape[1]))
+    return total(W[:, k, None, None] * _row(G, k) for k in range(W.shape[1]))
 
 
 def summed_products(F: Stack, G: Stack) -> Matrix:
@@ -151,7 +151,7 @@ def summed(F: Stack) -> Matrix:
     while len(F) > 1:
         group = GROUP if len(F) > MOST_TILES and len(F) % GROUP == 0 else len(F)
         grouped = F.reshape(-1, group, *F.shape[1:])
-        F = fenced(_total(grouped[:, i] for i in range(group)))
+        F = fenced(total(grouped[:, i] for i in range(group)))
     return (F.reshape(-1, lanes) @ jnp.ones(lanes, F.dtype)).reshape(shape)
 
 
@@ -179,6 +179,6 @@ def _flipped(vector: Stack) -> Stack:
     return vector.reshape(tiles, columns, rows, lanes)
 
 
-def _total(terms: Iterable[Stack]) -> Stack:
+def total(terms: Iterable[Stack]) -> Stack:
     """The sum of the terms, without the 0 that `sum` begins with."""
     return functools.reduce(operator.add, terms)
