@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from mesalens.checks import InputError, one_of
 from mesalens.models.positions import Positions
+from mesalens.models.row_products import by_rows
 
 Combination = Literal["add", "concatenate"]
 
@@ -71,12 +72,12 @@ class Embedding(eqx.Module):
         Args:
             rows: The tokens of one prompt, of shape (rows, D).
         """
-        embedded = rows if self.projection is None else jax.vmap(self.projection)(rows)
+        embedded = rows if self.projection is None else jax.vmap(by_rows(self.projection))(rows)
         if self.mlp is not None:
             if self.projection is None or rows.shape[1] >= embedded.shape[1]:
-                embedded = embedded + jax.vmap(self.mlp)(embedded)
+                embedded = embedded + jax.vmap(by_rows(self.mlp))(embedded)
             else:
-                embedded = embedded + jax.vmap(_after(self.projection, self.mlp))(rows)
+                embedded = embedded + jax.vmap(by_rows(_after(self.projection, self.mlp)))(rows)
         if self.positions is None:
             return embedded
         self.width(rows.shape[1])  # raises where encodings cannot be added

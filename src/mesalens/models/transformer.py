@@ -14,6 +14,7 @@ from mesalens.models.embedding import Combination, Embedding
 from mesalens.models.initial_weights import Scale, with_truncated_normals
 from mesalens.models.linear_transformer import MOST_LAYERS, LinearTransformer, require_layers
 from mesalens.models.positions import Positions
+from mesalens.models.row_products import by_rows
 from mesalens.models.tokens import Joint, Tokens, require_sizes
 from mesalens.models.visibility.base import Visibility
 from mesalens.models.visibility.context_only import ContextOnly
@@ -51,7 +52,7 @@ class TransformerLayer(eqx.Module):
         after = rows[asked] + self.attention(*self._reads(rows, visibility, asked))
         if self.mlp is None:
             return after
-        return after + jax.vmap(self.mlp)(_normed(self.mlp_norm, after))
+        return after + jax.vmap(by_rows(self.mlp))(_normed(self.mlp_norm, after))
 
     def attention_weights(
         self, rows: Float[Array, "rows D"], visibility: Visibility

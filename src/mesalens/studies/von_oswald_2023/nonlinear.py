@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from mesalens import analysis, atlas, learners, models, plots, tasks, theory
 from mesalens.atlas import Experiment, above, below, beside, figures, within
 from mesalens.prompt import Prompt
+from mesalens.simulation import expectation
 from mesalens.studies.von_oswald_2023.study import STUDY, training
 
 sine = STUDY.part("sine", "Sine waves", looks="sine_seeds")
@@ -100,9 +101,12 @@ def steps_beside(model, descent, task, key, prompts):
     def step(learner):
         return lambda prompt: learner(prompt) - learner.iterates(prompt)[0]
 
+    def errors(prompt, target):
+        return [jnp.sum((learner(prompt) - target) ** 2) for learner in (model, descent)]
+
     alike = beside(step(model), step(descent), task, key, prompts=prompts)
-    risks = beside(model, descent, task, key, prompts=prompts)
-    return alike | {"relative_risk_difference": risks["relative_risk_difference"]}
+    risk, reference = (mean.value for mean in expectation(errors, task, key, prompts=prompts))
+    return alike | {"relative_risk_difference": risk / reference - 1}
 
 
 def declare(part, place, experiment, functions, headline):
