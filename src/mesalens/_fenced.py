@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+@jax.custom_jvp
 def fenced(value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The value itself, computed once, however many other computations use it.
 
@@ -18,3 +19,8 @@ def fenced(value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return value
     is_number = value == value
     return value / jnp.where(is_number, jnp.ones((), value.dtype), value)
+
+
+@fenced.defjvp
+def _derivative(values, tangents):
+    return fenced(*values), tangents[0]

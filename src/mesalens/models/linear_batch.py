@@ -1,6 +1,6 @@
 """The query's token after all layers of linear self-attention, for a batch of prompts.
 
-Of the forms of a layer in `linear_layers` the one with the fewest products is taken. With
+Of the forms of a layer in `layer_forms` the one with the fewest products is taken. With
 activations clipped to ± c after each layer, tokens are needed only if an entry can reach c. If n ≥
 D, S is carried, with `M_l = T_l … T_1`, which gives the tokens `M_l e_i` after layer l. Their
 entries are below c if
@@ -20,13 +20,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mesalens._fenced import fenced
-from mesalens.models.linear_layers import Heads, label_after, rows_after, sum_after
+from mesalens.models.layer_forms import Form, Heads, query_after, rows_after, sum_after
 from mesalens.models.small_matrices import lanes_for, tiled, times, untiled
 
 FEW_LAYERS = 13
 """Up to this many layers are written out, which runs faster (twelve on a CPU: 1.6 times). More
 layers are a loop, which compiles faster.
 """
+
+BY_SUM = Form(0, by_sum=True)
 
 Layers = Sequence[tuple[Heads, Heads]]
 Contexts = Float[Array, "batch n D"]
@@ -62,11 +64,12 @@ def _by_tokens(layers, contexts, queries, dim, limit) -> Labels:
     F = tiled(rows, lanes_for(size, width if by_sum else max(examples + 1, width)))
 
     def layer(F, matrices):
-        return rows_after(F, *matrices, examples, by_sum, limit), None
+        return rows_after(F, *matrices, Form(examples, by_sum, limit=limit)), None
 
     *before, last = layers
     F, _ = through(layer, F, before)
-    return _last(F[:, :examples], F[:, examples:], last, size, dim, limit, by_sum=False)
+    F, query = F[:, :examples], F[:, examples:]
+    return _last(F, query, last, size, dim, limit, Form(examples))
 
 
 def _by_sum(layers, contexts, queries, dim) -> Labels:
@@ -77,12 +80,12 @@ def _by_sum(layers, contexts, queries, dim) -> Labels:
         return sum_after(*carry, *matrices)[:2], None
 
     (S, query), _ = through(layer, _sums(contexts, queries), before)
-    return _last(S, query, last, len(contexts), dim, None, by_sum=True)
+    return _last(S, query, last, len(contexts), dim, None, BY_SUM)
 
 
-def _last(seen, query, matrices, size, dim, limit, *, by_sum) -> Labels:
+def _last(seen, query, matrices, size, dim, limit, form) -> Labels:
     A, B = matrices
-    labels = query[:, :, dim:] + label_after(seen, query, A, B[:, dim:], by_sum)
+    labels = query[:, :, dim:] + query_after(seen, query, A, B[:, dim:], form)
     return clipped(untiled(labels, size)[:, 0], limit)
 
 
@@ -110,7 +113,7 @@ def _clipped(layers, contexts, queries, dim, limit) -> Labels:
         every = jnp.concatenate([untiled(rows, size) for rows in maps], axis=1)
         labels = jnp.einsum("brk,bnk->brn", jax.lax.stop_gradient(every), contexts)
         safe = jnp.all(small) & (jnp.abs(labels) < limit).all()
-        return _last(S, query, last, size, dim, limit, by_sum=True), safe
+        return _last(S, query, last, size, dim, limit, BY_SUM), safe
 
     def by_tokens(layers, contexts, queries):
         return _by_tokens(layers, contexts, queries, dim, limit)
