@@ -455,6 +455,7 @@ def test_reproduce_leaves_a_self_contained_page(kept, tmp_path, capsys):
     assert code == int("FAIL" in {claim["outcome"] for claim in claims.values()})
     assert set(claims) == {"risk", "exact", "noisy", "tasks-differ"}
     assert result["environment"]["JAX"] == jax.__version__
+    assert result["programs"]["compiled"] >= 2 and result["programs"]["seconds"] > 0
     assert json.loads((out / "verdicts.json").read_text()) | {"out": str(out)} == result
     page = (out / "index.html").read_text()
     links = Links()

@@ -42,6 +42,7 @@ from mesalens.execution.jobs import (
     State,
     Unit,
 )
+from mesalens.program_cache import Programs, count_elsewhere
 
 SILENT_FOR = 60.0
 """Seconds without an answer after which a connected scheduler counts as gone."""
@@ -615,6 +616,7 @@ class _Run:
         if done.bytes:
             self.cluster._bytes[unit.programs] = done.bytes
         self.cluster.compiled += done.compiled
+        count_elsewhere(Programs(*done.programs))
         self.seconds = done.seconds
         if done.stopped:
             self.queue.later(job)
