@@ -1,4 +1,4 @@
-"""Compiled programs: stored on disk for later processes, compiled quickly for a few calls, counted."""
+"""Compiled programs: stored on disk for later processes, compiled fast for a few calls, counted."""
 
 import contextlib
 import functools
