@@ -1,5 +1,7 @@
 """How many programs are compiled, from cold, by what users wait for: bounds that no clock blurs."""
 
+import gc
+
 import jax
 import numpy as np
 import pytest
@@ -40,6 +42,7 @@ def test_an_optimum_in_closed_form_compiles_nothing(cold, capsys):
     assert main(["optimum", "--dim", "4", "--context-length", "3"]) == 0
     assert "one step of gradient descent" in capsys.readouterr().out
     assert cold.compiled == cold.loaded == 0
+    assert gc.isenabled()  # it is off while a command imports
 
 
 @pytest.mark.usefixtures("brief")

@@ -90,30 +90,30 @@ def counted(*, thread: bool = False) -> Iterator[Programs]:
     counts, this = Programs(), threading.get_ident()
     found = threading.local()  # a program that is being compiled in a thread was found in the cache
 
-    def event(name: str, **_: Any) -> None:
-        if name == "/jax/compilation_cache/cache_hits":
+    def found_in_cache(event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
             found.hit = True
 
-    def duration(name: str, seconds: float, **_: Any) -> None:
+    def compiled(event: str, duration_secs: float, **_: Any) -> None:
         # JAX reports it after each program, also after one that it found in the cache
-        if name != "/jax/core/compile/backend_compile_duration":
+        if event != "/jax/core/compile/backend_compile_duration":
             return
         hit, found.hit = getattr(found, "hit", False), False
         if thread and threading.get_ident() != this:
             return
         with _adding:
-            counts.add(Programs(loaded=1) if hit else Programs(1, seconds))
+            counts.add(Programs(loaded=1) if hit else Programs(1, duration_secs))
 
-    jax.monitoring.register_event_listener(event)
-    jax.monitoring.register_event_duration_secs_listener(duration)
+    jax.monitoring.register_event_listener(found_in_cache)
+    jax.monitoring.register_event_duration_secs_listener(compiled)
     if not thread:
         _counts.append(counts)
     try:
         yield counts
     finally:
         _counts[:] = [other for other in _counts if other is not counts]
-        jax.monitoring.unregister_event_listener(event)
-        jax.monitoring.unregister_event_duration_listener(duration)
+        jax.monitoring.unregister_event_listener(found_in_cache)
+        jax.monitoring.unregister_event_duration_listener(compiled)
 
 
 def count_elsewhere(programs: Programs) -> None:

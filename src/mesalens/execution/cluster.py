@@ -8,6 +8,7 @@ are already compiled, and must be distinguished from units that are lost with th
 import contextlib
 import itertools
 import math
+import os
 import queue as queues
 import secrets
 import threading
@@ -616,7 +617,8 @@ class _Run:
         if done.bytes:
             self.cluster._bytes[unit.programs] = done.bytes
         self.cluster.compiled += done.compiled
-        count_elsewhere(Programs(*done.programs))
+        if done.process != os.getpid():  # in this one they are counted already
+            count_elsewhere(Programs(*done.programs))
         self.seconds = done.seconds
         if done.stopped:
             self.queue.later(job)

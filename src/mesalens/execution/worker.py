@@ -80,6 +80,7 @@ class Done:
         bytes: The memory that its programs need.
         compiled: The number of programs compiled for it, and stored on the disk of its machine.
         programs: The numbers of `mesalens.program_cache.Programs` for it.
+        process: The process of the worker.
         seconds: How long it took.
     """
 
@@ -89,6 +90,7 @@ class Done:
     bytes: float = 0.0
     compiled: int = 0
     programs: tuple[int, float, int] = (0, 0.0, 0)
+    process: int = field(default_factory=os.getpid)
     seconds: float = 0.0
 
 
