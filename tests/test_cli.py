@@ -470,6 +470,8 @@ def test_reproduce_leaves_a_self_contained_page(kept, tmp_path, capsys):
     code, printed, _ = reproduce(capsys, kept, tmp_path / "again")
     assert "4 of 4 verdicts are from stored results" in printed
     assert printed.count("4 claims: ") == 1
+    programs = json.loads((tmp_path / "again" / "verdicts.json").read_text())["programs"]
+    assert ("Compiled" in printed) == (programs["compiled"] > 0)
     assert "in which it fails: risk, noisy, tasks-differ. Give" in printed
     code, printed, _ = run(capsys, "store", "--store", kept)
     assert code == 0 and "small-2026/one-layer, seed 0" in printed
