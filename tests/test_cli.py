@@ -455,6 +455,7 @@ def test_reproduce_leaves_a_self_contained_page(kept, tmp_path, capsys):
     assert code == int("FAIL" in {claim["outcome"] for claim in claims.values()})
     assert set(claims) == {"risk", "exact", "noisy", "tasks-differ"}
     assert result["environment"]["JAX"] == jax.__version__
+    assert result["programs"]["compiled"] >= 2 and result["programs"]["seconds"] > 0
     assert json.loads((out / "verdicts.json").read_text()) | {"out": str(out)} == result
     page = (out / "index.html").read_text()
     links = Links()
@@ -469,6 +470,8 @@ def test_reproduce_leaves_a_self_contained_page(kept, tmp_path, capsys):
     code, printed, _ = reproduce(capsys, kept, tmp_path / "again")
     assert "4 of 4 verdicts are from stored results" in printed
     assert printed.count("4 claims: ") == 1
+    programs = json.loads((tmp_path / "again" / "verdicts.json").read_text())["programs"]
+    assert ("Compiled" in printed) == (programs["compiled"] > 0)
     assert "in which it fails: risk, noisy, tasks-differ. Give" in printed
     code, printed, _ = run(capsys, "store", "--store", kept)
     assert code == 0 and "small-2026/one-layer, seed 0" in printed

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,13 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from mesalens import InputError, program_cache
-from mesalens.program_cache import keep_programs, keep_programs_if_possible
+from mesalens.program_cache import (
+    Programs,
+    count_elsewhere,
+    counted,
+    keep_programs,
+    keep_programs_if_possible,
+)
 
 OPTIONS = (
     "jax_compilation_cache_dir",
@@ -96,6 +103,43 @@ def test_a_damaged_program_is_compiled_anew_with_a_warning_of_jax(nowhere):
         os.truncate(nowhere / name, 50)
     with pytest.warns(UserWarning, match="Error reading persistent compilation cache entry"):
         assert compiled(7.5) == first
+
+
+def numbers(programs):
+    return programs.compiled, programs.loaded
+
+
+def test_compiled_and_loaded_programs_are_counted(nowhere):
+    keep_programs_if_possible()
+    with counted() as first:
+        compiled(8.5)
+        compiled(9.5)
+    with counted() as again:
+        compiled(8.5)
+        assert numbers(again) == (0, 1)
+        compiled(10.5)
+    compiled(11.5)  # after the contexts
+    assert numbers(first) == (2, 0) and first.seconds > 0
+    assert numbers(again) == (1, 1) and 0 < again.seconds < first.seconds + again.seconds
+
+
+def test_programs_of_other_threads_and_processes_are_counted_unless_one_thread_is_asked_for():
+    with ThreadPoolExecutor(1) as pool, counted() as everywhere, counted(thread=True) as here:
+        pool.submit(compiled, 12.5).result()
+        compiled(13.5)
+        count_elsewhere(Programs(5, 2.0, 3))
+    count_elsewhere(Programs(1, 1.0, 1))
+    assert numbers(everywhere) == (7, 3) and everywhere.seconds > here.seconds + 2
+    assert numbers(here) == (1, 0)
+
+
+def test_the_words_of_programs_leave_out_what_is_not_there():
+    assert Programs(143, 74.4, 12).words() == (
+        "compiled 143 programs in 74 s, loaded 12 programs from the cache"
+    )
+    assert Programs(1, 0.523).words() == "compiled 1 program in 0.52 s"
+    assert Programs(loaded=1).words() == "loaded 1 program from the cache"
+    assert Programs().words() == ""
 
 
 OF_ONE_PROCESS = """

@@ -1,9 +1,11 @@
-"""Compiled programs: stored on disk for later processes, or compiled quickly for a few calls."""
+"""Compiled programs: stored on disk for later processes, compiled fast for a few calls, counted."""
 
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,6 +27,100 @@ P = ParamSpec("P")
 """The parameters of a function."""
 R = TypeVar("R")
 """The result of a function."""
+
+
+@dataclass
+class Programs:
+    """How many programs XLA compiled, and how many were loaded from a folder instead.
+
+    Attributes:
+        compiled: The number of compiled programs.
+        seconds: How long XLA compiled them, summed over threads. Tracing them is not in it.
+        loaded: The number of loaded programs.
+    """
+
+    compiled: int = 0
+    seconds: float = 0.0
+    loaded: int = 0
+
+    def add(self, other: "Programs") -> None:
+        """Adds the programs of another thread or process."""
+        self.compiled += other.compiled
+        self.seconds += other.seconds
+        self.loaded += other.loaded
+
+    def words(self) -> str:
+        """The numbers in words, such as "compiled 143 programs in 74 s"; "" if there are none."""
+        parts: list[str] = []
+        if self.compiled:
+            seconds = f"{self.seconds:.0f}" if self.seconds >= 10 else f"{self.seconds:.2g}"
+            parts.append(f"compiled {_programs(self.compiled)} in {seconds} s")
+        if self.loaded:
+            parts.append(f"loaded {_programs(self.loaded)} from the cache")
+        return ", ".join(parts)
+
+
+_counts: list[Programs] = []
+_adding = threading.Lock()
+
+
+def _programs(number: int) -> str:
+    return f"{number} program{'s' * (number != 1)}"
+
+
+@contextlib.contextmanager
+def counted(*, thread: bool = False) -> Iterator[Programs]:
+    """A context that counts the programs compiled in it.
+
+    Args:
+        thread: Whether to count those of this thread only; by default those of all threads, and of
+            the workers of a cluster that compute for them.
+
+    Yields:
+        The numbers, which grow.
+
+    Examples:
+        >>> import jax
+        >>> from mesalens.program_cache import counted
+        >>> with counted() as programs:
+        ...     _ = jax.jit(lambda x: 2 * x + 1)(3.0)
+        >>> programs.compiled + programs.loaded
+        1
+    """
+    counts, this = Programs(), threading.get_ident()
+    found = threading.local()  # a program that is being compiled in a thread was found in the cache
+
+    def found_in_cache(event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            found.hit = True
+
+    def compiled(event: str, duration_secs: float, **_: Any) -> None:
+        # JAX reports it after each program, also after one that it found in the cache
+        if event != "/jax/core/compile/backend_compile_duration":
+            return
+        hit, found.hit = getattr(found, "hit", False), False
+        if thread and threading.get_ident() != this:
+            return
+        with _adding:
+            counts.add(Programs(loaded=1) if hit else Programs(1, duration_secs))
+
+    jax.monitoring.register_event_listener(found_in_cache)
+    jax.monitoring.register_event_duration_secs_listener(compiled)
+    if not thread:
+        _counts.append(counts)
+    try:
+        yield counts
+    finally:
+        _counts[:] = [other for other in _counts if other is not counts]
+        jax.monitoring.unregister_event_listener(found_in_cache)
+        jax.monitoring.unregister_event_duration_listener(compiled)
+
+
+def count_elsewhere(programs: Programs) -> None:
+    """Counts programs of another process in all contexts of `counted`."""
+    with _adding:
+        for counts in _counts:
+            counts.add(programs)
 
 
 def seldom() -> dict[str, Any]:

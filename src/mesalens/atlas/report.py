@@ -4,7 +4,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mesalens.display import Described, Summary
 from mesalens.environment import commit, environment
 from mesalens.files import new_folder
 from mesalens.manifest import read_manifest, verify, write_manifest
+from mesalens.program_cache import Programs
 from mesalens.storage import load_dataset, save_dataset
 from mesalens.store import Entry
 
@@ -112,6 +113,7 @@ class Report(Described):
         started: When the work began.
         seconds: How long it took.
         falsified: Whether claims were checked where they are false.
+        programs: How many programs were compiled for it, and how long that took.
     """
 
     studies: list[StudyReport]
@@ -123,6 +125,7 @@ class Report(Described):
     started: datetime
     seconds: float
     falsified: bool = False
+    programs: Programs = field(default_factory=Programs)
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -202,6 +205,7 @@ class Report(Described):
             "commit": commit(),
             "made": self.started.isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 1),
+            "programs": asdict(self.programs) | {"seconds": round(self.programs.seconds, 1)},
             "command": self._command(map(self._in_folder, self.names)),
             "names": self.names,
             "budget": self.budget,

@@ -15,6 +15,7 @@ from mesalens.atlas.report import Report
 from mesalens.atlas.study import Study
 from mesalens.checks import InputError, count
 from mesalens.execution import Cores, Execution, Job, State, connected
+from mesalens.program_cache import counted
 from mesalens.store import Store
 
 
@@ -123,19 +124,21 @@ class Session:
             if not study.select([part], budget):
                 raise InputError(_nothing_to_check(study, part))
             asked.setdefault(study, []).append(part)
-        carried = [
-            Examination(self, study, parts, budget, seeds, settings or {}, falsify)
-            for study, parts in asked.items()
-        ]
-        first = [job for each in carried for job in each.first()]
+        with counted() as programs:
+            carried = [
+                Examination(self, study, parts, budget, seeds, settings or {}, falsify)
+                for study, parts in asked.items()
+            ]
+            first = [job for each in carried for job in each.first()]
 
-        def then(job: Job) -> Iterable[Job]:
-            return [new for each in carried for new in each.then(job)]
+            def then(job: Job) -> Iterable[Job]:
+                return [new for each in carried for new in each.then(job)]
 
-        self.execution.run(first, then=then, check=self.check, report=self.report)
+            self.execution.run(first, then=then, check=self.check, report=self.report)
+            reports = [each.report() for each in carried]
         words = [name.name if isinstance(name, Study) else str(name) for name in names]
         return Report(
-            [each.report() for each in carried],
+            reports,
             words,
             budget,
             self.seed,
@@ -144,6 +147,7 @@ class Session:
             started,
             time.monotonic() - clock,
             falsify,
+            programs,
         )
 
     def kept_verdicts(self, study: Study) -> dict[str, tuple[str, Judgement]]:

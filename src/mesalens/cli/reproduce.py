@@ -112,6 +112,8 @@ class Reproduce(Command):
             print_json(content | {"out": str(out)})
             return
         print("\n".join(lines(content, console().width)))
+        if words := report.programs.words():
+            print(f"{words[0].upper()}{words[1:]}.")
         taken = sum(verdict.taken for verdict in report.verdicts)
         if taken:
             count = f"{taken} of {len(report.verdicts)}"

@@ -8,6 +8,7 @@ are already compiled, and must be distinguished from units that are lost with th
 import contextlib
 import itertools
 import math
+import os
 import queue as queues
 import secrets
 import threading
@@ -42,6 +43,7 @@ from mesalens.execution.jobs import (
     State,
     Unit,
 )
+from mesalens.program_cache import Programs, count_elsewhere
 
 SILENT_FOR = 60.0
 """Seconds without an answer after which a connected scheduler counts as gone."""
@@ -615,6 +617,8 @@ class _Run:
         if done.bytes:
             self.cluster._bytes[unit.programs] = done.bytes
         self.cluster.compiled += done.compiled
+        if done.process != os.getpid():  # in this one they are counted already
+            count_elsewhere(Programs(*done.programs))
         self.seconds = done.seconds
         if done.stopped:
             self.queue.later(job)

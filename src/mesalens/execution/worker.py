@@ -79,6 +79,8 @@ class Done:
         files: The files that it wrote, if the worker has no access to the folder.
         bytes: The memory that its programs need.
         compiled: The number of programs compiled for it, and stored on the disk of its machine.
+        programs: The numbers of `mesalens.program_cache.Programs` for it.
+        process: The process of the worker.
         seconds: How long it took.
     """
 
@@ -87,6 +89,8 @@ class Done:
     files: dict[str, bytes] = field(default_factory=dict)
     bytes: float = 0.0
     compiled: int = 0
+    programs: tuple[int, float, int] = (0, 0.0, 0)
+    process: int = field(default_factory=os.getpid)
     seconds: float = 0.0
 
 
@@ -124,6 +128,8 @@ def perform(order: Order) -> Done:
     """Runs a unit, in its folder if this machine has access to it, else in a temporary one."""
     import jax
 
+    from mesalens.program_cache import counted
+
     own = Path(sys.modules["distributed"].get_worker().local_directory)  # Dask removes it
     try:
         user_files.receive(order.sources, own)
@@ -137,6 +143,7 @@ def perform(order: Order) -> Done:
     began, before = time.monotonic(), _compiled[0]
     done = Done()
     with contextlib.ExitStack() as stack:
+        programs = stack.enter_context(counted(thread=True))  # other threads run other units
         stack.enter_context(jax.enable_x64(order.double))
         if order.platform is not None:
             device = jax.local_devices(backend=order.platform)[0]
@@ -164,6 +171,7 @@ def perform(order: Order) -> Done:
                 if order.files.get(name) != content
             }
     done.seconds, done.compiled = time.monotonic() - began, _compiled[0] - before
+    done.programs = programs.compiled, programs.seconds, programs.loaded
     return done
 
 

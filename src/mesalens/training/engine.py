@@ -139,10 +139,10 @@ class Engine:
         with self._precision():
             state, _ = self._first(run, learners)
             advance, measure = self._compiled(len(runs), {}, say)
-            measure.compile(run, state, jnp.array(0))
+            measure.compile(run, state, np.array(0))
             steps, every = self.plan.steps, self.plan.every
             for first in {0, steps - steps % every} - {steps}:
-                advance.compile(run, state, jnp.arange(first, min(first + every, steps)))
+                advance.compile(run, state, np.arange(first, min(first + every, steps)))
 
     @property
     def bytes(self) -> float:
@@ -166,10 +166,23 @@ class Engine:
         # Functions and the like cannot be carried through a compiled loop
         frozen, static = eqx.partition(rest, eqx.is_array)
         self._parts = self._parts or _compiled_parts(self.plan, static)
-        zeros = jnp.zeros(len(run.data_key), jnp.int32)
-        # Each leaf needs its own memory, because steps donate it
+        zeros = np.zeros(len(run.data_key), np.int32)
         state = State(parameters, frozen, self._optimiser_state(run, parameters), zeros, zeros)
-        return jax.tree.map(jnp.copy, state), static
+        return jax.tree.map(self._held, state), static
+
+    def _held(self, leaf: Any) -> Any:
+        """A leaf of the first state, where the programs take it from; no copy is compiled."""
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.copy(leaf)
+        values = np.asarray(leaf)
+        # Each leaf needs its own memory, because the steps of a `vmap` donate it
+        return values if self._batching == "cores" else jax.device_put(values, may_alias=False)
+
+    @property
+    def _batching(self) -> Batching:
+        if self.plan.batching is not None:
+            return self.plan.batching
+        return "cores" if is_one_cpu() and not self.plan.objective.exact else "vmap"
 
     def _compiled(
         self, runs: int, at_once: Mapping[str, int | None], say: Callable[[str], object]
@@ -177,9 +190,7 @@ class Engine:
         """The programs for the steps and the measurements of this many runs."""
         if runs not in self._programs:
             assert self._parts is not None
-            exact = self.plan.objective.exact
-            batching = self.plan.batching or ("cores" if is_one_cpu() and not exact else "vmap")
-            options: Any = {"batching": batching, "memory": self.plan.memory, "say": say}
+            options: Any = {"batching": self._batching, "memory": self.plan.memory, "say": say}
             options["divided"] = self.divided
             steps, measure = self._parts
             at_once = {name: at_once.get(name) for name in ("advance", "measure")}
@@ -217,13 +228,13 @@ class Engine:
         assert self._parts is not None
         first = jax.tree.map(lambda leaf: leaf[0], (run, state))
         advance, measure = map(jax.jit, self._parts)
-        chunk = jnp.arange(self.plan.every)  # as in `compile`, which then need not trace again
+        chunk = np.arange(self.plan.every)  # as in `compile`, which then need not trace again
         return {
-            "metrics": sorted({"loss", *measure.eval_shape(*first, jnp.array(0))}),
+            "metrics": sorted({"loss", *measure.eval_shape(*first, np.array(0))}),
             "programs": {
                 "initial weights or learners": fingerprint(begin()),
                 "task, learner or optimiser": fingerprint(advance.lower(*first, chunk)),
-                "measure": fingerprint(measure.lower(*first, jnp.array(0))),
+                "measure": fingerprint(measure.lower(*first, np.array(0))),
             },
         }
 
@@ -245,7 +256,7 @@ class Loop:
 
     def first(self, state: State) -> Snapshot:
         """The snapshot before the first step, with all measurements."""
-        measured = self.measure(self.run, state, jnp.array(0))
+        measured = self.measure(self.run, state, np.array(0))
         metrics = {"loss": np.full(len(self.runs), np.nan)} | measured
         columns = {name: np.asarray(values)[:, None] for name, values in metrics.items()}
         return self._snapshot([0], state, columns)
@@ -255,7 +266,7 @@ class Loop:
         every, runs = self.plan.every, self.runs
         first, places = snapshot.points[-1], _running(snapshot.state)
         last = min((first // every + 1) * every, self.plan.steps)
-        numbers = jnp.arange(first, last)
+        numbers = np.arange(first, last)
         advanced, (losses, norms) = self.advance(self.run, snapshot.state, numbers, places)
         everywhere = len(places) == len(runs)
         state = advanced if everywhere else _put(snapshot.state, places, advanced)
@@ -277,14 +288,15 @@ class Loop:
         for values in metrics.values():
             values[diverged_at > 0, -1] = np.nan
         if finite := _running(state):
-            measured = self.measure(self.run, state, jnp.array(last), finite)
+            measured = self.measure(self.run, state, np.array(last), finite)
             means = np.asarray(losses, np.float64).mean(axis=1)
             measured["loss"] = means[np.isin(places, finite)]
             for name, values in measured.items():
                 metrics[name][finite, -1] = values
-        reached = self.plan.stop.reached(metrics) & np.asarray(state.running())
-        converged_at = jnp.where(reached, jnp.int32(last), state.converged_at)
-        state = state._replace(converged_at=converged_at)
+        reached = np.flatnonzero(self.plan.stop.reached(metrics))
+        if ended := np.intersect1d(reached, finite).tolist():
+            converged_at = _put(state.converged_at, ended, np.int32(last))
+            state = state._replace(converged_at=converged_at)
         return self._snapshot([*snapshot.points, last], state, metrics)
 
     def _snapshot(self, points: list[int], state: State, metrics: Metrics) -> Snapshot:
@@ -316,8 +328,8 @@ def _beginning(plan: Plan) -> Callable[[Grid], tuple[Callable[[], Any], tuple[Ru
 
     def of(runs: Grid) -> tuple[Callable[[], Any], tuple[Run, Any]]:
         seeds = runs.labels["seed"]
-        numbers = jnp.asarray(np.tile(seeds, len(runs) // len(seeds)), jnp.uint32)
-        varied = jax.tree.map(lambda x: jnp.asarray(np.repeat(x, len(seeds), axis=0)), runs.varied)
+        numbers = np.asarray(np.tile(seeds, len(runs) // len(seeds)), np.uint32)
+        varied = jax.tree.map(lambda leaf: np.repeat(leaf, len(seeds), axis=0), runs.varied)
         if together:
             return lambda: begin.lower(numbers, varied), begin(numbers, varied)
         points = [
@@ -381,11 +393,12 @@ def _training(
 
 def _running(state: State) -> list[int]:
     """The places of the runs that have not ended."""
-    return np.flatnonzero(state.running()).tolist()
+    ended = [np.asarray(at) > 0 for at in (state.diverged_at, state.converged_at)]
+    return np.flatnonzero(~np.logical_or(*ended)).tolist()
 
 
-def _put(state: State, places: list[int], replacement: State) -> State:
-    """The state of all runs, with the state at some places replaced."""
+def _put(state: PyTree, places: list[int], replacement: PyTree) -> PyTree:
+    """The state of all runs, or a part of it, with that at some places replaced."""
 
     def put(old, new):
         if isinstance(old, jax.Array):

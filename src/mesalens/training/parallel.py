@@ -68,7 +68,7 @@ class OverRuns:
 
     def compile(self, constants: PyTree, state: PyTree, shared: PyTree) -> Callable:
         """The compiled program for arguments of these shapes."""
-        size = jnp.shape(shared)
+        size = np.shape(shared)
         with self._compiling:  # runs in several threads share a program
             if size not in self._programs:
                 make = self._on_cores if self.batching == "cores" else self._in_groups
@@ -80,7 +80,10 @@ class OverRuns:
         divided = self.runs < cores() if self.divided is None else self.divided
         options = {"xla_cpu_multi_thread_eigen": divided, **self.options}
         jitted: Any = jax.jit(self.function, compiler_options=options)
-        program = jitted.lower(*_at(0, (constants, state)), shared).compile()
+        traced = jitted.trace(*_at(0, (constants, state)), shared)
+        if not jax.tree.leaves(traced.out_info):  # nothing to compute, and so nothing to compile
+            return lambda *arguments: jax.tree.map(lambda leaf: leaf, traced.out_info)
+        program = traced.lower().compile()
         wanted = min(self.runs, cores())
         self.bytes = max(self.bytes, bytes_of(program))
         workers = min(self.at_once or self._fitting(bytes_of(program), wanted), wanted)
@@ -89,12 +92,13 @@ class OverRuns:
         double = config.jax_enable_x64  # is local to a thread, so it is set in each worker
 
         def on_cores(constants: PyTree, state: PyTree, shared: PyTree, places: list[int]) -> PyTree:
-            def compute(place):
+            def compute(run):
                 with jax.enable_x64(double):
-                    return jax.block_until_ready(program(*_at(place, (constants, state)), shared))
+                    return jax.block_until_ready(program(*run, shared))
 
+            runs = [_at(place, (constants, state)) for place in places]
             with ThreadPoolExecutor(workers) as pool:
-                return _stacked(list(pool.map(compute, places)))
+                return _stacked(list(pool.map(compute, runs)))
 
         return on_cores
 
@@ -114,8 +118,11 @@ class OverRuns:
         jitted: Any = jax.jit(mapped, donate_argnums=donated, compiler_options=dict(self.options))
 
         def compiled(at_once: int) -> Any:
-            group = _at(np.arange(at_once) % self.runs, (constants, state))
-            return jitted.lower(*jax.device_put(group, sharding), shared).compile()
+            def of_group(leaf):
+                shape = (at_once, *leaf.shape[1:])
+                return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
+
+            return jitted.lower(*jax.tree.map(of_group, (constants, state)), shared).compile()
 
         # Every device gets the same number of runs
         known = bool(self.at_once) and self.at_once % shards == 0
@@ -184,7 +191,17 @@ def free_memory() -> float:
 
 
 def _at(place: Any, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[place], tree)
+    """The runs at a place or at places; that of one run is taken by NumPy, without a program."""
+
+    def at(leaf):
+        if not isinstance(place, int):
+            return leaf[place]
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = np.asarray(jax.random.key_data(leaf))[place]
+            return jax.random.wrap_key_data(jax.device_put(data), impl=jax.random.key_impl(leaf))
+        return np.asarray(leaf)[place]
+
+    return jax.tree.map(at, tree)
 
 
 def _stacked(trees: list[PyTree]) -> PyTree:

@@ -335,7 +335,10 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
             else:
                 alike.append(Program(changed, [shape | point], traced))
         programs += alike
-    first, *rest = (jax.eval_shape(p.settings.initialise, jax.random.key(0)) for p in programs)
+    if len(programs) == 1:
+        return axes, programs
+    key = settings.key()
+    first, *rest = (jax.eval_shape(program.settings.initialise, key) for program in programs)
     for program, learner in zip(programs[1:], rest, strict=True):
         if not eqx.tree_equal(first, learner):
             one, other = (in_words(p.points[0]) for p in (programs[0], program))
