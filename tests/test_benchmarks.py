@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -11,15 +12,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mesalens import Prompt
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-clusters, commands, limits, page, results, targets, training, transformers, ways = map(
+(
+    clusters,
+    commands,
+    limits,
+    original,
+    page,
+    released_code,
+    results,
+    targets,
+    training,
+    transformers,
+    ways,
+) = map(
     importlib.import_module,
     [
         "clusters",
         "commands",
         "limits",
+        "original",
         "page",
+        "released_code",
         "results",
         "targets",
         "training",
@@ -267,3 +284,96 @@ def test_workers_of_a_simulated_client_that_is_free_wait_for_their_turn():
 def test_units_are_timed_where_they_are_done():
     found = clusters.timed(clusters.Cores(2), 6, 0.05)
     assert found["seconds"] >= 0.15 and found["MB most"] >= found["MB early"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [([], "--original"), (["--original", "nowhere"], "nowhere is not")]
+)
+def test_the_original_has_to_be_there(monkeypatch, capsys, words, said):
+    monkeypatch.setattr(sys, "argv", ["original.py", *words])
+    with pytest.raises(SystemExit) as raised:
+        original.main()
+    assert raised.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def comparison(*differences, broken=None):
+    return original.Row("one layer", 10, 20, "float32", differences, 1e-5, broken)
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        (comparison(1e-6, 1e-5, broken=1e-4), "agrees"),
+        (comparison(1e-6), "agrees"),
+        (comparison(1e-6, 2e-5, broken=1e-4), "differs"),
+        (comparison(float("nan")), "differs"),
+        (comparison(1e-6, broken=1e-5), "blind"),
+        (comparison(1e-6, broken=float("nan")), "blind"),
+    ],
+)
+def test_verdicts_of_comparisons(row, verdict):
+    assert row.verdict() == verdict
+
+
+def test_the_page_about_the_original_names_what_differs():
+    speed = original.Speed("one layer", 10, 20, 2048, *map(limits.spread, ([30.0], [3.0], [10.0])))
+    rows = [comparison(1e-6, broken=1e-4)], [comparison(*[1e-6] * 6)]
+    page = original.page("abc", *rows, [speed], 5)
+    assert "All 2 comparisons agree." in page
+    assert "| one layer | 10 | 20 | float32 | 1.0e-06 | 1.0e-05 | 1.0e-04 | agrees |" in page
+    assert "| one layer | 10 | 20 | 2,048 | 30.0 [30.0..30.0] | 3.0 " in page
+    rows[1].append(comparison(*[1e-6] * 5, 1e-3))
+    page = original.page("abc", *rows, [], 0)
+    assert "**1 of 3 comparisons fail**: one layer, float32: differs." in page
+    assert "Not measured" in page
+
+
+@pytest.mark.parametrize("deq", [True, False])
+def test_weights_of_haiku_in_our_models(deq):
+    """With two layers and heads, against attention in Haiku's order: rows times matrices."""
+    rng, heads, width, layers = np.random.default_rng(0), 2, 3, 2
+    names = ["multi_head_attention"] if deq else [f"~trans_block/layer_{k}" for k in range(layers)]
+    shapes = {kind: (width, heads * width) for kind in ("query", "key", "value")}
+    shapes["linear"] = (heads * width, width)
+    parameters = {
+        f"transformer/{name}/{kind}": {"w": jnp.asarray(rng.normal(size=shape), jnp.float32)}
+        for name in names
+        for kind, shape in shapes.items()
+    }
+    off = ("use_softmax", "first_layer_sm", "layer_norm", "input_mlp", "pos_enc", "clip")
+    code = object.__new__(released_code.ReleasedCode)
+    code.config = SimpleNamespace(
+        **dict.fromkeys(off, 0), deq=deq, num_layers=layers, num_heads=heads, att_only_trans=True
+    )
+    learner = code.learner(parameters)
+
+    context, query = rng.normal(size=(4, width)), np.append(rng.normal(size=width - 1), 0)
+    rows = np.vstack([context, query])
+    for name in names * (layers if deq else 1):
+        w = {kind: np.asarray(parameters[f"transformer/{name}/{kind}"]["w"]) for kind in shapes}
+        split = {k: np.split(rows @ w[k], heads, axis=1) for k in ("query", "key", "value")}
+        mixed = [
+            q @ k[:-1].T @ v[:-1]
+            for q, k, v in zip(split["query"], split["key"], split["value"], strict=True)
+        ]
+        rows = rows + np.hstack(mixed) @ w["linear"]
+    prompt = Prompt(
+        *(jnp.asarray(a, jnp.float32) for a in (context[:, :-1], context[:, -1:])),
+        query[:-1].astype(np.float32),
+    )
+    np.testing.assert_allclose(learner(prompt), -rows[-1, -1:], rtol=1e-4)
+    larger = original.changed(learner)
+    differences = jax.tree.map(lambda a, b: int(np.sum(np.asarray(a != b))), larger, learner)
+    assert sum(jax.tree.leaves(differences)) == 1
+    assert not np.allclose(larger(prompt), learner(prompt), rtol=1e-4)
+
+
+def test_interleaved_rows_with_the_label_last():
+    prompt = Prompt(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0], [6.0]]), np.ones(2))
+    tokens = released_code.LastEntry()
+    rows = tokens(prompt)
+    np.testing.assert_array_equal(rows, [[1, 2], [0, 5], [3, 4], [0, 6], [1, 1]])
+    assert tokens.rows(2) == len(rows)
+    jax.tree.map(np.testing.assert_array_equal, tokens.prompt(rows), prompt)
