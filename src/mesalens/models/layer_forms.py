@@ -17,6 +17,7 @@ gradient of X. All arrays are stacks of small matrices (see `small_matrices`), A
 """
 
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -27,15 +28,18 @@ from jaxtyping import Array, Float
 from mesalens._fenced import fenced
 from mesalens.models.small_matrices import (
     Stack,
+    lanes_for,
     summed_outer_products,
     summed_products,
     symmetrised_times,
+    tiled,
     times,
     times_symmetrised,
     times_transposed,
     times_weights,
     total,
     transposed_times,
+    untiled,
     weights_times,
 )
 
@@ -211,3 +215,20 @@ def _query_backward(form, saved, g):
 
 
 query_after.defvjp(_query_forward, _query_backward)
+
+
+def last_rows(
+    rows: Float[Array, "batch rows D"], layers: Iterable[tuple[Heads, Heads, float | None]]
+) -> Float[Array, "batch D"]:
+    """The query's row after all layers, each of which has A, B and the scale of a softmax or None.
+
+    The query's row is the last one, and all rows see the others.
+    """
+    size, examples = len(rows), rows.shape[1] - 1
+    F = tiled(rows, lanes_for(size, max(rows.shape[1:])))
+    *before, (A, B, scale) = layers
+    for matrices in before:
+        F = rows_after(F, *matrices[:2], Form(examples, scale=matrices[2]))
+    query = F[:, examples:]
+    added = query_after(F[:, :examples], query, A, B, Form(examples, scale=scale))
+    return untiled(query + added, size)[:, 0]
