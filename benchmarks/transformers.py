@@ -141,7 +141,10 @@ def textbook(model: Transformer, prompt: Prompt) -> jax.Array:
     return -rows[-1, width - prompt.outputs : width]
 
 
-FORWARD = {"mesalens": lambda model, prompt: model(prompt), "textbook": textbook}
+FORWARD: dict[str, Callable[[Transformer, Prompt], jax.Array]] = {
+    "mesalens": lambda model, prompts: model.batch(prompts),
+    "textbook": lambda model, prompts: jax.vmap(functools.partial(textbook, model))(prompts),
+}
 
 
 class Case:
@@ -157,7 +160,7 @@ class Case:
     def predictions(self, way: str, parameters) -> jax.Array:
         """Of the batch."""
         model = eqx.combine(parameters, self._fixed)
-        return jax.vmap(functools.partial(FORWARD[way], model))(self.prompts)[:, 0]
+        return FORWARD[way](model, self.prompts)[:, 0]
 
     def loss(self, way: str, parameters) -> jax.Array:
         """Mean squared error."""

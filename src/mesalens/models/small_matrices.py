@@ -179,6 +179,6 @@ def _flipped(vector: Stack) -> Stack:
     return vector.reshape(tiles, columns, rows, lanes)
 
 
-def total(terms: Iterable[Stack]) -> Stack:
+def total(terms: Iterable[Array]) -> Array:
     """The sum of the terms, without the 0 that `sum` begins with."""
     return functools.reduce(operator.add, terms)

@@ -124,24 +124,45 @@ class Attention(eqx.Module):
 
         Heads are written out: XLA's products with an axis of heads take longer.
         """
-        A, B = self.effective()
-        for head in range(len(A)):
-            scores = self._scores(queries, context, head, A[head])
-            weights = self.kind.weights(scores, seen, self.W_Q.shape[1])
+        heads, key_size, width = self.W_Q.shape
+        # Queries, keys and values take 4 K D products a row and head, A and B 2 D²
+        narrow = 2 * key_size < width
+        explicit = narrow or type(self.kind).scores is not AttentionKind.scores
+        A, B = (None, None) if narrow else self.effective()
+        q, k, v = (
+            self._projected(rows, name) if needed else None
+            for rows, name, needed in (
+                (queries, "Q", explicit),
+                (context, "K", explicit),
+                (context, "V", narrow),
+            )
+        )
+        for head in range(heads):
+            if q is not None and k is not None:
+                scores = self.kind.scores(q[:, head], k[:, head])
+            else:
+                scores = self._scores(queries, context, head, A[head])
+            weights = self.kind.weights(scores, seen, key_size)
+            if v is not None:
+                yield weights, weights @ v[:, head] @ self.P[head].T
+                continue
             added = weights @ context @ B[head].T
             if self.b_V is not None:
                 added += weights.sum(-1, keepdims=True) * (self.P[head] @ self.b_V[head])
             yield weights, added
 
+    def _projected(self, rows, name: str) -> Float[Array, "rows H K"]:
+        """Queries, keys or values of all heads, by one product."""
+        W, b = getattr(self, f"W_{name}"), getattr(self, f"b_{name}")
+        projected = (rows @ W.reshape(-1, W.shape[-1]).T).reshape(len(rows), *W.shape[:2])
+        return projected if b is None else projected + b
+
     def _scores(self, queries, context, head: int, A: Float[Array, "D D"]) -> Scores:
-        parts = (self.W_Q, self.W_K, self.b_Q, self.b_K)
-        W_Q, W_K, b_Q, b_K = jax.tree.map(lambda part: part[head], parts)
-        if type(self.kind).scores is not AttentionKind.scores:
-            q, k = queries @ W_Q.T, context @ W_K.T
-            return self.kind.scores(q, k) if b_Q is None else self.kind.scores(q + b_Q, k + b_K)
+        """`q_j · k_i` by A."""
         left = queries @ A.T
-        if b_Q is None:
+        if self.b_Q is None:
             return left @ context.T
+        W_Q, W_K, b_Q, b_K = self.W_Q[head], self.W_K[head], self.b_Q[head], self.b_K[head]
         offset = (queries @ W_Q.T + b_Q) @ b_K
         return (left + b_Q @ W_K) @ context.T + offset[:, None]
 
