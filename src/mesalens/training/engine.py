@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from mesalens._precision import in_precision
 from mesalens.checks import InputError
 from mesalens.environment import NUMBERS, environment, is_one_cpu
-from mesalens.program_cache import seldom
+from mesalens.program_cache import often, seldom
 from mesalens.random import generator_of, unroll
 from mesalens.storage import named_arrays
 from mesalens.training.checkpoint import Checkpoint, Metrics, Snapshot, checksum, fingerprint
@@ -194,9 +194,11 @@ class Engine:
             options["divided"] = self.divided
             steps, measure = self._parts
             at_once = {name: at_once.get(name) for name in ("advance", "measure")}
-            advance = OverRuns(steps, runs, donate=True, at_once=at_once["advance"], **options)
-            options["options"] = seldom() if self.plan.every >= APART else {}
-            measure = OverRuns(measure, runs, at_once=at_once["measure"], **options)
+            advance = OverRuns(
+                steps, runs, donate=True, at_once=at_once["advance"], options=often(), **options
+            )
+            apart = seldom() if self.plan.every >= APART else often()
+            measure = OverRuns(measure, runs, at_once=at_once["measure"], options=apart, **options)
             self._programs[runs] = advance, measure
         return self._programs[runs]
 
