@@ -38,7 +38,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from limits import spread
+from page import spread
 from released_code import (
     FOLDER,
     SOURCE,
@@ -144,9 +144,9 @@ class Speed(NamedTuple):
     dim: int
     context_length: int
     batch_size: int
-    theirs: dict[str, float]
-    ours: dict[str, float]
-    ratio: dict[str, float]
+    theirs: str
+    ours: str
+    ratio: str
 
 
 class SpeedCase(NamedTuple):
@@ -535,11 +535,6 @@ def small(number: float) -> str:
     return f"{number:.1e}"
 
 
-def with_range(values: dict[str, float]) -> str:
-    """Median [least..greatest]."""
-    return f"{values['median']:.1f} [{values['min']:.1f}..{values['max']:.1f}]"
-
-
 def agreement_table(rows: Sequence[Row], heads: Sequence[str]) -> str:
     """One line a comparison, with both precisions where both were compared."""
     lines = []
@@ -560,7 +555,9 @@ def speed_table(rows: Sequence[Speed]) -> str:
             str(row.dim),
             str(row.context_length),
             f"{row.batch_size:,}",
-            *map(with_range, (row.theirs, row.ours, row.ratio)),
+            row.theirs,
+            row.ours,
+            row.ratio,
         ]
         for row in rows
     ]

@@ -107,7 +107,7 @@ TARGETS = (
     ),
     speed("`copying` model", "3.7", 5, "transformers", "copying"),
     speed("`sine` model", "1.7", 3, "transformers", "sine"),
-    speed("softmax, two heads, one layer", "–", None, "transformers", "softmax, two heads"),
+    speed("softmax, two heads, one layer", "–", 2, "transformers", "softmax, two heads"),
     speed("causal GPT-like, four layers, width 64", "–", 2, "transformers", "GPT-like"),
     wait("cold start to the first steps, L = 1", "3.6", 2, "cold start", "L = 1", "mesalens"),
     wait("cold start to the first steps, L = 5", "4.6", 3, "cold start", "L = 5", "mesalens"),

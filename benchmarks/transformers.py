@@ -10,8 +10,9 @@ All ways have the same weights and prompts, and must agree on predictions, loss 
 they are timed:
 
 - mesalens: `Transformer`, whose last layer is computed for the query alone, whose attention
-  multiplies `W_K^T W_Q` and `P W_V` once for all prompts, and whose input projection and MLP are
-  multiplied together;
+  multiplies `W_K^T W_Q` and `P W_V` once for all prompts (unless heads are narrow), and whose input
+  projection and MLP are multiplied together; that of `sine` in eight microbatches, as in the
+  study's budget `paper`;
 - textbook: queries, keys and values of every row in every layer, the MLP on the projected rows;
 - PyTorch: the same modules, with `scaled_dot_product_attention` where there is a softmax.
 
@@ -49,10 +50,14 @@ from mesalens.models import (
     Sinusoidal,
     SoftmaxAttention,
 )
+from mesalens.program_cache import often
 from mesalens.tasks import LinearFunctions, RegressionTask, SineWaves, Task, Uniform
 
 STEPS, RATE = 5, 1e-6
 BATCHES = {"copying": 2048, "sine": 2048, "softmax, two heads": 2048, "GPT-like": 256}
+MICROBATCHES = {"sine": 8}
+"""The parts of a batch in which mesalens computes a gradient, as the study does at these sizes:
+their arrays fit in a cache."""
 LINEAR = RegressionTask(Uniform(10, 0.5), LinearFunctions(10), context_length=10)
 
 CASES: dict[str, tuple[Task, Callable[..., Transformer]]] = {
@@ -157,25 +162,44 @@ class Case:
         self.prompts: Any = prompts
         self.parameters, self._fixed = eqx.partition(self.model, self.model.trainable())
 
-    def predictions(self, way: str, parameters) -> jax.Array:
-        """Of the batch."""
+    def predictions(self, way: str, parameters, prompts: Any = None) -> jax.Array:
+        """Of the batch, or of other prompts."""
         model = eqx.combine(parameters, self._fixed)
-        return FORWARD[way](model, self.prompts)[:, 0]
+        return FORWARD[way](model, self.prompts if prompts is None else prompts)[:, 0]
 
     def loss(self, way: str, parameters) -> jax.Array:
         """Mean squared error."""
         return jnp.mean((self.predictions(way, parameters) - self.targets[:, 0]) ** 2)
 
+    def gradient(self, way: str, parameters) -> Any:
+        """Of the loss; of mesalens in microbatches, as `train` computes it."""
+        parts = MICROBATCHES.get(self.name, 1) if way == "mesalens" else 1
+        if parts == 1:
+            return jax.grad(functools.partial(self.loss, way))(parameters)
+
+        def loss(parameters, prompts, targets):
+            return jnp.mean((self.predictions(way, parameters, prompts) - targets) ** 2)
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, jax.grad(loss)(parameters, *part)), None
+
+        given = self.prompts, self.targets[:, 0]
+        each = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), given)
+        zeros = jax.tree.map(jnp.zeros_like, parameters)
+        return jax.tree.map(lambda leaf: leaf / parts, jax.lax.scan(add, zeros, each)[0])
+
     def steps(self, way: str) -> Any:
-        """Gradient steps, compiled."""
-        gradient = jax.grad(functools.partial(self.loss, way))
+        """Gradient steps, compiled, those of mesalens with the options that `train` uses."""
 
         def step(parameters, _):
-            slopes = gradient(parameters)
+            slopes = self.gradient(way, parameters)
             moved = jax.tree.map(lambda weight, slope: weight - RATE * slope, parameters, slopes)
             return moved, None
 
-        loop = jax.jit(lambda start: jax.lax.scan(step, start, None, length=STEPS)[0])
+        options: Any = often() if way == "mesalens" else {}
+        loop = jax.jit(
+            lambda start: jax.lax.scan(step, start, None, length=STEPS)[0], compiler_options=options
+        )
         return loop.lower(self.parameters).compile()
 
     def torch_training(self, compiled: bool, module: Any) -> Any:
@@ -196,7 +220,8 @@ class Case:
 
             @functools.partial(jax.jit, compiler_options=quickly())
             def results(parameters):
-                return self.predictions(way, parameters), *jax.value_and_grad(loss)(parameters)
+                value, gradient = loss(parameters), self.gradient(way, parameters)
+                return self.predictions(way, parameters), value, gradient
 
             return results(self.parameters)
 

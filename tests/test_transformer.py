@@ -254,6 +254,35 @@ def test_the_whole_transformer_is_what_loops_over_rows_make(parts):
         exactly(prediction, iterates_by_loops[-1])
 
 
+@pytest.mark.parametrize(
+    ("alone", "parts"),
+    [
+        (True, {"layers": 2, "attention": LINEAR, "first_attention": SOFTMAX, "heads": 2}),
+        (True, {"layers": 3, "looped": True, "key_size": 2, "readout": True}),
+        (True, {"embedding_size": 7, "input_mlp_widening": 2, "attention": LINEAR}),
+        (False, {"layers": 2, "layer_norm": True}),
+        (False, {"biases": True}),
+        (False, {"mlp_widening": 2}),
+        (False, {"visibility": Causal()}),
+    ],
+)
+def test_a_batch_is_what_each_prompt_gives_in_value_and_gradient(alone, parts):
+    model = transformer(3, 2, tokens=Interleaved(), positions=Sinusoidal(2), **parts)
+    prompts = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(prompt_of(4, 3, 2, s) for s in (0, 1, 2))
+    )
+    assert model._attends_alone(9) == alone
+
+    def results(way):
+        values, back = eqx.filter_vjp(way, model, prompts)
+        return values, back(jnp.arange(6.0).reshape(3, 2) - 1)
+
+    batch, each = eqx.filter_jit(
+        lambda: (results(lambda m, p: m.batch(p)), results(lambda m, p: jax.vmap(m)(p)))
+    )()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), batch, each)
+
+
 @eqx.filter_jit
 def both_forms(linear, prompt):
     def results(model):

@@ -18,7 +18,7 @@ gradient of X. All arrays are stacks of small matrices (see `small_matrices`), A
 
 import functools
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,10 +62,9 @@ class Form(NamedTuple):
     limit: float | None = None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def rows_after(F: Stack, A: Heads, B: Heads, form: Form) -> Stack:
     """F', the rows after a layer."""
-    return _rows_forward(F, A, B, form)[0]
+    return _rows_after(F, A, B, form)
 
 
 @functools.partial(jax.jit, static_argnums=3)
@@ -111,7 +110,8 @@ def _rows_backward(form, saved, G):
     return fenced(total([of_rows, *of_context])), jnp.stack(of_A), jnp.stack(of_B)
 
 
-rows_after.defvjp(_rows_forward, _rows_backward)
+_rows_after: Any = jax.custom_vjp(lambda *given: _rows_forward(*given)[0], nondiff_argnums=(3,))
+_rows_after.defvjp(_rows_forward, _rows_backward)
 
 
 def _attention(R: Stack, seen: Stack, form: Form) -> Stack:
@@ -136,16 +136,15 @@ def _of_scores(K: Stack, of_Y: Stack, seen: Stack, form: Form) -> Stack:
     return fenced(form.scale * K * (of_K - fenced(mean)))
 
 
-def _context(seen: Stack, form: Form, axis: int) -> np.ndarray:
+def _context(seen: Stack, form: Form, axis: int) -> Any:
     """1 for the rows of the context and 0 for others, along an axis of a stack."""
     first = np.arange(seen.shape[1]) < form.examples
     return first.astype(seen.dtype).reshape([-1 if i == axis else 1 for i in range(4)])
 
 
-@jax.custom_vjp
-def sum_after(S: Stack, query: Stack, A: Heads, B: Heads):
+def sum_after(S: Stack, query: Stack, A: Heads, B: Heads) -> tuple[Stack, Stack, Stack]:
     """S', the query's row q', and U, through which no gradient flows."""
-    return _sum_forward(S, query, A, B)[0]
+    return _sum_after(S, query, A, B)
 
 
 @jax.jit
@@ -173,16 +172,16 @@ def _sum_backward(saved, gradients):
     return fenced(of_S), fenced(g + times(g, U)), jnp.stack(of_A), jnp.stack(of_B)
 
 
-sum_after.defvjp(_sum_forward, _sum_backward)
+_sum_after: Any = jax.custom_vjp(lambda *given: _sum_forward(*given)[0])
+_sum_after.defvjp(_sum_forward, _sum_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def query_after(seen: Stack, query: Stack, A: Heads, B: Heads, form: Form) -> Stack:
     """What the last layer adds to the query's row, `Σ_h q A_h^T S B_h^T` for linear attention.
 
     `seen` is S, or the rows of the context. B may be the rows of the matrices B_h that give y.
     """
-    return _query_forward(seen, query, A, B, form)[0]
+    return _query_after(seen, query, A, B, form)
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -214,7 +213,8 @@ def _query_backward(form, saved, g):
     return *of_arrays, jnp.stack(of_A), jnp.stack(of_B)
 
 
-query_after.defvjp(_query_forward, _query_backward)
+_query_after: Any = jax.custom_vjp(lambda *given: _query_forward(*given)[0], nondiff_argnums=(4,))
+_query_after.defvjp(_query_forward, _query_backward)
 
 
 def last_rows(

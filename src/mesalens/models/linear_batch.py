@@ -13,7 +13,8 @@ If so for the whole batch, no token is clipped before the last layer. Otherwise 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +64,11 @@ def _by_tokens(layers, contexts, queries, dim, limit) -> Labels:
     rows = jnp.concatenate([contexts, queries[:, None]], axis=1)
     F = tiled(rows, lanes_for(size, width if by_sum else max(examples + 1, width)))
 
+    form = Form(examples, by_sum, limit=limit)
+
     def layer(F, matrices):
-        return rows_after(F, *matrices, Form(examples, by_sum, limit=limit)), None
+        A, B = matrices
+        return rows_after(F, A, B, form), None
 
     *before, last = layers
     F, _ = through(layer, F, before)
@@ -162,7 +166,7 @@ def clipped(tokens: Float[Array, "*shape"], limit: float | None) -> Float[Array,
     return tokens if limit is None else jnp.clip(tokens, -limit, limit)
 
 
-def through(layer, carry, matrices):
+def through(layer: Callable[..., Any], carry: Any, matrices: Sequence[Any]) -> tuple[Any, Any]:
     """`jax.lax.scan` of layers, written out if they are few; returns the carry and the outputs."""
     if len(matrices) >= FEW_LAYERS:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *matrices)

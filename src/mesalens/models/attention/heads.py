@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
@@ -127,7 +128,7 @@ class Attention(eqx.Module):
         # Queries, keys and values take 4 K D products a row and head, A and B 2 D²
         narrow = 2 * key_size < width
         explicit = narrow or type(self.kind).scores is not AttentionKind.scores
-        A, B = (None, None) if narrow else self.effective()
+        A, B = ((), ()) if narrow else self.effective()
         q, k, v = (
             self._projected(rows, name) if needed else None
             for rows, name, needed in (
@@ -161,7 +162,8 @@ class Attention(eqx.Module):
         left = queries @ A.T
         if self.b_Q is None:
             return left @ context.T
-        W_Q, W_K, b_Q, b_K = self.W_Q[head], self.W_K[head], self.b_Q[head], self.b_K[head]
+        parts = (self.W_Q, self.W_K, self.b_Q, self.b_K)
+        W_Q, W_K, b_Q, b_K = jax.tree.map(lambda part: part[head], parts)
         offset = (queries @ W_Q.T + b_Q) @ b_K
         return (left + b_Q @ W_K) @ context.T + offset[:, None]
 
