@@ -18,6 +18,8 @@ from mesalens.program_cache import (
     counted,
     keep_programs,
     keep_programs_if_possible,
+    often,
+    seldom,
 )
 
 OPTIONS = (
@@ -196,3 +198,12 @@ def test_a_second_process_compiles_nothing_again(tmp_path):
     assert (second["hits"], second["misses"]) == (len(kept), 0)
     assert programs(folder) == kept and not (tmp_path / "other").exists()
     assert second["bits"] == first["bits"]
+
+
+@pytest.mark.parametrize("options", [seldom, often])
+def test_options_leave_what_the_environment_sets(options, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_prefer_vector_width=256")
+    assert "xla_cpu_prefer_vector_width" not in options()
+    assert options()["xla_backend_optimization_level"] <= 1
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    assert "xla_backend_optimization_level" not in options()

@@ -130,9 +130,18 @@ def seldom() -> dict[str, Any]:
     results differ.
 
     Returns:
-        The options, for `compiler_options` of `jax.jit`; empty on other devices.
+        The options, for `compiler_options` of `jax.jit`, without those that XLA_FLAGS sets; empty
+        on other devices.
     """
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    return _on_cpus({"xla_backend_optimization_level": 0})
+
+
+def _on_cpus(options: dict[str, Any]) -> dict[str, Any]:
+    """The options on CPUs, without those that the environment variable XLA_FLAGS sets."""
+    if jax.default_backend() != "cpu":
+        return {}
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {name: value for name, value in options.items() if f"--{name}=" not in flags}
 
 
 def often() -> dict[str, Any]:
@@ -144,11 +153,10 @@ def often() -> dict[str, Any]:
     2026-11-30).
 
     Returns:
-        The options, for `compiler_options` of `jax.jit`; empty on other devices.
+        The options, for `compiler_options` of `jax.jit`, without those that XLA_FLAGS sets; empty
+        on other devices.
     """
-    if jax.default_backend() != "cpu":
-        return {}
-    return {"xla_cpu_prefer_vector_width": 512, "xla_backend_optimization_level": 1}
+    return _on_cpus({"xla_cpu_prefer_vector_width": 512, "xla_backend_optimization_level": 1})
 
 
 def compiled_once(function: Callable[P, R]) -> Callable[P, R]:
