@@ -44,7 +44,11 @@ class Programs:
     loaded: int = 0
 
     def add(self, other: "Programs") -> None:
-        """Adds the programs of another thread or process."""
+        """Adds the programs of another thread or process.
+
+        Args:
+            other: The numbers that are added.
+        """
         self.compiled += other.compiled
         self.seconds += other.seconds
         self.loaded += other.loaded
@@ -76,8 +80,8 @@ def counted(*, thread: bool = False) -> Iterator[Programs]:
         thread: Whether to count those of this thread only; by default those of all threads, and of
             the workers of a cluster that compute for them.
 
-    Yields:
-        The numbers, which grow.
+    Returns:
+        A context manager that gives the numbers, which grow.
 
     Examples:
         >>> import jax
@@ -117,7 +121,11 @@ def counted(*, thread: bool = False) -> Iterator[Programs]:
 
 
 def count_elsewhere(programs: Programs) -> None:
-    """Counts programs of another process in all contexts of `counted`."""
+    """Counts programs of another process in all contexts of `counted`.
+
+    Args:
+        programs: The numbers of the other process.
+    """
     with _adding:
         for counts in _counts:
             counts.add(programs)
@@ -130,8 +138,8 @@ def seldom() -> dict[str, Any]:
     results differ.
 
     Returns:
-        The options, for `compiler_options` of `jax.jit`, without those that XLA_FLAGS sets; empty
-        on other devices.
+        The options for `compiler_options` of `jax.jit`, but for those that XLA_FLAGS sets. Empty
+            on other devices.
     """
     return _on_cpus({"xla_backend_optimization_level": 0})
 
@@ -153,8 +161,8 @@ def often() -> dict[str, Any]:
     2026-11-30).
 
     Returns:
-        The options, for `compiler_options` of `jax.jit`, without those that XLA_FLAGS sets; empty
-        on other devices.
+        The options for `compiler_options` of `jax.jit`, but for those that XLA_FLAGS sets. Empty
+            on other devices.
     """
     return _on_cpus({"xla_cpu_prefer_vector_width": 512, "xla_backend_optimization_level": 1})
 
