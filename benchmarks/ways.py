@@ -398,7 +398,7 @@ def check_same_work(cell: Cell, transformer: LinearTransformer | None = None) ->
     `transformer` is what is compared with the textbook, the same weights where it is not given.
     """
     weights, key = weights_to_compare(cell), jax.random.key(3)
-    batch_size = 32 if cell.context_length <= 200 else 4
+    batch_size = 32
     draw = jax.jit(textbook.draw_batch, static_argnums=(1, 2, 3), compiler_options=quickly())
     batch = draw(key, cell.context_length, cell.dim, batch_size)
     for clip in {cell.clip, None if cell.clip is None else 0.3}:

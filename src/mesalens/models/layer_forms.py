@@ -89,7 +89,7 @@ def _rows_forward(F, A, B, form):
 def _rows_backward(form, saved, G):
     F, A, B, reads, seen, attention, attended, after = saved
     if form.limit is not None:
-        G = fenced(jnp.where(jnp.abs(after) < form.limit, G, 0))
+        G = jnp.where(jnp.abs(after) < form.limit, G, 0)
     of_rows, of_A, of_B, of_S, of_context = G, [], [], [], []
     for h, (a, b, R, Y) in enumerate(zip(A, B, reads, attended, strict=True)):
         of_B.append(summed_products(G, Y))  # F' = F + Y B^T: δB = Σ G^T Y

@@ -51,7 +51,7 @@ GROUP, MOST_TILES = 8, 16
 def lanes_for(batch: int, terms: int) -> int:
     """The number of lanes for a batch of matrices whose products are sums of so many terms."""
     written_out = terms <= LARGEST and jax.default_backend() == "cpu"
-    return min(batch, LANES) if written_out else 1
+    return max(1, min(batch, LANES)) if written_out else 1
 
 
 def tiled(matrices: Float[Array, "batch rows columns"], lanes: int) -> Stack:
@@ -65,6 +65,8 @@ def tiled(matrices: Float[Array, "batch rows columns"], lanes: int) -> Stack:
         tiles = GROUP * -(-tiles // GROUP)
     padded = jnp.pad(matrices, ((0, tiles * lanes - batch), (0, 0), (0, 0)))
     stack = jnp.moveaxis(padded.reshape(tiles, lanes, *shape), 1, -1)
+    if lanes == 1:
+        return stack
     # Otherwise XLA leaves the examples as they are in memory, and only renames the axes
     return with_layout_constraint(fenced(stack), Layout((0, 1, 2, 3)))
 
