@@ -245,7 +245,7 @@ def test_the_first_layer_may_have_another_kind():
     assert isinstance(plain.visibility, ContextOnly)
 
 
-@pytest.mark.parametrize("kind", ["relu", "kernel"])
+@pytest.mark.parametrize("kind", ["relu", pytest.param("kernel", marks=pytest.mark.slow)])
 def test_kinds_are_trained(kind):
     kind = KINDS[kind][0]
     task = RegressionTask(Gaussian(2), LinearFunctions(2), context_length=4)

@@ -62,6 +62,7 @@ def test_a_unit_whose_worker_is_killed_is_done_again(processes, tmp_path):
     assert len(done) == 7 and set(done) == set(range(6))  # one of them twice
 
 
+@pytest.mark.slow
 def test_a_unit_that_waited_for_a_worker_that_died_is_not_lost(processes, tmp_path):
     """Short units are sent ahead; only the one that ran is counted."""
     processes.start_scheduler()

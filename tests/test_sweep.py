@@ -418,6 +418,11 @@ def test_settings_share_a_program_if_shapes_agree(vary, count):
     assert programs(SETTINGS, vary) == count
 
 
+def test_learners_that_hold_functions_may_have_several_programs():
+    mlp = {"kind": "transformer", "embedding_size": 4, "input_mlp_widening": 2}
+    assert programs(SETTINGS.replaced("model", mlp), {"context_length": [3, 4]}) == 2
+
+
 def test_each_task_has_a_program_if_its_risk_or_optimum_is_asked_for():
     vary = {"noise_variance": [0.1, 0.2], "learning_rate": RATES}
     for name, kind in (("objective", "population"), ("stop", "near-optimum")):

@@ -338,7 +338,8 @@ def plan(settings: TrainingSettings) -> tuple[Axes, list[Program]]:
     if len(programs) == 1:
         return axes, programs
     key = settings.key()
-    first, *rest = (jax.eval_shape(program.settings.initialise, key) for program in programs)
+    # Learners may hold functions, which are not arrays
+    first, *rest = (eqx.filter_eval_shape(program.settings.initialise, key) for program in programs)
     for program, learner in zip(programs[1:], rest, strict=True):
         if not eqx.tree_equal(first, learner):
             one, other = (in_words(p.points[0]) for p in (programs[0], program))
