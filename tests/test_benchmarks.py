@@ -81,7 +81,7 @@ def test_all_ways_compute_the_same(changed):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", transformers.CASES)
 def test_all_transformers_compute_the_same(name):
-    transformers.Case(name, batch_size=2).check()
+    transformers.Case(name, batch_size=8).check()  # microbatches of one prompt
 
 
 def test_a_changed_weight_is_noticed():
