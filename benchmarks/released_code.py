@@ -80,7 +80,7 @@ class ReleasedCode:
         path: A checkout of the repository, or its folder.
 
     Raises:
-        NotTheCodeError: If there is no such code, or a package that it imports is missing.
+        NotTheCodeError: If the folder lacks the code, or a package that it imports is missing.
     """
 
     def __init__(self, path: Path):

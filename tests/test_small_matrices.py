@@ -186,16 +186,28 @@ def test_an_axis_of_seeds_is_one_more():
 
 
 @pytest.mark.parametrize("heads", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("factor", [0.999, 1.001])
-def test_tokens_are_carried_if_and_only_if_one_may_be_clipped(factor, heads, monkeypatch):
-    """The limit is just below and just above the largest label before the last layer."""
+@pytest.mark.parametrize(
+    ("scales", "place", "factors"),
+    [
+        pytest.param((1, 5, 1), 1, (0.999, 1.001), id="label"),
+        pytest.param((3, 0.01, 0.1), 0, (0.999, 3.0), id="covariate"),
+        pytest.param((0.1, 0.01, 5), 2, (0.999, 1.001), id="query"),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_tokens_are_carried_if_one_is_clipped(scales, place, factors, inside, heads, monkeypatch):
+    """The limit is near the largest entry before the last layer: a label's or the query's, which
+    are known, or a covariate's, which is only bounded.
+    """
     model, prompts = made(2, 1, layers=3, heads=heads), prompts_of(40, 2, 1)
     model = jax.tree.map(lambda leaf: 0.3 * leaf, model)
-    prompts = dataclasses.replace(prompts, ys=5 * prompts.ys)
-    stream = compiled(jax.vmap(model.residual_stream), prompts)[:, 1:-1]
-    largest = np.abs(stream).max(axis=(0, 1, 2))
-    assert largest[2] > np.abs(stream[..., :2]).max()  # a label
-    limit = float(factor * largest[2])
+    arrays = (prompts.xs, prompts.ys, prompts.query)
+    prompts = Prompt(*(scale * array for scale, array in zip(scales, arrays, strict=True)))
+    stream = np.abs(compiled(jax.vmap(model.residual_stream), prompts)[:, 1:-1])
+    of_context = stream[..., :-1, :].max(axis=(0, 1, 2))
+    entries = [of_context[:2].max(), of_context[2], stream[..., -1, :].max()]
+    assert np.argmax(entries) == place and sorted(entries)[1] < 0.99 * entries[place]
+    limit = float(factors[inside] * entries[place])
     model = dataclasses.replace(model, activation_clip=limit)
     taken, always = [], linear_batch.either
 
@@ -206,7 +218,7 @@ def test_tokens_are_carried_if_and_only_if_one_may_be_clipped(factor, heads, mon
     with monkeypatch.context() as patch:
         patch.setattr(linear_batch, "either", noted)
         safe = compiled(lambda m: (m.batch(prompts), taken.pop())[1], model)
-    assert bool(safe) == (factor > 1)
+    assert bool(safe) == inside
     found = compiled(lambda m: values_and_gradients(lambda m, p: m.batch(p), m, prompts), model)
     close(found, compiled(lambda m: values_and_gradients(plain, m, prompts), model))
 

@@ -156,9 +156,9 @@ def often() -> dict[str, Any]:
     """Options of XLA for a program that runs many times.
 
     On a CPU, vectors may be as wide as its registers (XLA itself takes half of AVX-512's), and LLVM
-    optimises at its level 1. Gradient steps of linear and attention-only transformers take up to a
-    third less time so, and none takes longer; compiling takes 10 to 60% less time (AMD EPYC,
-    2026-11-30).
+    optimises at its level 1. Gradient steps of several linear layers take a tenth to a fifth less
+    time so, those of attention-only transformers up to a third less, those of one layer up to 6%
+    more; compiling takes 10 to 60% less time (AMD EPYC, 2026-11-30).
 
     Returns:
         The options for `compiler_options` of `jax.jit`, but for those that XLA_FLAGS sets. Empty

@@ -255,7 +255,7 @@ class LinearTransformer(IterativeLearner):
             tokens = stream[-1]
             attention = jnp.einsum("id,hde,je->hji", tokens[:-1], A, tokens)
             added = jnp.einsum("hde,hji,ie->jd", B, attention, tokens[:-1])
-            stream.append(self._clip(tokens + added))
+            stream.append(clipped(tokens + added, self.activation_clip))
         return jnp.stack(stream)
 
     def _require_stream(self, name: str) -> None:
@@ -268,10 +268,6 @@ class LinearTransformer(IterativeLearner):
     def _each_layer(self) -> list[tuple[Float[Array, "H D D"], Float[Array, "H D D"]]]:
         A, B = self.effective()
         return [(A[0], B[0])] * self.layers if len(A) == 1 else list(zip(A, B, strict=True))
-
-    def _clip(self, tokens: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        limit = self.activation_clip
-        return clipped(tokens, limit)
 
     def _tokens(self, prompt: AnyPrompt) -> tuple[Float[Array, "n D"], Float[Array, " D"]]:
         require_sizes(prompt, self.dim, self.outputs)
