@@ -5,9 +5,10 @@ compared with the same projection and MLP under one step of gradient descent (`F
 both trained by the same call from the same initial weights, seed by seed. As they share these, the
 steps themselves are compared: Δ is ŷ after the step minus ŷ before it. Without an MLP, no weights
 of one attention layer have a risk below the bound of `mesalens.theory.optimal_layer`. The margins
-were fixed before the models of this study were trained.
+were fixed before the models of this study were trained. Initial weights: see `nonlinear_models`.
 """
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,18 +16,16 @@ import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
 
-from mesalens import analysis, atlas, learners, models, plots, tasks, theory
+from mesalens import analysis, atlas, plots, tasks, theory
 from mesalens.atlas import Experiment, above, below, beside, figures, within
 from mesalens.prompt import Prompt
 from mesalens.simulation import expectation
+from mesalens.studies.von_oswald_2023 import nonlinear_models
 from mesalens.studies.von_oswald_2023.study import STUDY, training
 
 sine = STUDY.part("sine", "Sine waves", looks="sine_seeds")
 teachers = STUDY.part("teachers", "Random networks with several outputs", looks="teachers_seeds")
 SECTION = 'Section 4, "Transformers solve nonlinear regression tasks", and Figure 4'
-
-STEP_SIZE = 0.1
-"""η before training, on the mean over the context. Source: the released code."""
 
 
 @atlas.remembered
@@ -54,23 +53,8 @@ def risk_on(task):
 def under(s, laws, step):
     """The training of an MLP under a layer of attention, or under a step of gradient descent."""
     task = tasks.RegressionTask(*laws, context_length=s.context_length)
-
-    def attention(key):
-        return models.Transformer.initialise(
-            task.dim,
-            task.outputs,
-            attention=models.LinearAttention(),
-            embedding_size=s.embedding_size,
-            input_mlp_widening=s.widening,
-            init_scale=s.init_scale,
-            key=key,
-        )
-
-    def descent(key):
-        features, gd = attention(key).embedding, learners.GradientDescent(jnp.asarray(STEP_SIZE))
-        return models.FeatureDescent(features, gd, task.outputs)
-
-    model = {"attention": attention, "descent": descent}[step]
+    initialise = {"attention": nonlinear_models.attention, "descent": nonlinear_models.descent}
+    model = partial(initialise[step], s, task)
     return Experiment(task=task, model=model, measure=risk_on, counts=LEARNED, **training(s))
 
 
