@@ -73,7 +73,8 @@ class TransformerLayer(eqx.Module):
     def _reads(self, rows, visibility: Visibility, asked: slice):
         normed = _normed(self.attention_norm, rows)
         seen = visibility.seen(len(rows))
-        return normed[asked], visibility.keys(normed), None if seen is None else seen[asked]
+        queries = normed if asked == slice(None) else normed[asked]
+        return queries, visibility.keys(normed), None if seen is None else seen[asked]
 
 
 class Transformer(IterativeLearner):

@@ -1,6 +1,6 @@
 """`Attention`: one layer of self-attention, with heads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import equinox as eqx
 import jax
@@ -13,6 +13,9 @@ from mesalens.models.attention.linear import LinearAttention
 from mesalens.models.initial_weights import Scale, draw_factors
 from mesalens.models.small_matrices import total
 
+Parts = list[Float[Array, "rows K"]]
+"""Queries, keys or values, by head."""
+
 
 class Attention(eqx.Module):
     r"""One layer of self-attention: what H heads add to each row h_j from the rows h_i it sees.
@@ -23,8 +26,8 @@ class Attention(eqx.Module):
     $$\text{out}_j = \sum_h P_h \sum_i a_{hji} v_{hi} + b_P$$
 
     with the weights a_hji of `kind`. For speed, `A = W_K^T W_Q` and `B = P W_V` are multiplied once
-    for all prompts, and the sum over i comes before B. Values are never computed, and queries and
-    keys only for kinds whose scores are not inner products.
+    for all prompts, and the sum over i comes before B. Values are computed only if K < D / 2, and
+    queries and keys also for kinds whose scores are not inner products.
 
     Attributes:
         W_Q: Queries, of shape (H, K, D). K is the key size.
@@ -104,7 +107,7 @@ class Attention(eqx.Module):
             context: The rows that they attend to, of shape (k, D).
             seen: Which rows are seen, of shape (q, k). By default all.
         """
-        return jnp.stack([weights for weights, _ in self._heads(queries, context, seen)])
+        return jnp.stack(list(self._weights(queries, context, seen)))
 
     def __call__(
         self, queries: Float[Array, "q D"], context: Float[Array, "k D"], seen: Seen | None = None
@@ -116,46 +119,59 @@ class Attention(eqx.Module):
             context: The rows that they attend to, of shape (k, D).
             seen: Which rows are seen, of shape (q, k). By default all.
         """
-        added = total(added for _, added in self._heads(queries, context, seen))
+        if self._narrow:
+            q, k, v = self._projected(queries, context, "QKV")
+            weights = self._weights_of(map(self.kind.scores, q, k), seen)
+            read = jnp.concatenate([a @ each for a, each in zip(weights, v, strict=True)], axis=1)
+            added = read @ jnp.swapaxes(self.P, 1, 2).reshape(-1, self.P.shape[1])
+        else:
+            weights, (_, B) = self._weights(queries, context, seen), self.effective()
+            each = enumerate(zip(weights, B, strict=True))
+            added = total(self._added(a, context, head, b) for head, (a, b) in each)
         return added if self.b_P is None else added + self.b_P
 
-    def _heads(self, queries, context, seen) -> Iterator[tuple[Scores, Float[Array, "q D"]]]:
-        """The weights of each head, and what it adds without b_P.
+    @property
+    def _narrow(self) -> bool:
+        """Whether queries, keys and values, 4 K D products a row and head, cost less than 2 D²."""
+        return 2 * self.W_Q.shape[1] < self.W_Q.shape[2]
 
-        Heads are written out: XLA's products with an axis of heads take longer.
-        """
-        heads, key_size, width = self.W_Q.shape
-        # Queries, keys and values take 4 K D products a row and head, A and B 2 D²
-        narrow = 2 * key_size < width
-        explicit = narrow or type(self.kind).scores is not AttentionKind.scores
-        A, B = ((), ()) if narrow else self.effective()
-        q, k, v = (
-            self._projected(rows, name) if needed else None
-            for rows, name, needed in (
-                (queries, "Q", explicit),
-                (context, "K", explicit),
-                (context, "V", narrow),
-            )
-        )
-        for head in range(heads):
-            if q is not None and k is not None:
-                scores = self.kind.scores(q[:, head], k[:, head])
-            else:
-                scores = self._scores(queries, context, head, A[head])
-            weights = self.kind.weights(scores, seen, key_size)
-            if v is not None:
-                yield weights, weights @ v[:, head] @ self.P[head].T
-                continue
-            added = weights @ context @ B[head].T
-            if self.b_V is not None:
-                added += weights.sum(-1, keepdims=True) * (self.P[head] @ self.b_V[head])
-            yield weights, added
+    def _weights(self, queries, context, seen) -> Iterator[Scores]:
+        """The weights of each head."""
+        if self._narrow or type(self.kind).scores is not AttentionKind.scores:
+            q, k = self._projected(queries, context, "QK")
+            return self._weights_of(map(self.kind.scores, q, k), seen)
+        scores = (self._scores(queries, context, *each) for each in enumerate(self.effective()[0]))
+        return self._weights_of(scores, seen)
 
-    def _projected(self, rows, name: str) -> Float[Array, "rows H K"]:
-        """Queries, keys or values of all heads, by one product."""
-        W, b = getattr(self, f"W_{name}"), getattr(self, f"b_{name}")
-        projected = (rows @ W.reshape(-1, W.shape[-1]).T).reshape(len(rows), *W.shape[:2])
-        return projected if b is None else projected + b
+    def _weights_of(self, scores: Iterable[Scores], seen: Seen | None) -> Iterator[Scores]:
+        return (self.kind.weights(each, seen, self.W_Q.shape[1]) for each in scores)
+
+    def _projected(self, queries, context, names: str) -> list[Parts]:
+        """Queries, keys and perhaps values, by one product where the rows are the same."""
+        if queries is context:
+            parts = self._product(context, names)
+        else:
+            parts = self._product(queries, names[0]) + self._product(context, names[1:])
+        heads = len(self.W_Q)
+        return [parts[first : first + heads] for first in range(0, len(parts), heads)]
+
+    def _product(self, rows: Float[Array, "rows D"], names: str) -> Parts:
+        """Queries, keys or values, apart: XLA's products with an axis of heads take longer."""
+        W = jnp.concatenate([getattr(self, f"W_{name}") for name in names])
+        parts = jnp.split(rows @ W.reshape(-1, W.shape[-1]).T, len(W), axis=1)
+        biases = [b for name in names for b in self._biases(name)]
+        return [part if b is None else part + b for part, b in zip(parts, biases, strict=True)]
+
+    def _biases(self, name: str) -> Iterable[Float[Array, " K"] | None]:
+        b = getattr(self, f"b_{name}")
+        return [None] * len(self.W_Q) if b is None else b
+
+    def _added(self, weights: Scores, context, head: int, B) -> Float[Array, "q D"]:
+        """What a head adds without b_P, by B."""
+        added = weights @ context @ B.T
+        if self.b_V is not None:
+            added += weights.sum(-1, keepdims=True) * (self.P[head] @ self.b_V[head])
+        return added
 
     def _scores(self, queries, context, head: int, A: Float[Array, "D D"]) -> Scores:
         """`q_j · k_i` by A."""
