@@ -15,14 +15,11 @@ STEEPNESS = 20.0
 LABELS = 0.03
 """By how much labels are smaller in the projection."""
 
-SCORES = 0.1
-"""By how much W_K^T W_Q is smaller."""
-
-VALUES = 160.0
-"""By how much P W_V is larger."""
+BALANCE = 160.0
+"""By how much W_K^T W_Q is smaller and P W_V larger. The layer computes the same."""
 
 
-def attention(s, task, key):
+def attention(s, task, start, key):
     """A token projection and an MLP with a residual under one layer of linear self-attention."""
     model = models.Transformer.initialise(
         task.dim,
@@ -33,14 +30,14 @@ def attention(s, task, key):
         init_scale=s.init_scale,
         key=key,
     )
-    if s.start == "published":
+    if start == "published":
         return model
     return at_covariates(model, task, jax.random.fold_in(key, 1))
 
 
-def descent(s, task, key):
+def descent(s, task, start, key):
     """The same projection and MLP under one step of gradient descent."""
-    features, step = attention(s, task, key).embedding, jnp.asarray(STEP_SIZE)
+    features, step = attention(s, task, start, key).embedding, jnp.asarray(STEP_SIZE)
     return models.FeatureDescent(features, learners.GradientDescent(step), task.outputs)
 
 
@@ -68,5 +65,5 @@ def at_covariates(model, task, key):
     E, w = E.at[:, task.dim :].multiply(LABELS), STEEPNESS * w
     xs = task.covariates.sample(key, bias.shape)
     bias = -jnp.sum((w @ E[:, : task.dim]) * xs, axis=1)
-    a, b = SCORES**0.5, VALUES**0.5
-    return eqx.tree_at(parts, model, (E, w, bias, a * W_Q, a * W_K, b * W_V, b * P))
+    c = BALANCE**0.5
+    return eqx.tree_at(parts, model, (E, w, bias, W_Q / c, W_K / c, c * W_V, c * P))
