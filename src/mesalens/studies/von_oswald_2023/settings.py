@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
     **of("deep", rates=(1e-2, 1e-2), clips=(1e-3, 10.0)),  # up to 3 and 2 layers, and above
     **of("plus_plus", steps=(1000, 3000), rates=(1e-2, 1e-2)),  # as for deep
     **of("softmax", **_WIDE, dim=10, context_length=10, steps=3000, init_scale=0.02),
-    # With initial weights as published, half of the models have twice the risk after 5000 steps
+    # With initial weights as published, many models have twice the risk after 5000 steps
     **of("sine", **_MLP | {"start": "covariates", "learning_rate": 1e-3}),
     **of("sine", context_length=10, steps=2500),
     **of("teachers", **_MLP, dim=3, context_length=20, steps=2000),

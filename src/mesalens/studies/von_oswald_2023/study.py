@@ -25,7 +25,7 @@ STUDY = Study(
         "as large, so that updates are equal. The code divides shifted inputs by the Frobenius "
         "norm of their context; here they are only scaled. In its unshared layers with layer norm, "
         "the first layer has none; here every layer has one. Outside the budget `paper` the models "
-        "of sine waves start from other weights: from the published ones, half end at twice the "
+        "of sine waves start from other weights: from the published ones, many end at twice the "
         "risk."
     ),
     settings=settings.SETTINGS,
