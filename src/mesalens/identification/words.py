@@ -9,6 +9,9 @@ from mesalens.identification.decision import BLIND
 from mesalens.identification.prompts import MOST_PROMPTS
 from mesalens.identification.regimes import TASK
 
+ROUNDING = 1e-9
+"""Below this share of what the context explains, a distance is one of rounding errors."""
+
 
 def text(report: Any) -> str:
     """A few lines: what the learner runs, with parameters and intervals, or why nothing fits."""
@@ -19,12 +22,12 @@ def text(report: Any) -> str:
         below, where = _worst(table, report.name)
         lines.append(
             f"  distance {below} of what the context explains in each "
-            f"of {table.regime.size} regimes (largest in: {where}); margin {_share(margin)}"
+            f"of {table.regime.size} regimes{where}; margin {_share(margin)}"
         )
     if report.verdict == "set":
         for name in report.names:
             below, where = _worst(table, name)
-            lines.append(f"  {report.describe(name)}: distance {below} (largest in: {where})")
+            lines.append(f"  {report.describe(name)}: distance {below}{where}")
         why = report.why_not
         lines.append(
             f'  They differ most on prompts of the regime "{why["regime"]}", by '
@@ -178,11 +181,14 @@ def differences(table: Any, name: str, margin: float) -> str:
 
 
 def _worst(table: Any, name: str) -> tuple[str, str]:
-    """The largest upper end of a candidate's distance, and in which regime it is."""
+    """The largest upper end of a candidate's distance, and in which regime it is.
+
+    The regime is left out of rounding errors, which are largest here or there by chance.
+    """
     high = table.high.sel(candidate=name)
-    largest = float(high.max())
+    largest, where = float(high.max()), high.regime.values[int(np.argmax(high.values))]
     words = f"below {_share(largest)}" if largest else "0"
-    return words, str(high.regime.values[int(np.argmax(high.values))])
+    return words, f" (largest in: {where})" if largest > ROUNDING else ""
 
 
 def _where_open(table: Any, name: str, margin: float) -> str:
