@@ -106,6 +106,8 @@ def parameters(documents):
 @pytest.fixture
 def folder(request, tmp_path, monkeypatch):
     """An empty folder with the files that the document shows."""
+    if any("import torch" in code for _, code in blocks(request.getfixturevalue("document"))):
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name, code in files(request.getfixturevalue("document")).items():

@@ -441,3 +441,17 @@ def test_a_study_that_is_stopped_goes_on_with_its_trainings(
     code, err = run(capsys, *asked)
     assert code in (0, 1) and (tmp_path / "r" / "index.html").exists()
     assert list((tmp_path / "store" / "unfinished").iterdir()) == []
+
+
+def test_no_thread_is_the_first_to_import_dask():
+    """SciPy in another thread would find a module that is half imported."""
+    pytest.importorskip("dask")
+    code = (
+        "import sys\n"
+        "from mesalens.execution import Cores\n"
+        "print('dask.array' in sys.modules)\n"
+        "Cores().run([])\n"
+        "print('dask.array' in sys.modules)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "True"]

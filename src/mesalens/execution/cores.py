@@ -1,10 +1,11 @@
 """`Cores`: runs jobs on the cores of this machine."""
 
+import importlib
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +84,7 @@ class Cores:
             with here():
                 return job.do(lambda folder: Place(folder, tell, say))
 
+        _import_dask()
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 while running or queue.left:
@@ -114,3 +116,13 @@ class Cores:
             except BaseException:
                 self.stopping.set()
                 raise
+
+
+def _import_dask() -> None:
+    """Imports Dask's arrays where they are installed, as xarray does when it is first used.
+
+    If xarray did so in a thread, SciPy could fail in another: it looks into modules that are only
+    half imported.
+    """
+    with suppress(ImportError):
+        importlib.import_module("dask.array")
