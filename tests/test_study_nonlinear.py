@@ -1,74 +1,83 @@
-"""The initial weights of the models of parts `sine` and `teachers`."""
+"""Theory and small functions of the parts of von-oswald-2023 beyond linear regression."""
 
-import jax
-import jax.numpy as jnp
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 
-from mesalens import random, tasks
-from mesalens.models import Transformer
-from mesalens.prompt import Prompt
-from mesalens.studies.von_oswald_2023 import nonlinear_models
-from mesalens.studies.von_oswald_2023.study import STUDY
+from mesalens import InputError, random
+from mesalens.tasks import (
+    ClassificationTask,
+    Gaussian,
+    GaussianNoise,
+    LinearFunctions,
+    RegressionTask,
+    SineWaves,
+    Uniform,
+)
+from mesalens.theory import best_logistic_step, context_blind_risk
 
-TASKS = {
-    "sine": tasks.RegressionTask(tasks.Uniform(1, 5.0), tasks.SineWaves(1), context_length=10),
-    "teachers": tasks.RegressionTask(
-        tasks.Gaussian(3), tasks.TwoLayerNetworks(3, 2), context_length=10
-    ),
-}
-
-
-def before_training(part, step="attention", *, start):
-    settings, initialise = STUDY.values("quick").of(part), getattr(nonlinear_models, step)
-    return initialise(settings, TASKS[part], start, random.key(3))
+WAVES = RegressionTask(Uniform(1, 5.0), SineWaves(1), context_length=4)
 
 
-@pytest.mark.parametrize("part", TASKS)
-def test_each_hidden_unit_bends_within_the_inputs(part):
-    """Along the covariates its slope changes where it is 0; for waves these places are uniform."""
-    task, model = TASKS[part], before_training(part, start="covariates")
-    hidden, E = model.embedding.mlp.layers[0], model.embedding.projection.weight
-    slopes = hidden.weight @ E[:, : task.dim]
-    # The distance of the plane w · E (x, 0) + b = 0 from 0
-    distances = jnp.abs(hidden.bias) / jnp.linalg.norm(slopes, axis=1)
-    xs = task.covariates.sample(random.key(4), (100_000,))
-    assert 0 < distances.min() < distances.max() < jnp.linalg.norm(xs, axis=1).max()
-    if part == "sine":
-        bends = np.sort(np.asarray(-hidden.bias / slopes[:, 0]))
-        uniform = (np.arange(len(bends)) + 0.5) / len(bends) * 10 - 5
-        assert np.abs(bends - uniform).max() < 10 * 1.63 / len(bends) ** 0.5  # Kolmogorov, 1%
-    published = before_training(part, start="published")
-    assert not published.embedding.mlp.layers[0].bias.any()
+@pytest.mark.parametrize("reach", [5.0, 0.7])
+def test_the_best_function_of_the_query_alone_has_the_risk_of_a_quadrature(reach):
+    task = replace(WAVES, covariates=Uniform(1, reach))
+    bounds = ((-reach, reach), (0.1, 0.5), (0, np.pi))
+    middles = [low + (high - low) * (np.arange(200) + 0.5) / 200 for low, high in bounds]
+    x, amplitude, phase = np.meshgrid(*middles, indexing="ij")
+    wave = amplitude * np.sin(x + phase)
+    expected = (wave - wave.mean((1, 2), keepdims=True)).var()
+    np.testing.assert_allclose(context_blind_risk(task, 1.0), expected, rtol=1e-4)
 
 
-def test_scores_start_smaller_and_values_larger_by_as_much():
-    (quick,), (published,) = (
-        [layer.attention for layer in before_training("sine", start=start).stored_layers]
-        for start in ("covariates", "published")
+def test_outputs_and_scales_of_waves_count():
+    functions = SineWaves(1, 3, scale=2.0)
+    task = replace(WAVES, functions=functions)
+    np.testing.assert_allclose(
+        context_blind_risk(task, 1.0), 12 * context_blind_risk(WAVES, 1.0), rtol=1e-12
     )
-    A, B = (np.linalg.norm(x) for x in quick.effective())
-    A_published, B_published = (np.linalg.norm(x) for x in published.effective())
-    np.testing.assert_allclose([A / A_published, B / B_published], [1 / 160, 160], rtol=1e-5)
 
 
-@pytest.mark.parametrize("start", ["covariates", "published"])
-def test_both_models_start_with_the_same_features(start):
-    model, descent = (
-        before_training("sine", step, start=start) for step in ("attention", "descent")
+def test_without_a_look_at_the_context_nothing_beats_0_on_a_symmetric_task():
+    task = RegressionTask(Uniform(2, 1.0), LinearFunctions(2), context_length=4)
+    assert context_blind_risk(task, 0.25) == 0.25
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"functions": SineWaves(1, phase=(0.0, 1.0))},
+        {"covariates": Gaussian(1)},
+        {"noise": GaussianNoise(0.1)},
+    ],
+)
+def test_the_best_function_of_the_query_alone_is_not_known_for_every_task(change):
+    with pytest.raises(InputError, match="functions"):
+        context_blind_risk(replace(WAVES, **change), 1.0)
+
+
+def test_the_best_logistic_step_is_that_of_newton_s_method_in_numpy():
+    task = ClassificationTask(Gaussian(2), LinearFunctions(2, 3), context_length=6)
+    found = best_logistic_step(task, random.key(0), prompts=4000)
+    prompts, targets = task.sample(random.key(0), (4000,))
+    xs, ys, query, target = (
+        np.asarray(leaf, np.float64) for leaf in (prompts.xs, prompts.ys, prompts.query, targets)
     )
-    xs, ys = jnp.linspace(-5, 5, 10)[:, None], jnp.linspace(-0.5, 0.5, 10)[:, None]
-    prompt = Prompt(xs, ys, jnp.array([1.5]))
-    np.testing.assert_allclose(model.iterates(prompt)[0], descent.iterates(prompt)[0], rtol=1e-5)
-    leaves = [jax.tree.leaves(each.embedding) for each in (model, descent)]
-    assert all((one == two).all() for one, two in zip(*leaves, strict=True) if hasattr(one, "all"))
+    directions = np.einsum("pnc,pnd,pd->pc", ys - 1 / 3, xs, query) / 6
+
+    def slope(size):
+        classes = scipy.special.softmax(size * directions, axis=1)
+        return ((classes - target) * directions).sum(1).mean()
+
+    expected = scipy.optimize.newton(slope, 2.0)
+    np.testing.assert_allclose(float(found.step_size), expected, rtol=1e-2)
+    assert found.steps == 1 and found.initial_weights is None
 
 
-def test_the_published_start_is_that_of_a_transformer():
-    s = STUDY.values("quick").of("sine")
-    options = {"embedding_size": s.embedding_size, "input_mlp_widening": s.widening}
-    model = Transformer.initialise(1, 1, **options, init_scale=s.init_scale, key=random.key(3))
-    ours = before_training("sine", start="published")
-    np.testing.assert_array_equal(
-        model.embedding.projection.weight, ours.embedding.projection.weight
-    )
+def test_a_best_logistic_step_needs_classes():
+    task = RegressionTask(Uniform(2, 1.0), LinearFunctions(2), context_length=4)
+    with pytest.raises(InputError, match="classes"):
+        best_logistic_step(task, random.key(0), prompts=10)

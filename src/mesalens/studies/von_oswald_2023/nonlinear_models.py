@@ -42,7 +42,7 @@ def descent(s, task, start, key):
 
 
 def at_covariates(model, task, key):
-    """Other initial weights, which need fewer steps and do not end in a second state.
+    """Other initial weights, which need fewer steps and seldom end in a second state.
 
     Each hidden unit w bends at a covariate x of the task: its bias is -w E (x, 0). Without that all
     bend at 0, and bends must first spread over the inputs.
